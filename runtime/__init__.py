@@ -1,0 +1,1 @@
+"""What every process needs before it starts: settings, logs, embedded services."""

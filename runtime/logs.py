@@ -1,0 +1,60 @@
+"""structlog, set up once a process: events with fields, JSON unless somebody is watching."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from runtime.settings import settings
+
+ADDRESS = re.compile(r"[^\s@<>\"'=:,]{1,64}@[^\s@<>\"'=:,]{1,255}\.[A-Za-z]{2,24}")
+SECRET = re.compile(r"(?i)(bearer |access_token['\"=: ]+|refresh_token['\"=: ]+)[A-Za-z0-9._~+/=-]{8,}")
+
+
+def scrub(text: str) -> str:
+    """`text` without e-mail addresses and bearer tokens, for what a library or a vendor wrote."""
+    return SECRET.sub(r"\1[secret]", ADDRESS.sub("[address]", text))
+
+
+def _scrub_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {key: scrub(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def configure(process: str) -> None:
+    """Route structlog and the standard library's loggers to standard error, with `process` on each line."""
+    wanted = settings()
+    console = wanted.log_format == "console" or (wanted.log_format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _scrub_fields,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    level = getattr(logging, wanted.log_level.upper())
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.WARNING))

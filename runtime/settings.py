@@ -1,0 +1,148 @@
+"""Settings, read from the environment once and checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Words = Annotated[tuple[str, ...], NoDecode]
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class SettingsError(Exception):
+    """One or more settings are missing or malformed; the text names each and says what it is for."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Names in the environment are the field names in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    patina_home: Path = Field(Path(".patina"), description="folder of the embedded services and local keys")
+    database_url: str | None = Field(
+        None, description="PostgreSQL 15 or newer, postgresql://user:password@host/name; unset: embedded"
+    )
+    redis_url: str | None = Field(
+        None, description="Redis 6.2 or newer, redis://host:6379/0 or unix:///path; unset: embedded"
+    )
+    redis_namespace: str = Field("patina", pattern=r"^[a-z0-9_-]{1,40}$", description="prefix of Redis keys")
+    encryption_keys: Words = Field(
+        (), description="Fernet keys for secrets at rest, newest first, separated by commas"
+    )
+    public_url: str = Field("http://127.0.0.1:8700", description="where vendors and browsers reach Patina")
+    web_host: str = Field("127.0.0.1", description="address that the web process listens on")
+    port: int = Field(8700, ge=1, le=65535, description="port that the web process listens on")
+
+    xero_client_id: str | None = Field(None, description="client id of the Xero app")
+    xero_client_secret: str | None = Field(None, description="client secret of the Xero app")
+    xero_webhook_keys: Words = Field(
+        (), description="signing keys of the Xero webhook, separated by commas; two while one is rotated"
+    )
+    xero_scopes: str = Field(
+        "offline_access accounting.invoices.read accounting.contacts.read accounting.settings.read",
+        description="scopes asked of Xero, separated by spaces",
+    )
+    xero_login_url: str = Field("https://login.xero.com", description="Xero's sign-in host")
+    xero_identity_url: str = Field("https://identity.xero.com", description="Xero's token host")
+    xero_api_url: str = Field("https://api.xero.com", description="Xero's API host")
+    copper_api_url: str = Field(
+        "https://api.copper.com/developer_api/v1", description="base of Copper's developer API"
+    )
+    copper_webhook_url: str | None = Field(
+        None, description="where Copper posts notifications, when that is not PUBLIC_URL"
+    )
+
+    worker_processes: int = Field(2, ge=1, le=64, description="processes of `patina worker`")
+    worker_threads: int = Field(4, ge=1, le=64, description="threads of each worker process")
+    sweep_seconds: float = Field(15, ge=0.2, le=600, description="seconds between sweeps for waiting work")
+    lease_seconds: int = Field(120, ge=2, le=3600, description="seconds a worker may hold inbox events")
+    event_attempts: int = Field(8, ge=1, le=100, description="tries before an event is quarantined")
+    connect_timeout: float = Field(5, gt=0, le=60, description="seconds to connect to a vendor")
+    read_timeout: float = Field(30, gt=0, le=300, description="seconds to wait for a vendor's answer")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="console, json, or auto: console on a terminal and JSON elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+
+    @field_validator("encryption_keys", "xero_webhook_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - the raw value, whatever it is
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _fernet(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError("each key must be 32 random bytes in url-safe base64") from None
+        return keys
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
+            raise ValueError("must start with postgresql://")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("xero_login_url", "xero_identity_url", "xero_api_url", "copper_api_url", "public_url")
+    @classmethod
+    def _web_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an http(s) address")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            raise ValueError("must be https, unless it is on this machine (127.0.0.1)")
+        return url.rstrip("/")
+
+    def need(self, *names: str) -> None:
+        """Raise `SettingsError` naming every setting of `names` that is unset, with its meaning."""
+        missing = [name for name in names if not getattr(self, name)]
+        if missing:
+            raise SettingsError(
+                "\n".join(f"{name.upper()} is not set: {_meaning(name)}." for name in missing)
+            )
+
+    @property
+    def uses_loopback_xero(self) -> bool:
+        """Whether Xero's addresses lie on this machine, as with the sandbox."""
+        return urlsplit(self.xero_identity_url).hostname in LOOPBACK
+
+
+def _meaning(name: str) -> str:
+    return Settings.model_fields[name].description or name
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The process's settings; raises `SettingsError` naming what is malformed."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name.upper()} is not right ({said}): {_meaning(name)}.")
+        raise SettingsError("\n".join(lines)) from None
+
+
+def override(values: dict[str, str]) -> None:
+    """Put `values` into this process's environment and forget settings read before."""
+    os.environ.update(values)
+    settings.cache_clear()

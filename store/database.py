@@ -1,0 +1,85 @@
+"""Engines, pools and sessions: one of each a process, made when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy import Engine, create_engine
+from sqlmodel import Session
+
+from runtime import embedded
+
+POOL = 10
+STATEMENT_SECONDS = 300
+CONNECT_SECONDS = 5
+
+
+def conninfo() -> str:
+    """The database's address as libpq (and psycopg) reads it."""
+    scheme, rest = embedded.database_url().split("://", 1)
+    return f"{scheme.partition('+')[0]}://{rest}"
+
+
+@lru_cache(maxsize=1)
+def engine() -> Engine:
+    """The process's engine for jobs and commands; statements end after five minutes."""
+    _, rest = conninfo().split("://", 1)
+    return create_engine(
+        f"postgresql+psycopg://{rest}",
+        pool_size=POOL,
+        max_overflow=POOL,
+        pool_timeout=30,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_SECONDS}s",
+        },
+    )
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session whose work is committed at the end, or rolled back on any error."""
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def async_pool() -> AsyncConnectionPool:
+    """A pool for the web process's hot paths, not yet opened; a caller waits 3 s at most."""
+    return AsyncConnectionPool(
+        conninfo(),
+        min_size=2,
+        max_size=POOL,
+        timeout=3,
+        open=False,
+        kwargs={
+            "autocommit": True,
+            "row_factory": tuple_row,
+            "connect_timeout": CONNECT_SECONDS,
+            "options": "-c timezone=UTC -c statement_timeout=4s",
+        },
+    )
+
+
+def migrate(revision: str = "head") -> None:
+    """Bring the schema to `revision` (Alembic's words: `head`, `base`, `-1`, an id)."""
+    config = alembic_config()
+    if revision in {"base"} or revision.startswith("-"):
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration for this project, from wherever the process runs."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).resolve().parent.parent / "alembic"))
+    config.set_main_option("path_separator", "os")
+    return config

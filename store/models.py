@@ -1,0 +1,394 @@
+"""The tables. Every key starts with the account, so that the schema shards by account."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "pk": "%(table_name)s_pkey",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+Instant = sa.DateTime(timezone=True)
+NOW = sa.text("now()")
+
+
+class RecordType(StrEnum):
+    """The record types of Copper that show invoices. Ids are unique within a type only."""
+
+    LEAD = "lead"
+    PERSON = "person"
+    COMPANY = "company"
+    OPPORTUNITY = "opportunity"
+
+    @property
+    def plural(self) -> str:
+        """The word in Copper's and our own paths."""
+        return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(
+            self.value, "leads"
+        )
+
+    @classmethod
+    def of_plural(cls, word: str) -> RecordType | None:
+        """The type of a path's word (`people`), or None."""
+        return next((kind for kind in cls if kind.plural == word), None)
+
+
+RECORD_TYPE = pg.ENUM(
+    RecordType, name="record_type", values_callable=lambda kinds: [kind.value for kind in kinds]
+)
+
+
+def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:  # noqa: ANN401 - SQLModel's Field is Any
+    return Field(sa_type=kind, primary_key=True, sa_column_kwargs={"autoincrement": False, **more})
+
+
+def _serial() -> Any:  # noqa: ANN401
+    return Field(default=None, sa_column=sa.Column(sa.BigInteger, sa.Identity(), primary_key=True))
+
+
+def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any:  # noqa: ANN401
+    kwargs = {"server_default": sa.text(default)} if default is not None else {}
+    if null:
+        return Field(default=None, sa_type=kind, nullable=True, sa_column_kwargs=kwargs)
+    return Field(sa_type=kind, nullable=False, sa_column_kwargs=kwargs)
+
+
+class Account(SQLModel, table=True):
+    """One Copper account and its settings; `synced_at` is when its rows were last known to be right."""
+
+    id: int = _serial()
+    copper_account_id: int = Field(sa_type=sa.BigInteger, unique=True)
+    name: str = _column(sa.Text)
+    record_types: list[str] = _column(
+        pg.ARRAY(RECORD_TYPE), "'{lead,person,company,opportunity}'::record_type[]"
+    )
+    shown: int = _column(sa.SmallInteger, "5")
+    show_bills: bool = _column(sa.Boolean, "false")
+    visible_to_teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
+    created_at: datetime = _column(Instant, "now()")
+    synced_at: datetime | None = _column(Instant, null=True)
+
+
+class CopperCredential(SQLModel, table=True):
+    """How an account reaches Copper, and how Copper's notifications are recognised."""
+
+    __tablename__ = "copper_credential"
+
+    account_id: int = _key()
+    sealed: bytes = _column(sa.LargeBinary)
+    webhook_token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
+    status: str = _column(sa.Text, "'working'")
+    changed_at: datetime = _column(Instant, "now()")
+
+
+class XeroGrant(SQLModel, table=True):
+    """One authorisation by a Xero user: an encrypted token set that may cover several organisations."""
+
+    __tablename__ = "xero_grant"
+
+    account_id: int = _key()
+    id: int = _serial()
+    sealed: bytes = _column(sa.LargeBinary)
+    status: str = _column(sa.Text, "'working'")
+    expires_at: datetime = _column(Instant)
+    refreshed_at: datetime = _column(Instant, "now()")
+
+
+class XeroOrganisation(SQLModel, table=True):
+    """One Xero organisation of one account. Two accounts with the same one have a row each."""
+
+    __tablename__ = "xero_organisation"
+    __table_args__ = (sa.UniqueConstraint("account_id", "tenant_id"),)
+
+    account_id: int = _key()
+    id: int = _serial()
+    grant_id: int = _column(sa.BigInteger)
+    tenant_id: UUID = Field(sa_type=sa.Uuid, index=True)
+    connection_id: UUID = _column(sa.Uuid)
+    name: str = _column(sa.Text)
+    short_code: str | None = _column(sa.Text, null=True)
+    base_currency: str | None = _column(sa.Text, null=True)
+    status: str = _column(sa.Text, "'working'")
+    connected_at: datetime = _column(Instant, "now()")
+    invoices_seen_to: datetime | None = _column(Instant, null=True)
+    contacts_seen_to: datetime | None = _column(Instant, null=True)
+
+
+class ApiKey(SQLModel, table=True):
+    """A bearer key of an account: its SHA-256 alone is kept, and a prefix to recognise it by."""
+
+    __tablename__ = "api_key"
+
+    account_id: int = _key()
+    id: int = _serial()
+    key_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
+    prefix: str = _column(sa.Text)
+    name: str = _column(sa.Text)
+    created_at: datetime = _column(Instant, "now()")
+    revoked_at: datetime | None = _column(Instant, null=True)
+
+
+class Inbox(SQLModel, table=True):
+    """Events as they came, committed before they are acknowledged.
+
+    Account 0 holds what belongs to nobody: unknown tenants, and malformed bodies for a person to see.
+    """
+
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "dedupe_key"),
+        sa.Index(
+            "inbox_waiting_idx",
+            "account_id",
+            "source",
+            "organisation_id",
+            "id",
+            postgresql_where=sa.text("state IN ('pending', 'leased')"),
+        ),
+        sa.CheckConstraint(
+            "state IN ('pending', 'leased', 'done', 'failed', 'ignored', 'dismissed')", name="state"
+        ),
+    )
+
+    account_id: int = _key()
+    id: int = _serial()
+    source: str = _column(sa.Text)
+    organisation_id: int = _column(sa.BigInteger, "0")
+    tenant: str = _column(sa.Text)
+    kind: str = _column(sa.Text)
+    event: str = _column(sa.Text)
+    resource_id: str = _column(sa.Text)
+    occurred_at: datetime | None = _column(Instant, null=True)
+    received_at: datetime = _column(Instant, "now()")
+    dedupe_key: bytes = _column(sa.LargeBinary)
+    correlation_id: str = _column(sa.Text)
+    state: str = _column(sa.Text, "'pending'")
+    attempts: int = _column(sa.SmallInteger, "0")
+    not_before: datetime = _column(Instant, "now()")
+    lease_id: UUID | None = _column(sa.Uuid, null=True)
+    leased_until: datetime | None = _column(Instant, null=True)
+    error: str | None = _column(sa.Text, null=True)
+    body: bytes | None = _column(sa.LargeBinary, null=True)
+    finished_at: datetime | None = _column(Instant, null=True)
+
+
+class XeroContact(SQLModel, table=True):
+    """Mirror of a Xero contact; its addresses are in `xero_contact_email`."""
+
+    __tablename__ = "xero_contact"
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    contact_id: UUID = _key(sa.Uuid)
+    name: str = _column(sa.Text)
+    status: str = _column(sa.Text)
+    merged_to: UUID | None = _column(sa.Uuid, null=True)
+    updated_at: datetime = _column(Instant)
+    fetched_at: datetime = _column(Instant)
+    changed_at: datetime = _column(Instant)
+    gone: bool = _column(sa.Boolean, "false")
+
+
+class XeroContactEmail(SQLModel, table=True):
+    """An address of a contact or of one of its contact persons, normalised."""
+
+    __tablename__ = "xero_contact_email"
+    __table_args__ = (sa.Index("xero_contact_email_email_idx", "account_id", "email"),)
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    contact_id: UUID = _key(sa.Uuid)
+    email: str = _key(sa.Text)
+
+
+class Invoice(SQLModel, table=True):
+    """Mirror of a Xero invoice or bill. `created_at` is the best known, `created_source` says whence."""
+
+    __table_args__ = (
+        sa.Index("invoice_contact_idx", "account_id", "organisation_id", "contact_id"),
+        sa.CheckConstraint(
+            "created_source IN ('webhook', 'history', 'issue_date', 'updated_date')", name="created_source"
+        ),
+    )
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    invoice_id: UUID = _key(sa.Uuid)
+    contact_id: UUID | None = _column(sa.Uuid, null=True)
+    type: str = _column(sa.Text)
+    status: str = _column(sa.Text)
+    number: str | None = _column(sa.Text, null=True)
+    issue_date: date | None = _column(sa.Date, null=True)
+    due_date: date | None = _column(sa.Date, null=True)
+    total: Decimal = _column(sa.Numeric)
+    balance: Decimal = _column(sa.Numeric)
+    currency: str | None = _column(sa.Text, null=True)
+    created_at: datetime = _column(Instant)
+    created_source: str = _column(sa.Text)
+    updated_at: datetime = _column(Instant)
+    fetched_at: datetime = _column(Instant)
+    changed_at: datetime = _column(Instant)
+    gone: bool = _column(sa.Boolean, "false")
+
+
+class CrmRecord(SQLModel, table=True):
+    """Mirror of a Copper lead, person, company or opportunity."""
+
+    __tablename__ = "crm_record"
+
+    account_id: int = _key()
+    record_type: RecordType = _key(RECORD_TYPE)
+    record_id: int = _key()
+    name: str = _column(sa.Text)
+    updated_at: datetime = _column(Instant)
+    fetched_at: datetime = _column(Instant)
+    changed_at: datetime = _column(Instant)
+    related_at: datetime | None = _column(Instant, null=True)
+    gone: bool = _column(sa.Boolean, "false")
+
+
+class CrmRecordEmail(SQLModel, table=True):
+    """An address of a lead or a person, normalised."""
+
+    __tablename__ = "crm_record_email"
+    __table_args__ = (sa.Index("crm_record_email_email_idx", "account_id", "email"),)
+
+    account_id: int = _key()
+    record_type: RecordType = _key(RECORD_TYPE)
+    record_id: int = _key()
+    email: str = _key(sa.Text)
+
+
+class CrmRelation(SQLModel, table=True):
+    """A relation, kept with the record that tells of it: a person's company, an opportunity's people.
+
+    `source` is `field` (`company_id`, `primary_contact_id`) or `related` (the record's `/related`).
+    """
+
+    __tablename__ = "crm_relation"
+    __table_args__ = (
+        sa.Index(
+            "crm_relation_related_idx", "account_id", "related_type", "related_id", "record_type", "record_id"
+        ),
+    )
+
+    account_id: int = _key()
+    record_type: RecordType = _key(RECORD_TYPE)
+    record_id: int = _key()
+    related_type: RecordType = _key(RECORD_TYPE)
+    related_id: int = _key()
+    source: str = _key(sa.Text)
+
+
+class Dirty(SQLModel, table=True):
+    """A mark: what changed and is not projected yet. Whom it affects is worked out at projection."""
+
+    account_id: int = _key()
+    id: int = _serial()
+    kind: str = _column(sa.Text)
+    organisation_id: int | None = _column(sa.BigInteger, null=True)
+    xero_id: UUID | None = _column(sa.Uuid, null=True)
+    record_id: int | None = _column(sa.BigInteger, null=True)
+    email: str | None = _column(sa.Text, null=True)
+    marked_at: datetime = _column(Instant, "now()")
+
+
+class RecordInvoice(SQLModel, table=True):
+    """The read model: one row per record and invoice. Its key covers every display column."""
+
+    __tablename__ = "record_invoice"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint(
+            "account_id",
+            "record_type",
+            "record_id",
+            "created_at",
+            "invoice_id",
+            postgresql_include=[
+                "organisation_id",
+                "type",
+                "status",
+                "number",
+                "issuer",
+                "issue_date",
+                "due_date",
+                "total",
+                "balance",
+                "currency",
+                "created_source",
+                "short_code",
+            ],
+        ),
+        sa.Index("record_invoice_invoice_idx", "account_id", "invoice_id"),
+        {
+            "postgresql_with": {
+                "fillfactor": "85",
+                "autovacuum_vacuum_scale_factor": "0.02",
+                "autovacuum_vacuum_insert_scale_factor": "0.05",
+            }
+        },
+    )
+
+    account_id: int = _key()
+    record_type: RecordType = _key(RECORD_TYPE)
+    record_id: int = _key()
+    created_at: datetime = _key(Instant)
+    invoice_id: UUID = _key(sa.Uuid)
+    organisation_id: int = _column(sa.BigInteger)
+    type: str = _column(sa.Text)
+    status: str = _column(sa.Text)
+    number: str | None = _column(sa.Text, null=True)
+    issuer: str = _column(sa.Text)
+    issue_date: date | None = _column(sa.Date, null=True)
+    due_date: date | None = _column(sa.Date, null=True)
+    total: Decimal = _column(sa.Numeric)
+    balance: Decimal = _column(sa.Numeric)
+    currency: str | None = _column(sa.Text, null=True)
+    created_source: str = _column(sa.Text)
+    short_code: str | None = _column(sa.Text, null=True)
+
+
+class SyncRun(SQLModel, table=True):
+    """One backfill or catch-up of one source, as a chain of short jobs with a committed cursor."""
+
+    __tablename__ = "sync_run"
+    __table_args__ = (
+        sa.Index(
+            "sync_run_one_at_work_idx",
+            "account_id",
+            "organisation_id",
+            "kind",
+            unique=True,
+            postgresql_where=sa.text("state = 'running'"),
+        ),
+        sa.CheckConstraint("state IN ('running', 'done', 'failed')", name="state"),
+    )
+
+    account_id: int = _key()
+    id: int = _serial()
+    organisation_id: int = _column(sa.BigInteger, "0")
+    kind: str = _column(sa.Text)
+    state: str = _column(sa.Text, "'running'")
+    stage: str = _column(sa.Text)
+    cursor: dict[str, Any] = _column(pg.JSONB, "'{}'::jsonb")
+    counts: dict[str, Any] = _column(pg.JSONB, "'{}'::jsonb")
+    lease_id: UUID | None = _column(sa.Uuid, null=True)
+    leased_until: datetime | None = _column(Instant, null=True)
+    not_before: datetime = _column(Instant, "now()")
+    attempts: int = _column(sa.SmallInteger, "0")
+    error: str | None = _column(sa.Text, null=True)
+    started_at: datetime = _column(Instant, "now()")
+    finished_at: datetime | None = _column(Instant, null=True)
+
+
+MARK_KINDS = ("invoice", "contact", "email", "person", "company", "opportunity")
