@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from alembic import command
 from alembic.config import Config
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, TextClause, create_engine
 from sqlmodel import Session
 
+from alembic import command
 from runtime import embedded
 
 POOL = 10
@@ -49,6 +50,12 @@ def transaction() -> Iterator[Session]:
     """A session whose work is committed at the end, or rolled back on any error."""
     with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> int:
+    """Run a statement that changes rows; returns how many it changed."""
+    result = session.connection().execute(statement, chosen)
+    return result.rowcount
 
 
 def async_pool() -> AsyncConnectionPool:

@@ -1,0 +1,213 @@
+"""Accounts and what connects them: Copper credentials, Xero grants and organisations, API keys."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from store.secrets import digest, fresh_token, seal, unseal
+
+SAVE_ACCOUNT = text("""
+    INSERT INTO account (copper_account_id, name) VALUES (:copper_account_id, :name)
+    ON CONFLICT (copper_account_id) DO UPDATE SET name = EXCLUDED.name
+    RETURNING id
+""")
+SAVE_CREDENTIAL = text("""
+    INSERT INTO copper_credential (account_id, sealed, webhook_token_hash)
+    VALUES (:account, :sealed, :token_hash)
+    ON CONFLICT (account_id) DO UPDATE SET sealed = EXCLUDED.sealed, status = 'working', changed_at = now(),
+        webhook_token_hash = EXCLUDED.webhook_token_hash
+""")
+CREDENTIAL = text("SELECT sealed FROM copper_credential WHERE account_id = :account")
+SAVE_GRANT = text("""
+    INSERT INTO xero_grant (account_id, sealed, expires_at) VALUES (:account, :sealed, :expires_at)
+    RETURNING id
+""")
+REPLACE_TOKEN = text("""
+    UPDATE xero_grant SET sealed = :sealed, expires_at = :expires_at, refreshed_at = now(), status = 'working'
+    WHERE account_id = :account AND id = :grant
+""")
+GRANT = text("SELECT sealed, status FROM xero_grant WHERE account_id = :account AND id = :grant")
+GRANT_LOCKED = text("""
+    SELECT sealed, status FROM xero_grant WHERE account_id = :account AND id = :grant FOR UPDATE
+""")
+MARK_GRANT = text("UPDATE xero_grant SET status = :status WHERE account_id = :account AND id = :grant")
+SAVE_ORGANISATION = text("""
+    INSERT INTO xero_organisation (account_id, grant_id, tenant_id, connection_id, name)
+    VALUES (:account, :grant, :tenant, :connection, :name)
+    ON CONFLICT (account_id, tenant_id) DO UPDATE SET grant_id = EXCLUDED.grant_id,
+        connection_id = EXCLUDED.connection_id, status = 'working'
+    RETURNING id
+""")
+DROP_UNUSED_GRANTS = text("""
+    DELETE FROM xero_grant g WHERE g.account_id = :account AND NOT EXISTS (
+        SELECT FROM xero_organisation o WHERE o.account_id = g.account_id AND o.grant_id = g.id)
+""")
+ORGANISATIONS = text("""
+    SELECT account_id, id, grant_id, tenant_id, name, status FROM xero_organisation
+    WHERE account_id = :account AND status <> 'dropped'
+      AND (CAST(:id AS bigint) IS NULL OR id = :id) ORDER BY id
+""")
+ACCOUNTS = text(
+    "SELECT id, copper_account_id, name, CAST(record_types AS text[]), synced_at FROM account ORDER BY id"
+)
+SAVE_KEY = text("""
+    INSERT INTO api_key (account_id, key_hash, prefix, name) VALUES (:account, :hash, :prefix, :name)
+""")
+
+
+@dataclass(frozen=True)
+class AccountSummary:
+    """An account as commands list it."""
+
+    id: int
+    copper_account_id: int
+    name: str
+    record_types: tuple[str, ...]
+    synced_at: datetime | None
+
+
+@dataclass(frozen=True)
+class CopperAccess:
+    """What a call to Copper needs, and the secret that its notifications carry. Never logged."""
+
+    api_key: str
+    email: str
+    webhook_token: str
+    webhook_secret: str
+
+    def __repr__(self) -> str:
+        return "CopperAccess(…)"
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """A connected Xero organisation of an account."""
+
+    account_id: int
+    id: int
+    grant_id: int
+    tenant_id: UUID
+    name: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A token set as Xero gave it. Never logged."""
+
+    account_id: int
+    id: int
+    token: dict[str, Any]
+    status: str
+
+    def __repr__(self) -> str:
+        return f"Grant(account_id={self.account_id}, id={self.id}, status={self.status!r})"
+
+
+def save_copper(
+    session: Session, *, copper_account_id: int, name: str, api_key: str, email: str
+) -> tuple[int, CopperAccess]:
+    """Create or refresh an account with its Copper key; makes a new webhook path and secret."""
+    chosen = {"copper_account_id": copper_account_id, "name": name}
+    account_id = int(session.execute(SAVE_ACCOUNT, chosen).scalar_one())
+    access = CopperAccess(api_key, email, fresh_token(), fresh_token())
+    session.execute(
+        SAVE_CREDENTIAL,
+        {
+            "account": account_id,
+            "sealed": seal(vars(access)),
+            "token_hash": digest(access.webhook_token),
+        },
+    )
+    return account_id, access
+
+
+def copper_access(session: Session, account_id: int) -> CopperAccess:
+    """The account's Copper key; raises `LookupError` when Copper is not connected."""
+    sealed = session.execute(CREDENTIAL, {"account": account_id}).scalar_one_or_none()
+    if sealed is None:
+        raise LookupError(f"account {account_id} has no Copper key: connect Copper first")
+    return CopperAccess(**unseal(sealed))
+
+
+def save_grant(session: Session, account_id: int, token: dict[str, Any]) -> int:
+    """Keep a new Xero token set; returns the grant's id."""
+    chosen = {"account": account_id, "sealed": seal(token), "expires_at": _expiry(token)}
+    return int(session.execute(SAVE_GRANT, chosen).scalar_one())
+
+
+def grant(session: Session, account_id: int, grant_id: int, *, lock: bool = False) -> Grant:
+    """A grant's tokens; with `lock`, its row is held until the transaction ends."""
+    chosen = {"account": account_id, "grant": grant_id}
+    row = session.execute(GRANT_LOCKED if lock else GRANT, chosen).one()
+    return Grant(account_id, grant_id, unseal(row.sealed), row.status)
+
+
+def replace_token(session: Session, held: Grant, token: dict[str, Any]) -> None:
+    """Keep what a refresh answered; the caller holds the grant's lock."""
+    chosen = {
+        "account": held.account_id,
+        "grant": held.id,
+        "sealed": seal(token),
+        "expires_at": _expiry(token),
+    }
+    session.execute(REPLACE_TOKEN, chosen)
+
+
+def mark_grant(session: Session, account_id: int, grant_id: int, status: str) -> None:
+    """Set a grant's status: `working` or `reconnect` (only an admin can help)."""
+    session.execute(MARK_GRANT, {"account": account_id, "grant": grant_id, "status": status})
+
+
+def _expiry(token: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(float(token["expires_at"]), UTC)
+
+
+def save_organisation(
+    session: Session, account_id: int, grant_id: int, *, tenant_id: UUID, connection_id: UUID, name: str
+) -> int:
+    """Connect an organisation through a grant, or move a connected one to a newer grant."""
+    chosen = {
+        "account": account_id,
+        "grant": grant_id,
+        "tenant": tenant_id,
+        "connection": connection_id,
+        "name": name,
+    }
+    organisation_id = int(session.execute(SAVE_ORGANISATION, chosen).scalar_one())
+    session.execute(DROP_UNUSED_GRANTS, {"account": account_id})
+    return organisation_id
+
+
+def organisations(session: Session, account_id: int) -> list[Organisation]:
+    """The account's connected organisations."""
+    return [Organisation(*row) for row in session.execute(ORGANISATIONS, {"account": account_id, "id": None})]
+
+
+def organisation(session: Session, account_id: int, organisation_id: int) -> Organisation | None:
+    """One connected organisation, or None when it was disconnected."""
+    row = session.execute(ORGANISATIONS, {"account": account_id, "id": organisation_id}).one_or_none()
+    return Organisation(*row) if row else None
+
+
+def accounts(session: Session) -> list[AccountSummary]:
+    """Every account, oldest first."""
+    return [
+        AccountSummary(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in session.execute(ACCOUNTS)
+    ]
+
+
+def make_key(session: Session, account_id: int, name: str) -> str:
+    """A new API key of the account, returned this once: only its hash is kept."""
+    prefix = f"pat_{secrets.token_hex(4)}"
+    key = f"{prefix}_{fresh_token()}"
+    chosen = {"account": account_id, "hash": digest(key), "prefix": prefix, "name": name}
+    session.execute(SAVE_KEY, chosen)
+    return key

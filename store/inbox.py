@@ -1,0 +1,283 @@
+"""Events: accepted once, leased, finished with the rows they led to, quarantined when they always fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlmodel import Session
+
+from store.database import touched
+
+NOBODY = 0
+LEASE_LIMIT = 1_000
+ERROR_LENGTH = 500
+
+XERO_KINDS = ("INVOICE", "CONTACT")
+XERO_EVENTS = ("CREATE", "UPDATE")
+COPPER_KINDS = ("lead", "person", "company", "opportunity")
+COPPER_EVENTS = ("new", "update", "delete")
+
+
+class NewEvent(BaseModel):
+    """One event as a receiver understood it, before anybody looked up whose it is."""
+
+    tenant: str
+    kind: str
+    event: str
+    resource_id: str
+    occurred_at: datetime | None
+    dedupe_key: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where waiting events belong: an organisation of an account, or (organisation 0) its Copper."""
+
+    account_id: int
+    organisation_id: int
+
+    @property
+    def is_copper(self) -> bool:
+        """Whether this is the account's Copper side."""
+        return self.organisation_id == 0
+
+
+# Xero's eventDateUtc is the change's own millisecond and a fetch always begins later than that, so an
+# event with the same key says nothing that the first one did not: it is dropped.
+ACCEPT_XERO = """
+    INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
+                       dedupe_key, correlation_id, state, finished_at)
+    SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
+           e.occurred_at, decode(e.dedupe_key, 'hex'), %(correlation)s,
+           CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
+    FROM json_to_recordset(%(events)s::json)
+         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text)
+    LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped',
+    LATERAL (SELECT o.id IS NOT NULL AND e.kind = ANY(%(kinds)s) AND e.event = ANY(%(types)s) AS wanted) w
+    ORDER BY 1, e.dedupe_key
+    ON CONFLICT (account_id, dedupe_key) DO NOTHING
+    RETURNING account_id, organisation_id, state
+"""
+
+# Copper's timestamps may be whole seconds, so two changes can look alike, and the second may come after
+# the first was fetched: a known key is opened again instead of dropped. It costs one fetch at most.
+ACCEPT_COPPER = """
+    INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, occurred_at, dedupe_key,
+                                correlation_id, state, finished_at)
+    SELECT %(account)s, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
+           decode(e.dedupe_key, 'hex'), %(correlation)s,
+           CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
+    FROM json_to_recordset(%(events)s::json)
+         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text),
+    LATERAL (SELECT e.kind = ANY(%(kinds)s) AND e.event = ANY(%(types)s)
+                    AND e.resource_id ~ '^[0-9]{1,18}$' AS wanted) w
+    ORDER BY e.dedupe_key
+    ON CONFLICT (account_id, dedupe_key) DO UPDATE
+    SET state = 'pending', attempts = 0, not_before = now(), lease_id = NULL, leased_until = NULL,
+        finished_at = NULL
+    WHERE known.state IN ('leased', 'done')
+    RETURNING account_id, organisation_id, state
+"""
+
+KEEP_MALFORMED = """
+    INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id, state,
+                       error, body)
+    VALUES (%(account)s, %(source)s, '', 'malformed', '', '', %(key)s, %(correlation)s, 'failed', %(error)s,
+            %(body)s)
+    ON CONFLICT (account_id, dedupe_key) DO NOTHING
+"""
+
+CREDENTIAL = "SELECT account_id, sealed FROM copper_credential WHERE webhook_token_hash = %s"
+
+
+def _as_json(events: Sequence[NewEvent]) -> str:
+    unique = {event.dedupe_key: event.model_dump() for event in events}
+    return orjson.dumps(list(unique.values())).decode()
+
+
+async def accept_xero(
+    connection: AsyncConnection[TupleRow], events: Sequence[NewEvent], correlation: str
+) -> set[Source]:
+    """Commit Xero's events, one row for each account that has the tenant; returns whom to wake."""
+    chosen = {
+        "events": _as_json(events),
+        "correlation": correlation,
+        "kinds": list(XERO_KINDS),
+        "types": list(XERO_EVENTS),
+    }
+    cursor = await connection.execute(ACCEPT_XERO, chosen)
+    return {Source(row[0], row[1]) for row in await cursor.fetchall() if row[2] == "pending"}
+
+
+async def accept_copper(
+    connection: AsyncConnection[TupleRow], account_id: int, events: Sequence[NewEvent], correlation: str
+) -> set[Source]:
+    """Commit one account's Copper events; returns whom to wake."""
+    chosen = {
+        "account": account_id,
+        "events": _as_json(events),
+        "correlation": correlation,
+        "kinds": list(COPPER_KINDS),
+        "types": list(COPPER_EVENTS),
+    }
+    cursor = await connection.execute(ACCEPT_COPPER, chosen)
+    return {Source(row[0], row[1]) for row in await cursor.fetchall() if row[2] == "pending"}
+
+
+async def keep_malformed(
+    connection: AsyncConnection[TupleRow],
+    account_id: int,
+    source: str,
+    key: bytes,
+    body: bytes,
+    error: str,
+    correlation: str,
+) -> None:
+    """Keep the body of an authentic request that nobody could read, for a person to see."""
+    chosen = {
+        "account": account_id,
+        "source": source,
+        "key": key,
+        "body": body,
+        "error": error[:ERROR_LENGTH],
+        "correlation": correlation,
+    }
+    await connection.execute(KEEP_MALFORMED, chosen)
+
+
+async def copper_credential(
+    connection: AsyncConnection[TupleRow], token_hash: bytes
+) -> tuple[int, bytes] | None:
+    """The account whose webhook path this is and its sealed credential, or None."""
+    row = await (await connection.execute(CREDENTIAL, (token_hash,))).fetchone()
+    return (row[0], bytes(row[1])) if row else None
+
+
+@dataclass(frozen=True)
+class LeasedEvent:
+    """An event in the hands of one worker."""
+
+    id: int
+    kind: str
+    event: str
+    resource_id: str
+    occurred_at: datetime | None
+    correlation_id: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's hold on some events of one source, until `seconds` after it was taken."""
+
+    id: UUID
+    source: Source
+    events: tuple[LeasedEvent, ...]
+
+
+class LeaseLostError(Exception):
+    """The lease ran out and another worker took over: whoever sees this must roll back."""
+
+
+LEASE = text("""
+    UPDATE inbox SET state = 'leased', lease_id = :lease, attempts = attempts + 1,
+                     leased_until = now() + make_interval(secs => :seconds)
+    WHERE account_id = :account AND id IN (
+        SELECT id FROM inbox
+        WHERE account_id = :account AND source = :source AND organisation_id = :organisation
+          AND state IN ('pending', 'leased') AND not_before <= now()
+          AND (state = 'pending' OR leased_until < now())
+        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING id, kind, event, resource_id, occurred_at, correlation_id
+""")
+FINISH = text("""
+    UPDATE inbox SET state = 'done', finished_at = now(), error = NULL
+    WHERE account_id = :account AND id = ANY(:ids) AND lease_id = :lease AND state = 'leased'
+""")
+# A try that ends in an error costs an attempt; one put off because the vendor said "later" does not.
+RELEASE = text("""
+    UPDATE inbox
+    SET state = CASE WHEN NOT :free AND attempts >= :most THEN 'failed' ELSE 'pending' END,
+        attempts = attempts - CASE WHEN :free THEN 1 ELSE 0 END,
+        lease_id = NULL, leased_until = NULL, error = :error,
+        not_before = now() + make_interval(secs => :delay)
+    WHERE account_id = :account AND id = ANY(:ids) AND lease_id = :lease AND state = 'leased'
+    RETURNING state
+""")
+WAITING = text("""
+    SELECT DISTINCT account_id, organisation_id FROM inbox
+    WHERE state IN ('pending', 'leased') AND not_before <= now()
+      AND (state = 'pending' OR leased_until < now())
+""")
+OPEN = text("""
+    SELECT count(*) FROM inbox WHERE state IN ('pending', 'leased')
+      AND (CAST(:account AS bigint) IS NULL OR account_id = :account)
+""")
+
+
+def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_LIMIT) -> Lease | None:
+    """Take up to `limit` waiting events of `source` for `seconds`; None when nothing waits."""
+    token = uuid4()
+    chosen = {
+        "lease": token,
+        "account": source.account_id,
+        "organisation": source.organisation_id,
+        "source": "copper" if source.is_copper else "xero",
+        "seconds": seconds,
+        "limit": limit,
+    }
+    rows = session.execute(LEASE, chosen).all()
+    if not rows:
+        return None
+    return Lease(token, source, tuple(sorted((LeasedEvent(*row) for row in rows), key=lambda e: e.id)))
+
+
+def finish(session: Session, held: Lease, ids: Sequence[int]) -> None:
+    """Mark events of a lease done; raises `LeaseLostError` when not all of them were ours any more."""
+    chosen = {"account": held.source.account_id, "ids": list(ids), "lease": held.id}
+    done = touched(session, FINISH, chosen)
+    if done < len(ids):
+        raise LeaseLostError(f"{len(ids) - done} of {len(ids)} events were taken over by another worker")
+
+
+def release(
+    session: Session,
+    held: Lease,
+    ids: Sequence[int],
+    *,
+    error: str,
+    delay: float,
+    most: int,
+    free: bool,
+) -> int:
+    """Put events back for `delay` seconds, or into quarantine after `most` tries; returns how many went there.
+
+    `free` does not count the try (the vendor asked us to wait, nothing is wrong with the event).
+    """
+    chosen = {
+        "account": held.source.account_id,
+        "ids": list(ids),
+        "lease": held.id,
+        "error": error[:ERROR_LENGTH],
+        "delay": delay,
+        "most": most,
+        "free": free,
+    }
+    return sum(row.state == "failed" for row in session.execute(RELEASE, chosen))
+
+
+def waiting(session: Session) -> set[Source]:
+    """Every source with events that a worker could take now."""
+    return {Source(*row) for row in session.execute(WAITING)}
+
+
+def open_count(session: Session, account_id: int | None = None) -> int:
+    """How many events are not finished, of one account or of all."""
+    return int(session.execute(OPEN, {"account": account_id}).scalar_one())

@@ -1,0 +1,429 @@
+"""The mirror: versioned upserts and tombstones of what Xero and Copper hold.
+
+A row is replaced by an equal or newer version only, ties going to the later fetch; a tombstone yields
+only to a fetch begun after it. Children (addresses, relations) are replaced in a second statement: by
+then the parents' row locks are held and its snapshot is fresh, so two writers cannot mix their sets.
+Marks come from the rows that a statement in fact changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import text
+from sqlmodel import Session
+
+from store.models import RecordType
+
+
+class InvoiceRow(BaseModel):
+    """An invoice as the mirror keeps it; `created_*` is the fallback that needs no event."""
+
+    invoice_id: UUID
+    contact_id: UUID | None
+    type: str
+    status: str
+    number: str | None
+    issue_date: date | None
+    due_date: date | None
+    total: Decimal
+    balance: Decimal
+    currency: str | None
+    created_at: datetime
+    created_source: str
+    updated_at: datetime
+
+
+class ContactRow(BaseModel):
+    """A contact with its normalised addresses."""
+
+    contact_id: UUID
+    name: str
+    status: str
+    merged_to: UUID | None
+    updated_at: datetime
+    emails: frozenset[str]
+
+
+class RelationRow(BaseModel):
+    """The far end of a relation."""
+
+    related_type: RecordType
+    related_id: int
+
+
+class RecordRow(BaseModel):
+    """A Copper record with its normalised addresses and the relations that its own fields tell."""
+
+    record_id: int
+    name: str
+    updated_at: datetime
+    emails: frozenset[str] = frozenset()
+    relations: tuple[RelationRow, ...] = ()
+
+
+Row = TypeVar("Row", InvoiceRow, ContactRow, RecordRow)
+INVOICES = TypeAdapter(list[InvoiceRow])
+CONTACTS = TypeAdapter(list[ContactRow])
+RECORDS = TypeAdapter(list[RecordRow])
+
+UPSERT_INVOICES = text("""
+    WITH written AS (
+        INSERT INTO invoice AS old (account_id, organisation_id, invoice_id, contact_id, type, status, number,
+            issue_date, due_date, total, balance, currency, created_at, created_source, updated_at,
+            fetched_at, changed_at)
+        SELECT :account, :organisation, invoice_id, contact_id, type, status, number, issue_date, due_date,
+            total, balance, currency, created_at, created_source, updated_at, :fetched_at, now()
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(invoice_id uuid, contact_id uuid, type text,
+            status text, number text, issue_date date, due_date date, total numeric, balance numeric,
+            currency text, created_at timestamptz, created_source text, updated_at timestamptz)
+        ORDER BY invoice_id
+        ON CONFLICT (account_id, organisation_id, invoice_id) DO UPDATE SET
+            contact_id = EXCLUDED.contact_id, type = EXCLUDED.type, status = EXCLUDED.status,
+            number = EXCLUDED.number, issue_date = EXCLUDED.issue_date, due_date = EXCLUDED.due_date,
+            total = EXCLUDED.total, balance = EXCLUDED.balance, currency = EXCLUDED.currency,
+            created_at = CASE WHEN old.created_source IN ('webhook', 'history') THEN old.created_at
+                              ELSE EXCLUDED.created_at END,
+            created_source = CASE WHEN old.created_source IN ('webhook', 'history') THEN old.created_source
+                                  ELSE EXCLUDED.created_source END,
+            updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at, gone = false,
+            changed_at = CASE WHEN old.gone
+                OR (old.contact_id, old.type, old.status, old.number, old.issue_date, old.due_date,
+                    old.total, old.balance, old.currency) IS DISTINCT FROM
+                   (EXCLUDED.contact_id, EXCLUDED.type, EXCLUDED.status, EXCLUDED.number,
+                    EXCLUDED.issue_date, EXCLUDED.due_date, EXCLUDED.total, EXCLUDED.balance,
+                    EXCLUDED.currency)
+                OR (old.created_source NOT IN ('webhook', 'history')
+                    AND old.created_at <> EXCLUDED.created_at)
+                THEN EXCLUDED.changed_at ELSE old.changed_at END
+        WHERE CASE WHEN old.gone THEN EXCLUDED.fetched_at > old.fetched_at
+              ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
+        RETURNING invoice_id, changed_at = now() AS changed),
+    marked AS (
+        INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+        SELECT :account, 'invoice', :organisation, invoice_id FROM written WHERE changed
+        RETURNING 1)
+    SELECT count(*) FROM marked
+""")
+
+# A CREATE event's time is kept whatever version of the invoice is stored, and never replaced by a worse one.
+SET_CREATED = text("""
+    WITH changed AS (
+        UPDATE invoice i SET created_at = e.created_at, created_source = 'webhook', changed_at = now()
+        FROM json_to_recordset(CAST(:rows AS json)) AS e(invoice_id uuid, created_at timestamptz)
+        WHERE i.account_id = :account AND i.organisation_id = :organisation AND i.invoice_id = e.invoice_id
+          AND (i.created_source <> 'webhook' OR e.created_at < i.created_at)
+        RETURNING i.invoice_id)
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT :account, 'invoice', :organisation, invoice_id FROM changed
+""")
+
+UPSERT_CONTACTS = text("""
+    INSERT INTO xero_contact AS old (account_id, organisation_id, contact_id, name, status, merged_to,
+        updated_at, fetched_at, changed_at)
+    SELECT :account, :organisation, contact_id, name, status, merged_to, updated_at, :fetched_at, now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, name text, status text, merged_to uuid,
+        updated_at timestamptz)
+    ORDER BY contact_id
+    ON CONFLICT (account_id, organisation_id, contact_id) DO UPDATE SET
+        name = EXCLUDED.name, status = EXCLUDED.status, merged_to = EXCLUDED.merged_to,
+        updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at, gone = false,
+        changed_at = CASE WHEN old.gone OR old.name <> EXCLUDED.name THEN EXCLUDED.changed_at
+                          ELSE old.changed_at END
+    WHERE CASE WHEN old.gone THEN EXCLUDED.fetched_at > old.fetched_at
+          ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
+    RETURNING contact_id, changed_at = now() AS changed
+""")
+REPLACE_CONTACT_EMAILS = text("""
+    WITH incoming AS (
+        SELECT r.contact_id, a.email
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, emails text[]),
+             unnest(r.emails) AS a(email)
+        WHERE r.contact_id = ANY(:accepted)),
+    removed AS (
+        DELETE FROM xero_contact_email e
+        WHERE e.account_id = :account AND e.organisation_id = :organisation AND e.contact_id = ANY(:accepted)
+          AND NOT EXISTS (SELECT FROM incoming i WHERE i.contact_id = e.contact_id AND i.email = e.email)
+        RETURNING e.contact_id),
+    added AS (
+        INSERT INTO xero_contact_email (account_id, organisation_id, contact_id, email)
+        SELECT :account, :organisation, contact_id, email FROM incoming
+        ON CONFLICT DO NOTHING
+        RETURNING contact_id)
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT :account, 'contact', :organisation, contact_id
+    FROM (SELECT contact_id FROM removed UNION SELECT contact_id FROM added
+          UNION SELECT unnest(CAST(:changed AS uuid[]))) AS changed
+""")
+
+UPSERT_RECORDS = text("""
+    INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)
+    SELECT :account, CAST(:type AS record_type), record_id, name, updated_at, :fetched_at, now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz)
+    ORDER BY record_id
+    ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
+        name = EXCLUDED.name, updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at,
+        gone = false, changed_at = CASE WHEN old.gone THEN EXCLUDED.changed_at ELSE old.changed_at END
+    WHERE CASE WHEN old.gone THEN EXCLUDED.fetched_at > old.fetched_at
+          ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
+    RETURNING record_id, changed_at = now() AS changed
+""")
+BURY_RECORDS = text("""
+    INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at,
+        gone)
+    SELECT :account, CAST(:type AS record_type), id, '', '-infinity', :fetched_at, now(), true
+    FROM unnest(CAST(:ids AS bigint[])) AS id
+    ORDER BY id
+    ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
+        gone = true, name = '', fetched_at = EXCLUDED.fetched_at, related_at = NULL,
+        changed_at = CASE WHEN old.gone THEN old.changed_at ELSE EXCLUDED.changed_at END
+    WHERE old.fetched_at <= EXCLUDED.fetched_at
+    RETURNING record_id, changed_at = now() AS changed
+""")
+REPLACE_RECORD_EMAILS = text("""
+    WITH incoming AS (
+        SELECT r.record_id, a.email
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, emails text[]),
+             unnest(r.emails) AS a(email)
+        WHERE r.record_id = ANY(:accepted)),
+    removed AS (
+        DELETE FROM crm_record_email e
+        WHERE e.account_id = :account AND e.record_type = CAST(:type AS record_type) AND e.record_id = ANY(:accepted)
+          AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = e.record_id AND i.email = e.email)
+        RETURNING e.email),
+    added AS (
+        INSERT INTO crm_record_email (account_id, record_type, record_id, email)
+        SELECT :account, CAST(:type AS record_type), record_id, email FROM incoming
+        ON CONFLICT DO NOTHING
+        RETURNING email)
+    INSERT INTO dirty (account_id, kind, email)
+    SELECT :account, 'email', email FROM (SELECT email FROM removed UNION SELECT email FROM added) AS changed
+""")
+REPLACE_RELATIONS = text("""
+    WITH incoming AS (
+        SELECT r.record_id, f.related_type, f.related_id
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, relations json),
+             json_to_recordset(r.relations) AS f(related_type record_type, related_id bigint)
+        WHERE r.record_id = ANY(:accepted)),
+    removed AS (
+        DELETE FROM crm_relation l
+        WHERE l.account_id = :account AND l.record_type = CAST(:type AS record_type) AND l.record_id = ANY(:accepted)
+          AND l.source = ANY(:sources)
+          AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = l.record_id
+                          AND i.related_type = l.related_type AND i.related_id = l.related_id)
+        RETURNING l.record_id),
+    added AS (
+        INSERT INTO crm_relation (account_id, record_type, record_id, related_type, related_id, source)
+        SELECT :account, CAST(:type AS record_type), record_id, related_type, related_id, (:sources)[1] FROM incoming
+        ON CONFLICT DO NOTHING
+        RETURNING record_id)
+    INSERT INTO dirty (account_id, kind, record_id)
+    SELECT :account, CAST(CAST(:type AS record_type) AS text), record_id
+    FROM (SELECT record_id FROM removed UNION SELECT record_id FROM added
+          UNION SELECT unnest(CAST(:changed AS bigint[]))) AS changed
+""")
+LOOK_AT_RELATIONS = text("""
+    UPDATE crm_record SET related_at = :fetched_at
+    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND record_id = ANY(:ids) AND NOT gone
+      AND (related_at IS NULL OR related_at <= :fetched_at)
+    RETURNING record_id
+""")
+UNKNOWN_CONTACTS = text("""
+    SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id
+    WHERE NOT EXISTS (SELECT FROM xero_contact c WHERE c.account_id = :account
+                      AND c.organisation_id = :organisation AND c.contact_id = id)
+""")
+UNSEEN_RECORDS = text("""
+    SELECT record_id FROM crm_record
+    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND NOT gone AND fetched_at < :since
+      AND record_id > :after
+    ORDER BY record_id LIMIT :limit
+""")
+OPPORTUNITIES = text("""
+    SELECT record_id FROM crm_record
+    WHERE account_id = :account AND record_type = 'opportunity' AND NOT gone AND record_id > :after
+    ORDER BY record_id LIMIT :limit
+""")
+# The organisation's name and short code stand on every row: a change marks all its contacts.
+SAVE_ORGANISATION = text("""
+    WITH before AS (
+        SELECT name, short_code FROM xero_organisation WHERE account_id = :account AND id = :organisation
+        FOR UPDATE),
+    saved AS (
+        UPDATE xero_organisation o
+        SET name = :name, short_code = :short_code, base_currency = :base_currency
+        FROM before WHERE o.account_id = :account AND o.id = :organisation
+        RETURNING (before.name, before.short_code) IS DISTINCT FROM (o.name, o.short_code) AS changed)
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT :account, 'contact', :organisation, c.contact_id
+    FROM xero_contact c, saved WHERE c.account_id = :account AND c.organisation_id = :organisation AND changed
+""")
+
+
+def newest(rows: Iterable[Row], key: str) -> list[Row]:
+    """One row for each id: the newest version where an answer or a batch holds several."""
+    kept: dict[Any, Row] = {}
+    for row in rows:
+        known = kept.get(getattr(row, key))
+        if known is None or row.updated_at >= known.updated_at:
+            kept[getattr(row, key)] = row
+    return list(kept.values())
+
+
+def upsert_invoices(
+    session: Session, account_id: int, organisation_id: int, rows: Iterable[InvoiceRow], fetched_at: datetime
+) -> int:
+    """Write invoices of one fetch that began at `fetched_at`; returns how many changed what is shown."""
+    kept = newest(rows, "invoice_id")
+    chosen = {
+        "account": account_id,
+        "organisation": organisation_id,
+        "rows": INVOICES.dump_json(kept).decode(),
+        "fetched_at": fetched_at,
+    }
+    return int(session.execute(UPSERT_INVOICES, chosen).scalar_one()) if kept else 0
+
+
+def set_created(
+    session: Session, account_id: int, organisation_id: int, created: dict[UUID, datetime]
+) -> None:
+    """Keep the times of CREATE events as the invoices' created dates."""
+    if not created:
+        return
+    rows = TypeAdapter(list[dict[str, UUID | datetime]]).dump_json(
+        [{"invoice_id": key, "created_at": at} for key, at in created.items()]
+    )
+    chosen = {"account": account_id, "organisation": organisation_id, "rows": rows.decode()}
+    session.execute(SET_CREATED, chosen)
+
+
+def upsert_contacts(
+    session: Session, account_id: int, organisation_id: int, rows: Iterable[ContactRow], fetched_at: datetime
+) -> None:
+    """Write contacts and their addresses, of one fetch that began at `fetched_at`."""
+    kept = newest(rows, "contact_id")
+    if not kept:
+        return
+    chosen = {
+        "account": account_id,
+        "organisation": organisation_id,
+        "rows": CONTACTS.dump_json(kept).decode(),
+        "fetched_at": fetched_at,
+    }
+    written = session.execute(UPSERT_CONTACTS, chosen).all()
+    accepted = [row.contact_id for row in written]
+    changed = [row.contact_id for row in written if row.changed]
+    session.execute(REPLACE_CONTACT_EMAILS, {**chosen, "accepted": accepted, "changed": changed})
+
+
+def upsert_records(
+    session: Session, account_id: int, kind: RecordType, rows: Iterable[RecordRow], fetched_at: datetime
+) -> None:
+    """Write Copper records, their addresses and the relations in their fields."""
+    kept = newest(rows, "record_id")
+    if not kept:
+        return
+    chosen = {
+        "account": account_id,
+        "type": kind.value,
+        "rows": RECORDS.dump_json(kept).decode(),
+        "fetched_at": fetched_at,
+    }
+    written = session.execute(UPSERT_RECORDS, chosen).all()
+    _replace_children(session, kind, chosen, written, ["field"])
+
+
+def bury_records(
+    session: Session, account_id: int, kind: RecordType, ids: Sequence[int], fetched_at: datetime
+) -> None:
+    """Leave tombstones for records that a fetch begun at `fetched_at` found to be gone."""
+    if not ids:
+        return
+    chosen = {"account": account_id, "type": kind.value, "ids": list(ids), "fetched_at": fetched_at}
+    written = session.execute(BURY_RECORDS, chosen).all()
+    _replace_children(session, kind, {**chosen, "rows": "[]"}, written, ["field", "related"])
+
+
+def _replace_children(
+    session: Session, kind: RecordType, chosen: dict[str, Any], written: Sequence[Any], sources: list[str]
+) -> None:
+    """Addresses and relations of the accepted records; a company that came or went marks itself."""
+    accepted = [row.record_id for row in written]
+    changed = [row.record_id for row in written if row.changed] if kind is RecordType.COMPANY else []
+    children = {**chosen, "accepted": accepted, "changed": changed, "sources": sources}
+    if kind in {RecordType.LEAD, RecordType.PERSON}:
+        session.execute(REPLACE_RECORD_EMAILS, children)
+    if kind is not RecordType.LEAD:
+        session.execute(REPLACE_RELATIONS, children)
+
+
+def replace_related(
+    session: Session,
+    account_id: int,
+    related: dict[int, Sequence[RelationRow]],
+    fetched_at: datetime,
+) -> None:
+    """Write what `/related` of some opportunities said, in a fetch that began at `fetched_at`."""
+    if not related:
+        return
+    rows: list[dict[str, int | list[RelationRow]]] = [
+        {"record_id": key, "relations": list(value)} for key, value in sorted(related.items())
+    ]
+    chosen = {
+        "account": account_id,
+        "type": RecordType.OPPORTUNITY.value,
+        "ids": list(related),
+        "fetched_at": fetched_at,
+        "rows": TypeAdapter(list[dict[str, int | list[RelationRow]]]).dump_json(rows).decode(),
+    }
+    accepted = list(session.execute(LOOK_AT_RELATIONS, chosen).scalars())
+    session.execute(
+        REPLACE_RELATIONS, {**chosen, "accepted": accepted, "changed": [], "sources": ["related"]}
+    )
+
+
+def unknown_contacts(
+    session: Session, account_id: int, organisation_id: int, ids: Iterable[UUID]
+) -> list[UUID]:
+    """Those of `ids` that the mirror has never seen."""
+    chosen = {"account": account_id, "organisation": organisation_id, "ids": list(ids)}
+    return list(session.execute(UNKNOWN_CONTACTS, chosen).scalars())
+
+
+def unseen_records(
+    session: Session, account_id: int, kind: RecordType, since: datetime, after: int, limit: int
+) -> list[int]:
+    """Living records above id `after` that no fetch begun since `since` returned, in order of id."""
+    chosen = {"account": account_id, "type": kind.value, "since": since, "after": after, "limit": limit}
+    return list(session.execute(UNSEEN_RECORDS, chosen).scalars())
+
+
+def opportunities_after(session: Session, account_id: int, after: int, limit: int) -> list[int]:
+    """Living opportunities above id `after`, in order of id."""
+    chosen = {"account": account_id, "after": after, "limit": limit}
+    return list(session.execute(OPPORTUNITIES, chosen).scalars())
+
+
+def save_organisation(
+    session: Session,
+    account_id: int,
+    organisation_id: int,
+    *,
+    name: str,
+    short_code: str | None,
+    base_currency: str | None,
+) -> None:
+    """Keep what Xero says of the organisation itself."""
+    chosen = {
+        "account": account_id,
+        "organisation": organisation_id,
+        "name": name,
+        "short_code": short_code,
+        "base_currency": base_currency,
+    }
+    session.execute(SAVE_ORGANISATION, chosen)

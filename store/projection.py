@@ -1,0 +1,345 @@
+"""From the mirror to `record_invoice`, the read model.
+
+A mark says what changed; here it is worked out, from a fresh snapshot, whom that affects. Marks on
+invoices, contacts, addresses and people widen to a scope of invoices: every row of those invoices is
+computed again, on whatever record it stands. Marks on companies and opportunities widen to a scope of
+records: every row of those records is computed again. Both scopes end in one statement that removes
+what is not wanted and upserts what differs. `record_invoice` is a pure function of the mirror: a
+rebuild gives the same rows, and `compare` says where it would not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from store.database import touched
+
+BATCH = 2_000
+
+# Who holds an invoice, followed outwards from the invoice: the leads and people with an address of its
+# contact, their companies, and the opportunities of either.
+INVOICE_PAIRS = """
+    holder AS (
+        SELECT DISTINCT i.organisation_id, i.invoice_id, re.record_type, re.record_id
+        FROM scope_invoice s
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = s.organisation_id
+             AND i.invoice_id = s.invoice_id
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = i.organisation_id
+             AND ce.contact_id = i.contact_id
+        JOIN crm_record_email re ON re.account_id = :account AND re.email = ce.email),
+    company_holder AS (
+        SELECT DISTINCT h.organisation_id, h.invoice_id, l.related_id AS record_id
+        FROM holder h
+        JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'person'
+             AND l.record_id = h.record_id AND l.related_type = 'company'
+        JOIN crm_record c ON c.account_id = :account AND c.record_type = 'company'
+             AND c.record_id = l.related_id AND NOT c.gone
+        WHERE h.record_type = 'person'),
+    invoice_pair AS (
+        SELECT organisation_id, invoice_id, record_type, record_id FROM holder
+        UNION
+        SELECT organisation_id, invoice_id, 'company'::record_type, record_id FROM company_holder
+        UNION
+        SELECT h.organisation_id, h.invoice_id, 'opportunity'::record_type, l.record_id
+        FROM holder h
+        JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'person'
+             AND l.related_id = h.record_id AND l.record_type = 'opportunity'
+        WHERE h.record_type = 'person'
+        UNION
+        SELECT h.organisation_id, h.invoice_id, 'opportunity'::record_type, l.record_id
+        FROM company_holder h
+        JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
+             AND l.related_id = h.record_id AND l.record_type = 'opportunity')
+"""
+
+# Which invoices a record shows, followed inwards from the record.
+RECORD_PAIRS = """
+    linked_company AS (
+        SELECT s.record_type, s.record_id, s.record_id AS company_id
+        FROM scope_record s WHERE s.record_type = 'company'
+        UNION
+        SELECT s.record_type, s.record_id, l.related_id
+        FROM scope_record s
+        JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
+             AND l.record_id = s.record_id AND l.related_type = 'company'
+        WHERE s.record_type = 'opportunity'),
+    linked_person AS (
+        SELECT s.record_type, s.record_id, l.related_id AS person_id
+        FROM scope_record s
+        JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
+             AND l.record_id = s.record_id AND l.related_type = 'person'
+        WHERE s.record_type = 'opportunity'
+        UNION
+        SELECT k.record_type, k.record_id, l.record_id
+        FROM linked_company k
+        JOIN crm_record c ON c.account_id = :account AND c.record_type = 'company'
+             AND c.record_id = k.company_id AND NOT c.gone
+        JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
+             AND l.related_id = k.company_id AND l.record_type = 'person'),
+    record_pair AS (
+        SELECT DISTINCT i.organisation_id, i.invoice_id, p.record_type, p.record_id
+        FROM linked_person p
+        JOIN crm_record_email re ON re.account_id = :account AND re.record_type = 'person'
+             AND re.record_id = p.person_id
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = re.email
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = ce.organisation_id
+             AND i.contact_id = ce.contact_id)
+"""
+
+# A row as it is shown. Text is cut at 255 characters, Xero's own bound, so that it fits the index.
+DISPLAY = """
+    SELECT p.record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id, i.type, i.status,
+           left(i.number, 255) AS number,
+           left(CASE WHEN i.type = 'ACCPAY' THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
+           i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
+           left(o.short_code, 20) AS short_code
+    FROM pair p
+    JOIN invoice i ON i.account_id = :account AND i.organisation_id = p.organisation_id
+         AND i.invoice_id = p.invoice_id AND i.status <> 'DELETED' AND NOT i.gone
+    JOIN xero_organisation o ON o.account_id = :account AND o.id = i.organisation_id
+    LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = i.organisation_id
+         AND c.contact_id = i.contact_id
+"""
+
+APPLY = """
+    removed AS (
+        DELETE FROM record_invoice x
+        USING (SELECT record_type, record_id, created_at, invoice_id FROM present
+               EXCEPT
+               SELECT record_type, record_id, created_at, invoice_id FROM wanted) unwanted
+        WHERE x.account_id = :account AND x.record_type = unwanted.record_type
+          AND x.record_id = unwanted.record_id AND x.created_at = unwanted.created_at
+          AND x.invoice_id = unwanted.invoice_id
+        RETURNING 1),
+    written AS (
+        INSERT INTO record_invoice AS old (account_id, record_type, record_id, created_at, invoice_id,
+            organisation_id, type, status, number, issuer, issue_date, due_date, total, balance, currency,
+            created_source, short_code)
+        SELECT :account, wanted.* FROM wanted
+        ORDER BY record_type, record_id, created_at, invoice_id
+        ON CONFLICT (account_id, record_type, record_id, created_at, invoice_id) DO UPDATE SET
+            organisation_id = EXCLUDED.organisation_id, type = EXCLUDED.type, status = EXCLUDED.status,
+            number = EXCLUDED.number, issuer = EXCLUDED.issuer, issue_date = EXCLUDED.issue_date,
+            due_date = EXCLUDED.due_date, total = EXCLUDED.total, balance = EXCLUDED.balance,
+            currency = EXCLUDED.currency, created_source = EXCLUDED.created_source,
+            short_code = EXCLUDED.short_code
+        WHERE (old.organisation_id, old.type, old.status, old.number, old.issuer, old.issue_date, old.due_date,
+               old.total, old.balance, old.currency, old.created_source, old.short_code)
+              IS DISTINCT FROM
+              (EXCLUDED.organisation_id, EXCLUDED.type, EXCLUDED.status, EXCLUDED.number, EXCLUDED.issuer,
+               EXCLUDED.issue_date, EXCLUDED.due_date, EXCLUDED.total, EXCLUDED.balance, EXCLUDED.currency,
+               EXCLUDED.created_source, EXCLUDED.short_code)
+        RETURNING 1)
+    SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written
+"""
+
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
+LOCK_SPACE = 0x7061_7469
+
+TAKE = text("""
+    DELETE FROM dirty WHERE account_id = :account
+      AND id IN (SELECT id FROM dirty WHERE account_id = :account ORDER BY id LIMIT :batch)
+    RETURNING kind, organisation_id, xero_id, record_id, email
+""")
+
+PROJECT_INVOICES = text(f"""
+    WITH scope_invoice AS (
+        SELECT organisation_id, invoice_id
+        FROM unnest(CAST(:invoice_organisations AS bigint[]), CAST(:invoices AS uuid[]))
+             AS m(organisation_id, invoice_id)
+        UNION
+        SELECT i.organisation_id, i.invoice_id
+        FROM unnest(CAST(:contact_organisations AS bigint[]), CAST(:contacts AS uuid[]))
+             AS m(organisation_id, contact_id)
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
+             AND i.contact_id = m.contact_id
+        UNION
+        SELECT i.organisation_id, i.invoice_id
+        FROM (SELECT unnest(CAST(:emails AS text[])) AS email
+              UNION
+              SELECT re.email FROM crm_record_email re
+              WHERE re.account_id = :account AND re.record_type = 'person' AND re.record_id = ANY(:people)) m
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = m.email
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = ce.organisation_id
+             AND i.contact_id = ce.contact_id),
+    {INVOICE_PAIRS},
+    pair AS (SELECT * FROM invoice_pair),
+    wanted AS ({DISPLAY}),
+    present AS (
+        SELECT x.record_type, x.record_id, x.created_at, x.invoice_id
+        FROM scope_invoice s
+        JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = s.invoice_id),
+    {APPLY}
+""")
+
+PROJECT_RECORDS = text(f"""
+    WITH scope_record AS (
+        SELECT 'opportunity'::record_type AS record_type, unnest(CAST(:opportunities AS bigint[])) AS record_id
+        UNION
+        SELECT 'company'::record_type, unnest(CAST(:companies AS bigint[]))
+        UNION
+        SELECT 'opportunity'::record_type, l.record_id FROM crm_relation l
+        WHERE l.account_id = :account AND l.related_type = 'company' AND l.related_id = ANY(:companies)
+          AND l.record_type = 'opportunity'),
+    {RECORD_PAIRS},
+    pair AS (SELECT * FROM record_pair),
+    wanted AS ({DISPLAY}),
+    present AS (
+        SELECT x.record_type, x.record_id, x.created_at, x.invoice_id
+        FROM scope_record s
+        JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type
+             AND x.record_id = s.record_id),
+    {APPLY}
+""")
+
+EVERYTHING = """
+    scope_invoice AS (SELECT organisation_id, invoice_id FROM invoice WHERE account_id = :account)
+"""
+REBUILD = text(f"""
+    WITH {EVERYTHING}, {INVOICE_PAIRS},
+    pair AS (SELECT * FROM invoice_pair),
+    wanted AS ({DISPLAY}),
+    present AS (
+        SELECT record_type, record_id, created_at, invoice_id FROM record_invoice WHERE account_id = :account),
+    {APPLY}
+""")
+COMPARE = text(f"""
+    WITH {EVERYTHING}, {INVOICE_PAIRS},
+    pair AS (SELECT * FROM invoice_pair),
+    wanted AS ({DISPLAY}),
+    actual AS (
+        SELECT record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
+               issue_date, due_date, total, balance, currency, created_source, short_code
+        FROM record_invoice WHERE account_id = :account),
+    difference AS (
+        SELECT coalesce(w.record_type, a.record_type) AS record_type,
+               coalesce(w.record_id, a.record_id) AS record_id,
+               coalesce(w.invoice_id, a.invoice_id) AS invoice_id,
+               CASE WHEN a.invoice_id IS NULL THEN 'missing' WHEN w.invoice_id IS NULL THEN 'extra'
+                    ELSE 'stale' END AS kind
+        FROM wanted w
+        FULL JOIN actual a USING (record_type, record_id, invoice_id)
+        WHERE w IS DISTINCT FROM a)
+    SELECT kind, count(*) AS rows,
+           (array_agg(record_type || ' ' || record_id || ', invoice ' || invoice_id
+                      ORDER BY record_type, record_id, invoice_id))[1:20] AS examples
+    FROM difference GROUP BY kind
+""")
+
+SYNCED = text("""
+    UPDATE account SET synced_at = GREATEST(synced_at, now()) WHERE id = :account
+""")
+WAITING = text("SELECT DISTINCT account_id FROM dirty")
+FORGET_MARKS = text("DELETE FROM dirty WHERE account_id = :account")
+COUNT_ROWS = text("""
+    SELECT count(DISTINCT (record_type, record_id)) AS records, count(*) AS rows
+    FROM record_invoice WHERE account_id = :account
+""")
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What one batch did: marks taken, rows removed, rows written."""
+
+    marks: int
+    removed: int
+    written: int
+
+
+def take_turn(session: Session, account_id: int) -> None:
+    """Wait until no other transaction projects this account; held until the transaction ends."""
+    session.execute(ONE_AT_A_TIME, {"space": LOCK_SPACE, "account": account_id % 2**31})
+
+
+def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Projected:
+    """Project up to `batch` marks in the caller's transaction; `marks` is 0 when there were none."""
+    take_turn(session, account_id)
+    marks = session.execute(TAKE, {"account": account_id, "batch": batch}).all()
+    removed = written = 0
+    if marks:
+        for statement, chosen in _scopes(account_id, marks):
+            row = session.execute(statement, chosen).one()
+            removed += row.removed
+            written += row.written
+    if len(marks) < batch:
+        session.execute(SYNCED, {"account": account_id})
+    return Projected(len(marks), removed, written)
+
+
+def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str, Any]]]:  # noqa: ANN401
+    of: dict[str, set[Any]] = {}
+    for mark in marks:
+        key = (mark.organisation_id, mark.xero_id) if mark.xero_id else mark.record_id or mark.email
+        of.setdefault(mark.kind, set()).add(key)
+    invoices: list[tuple[int, UUID]] = sorted(of.get("invoice", ()))
+    contacts: list[tuple[int, UUID]] = sorted(of.get("contact", ()))
+    by_invoice = {
+        "account": account_id,
+        "invoice_organisations": [key[0] for key in invoices],
+        "invoices": [key[1] for key in invoices],
+        "contact_organisations": [key[0] for key in contacts],
+        "contacts": [key[1] for key in contacts],
+        "emails": sorted(of.get("email", ())),
+        "people": sorted(of.get("person", ())),
+    }
+    by_record = {
+        "account": account_id,
+        "companies": sorted(of.get("company", ())),
+        "opportunities": sorted(of.get("opportunity", ())),
+    }
+    chosen: list[tuple[Any, dict[str, Any]]] = []
+    if of.keys() & {"invoice", "contact", "email", "person"}:
+        chosen.append((PROJECT_INVOICES, by_invoice))
+    if of.keys() & {"company", "opportunity"}:
+        chosen.append((PROJECT_RECORDS, by_record))
+    return chosen
+
+
+def rebuild(session: Session, account_id: int) -> Projected:
+    """Compute every row of the account again, in the caller's transaction; marks waiting are covered."""
+    take_turn(session, account_id)
+    marks = touched(session, FORGET_MARKS, {"account": account_id})
+    row = session.execute(REBUILD, {"account": account_id}).one()
+    session.execute(SYNCED, {"account": account_id})
+    return Projected(marks, row.removed, row.written)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`record_invoice` held against a rebuild: how many rows a rebuild would add, change and remove.
+
+    `examples` names the first of each kind (at most 20): the record and the invoice.
+    """
+
+    missing: int
+    stale: int
+    extra: int
+    examples: dict[str, list[str]]
+
+    @property
+    def clean(self) -> bool:
+        """Whether a rebuild would change nothing."""
+        return not (self.missing or self.stale or self.extra)
+
+
+def compare(session: Session, account_id: int) -> Comparison:
+    """Hold the account's rows against what a rebuild would give; changes nothing."""
+    found = {row.kind: row for row in session.execute(COMPARE, {"account": account_id})}
+    counts = {kind: found[kind].rows if kind in found else 0 for kind in ("missing", "stale", "extra")}
+    return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items()})
+
+
+def waiting(session: Session) -> set[int]:
+    """Accounts with marks that are not projected yet."""
+    return set(session.execute(WAITING).scalars())
+
+
+def count(session: Session, account_id: int) -> tuple[int, int]:
+    """How many records of the account show invoices, and in how many rows."""
+    row = session.execute(COUNT_ROWS, {"account": account_id}).one()
+    return row.records, row.rows

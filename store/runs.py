@@ -1,0 +1,142 @@
+"""Sync runs: long work as a chain of short jobs, each committing its page and its cursor together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+from sqlalchemy import text
+from sqlmodel import Session
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one source of an account: an organisation's, or (organisation 0) Copper's."""
+
+    account_id: int
+    id: int
+    organisation_id: int
+    kind: str
+    state: str
+    stage: str
+    cursor: dict[str, Any]
+    counts: dict[str, Any]
+    started_at: datetime
+    attempts: int
+    error: str | None
+
+
+class StepLostError(Exception):
+    """Another worker took over the run: whoever sees this must roll back."""
+
+
+COLUMNS = "account_id, id, organisation_id, kind, state, stage, cursor, counts, started_at, attempts, error"
+START = text(f"""
+    INSERT INTO sync_run (account_id, organisation_id, kind, stage)
+    VALUES (:account, :organisation, :kind, :stage)
+    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running'
+    DO UPDATE SET not_before = LEAST(sync_run.not_before, now())
+    RETURNING {COLUMNS}
+""")
+TAKE = text(f"""
+    UPDATE sync_run SET lease_id = :lease, leased_until = now() + make_interval(secs => :seconds),
+                        attempts = attempts + 1
+    WHERE account_id = :account AND id = :id AND state = 'running' AND not_before <= now()
+      AND (lease_id IS NULL OR leased_until < now())
+    RETURNING {COLUMNS}
+""")
+# A page that is written ends the attempts that it took.
+ADVANCE = text("""
+    UPDATE sync_run SET stage = :stage, cursor = CAST(:cursor AS jsonb), counts = CAST(:counts AS jsonb),
+                        state = :state, attempts = 0, error = NULL, lease_id = NULL, leased_until = NULL,
+                        finished_at = CASE WHEN :state = 'running' THEN NULL ELSE now() END
+    WHERE account_id = :account AND id = :id AND lease_id = :lease AND state = 'running'
+""")
+PUT_BACK = text("""
+    UPDATE sync_run SET lease_id = NULL, leased_until = NULL, error = :error,
+                        attempts = attempts - CASE WHEN :free THEN 1 ELSE 0 END,
+                        not_before = now() + make_interval(secs => :delay),
+                        state = CASE WHEN NOT :free AND attempts >= :most THEN 'failed' ELSE state END,
+                        finished_at = CASE WHEN NOT :free AND attempts >= :most THEN now() END
+    WHERE account_id = :account AND id = :id AND lease_id = :lease AND state = 'running'
+    RETURNING state
+""")
+WAITING = text("""
+    SELECT account_id, id FROM sync_run
+    WHERE state = 'running' AND not_before <= now() AND (lease_id IS NULL OR leased_until < now())
+""")
+RECENT = text(f"""
+    SELECT {COLUMNS} FROM sync_run
+    WHERE account_id = :account AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(:ids))
+    ORDER BY id DESC LIMIT 50
+""")
+
+
+def start(session: Session, account_id: int, organisation_id: int, kind: str, stage: str) -> Run:
+    """Begin a run, or return the one of that source and kind that is at work already."""
+    chosen = {"account": account_id, "organisation": organisation_id, "kind": kind, "stage": stage}
+    return Run(*session.execute(START, chosen).one())
+
+
+def take(session: Session, account_id: int, run_id: int, seconds: float) -> tuple[Run, UUID] | None:
+    """Hold a run for its next page; None when it is over, waits, or is in another worker's hands."""
+    lease = uuid4()
+    chosen = {"account": account_id, "id": run_id, "lease": lease, "seconds": seconds}
+    row = session.execute(TAKE, chosen).one_or_none()
+    return (Run(*row), lease) if row else None
+
+
+def advance(
+    session: Session,
+    run: Run,
+    lease: UUID,
+    *,
+    stage: str,
+    cursor: dict[str, Any],
+    counts: dict[str, Any],
+    state: str,
+) -> None:
+    """Commit a page's cursor with the page; raises `StepLostError` when the lease was lost."""
+    chosen = {
+        "account": run.account_id,
+        "id": run.id,
+        "lease": lease,
+        "stage": stage,
+        "cursor": orjson.dumps(cursor).decode(),
+        "counts": orjson.dumps(counts).decode(),
+        "state": state,
+    }
+    if session.execute(ADVANCE, chosen).rowcount != 1:  # type: ignore[attr-defined]
+        raise StepLostError(f"run {run.id} was taken over by another worker")
+
+
+def put_back(
+    session: Session, run: Run, lease: UUID, *, error: str, delay: float, most: int, free: bool
+) -> str | None:
+    """Let go of a run for `delay` seconds; after `most` tries of one page it is `failed`."""
+    chosen = {
+        "account": run.account_id,
+        "id": run.id,
+        "lease": lease,
+        "error": error[:500],
+        "delay": delay,
+        "most": most,
+        "free": free,
+    }
+    state: str | None = session.execute(PUT_BACK, chosen).scalar_one_or_none()
+    return state
+
+
+def waiting(session: Session) -> list[tuple[int, int]]:
+    """(account, run) of every run whose next page nobody holds."""
+    return [(row[0], row[1]) for row in session.execute(WAITING)]
+
+
+def recent(session: Session, account_id: int, ids: Sequence[int] | None = None) -> list[Run]:
+    """The account's latest runs, newest first, or those of `ids`."""
+    chosen = {"account": account_id, "ids": list(ids) if ids is not None else None}
+    return [Run(*row) for row in session.execute(RECENT, chosen)]

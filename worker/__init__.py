@@ -1,0 +1,1 @@
+"""Everything off the request path: the vendors' clients, the jobs, the sync."""

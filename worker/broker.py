@@ -1,0 +1,86 @@
+"""Dramatiq on Redis. A message says "look at your rows"; it never carries the only copy of anything."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import dramatiq
+import redis
+import structlog
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, Retries, ShutdownNotifications, TimeLimit
+
+from runtime import embedded
+from runtime.settings import settings
+
+log = structlog.get_logger()
+HEARTBEAT_MS = 5_000
+TIME_LIMIT_MS = 10 * 60 * 1000
+WAKE_SECONDS = 30
+
+
+@lru_cache(maxsize=1)
+def client() -> redis.Redis:
+    """The process's Redis, with every wait bounded."""
+    return redis.Redis.from_url(
+        embedded.redis_url(),
+        socket_connect_timeout=1,
+        socket_timeout=10,
+        health_check_interval=30,
+    )
+
+
+@lru_cache(maxsize=1)
+def broker() -> RedisBroker:
+    """The process's broker, set as Dramatiq's own. A killed worker's message comes back in seconds."""
+    made = RedisBroker(
+        client=client(),
+        namespace=f"{settings().redis_namespace}:dramatiq",
+        heartbeat_timeout=HEARTBEAT_MS,
+        maintenance_chance=10_000,
+        middleware=[
+            AgeLimit(),
+            TimeLimit(time_limit=TIME_LIMIT_MS),
+            ShutdownNotifications(),
+            Callbacks(),
+            Pipelines(),
+            Retries(max_retries=0),
+        ],
+    )
+    dramatiq.set_broker(made)
+    return made
+
+
+def _key(actor: str, args: tuple[Any, ...]) -> str:
+    return ":".join([settings().redis_namespace, "wake", actor, *map(str, args)])
+
+
+def wake(actor: dramatiq.Actor[..., None], *args: int) -> bool:
+    """Have `actor` look at its rows soon; many calls before it does become one message.
+
+    Returns False when Redis could not be reached: the sweep will find what waits.
+    """
+    try:
+        key = _key(actor.actor_name, args)
+        if client().set(key, "1", nx=True, ex=WAKE_SECONDS):
+            try:
+                actor.send(*args)
+            except Exception:
+                client().delete(key)
+                raise
+    except (redis.RedisError, dramatiq.BrokerError) as error:
+        log.warning("wake.failed", actor=actor.actor_name, error=type(error).__name__)
+        return False
+    return True
+
+
+def awake(actor: str, *args: int) -> None:
+    """Drop the key that coalesces wake-ups: what comes from now on wakes the next run.
+
+    Called before the rows are read, so that nothing which comes during the work is missed.
+    """
+    try:
+        client().delete(_key(actor, args))
+    except redis.RedisError as error:
+        log.warning("wake.key_kept", actor=actor, error=type(error).__name__)

@@ -1,0 +1,155 @@
+"""Calls to Copper's developer API with an account's key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+import structlog
+from pydantic import TypeAdapter
+
+from runtime.settings import settings
+from store.accounts import CopperAccess
+from store.mirror import RelationRow
+from store.models import RecordType
+from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription
+from worker.vendor import (
+    NotThereError,
+    PassingError,
+    ReconnectNeededError,
+    VendorError,
+    call,
+    json_of,
+    parse,
+    prepare,
+    timeouts,
+)
+
+log = structlog.get_logger()
+PAGE_SIZE = 200
+LIMIT_WAIT = 10.0
+RELATED = TypeAdapter(list[WireRelated])
+SUBSCRIPTIONS = TypeAdapter(list[WireSubscription])
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one type that a fetch brought, and ids that no longer exist."""
+
+    items: list[WireRecord]
+    fetched_at: datetime
+    gone: list[int] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    total: int | None = None
+    received: int = 0
+
+
+class CopperClient:
+    """Copper, as the holder of one API key sees it."""
+
+    def __init__(self, access: CopperAccess) -> None:
+        self._session = prepare(requests.Session())
+        self._session.headers.update(
+            {
+                "X-PW-AccessToken": access.api_key,
+                "X-PW-Application": "developer_api",
+                "X-PW-UserEmail": access.email,
+                "Content-Type": "application/json",
+            }
+        )
+
+    def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:  # noqa: ANN401
+        url = f"{settings().copper_api_url}/{path}"
+        try:
+            answer = call(
+                lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True)
+            )
+        except PassingError as error:
+            if "429" in str(error) and error.retry_after is None:
+                raise PassingError(f"Copper {error}", LIMIT_WAIT) from None
+            raise
+        if answer.status_code in {401, 403}:
+            raise ReconnectNeededError("Copper refuses the API key: an admin must give a new one")
+        if answer.status_code >= 400:
+            raise VendorError(f"Copper answered {answer.status_code} to {method} {path.split('/')[0]}")
+        return answer
+
+    def account(self) -> WireAccount:
+        """The account that the key belongs to."""
+        return WireAccount.model_validate(json_of(self._ask("GET", "account")))
+
+    def check_user(self) -> None:
+        """Raise `ReconnectNeededError` unless the key and its owner's address work."""
+        self._ask("GET", "users/me")
+
+    def page(self, kind: RecordType, page: int) -> Records:
+        """A page of 200 records, oldest first, so that new ones do not shift those behind them."""
+        began = datetime.now(UTC)
+        body = {
+            "page_number": page,
+            "page_size": PAGE_SIZE,
+            "sort_by": "date_created",
+            "sort_direction": "asc",
+        }
+        answer = self._ask("POST", f"{kind.plural}/search", body)
+        raw = json_of(answer)
+        good, bad = parse(WIRE[kind], raw, "id")
+        total = answer.headers.get("X-PW-TOTAL", "")
+        return Records(good, began, [], bad, int(total) if total.isdigit() else None, len(raw))
+
+    def records(self, kind: RecordType, ids: Sequence[int]) -> Records:
+        """The current state of `ids`, 200 a call; one that the search leaves out is asked for by itself.
+
+        A search may lag behind a record that was made a moment ago: only a 404 says that it is gone.
+        """
+        began = datetime.now(UTC)
+        found = Records([], began)
+        unique = sorted(set(ids))
+        for start in range(0, len(unique), PAGE_SIZE):
+            chunk = unique[start : start + PAGE_SIZE]
+            raw = json_of(self._ask("POST", f"{kind.plural}/search", {"ids": chunk, "page_size": PAGE_SIZE}))
+            good, bad = parse(WIRE[kind], raw, "id")
+            found.items.extend(good)
+            found.unreadable.update(bad)
+        seen = {item.id for item in found.items}
+        for missing in unique:
+            if missing not in seen and str(missing) not in found.unreadable:
+                self._look_again(kind, missing, found)
+        return found
+
+    def _look_again(self, kind: RecordType, record_id: int, found: Records) -> None:
+        try:
+            raw = json_of(self._ask("GET", f"{kind.plural}/{record_id}"))
+        except NotThereError:
+            found.gone.append(record_id)
+            return
+        good, bad = parse(WIRE[kind], [raw], "id")
+        found.items.extend(good)
+        found.unreadable.update(bad)
+
+    def related(self, opportunity_id: int) -> list[RelationRow] | None:
+        """The people and companies related to an opportunity; None when it is gone."""
+        try:
+            raw = json_of(self._ask("GET", f"opportunities/{opportunity_id}/related"))
+        except NotThereError:
+            return None
+        return [row for line in RELATED.validate_python(raw) if (row := line.row())]
+
+    def subscriptions(self) -> list[WireSubscription]:
+        """Every webhook subscription of this key, ours and others'."""
+        return SUBSCRIPTIONS.validate_python(json_of(self._ask("GET", "webhooks")))
+
+    def subscribe(self, target: str, kind: str, event: str, secret: dict[str, str]) -> None:
+        """Make one webhook subscription."""
+        body = {"target": target, "type": kind, "event": event, "secret": secret}
+        self._ask("POST", "webhooks", body)
+
+    def unsubscribe(self, subscription_id: int) -> None:
+        """Remove one webhook subscription; one that is gone already is fine."""
+        try:
+            self._ask("DELETE", f"webhooks/{subscription_id}")
+        except NotThereError:
+            return

@@ -1,0 +1,28 @@
+"""The 12 webhook subscriptions that an account needs: four record types, three events each."""
+
+from __future__ import annotations
+
+from runtime.settings import settings
+from store.accounts import CopperAccess
+from store.inbox import COPPER_EVENTS, COPPER_KINDS
+from worker.copper.client import CopperClient
+
+PATH = "/webhooks/copper/"
+SECRET_KEY = "patina_secret"
+
+
+def register(client: CopperClient, access: CopperAccess) -> int:
+    """Subscribe under the account's webhook path, then drop our own older ones; others' stay untouched.
+
+    The new ones come first: for a moment an event may come twice, but at no moment none. Returns how
+    many were made.
+    """
+    base = (settings().copper_webhook_url or settings().public_url).rstrip("/") + PATH
+    older = [one for one in client.subscriptions() if one.target.startswith(base)]
+    target = base + access.webhook_token
+    for kind in COPPER_KINDS:
+        for event in COPPER_EVENTS:
+            client.subscribe(target, kind, event, {SECRET_KEY: access.webhook_secret})
+    for one in older:
+        client.unsubscribe(one.id)
+    return len(COPPER_KINDS) * len(COPPER_EVENTS)

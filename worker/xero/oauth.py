@@ -1,0 +1,131 @@
+"""Xero's OAuth 2.0 by requests-oauthlib: authorise with PKCE and state, exchange, refresh once."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+import structlog
+from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
+from requests.auth import HTTPBasicAuth
+from requests_oauthlib import OAuth2Session
+
+from runtime.settings import settings
+from store import accounts
+from store.accounts import Grant
+from store.database import transaction
+from worker.vendor import PassingError, ReconnectNeededError, VendorError, prepare, timeouts
+
+log = structlog.get_logger()
+EARLY_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Authorisation:
+    """What is needed between sending somebody to Xero and their return."""
+
+    url: str
+    state: str
+    verifier: str
+    redirect_uri: str
+
+    def __repr__(self) -> str:
+        return "Authorisation(…)"
+
+
+def session(token: dict[str, Any] | None = None, redirect_uri: str | None = None) -> OAuth2Session:
+    """An OAuth session of our app, on the process's shared connections."""
+    chosen = settings()
+    chosen.need("xero_client_id", "xero_client_secret")
+    if chosen.uses_loopback_xero:
+        os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
+    os.environ["OAUTHLIB_RELAX_TOKEN_SCOPE"] = "1"
+    oauth = OAuth2Session(
+        chosen.xero_client_id, token=token, redirect_uri=redirect_uri, scope=chosen.xero_scopes.split()
+    )
+    prepare(oauth)
+    return oauth
+
+
+def begin(redirect_uri: str) -> Authorisation:
+    """Where to send the admin's browser, with a fresh state and code verifier."""
+    oauth = session(redirect_uri=redirect_uri)
+    proof = WebApplicationClient(settings().xero_client_id)
+    verifier = proof.create_code_verifier(64)
+    challenge = proof.create_code_challenge(verifier, "S256")
+    url, state = oauth.authorization_url(
+        f"{settings().xero_login_url}/identity/connect/authorize",
+        code_challenge=challenge,
+        code_challenge_method="S256",
+    )
+    return Authorisation(url, state, verifier, redirect_uri)
+
+
+def _token_call(what: str, ask: Any) -> dict[str, Any]:  # noqa: ANN401 - a bound method of OAuth2Session
+    chosen = settings()
+    basic = HTTPBasicAuth(chosen.xero_client_id or "", chosen.xero_client_secret or "")
+    try:
+        return dict(ask(f"{chosen.xero_identity_url}/connect/token", auth=basic, timeout=timeouts()))
+    except OAuth2Error as error:
+        if error.error in {"invalid_grant", "unauthorized_client"}:
+            raise ReconnectNeededError(f"Xero refused to {what}: {error.error}") from None
+        raise VendorError(f"Xero refused to {what}: {error.error}", 300) from None
+    except (requests.RequestException, ValueError) as error:
+        raise PassingError(f"Xero did not answer to {what} ({type(error).__name__})", 5) from None
+
+
+def exchange(held: Authorisation, code: str) -> dict[str, Any]:
+    """The token set for the code that Xero sent back."""
+    oauth = session(redirect_uri=held.redirect_uri)
+
+    def ask(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        return dict(oauth.fetch_token(url, code=code, code_verifier=held.verifier, **more))
+
+    return _token_call("exchange the code", ask)
+
+
+def fresh(account_id: int, grant_id: int, *, unlike: str | None = None) -> Grant:
+    """The grant with an access token that still lasts, refreshed when needed.
+
+    One refresh at a time across all processes: the row is locked, looked at again, refreshed and
+    committed. When the answer is lost on the way, the old refresh token works for 30 minutes more
+    (Xero docs: OAuth 2.0), so the next try heals it. `unlike` is an access token that Xero refused:
+    a grant that still holds it is refreshed whatever its clock says.
+    """
+    with transaction() as database:
+        held = accounts.grant(database, account_id, grant_id)
+    if _lasts(held, unlike):
+        return held
+    with transaction() as database:
+        held = accounts.grant(database, account_id, grant_id, lock=True)
+        if _lasts(held, unlike):
+            return held
+        try:
+            token = _refresh(held)
+        except ReconnectNeededError:
+            accounts.mark_grant(database, account_id, grant_id, "reconnect")
+            database.commit()
+            log.warning("grant.lost", account=account_id, grant=grant_id)
+            raise
+        accounts.replace_token(database, held, token)
+    log.info("grant.refreshed", account=account_id, grant=grant_id)
+    return Grant(account_id, grant_id, token, "working")
+
+
+def _lasts(held: Grant, unlike: str | None) -> bool:
+    if held.status == "reconnect":
+        raise ReconnectNeededError("the connection to Xero ended: an admin must reconnect")
+    young = float(held.token["expires_at"]) - time.time() > EARLY_SECONDS
+    return young and held.token["access_token"] != unlike
+
+
+def _refresh(held: Grant) -> dict[str, Any]:
+    oauth = session(token=held.token)
+
+    def ask(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        return dict(oauth.refresh_token(url, refresh_token=held.token["refresh_token"], **more))
+
+    return _token_call("refresh the connection", ask)
