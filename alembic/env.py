@@ -16,9 +16,7 @@ def run() -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK})")
         connection.commit()
         try:
-            context.configure(
-                connection=connection, target_metadata=SQLModel.metadata, compare_server_default=True
-            )
+            context.configure(connection=connection, target_metadata=SQLModel.metadata, compare_server_default=True)
             with context.begin_transaction():
                 context.run_migrations()
         finally:

@@ -37,9 +37,7 @@ def configure(process: str) -> None:
         _scrub_fields,
     ]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if console
-        else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
     )
     level = getattr(logging, wanted.log_level.upper())
     structlog.configure(

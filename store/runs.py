@@ -114,9 +114,7 @@ def advance(
         raise StepLostError(f"run {run.id} was taken over by another worker")
 
 
-def put_back(
-    session: Session, run: Run, lease: UUID, *, error: str, delay: float, most: int, free: bool
-) -> str | None:
+def put_back(session: Session, run: Run, lease: UUID, *, error: str, delay: float, most: int, free: bool) -> str | None:
     """Let go of a run for `delay` seconds; after `most` tries of one page it is `failed`."""
     chosen = {
         "account": run.account_id,

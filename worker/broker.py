@@ -10,8 +10,9 @@ import redis
 import structlog
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, Retries, ShutdownNotifications, TimeLimit
+from typing_extensions import override
 
-from runtime import embedded
+from runtime import embedded, logs
 from runtime.settings import settings
 
 log = structlog.get_logger()
@@ -31,10 +32,18 @@ def client() -> redis.Redis:
     )
 
 
+class Logs(dramatiq.Middleware):
+    """Sets up the logs of each worker process."""
+
+    @override
+    def after_process_boot(self, broker: dramatiq.Broker) -> None:
+        logs.configure("worker")
+
+
 @lru_cache(maxsize=1)
 def broker() -> RedisBroker:
     """The process's broker, set as Dramatiq's own. A killed worker's message comes back in seconds."""
-    made = RedisBroker(
+    made = RedisBroker(  # type: ignore[no-untyped-call]
         client=client(),
         namespace=f"{settings().redis_namespace}:dramatiq",
         heartbeat_timeout=HEARTBEAT_MS,
@@ -46,6 +55,7 @@ def broker() -> RedisBroker:
             Callbacks(),
             Pipelines(),
             Retries(max_retries=0),
+            Logs(),
         ],
     )
     dramatiq.set_broker(made)

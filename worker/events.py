@@ -165,7 +165,9 @@ def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fe
             if key not in fetched.unreadable:
                 known = fetched.created.get(UUID(key), event.occurred_at)
                 fetched.created[UUID(key)] = min(known, event.occurred_at)
-    for answer in (*fetched.invoices, *fetched.contacts):
+    for invoices in fetched.invoices:
+        fetched.unreadable.update(invoices.unreadable)
+    for answer in fetched.contacts:
         fetched.unreadable.update(answer.unreadable)
     return fetched
 

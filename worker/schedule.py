@@ -48,9 +48,7 @@ def _sweep_safely() -> None:
 def serve() -> None:
     """Run the schedule until told to stop."""
     scheduler = BlockingScheduler(timezone="UTC")
-    scheduler.add_job(
-        _sweep_safely, "interval", seconds=settings().sweep_seconds, coalesce=True, max_instances=1
-    )
+    scheduler.add_job(_sweep_safely, "interval", seconds=settings().sweep_seconds, coalesce=True, max_instances=1)
 
     def stop(_: int, __: FrameType | None) -> None:
         scheduler.shutdown(wait=False)

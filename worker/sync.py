@@ -144,9 +144,7 @@ def _xero(run: Run, client: XeroClient) -> Step:
     place = (run.account_id, run.organisation_id)
     if run.stage == "organisation":
         details = client.organisation_details()
-        return Step(
-            lambda session: mirror.save_organisation(session, *place, **details.model_dump()), None, 1, 1
-        )
+        return Step(lambda session: mirror.save_organisation(session, *place, **details.model_dump()), None, 1, 1)
     page = int(run.cursor.get("page", 1))
     write: Callable[[Session], object]
     if run.stage == "contacts":

@@ -10,9 +10,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-RECORD_TYPE = postgresql.ENUM(
-    "lead", "person", "company", "opportunity", name="record_type", create_type=False
-)
+RECORD_TYPE = postgresql.ENUM("lead", "person", "company", "opportunity", name="record_type", create_type=False)
 
 
 def upgrade() -> None:
@@ -77,9 +75,7 @@ def upgrade() -> None:
         sa.Column("record_type", RECORD_TYPE, autoincrement=False, nullable=False),
         sa.Column("record_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("email", sa.Text(), autoincrement=False, nullable=False),
-        sa.PrimaryKeyConstraint(
-            "account_id", "record_type", "record_id", "email", name=op.f("crm_record_email_pkey")
-        ),
+        sa.PrimaryKeyConstraint("account_id", "record_type", "record_id", "email", name=op.f("crm_record_email_pkey")),
     )
     op.create_index("crm_record_email_email_idx", "crm_record_email", ["account_id", "email"], unique=False)
     op.create_table(
@@ -180,9 +176,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account_id", "organisation_id", "invoice_id", name=op.f("invoice_pkey")),
     )
-    op.create_index(
-        "invoice_contact_idx", "invoice", ["account_id", "organisation_id", "contact_id"], unique=False
-    )
+    op.create_index("invoice_contact_idx", "invoice", ["account_id", "organisation_id", "contact_id"], unique=False)
     op.create_table(
         "record_invoice",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -230,9 +224,7 @@ def upgrade() -> None:
             "autovacuum_vacuum_insert_scale_factor": "0.05",
         },
     )
-    op.create_index(
-        "record_invoice_invoice_idx", "record_invoice", ["account_id", "invoice_id"], unique=False
-    )
+    op.create_index("record_invoice_invoice_idx", "record_invoice", ["account_id", "invoice_id"], unique=False)
     op.create_table(
         "sync_run",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -282,9 +274,7 @@ def upgrade() -> None:
         sa.Column("fetched_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("gone", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "account_id", "organisation_id", "contact_id", name=op.f("xero_contact_pkey")
-        ),
+        sa.PrimaryKeyConstraint("account_id", "organisation_id", "contact_id", name=op.f("xero_contact_pkey")),
     )
     op.create_table(
         "xero_contact_email",
@@ -296,9 +286,7 @@ def upgrade() -> None:
             "account_id", "organisation_id", "contact_id", "email", name=op.f("xero_contact_email_pkey")
         ),
     )
-    op.create_index(
-        "xero_contact_email_email_idx", "xero_contact_email", ["account_id", "email"], unique=False
-    )
+    op.create_index("xero_contact_email_email_idx", "xero_contact_email", ["account_id", "email"], unique=False)
     op.create_table(
         "xero_grant",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -306,9 +294,7 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("status", sa.Text(), server_default=sa.text("'working'"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column(
-            "refreshed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        sa.Column("refreshed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("xero_grant_pkey")),
     )
     op.create_table(
@@ -322,15 +308,11 @@ def upgrade() -> None:
         sa.Column("short_code", sa.Text(), nullable=True),
         sa.Column("base_currency", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), server_default=sa.text("'working'"), nullable=False),
-        sa.Column(
-            "connected_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        sa.Column("connected_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("invoices_seen_to", sa.DateTime(timezone=True), nullable=True),
         sa.Column("contacts_seen_to", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("xero_organisation_pkey")),
-        sa.UniqueConstraint(
-            "account_id", "tenant_id", name=op.f("xero_organisation_account_id_tenant_id_key")
-        ),
+        sa.UniqueConstraint("account_id", "tenant_id", name=op.f("xero_organisation_account_id_tenant_id_key")),
     )
     op.create_index(op.f("xero_organisation_tenant_id_idx"), "xero_organisation", ["tenant_id"], unique=False)
 
@@ -342,17 +324,13 @@ def downgrade() -> None:
     op.drop_index("xero_contact_email_email_idx", table_name="xero_contact_email")
     op.drop_table("xero_contact_email")
     op.drop_table("xero_contact")
-    op.drop_index(
-        "sync_run_one_at_work_idx", table_name="sync_run", postgresql_where=sa.text("state = 'running'")
-    )
+    op.drop_index("sync_run_one_at_work_idx", table_name="sync_run", postgresql_where=sa.text("state = 'running'"))
     op.drop_table("sync_run")
     op.drop_index("record_invoice_invoice_idx", table_name="record_invoice")
     op.drop_table("record_invoice")
     op.drop_index("invoice_contact_idx", table_name="invoice")
     op.drop_table("invoice")
-    op.drop_index(
-        "inbox_waiting_idx", table_name="inbox", postgresql_where=sa.text("state IN ('pending', 'leased')")
-    )
+    op.drop_index("inbox_waiting_idx", table_name="inbox", postgresql_where=sa.text("state IN ('pending', 'leased')"))
     op.drop_table("inbox")
     op.drop_table("dirty")
     op.drop_index("crm_relation_related_idx", table_name="crm_relation")

@@ -64,9 +64,7 @@ class CopperClient:
     def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:  # noqa: ANN401
         url = f"{settings().copper_api_url}/{path}"
         try:
-            answer = call(
-                lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True)
-            )
+            answer = call(lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True))
         except PassingError as error:
             if "429" in str(error) and error.retry_after is None:
                 raise PassingError(f"Copper {error}", LIMIT_WAIT) from None

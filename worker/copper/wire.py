@@ -56,9 +56,7 @@ class WireRecord(BaseModel):
 
 
 def _ends(**ids: int | None) -> tuple[RelationRow, ...]:
-    return tuple(
-        RelationRow(related_type=RecordType(kind), related_id=one) for kind, one in ids.items() if one
-    )
+    return tuple(RelationRow(related_type=RecordType(kind), related_id=one) for kind, one in ids.items() if one)
 
 
 class WireLead(WireRecord):

@@ -124,9 +124,7 @@ class XeroClient:
         params = {"includeArchived": "true", "order": "ContactID ASC"}
         return self._page("Contacts", WireContact, "ContactID", page, params)
 
-    def _page(
-        self, what: str, model: type[Wire], key: str, page: int, params: dict[str, str]
-    ) -> Answer[Wire]:
+    def _page(self, what: str, model: type[Wire], key: str, page: int, params: dict[str, str]) -> Answer[Wire]:
         began = datetime.now(UTC)
         raw = self._get(what, {**params, "page": str(page), "pageSize": str(PAGE_SIZE)})
         good, bad = parse(model, raw.get(what) or [], key)
@@ -144,9 +142,7 @@ def mark_lost(account_id: int, grant_id: int) -> None:
 def connections(token: dict[str, Any]) -> list[WireConnection]:
     """The organisations that a token set covers; practices are left out."""
     session = oauth.session(token)
-    answer = call(
-        lambda: session.get(f"{settings().xero_api_url}/connections", timeout=timeouts(), stream=True)
-    )
+    answer = call(lambda: session.get(f"{settings().xero_api_url}/connections", timeout=timeouts(), stream=True))
     if answer.status_code != 200:
         raise VendorError(f"Xero answered {answer.status_code} to the list of connections")
     found = [WireConnection.model_validate(item) for item in json_of(answer)]

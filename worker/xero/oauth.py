@@ -53,7 +53,7 @@ def session(token: dict[str, Any] | None = None, redirect_uri: str | None = None
 def begin(redirect_uri: str) -> Authorisation:
     """Where to send the admin's browser, with a fresh state and code verifier."""
     oauth = session(redirect_uri=redirect_uri)
-    proof = WebApplicationClient(settings().xero_client_id)
+    proof = WebApplicationClient(settings().xero_client_id or "")
     verifier = proof.create_code_verifier(64)
     challenge = proof.create_code_challenge(verifier, "S256")
     url, state = oauth.authorization_url(

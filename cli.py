@@ -1,0 +1,323 @@
+"""The `patina` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="patina",
+    help="Shows a company's Xero invoices on its Copper records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+sandbox_app = typer.Typer(
+    help="Xero and Copper on this machine, and acting as their users.", invoke_without_command=True
+)
+app.add_typer(sandbox_app, name="sandbox")
+SANDBOX_PORT = 8701
+AccountOption = Annotated[
+    int | None, typer.Option("--account", help="the account's id; needed only when there are several")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
+
+
+def main() -> None:
+    """Run the command; what goes wrong for a known reason is said in one line, with exit code 1."""
+    from runtime.embedded import EmbeddedServiceError
+    from runtime.settings import SettingsError
+
+    try:
+        app()
+    except (SettingsError, EmbeddedServiceError) as error:
+        _fail(str(error))
+    except Exception as error:
+        if os.environ.get("LOG_LEVEL") == "debug" or not _is_known(error):
+            raise
+        _fail(f"{error}")
+
+
+def _is_known(error: Exception) -> bool:
+    from demo import DemoError
+    from store.database import UNAVAILABLE
+    from worker.vendor import VendorError
+
+    return isinstance(error, (DemoError, VendorError, LookupError, OSError, *UNAVAILABLE))
+
+
+def _fail(said: str) -> None:
+    typer.echo(said, err=True)
+    raise SystemExit(1)
+
+
+def _account(chosen: int | None) -> int:
+    from store import accounts
+    from store.database import transaction
+
+    with transaction() as session:
+        known = accounts.accounts(session)
+    if chosen is not None and chosen in {one.id for one in known}:
+        return chosen
+    if chosen is not None:
+        raise LookupError(f"There is no account {chosen}. `patina status` lists them.")
+    if len(known) == 1:
+        return known[0].id
+    if not known:
+        raise LookupError("No account is connected yet: run `patina connect`.")
+    raise LookupError("There are several accounts: choose one with --account (`patina status` lists them).")
+
+
+def _ready() -> None:
+    """Refuse to serve on a database that lacks migrations."""
+    from runtime.settings import SettingsError
+    from store.database import at_head
+
+    if not at_head():
+        raise SettingsError("The database is not at the latest migration: run `patina migrate` first.")
+
+
+@app.command()
+def migrate(revision: Annotated[str, typer.Argument(help="head, base, -1 or a revision")] = "head") -> None:
+    """Bring the database's schema up to date."""
+    from store.database import migrate as run
+
+    run(revision)
+    typer.echo(f"schema at {revision}")
+
+
+@app.command()
+def web() -> None:
+    """Serve the webhooks' receivers and the read API."""
+    import uvicorn
+
+    from runtime.settings import settings
+
+    settings().need("xero_webhook_keys")
+    _ready()
+    uvicorn.run(
+        "web.app:create",
+        factory=True,
+        host=settings().web_host,
+        port=settings().port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=25,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+
+
+@app.command()
+def worker() -> None:
+    """Work on events, backfills and the projection."""
+    from dramatiq.cli import main as run
+    from dramatiq.cli import make_argument_parser
+
+    from runtime.settings import settings
+
+    settings().need("xero_client_id", "xero_client_secret")
+    _ready()
+    words = ["worker.jobs", "--processes", str(settings().worker_processes)]
+    words += ["--threads", str(settings().worker_threads), "--worker-shutdown-timeout", "25000"]
+    sys.exit(run(make_argument_parser().parse_args(words)))
+
+
+@app.command()
+def scheduler() -> None:
+    """Start what is due, and find what was left behind."""
+    from runtime import logs
+    from runtime.settings import settings
+
+    settings().need("xero_client_id", "xero_client_secret")
+    _ready()
+    logs.configure("scheduler")
+    from worker.schedule import serve
+
+    serve()
+
+
+@app.command()
+def connect(
+    copper_email: Annotated[
+        str, typer.Option(envvar="COPPER_EMAIL", prompt=True, help="address of the Copper key's owner")
+    ],
+    copper_key: Annotated[
+        str, typer.Option(envvar="COPPER_API_KEY", prompt=True, hide_input=True, help="Copper API key")
+    ],
+    port: Annotated[int, typer.Option(help="local port that Xero sends the browser back to")] = 8702,
+    auto: Annotated[bool, typer.Option(help="no browser: for a Xero that consents at once")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Connect a Copper account and its Xero organisations; prints an API key for reading."""
+    from runtime import logs
+    from worker import connect as connecting
+    from worker.xero import loopback
+
+    logs.configure("connect")
+    account_id = connecting.connect_copper(copper_key, copper_email)
+    token = loopback.authorise(port, auto=auto, say=lambda text: typer.echo(text, err=True))
+    organisations = connecting.connect_xero(account_id, token)
+    key = connecting.make_key(account_id, "made by patina connect")
+    names = [one.name for one in organisations]
+    if json_:
+        typer.echo(json.dumps({"account": account_id, "organisations": names, "api_key": key}))
+        return
+    typer.echo(f"account {account_id} is connected to {', '.join(names)}")
+    typer.echo(f"API key, shown this once: {key}")
+    typer.echo("next: `patina backfill`")
+
+
+@app.command()
+def backfill(account: AccountOption = None, json_: JsonOption = False) -> None:
+    """Fetch everything both vendors hold, page by page. Ctrl-C leaves a run that goes on."""
+    import progress
+    from runtime import logs
+
+    logs.configure("backfill")
+    account_id = _account(account)
+    counts = progress.backfill(account_id, quiet=json_)
+    if json_:
+        typer.echo(json.dumps({"account": account_id, "counts": counts}))
+        return
+    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    typer.echo(f"backfill ok: {said or 'nothing to fetch'}")
+
+
+@app.command()
+def rebuild(account: AccountOption = None) -> None:
+    """Compute every row of the read model again from the mirror."""
+    from worker import projecting
+
+    account_id = _account(account)
+    done = projecting.rebuild(account_id)
+    typer.echo(f"rebuild ok: {done.written} rows written, {done.removed} removed")
+
+
+@app.command()
+def verify(account: AccountOption = None, json_: JsonOption = False) -> None:
+    """Hold the read model against a rebuild; exit 1 when a row is missing, stale or extra."""
+    from store import projection
+    from store.database import transaction
+
+    account_id = _account(account)
+    with transaction() as session:
+        found = projection.compare(session, account_id)
+    if json_:
+        counts = {"missing": found.missing, "stale": found.stale, "extra": found.extra}
+        typer.echo(json.dumps({"account": account_id, **counts, "examples": found.examples}))
+    else:
+        for kind, examples in sorted(found.examples.items()):
+            for example in examples:
+                typer.echo(f"{kind}: {example}")
+        typer.echo(f"{found.missing} missing, {found.stale} stale, {found.extra} extra")
+    raise SystemExit(0 if found.clean else 1)
+
+
+@app.command()
+def status(json_: JsonOption = False) -> None:
+    """Each account: what it holds, what waits, and how its runs went. Exit 1 when something needs a person."""
+    import overview
+
+    told = overview.everything()
+    if json_:
+        typer.echo(json.dumps(told, default=str))
+    else:
+        overview.show(told)
+    raise SystemExit(0 if all(one["well"] for one in told["accounts"]) else 1)
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="end after the tour")] = False,
+    size: Annotated[int, typer.Option(help="companies in the sandbox", min=5, max=5000)] = 40,
+) -> None:
+    """See it work: sandbox, web, worker and scheduler on this machine, and a tour of three changes."""
+    import demo as tour
+
+    tour.run(once=once, size=size)
+
+
+@sandbox_app.callback()
+def sandbox(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = SANDBOX_PORT,
+    seed: Annotated[int, typer.Option(help="same seed and size, same data")] = 1,
+    size: Annotated[int, typer.Option(help="companies; 0 starts empty", min=0)] = 40,
+    state: Annotated[Path | None, typer.Option(help="file that keeps the data between starts")] = None,
+    limits: Annotated[bool, typer.Option(help="enforce the vendors' call limits")] = True,
+) -> None:
+    """Run Xero and Copper on this machine (without a sub-command)."""
+    if context.invoked_subcommand:
+        context.obj = f"http://127.0.0.1:{port}"
+        return
+    from sandbox import server
+
+    base = f"http://127.0.0.1:{port}"
+    typer.echo(f"Sandbox on {base}. For a client of Xero and Copper:")
+    for name, value in server.environment(base).items():
+        typer.echo(f"  export {name}={value}")
+    typer.echo(f"Keys, data and counts: {base}/control/state. To act as a user: patina sandbox act")
+    sys.stdout.flush()
+    server.serve(host="127.0.0.1", port=port, seed=seed, size=size, state=state, limits=limits)
+
+
+@sandbox_app.command()
+def act(
+    context: typer.Context,
+    action: Annotated[str | None, typer.Argument(help="an action; without one, all are listed")] = None,
+    values: Annotated[list[str] | None, typer.Argument(help="argument=value, JSON where it is JSON")] = None,
+) -> None:
+    """Do one thing as a user of Xero or Copper would: pay-invoice invoice=… amount=40."""
+    import httpx
+
+    base = context.obj or f"http://127.0.0.1:{SANDBOX_PORT}"
+    if action is None:
+        for name, told in httpx.get(f"{base}/control/actions").json().items():
+            given = [f"{one}=…" for one in told["required"]]
+            given += [f"[{one}=…]" for one in told["arguments"] if one not in told["required"]]
+            typer.echo(f"{name.replace('_', '-')} {' '.join(given)}\n    {told['does']}")
+        return
+    answer = httpx.post(f"{base}/control/act/{action}", json=_arguments(values or []))
+    if answer.status_code >= 400:
+        _fail(f"{action}: {answer.json()['error']}")
+    typer.echo(json.dumps(answer.json()))
+
+
+@sandbox_app.command()
+def faults(
+    context: typer.Context,
+    settings: Annotated[str, typer.Argument(help='JSON, e.g. {"webhooks":[{"vendor":"copper","lose":0.5}]}')] = "{}",
+) -> None:
+    """Set the faults that are on; without an argument, end them all."""
+    import httpx
+
+    base = context.obj or f"http://127.0.0.1:{SANDBOX_PORT}"
+    answer = httpx.put(f"{base}/control/faults", content=settings)
+    if answer.status_code >= 400:
+        _fail(f"faults: {answer.json()['error']}")
+    typer.echo("faults are set")
+
+
+def _arguments(values: list[str]) -> dict[str, Any]:
+    """`name=value` words as JSON values, or as text where they are none."""
+    given: dict[str, Any] = {}
+    for word in values:
+        name, equals, value = word.partition("=")
+        if not equals:
+            _fail(f"{word}: write it as name=value")
+        try:
+            given[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            given[name.replace("-", "_")] = value
+    return given
+
+
+if __name__ == "__main__":
+    main()

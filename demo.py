@@ -1,0 +1,2 @@
+class DemoError(Exception):
+    pass

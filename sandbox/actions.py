@@ -1,0 +1,421 @@
+"""What a user of either product would do: each action changes the world and has the vendor tell of it.
+
+Every public method of `Actions` is an action: `POST /control/act/{name}` with its arguments as JSON,
+`patina sandbox act NAME argument=value …`.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from sandbox.copper_api import CopperApi
+from sandbox.delivery import Delivery
+from sandbox.world import (
+    PLURALS,
+    Contact,
+    CopperAccount,
+    HistoryLine,
+    Invoice,
+    Organisation,
+    Record,
+    User,
+    World,
+)
+
+RecordType = Literal["lead", "person", "company", "opportunity"]
+
+
+class ActionError(Exception):
+    """The action makes no sense here; the text says why."""
+
+
+class Actions:
+    """Acts as a user of Xero or Copper."""
+
+    def __init__(self, world: World, delivery: Delivery, copper: CopperApi) -> None:
+        self._world = world
+        self._delivery = delivery
+        self._copper = copper
+
+    # Xero
+
+    def add_organisation(self, name: str, currency: str = "NZD", short_code: str | None = None) -> dict[str, Any]:
+        """Open a Xero organisation; answers its tenant id."""
+        made = Organisation(uuid4(), name, short_code or f"!{uuid4().hex[:5].upper()}", currency)
+        self._world.organisations[made.tenant_id] = made
+        return {"tenant": str(made.tenant_id)}
+
+    def make_contact(
+        self, name: str, email: str = "", people: list[str] | None = None, tenant: UUID | None = None
+    ) -> dict[str, Any]:
+        """Add a contact, with the addresses of up to five contact persons."""
+        place = self._organisation(tenant)
+        if people and len(people) > 5:
+            raise ActionError("a contact has at most five contact persons")
+        made = Contact(uuid4(), name, email, self._world.clock.now(), people or [])
+        place.contacts[made.id] = made
+        self._tell_contact(place, made, "CREATE")
+        return {"contact": str(made.id), "tenant": str(place.tenant_id)}
+
+    def change_contact(
+        self,
+        contact: UUID,
+        name: str | None = None,
+        email: str | None = None,
+        people: list[str] | None = None,
+    ) -> dict[str, Any]:
+        """Change a contact's name, address or contact persons."""
+        place, found = self._contact(contact)
+        found.name = found.name if name is None else name
+        found.email = found.email if email is None else email
+        found.people = found.people if people is None else people
+        self._tell_contact(place, found, "UPDATE")
+        return {"contact": str(contact)}
+
+    def archive_contact(self, contact: UUID) -> dict[str, Any]:
+        """Archive a contact; its invoices stay."""
+        place, found = self._contact(contact)
+        found.status = "ARCHIVED"
+        self._tell_contact(place, found, "UPDATE")
+        return {"contact": str(contact)}
+
+    def merge_contacts(self, loser: UUID, winner: UUID) -> dict[str, Any]:
+        """Merge one contact into another: its invoices move, untouched otherwise, and it is archived."""
+        place, gone = self._contact(loser)
+        _, kept = self._contact(winner)
+        if gone is kept or gone.merged_to or kept.merged_to or kept.id not in place.contacts:
+            raise ActionError("both must be living contacts of one organisation")
+        gone.status, gone.merged_to = "ARCHIVED", winner
+        for invoice in place.invoices.values():
+            if invoice.contact_id == loser:
+                invoice.contact_id = winner
+        self._tell_contact(place, gone, "UPDATE")
+        self._tell_contact(place, kept, "UPDATE")
+        return {"contact": str(winner)}
+
+    def make_invoice(
+        self,
+        contact: UUID,
+        total: Decimal = Decimal("115.00"),
+        type: Literal["ACCREC", "ACCPAY"] = "ACCREC",
+        status: Literal["DRAFT", "SUBMITTED", "AUTHORISED"] = "AUTHORISED",
+        number: str | None = None,
+        currency: str | None = None,
+        issued: date | None = None,
+        due: date | None = None,
+    ) -> dict[str, Any]:
+        """Raise an invoice or a bill for a contact."""
+        place, found = self._contact(contact)
+        if found.merged_to:
+            raise ActionError("the contact was merged into another")
+        if total < 0:
+            raise ActionError("an invoice's total is not negative")
+        now = self._world.clock.now()
+        if number is None:
+            number = f"INV-{place.next_number:04d}" if type == "ACCREC" else ""
+            place.next_number += 1
+        day = issued or now.date()
+        made = Invoice(uuid4(), type, found.id, status, total, currency or place.currency, day, now, number=number)
+        made.due_date = due or (None if status == "DRAFT" else day + timedelta(days=30))
+        made.history = [HistoryLine("Created", now)]
+        place.invoices[made.id] = made
+        self._tell_invoice(place, made, "CREATE", None)
+        return {"invoice": str(made.id), "number": number}
+
+    def change_invoice(
+        self,
+        invoice: UUID,
+        total: Decimal | None = None,
+        due: date | None = None,
+        number: str | None = None,
+        contact: UUID | None = None,
+        issued: date | None = None,
+    ) -> dict[str, Any]:
+        """Edit an invoice."""
+        place, found = self._invoice(invoice)
+        if contact is not None and contact not in place.contacts:
+            raise ActionError("the contact belongs to another organisation")
+        if total is not None and total < found.paid + found.credited:
+            raise ActionError("the total would be less than what is paid")
+        found.total = found.total if total is None else total
+        found.due_date = due or found.due_date
+        found.issue_date = issued or found.issue_date
+        found.number = found.number if number is None else number
+        found.contact_id = contact or found.contact_id
+        self._tell_invoice(place, found, "UPDATE", "Edited")
+        return {"invoice": str(invoice)}
+
+    def approve_invoice(self, invoice: UUID) -> dict[str, Any]:
+        """Approve a draft or submitted invoice."""
+        place, found = self._invoice(invoice)
+        if found.status not in {"DRAFT", "SUBMITTED"}:
+            raise ActionError(f"a {found.status} invoice cannot be approved")
+        found.status = "AUTHORISED"
+        found.due_date = found.due_date or found.issue_date + timedelta(days=30)
+        self._tell_invoice(place, found, "UPDATE", "Approved")
+        return {"invoice": str(invoice)}
+
+    def pay_invoice(self, invoice: UUID, amount: Decimal | None = None, webhook: bool = True) -> dict[str, Any]:
+        """Record a payment, of all that is due unless an amount is given; `webhook=false` keeps it quiet."""
+        place, found = self._invoice(invoice)
+        paid = found.due if amount is None else amount
+        if found.status not in {"AUTHORISED", "PAID"} or not 0 < paid <= found.due:
+            raise ActionError("only what is due on an approved invoice can be paid")
+        found.paid += paid
+        if found.due == 0:
+            found.status, found.paid_on = "PAID", self._world.clock.now().date()
+        self._tell_invoice(place, found, "UPDATE", "Paid", webhook=webhook)
+        return {"invoice": str(invoice), "due": str(found.due)}
+
+    def void_invoice(self, invoice: UUID) -> dict[str, Any]:
+        """Void an approved invoice without payments."""
+        place, found = self._invoice(invoice)
+        if found.status != "AUTHORISED" or found.paid:
+            raise ActionError("only an approved invoice without payments can be voided")
+        found.status = "VOIDED"
+        self._tell_invoice(place, found, "UPDATE", "Voided")
+        return {"invoice": str(invoice)}
+
+    def delete_invoice(self, invoice: UUID) -> dict[str, Any]:
+        """Delete a draft or submitted invoice."""
+        place, found = self._invoice(invoice)
+        if found.status not in {"DRAFT", "SUBMITTED"}:
+            raise ActionError("only a draft or submitted invoice can be deleted")
+        found.status = "DELETED"
+        self._tell_invoice(place, found, "UPDATE", "Deleted")
+        return {"invoice": str(invoice)}
+
+    def disconnect(self, tenant: UUID) -> dict[str, Any]:
+        """Disconnect the app inside Xero, as a user of the organisation can at any time."""
+        for held in self._world.app.authorisations.values():
+            held.connections = [one for one in held.connections if one.tenant_id != tenant]
+        return {"tenant": str(tenant)}
+
+    # Copper
+
+    def add_account(self, name: str) -> dict[str, Any]:
+        """Open a Copper account with one admin; answers its id, key and the admin's address."""
+        number = 1 + max(self._world.accounts, default=40_000)
+        key = uuid4().hex
+        admin = User(number * 10 + 1, "Sam Admin", f"sam@{number}.copper.test", key, True, [(1, "Sales")])
+        self._world.accounts[number] = CopperAccount(number, name, [admin], next_id=number * 1000)
+        return {"account": number, "api_key": key, "email": admin.email}
+
+    def make_record(
+        self,
+        type: RecordType,
+        name: str,
+        emails: list[str] | None = None,
+        company: int | None = None,
+        primary_contact: int | None = None,
+        account: int | None = None,
+    ) -> dict[str, Any]:
+        """Add a lead, person, company or opportunity."""
+        place = self._account(account)
+        if (type == "lead" and len(emails or []) > 1) or (type in {"company", "opportunity"} and emails):
+            raise ActionError("a lead has one address, a person any number, the others none")
+        now = self._seconds()
+        made = Record(place.fresh_id(), type, name, now, now, emails or [], company, primary_contact)
+        place.records[type][made.id] = made
+        self._tell(place, made, "new", {})
+        return {"id": made.id, "account": place.id}
+
+    def change_record(
+        self,
+        type: RecordType,
+        id: int,
+        name: str | None = None,
+        emails: list[str] | None = None,
+        account: int | None = None,
+    ) -> dict[str, Any]:
+        """Change a record's name or addresses."""
+        place, found = self._record(type, id, account)
+        changed: dict[str, Any] = {}
+        if name is not None:
+            changed["name"] = [found.name, name]
+            found.name = name
+        if emails is not None:
+            changed["emails"] = [found.emails, emails]
+            found.emails = emails
+        self._touch(place, found, changed)
+        return {"id": id}
+
+    def move_person(self, person: int, company: int | None, account: int | None = None) -> dict[str, Any]:
+        """Move a person to another company, or to none."""
+        place, found = self._record("person", person, account)
+        if company is not None and company not in place.records["company"]:
+            raise ActionError(f"there is no company {company}")
+        changed = {"company_id": [found.company_id, company]}
+        found.company_id = company
+        self._touch(place, found, changed)
+        return {"id": person}
+
+    def set_primary_contact(self, opportunity: int, person: int | None, account: int | None = None) -> dict[str, Any]:
+        """Give an opportunity another primary contact, or none."""
+        place, found = self._record("opportunity", opportunity, account)
+        changed = {"primary_contact_id": [found.primary_contact_id, person]}
+        found.primary_contact_id = person
+        self._touch(place, found, changed)
+        return {"id": opportunity}
+
+    def relate(
+        self,
+        type: RecordType,
+        id: int,
+        to_type: RecordType,
+        to_id: int,
+        account: int | None = None,
+    ) -> dict[str, Any]:
+        """Relate two records. Copper's webhooks do not report relations, so nothing is sent."""
+        place, _ = self._record(type, id, account)
+        self._record(to_type, to_id, account)
+        pair = {type, to_type}
+        if pair == {"person", "company"}:
+            person, company = (id, to_id) if type == "person" else (to_id, id)
+            place.records["person"][person].company_id = company
+        elif "opportunity" in pair and pair & {"person", "company"}:
+            if (type, id, to_type, to_id) not in place.relations:
+                place.relations.append((type, id, to_type, to_id))
+        else:
+            raise ActionError(f"a {type} cannot be related to a {to_type}")
+        self._copper.revision += 1
+        return {"id": id}
+
+    def unrelate(
+        self,
+        type: RecordType,
+        id: int,
+        to_type: RecordType,
+        to_id: int,
+        account: int | None = None,
+    ) -> dict[str, Any]:
+        """Take a relation away; like relating, it is not reported."""
+        place = self._account(account)
+        ends = {(type, id, to_type, to_id), (to_type, to_id, type, id)}
+        place.relations = [one for one in place.relations if one not in ends]
+        for kind, key, other, other_id in ends:
+            found = place.records[kind].get(key)
+            if found and other == "company" and found.company_id == other_id:
+                found.company_id = None
+            if found and other == "person" and found.primary_contact_id == other_id:
+                found.primary_contact_id = None
+        self._copper.revision += 1
+        return {"id": id}
+
+    def delete_record(self, type: RecordType, id: int, account: int | None = None) -> dict[str, Any]:
+        """Delete a record; relations to it end without a word."""
+        place, found = self._record(type, id, account)
+        self._remove(place, found)
+        return {"id": id}
+
+    def merge_records(self, type: RecordType, loser: int, winner: int, account: int | None = None) -> dict[str, Any]:
+        """Merge two records of a type: the loser is removed, its addresses go to the winner."""
+        place, gone = self._record(type, loser, account)
+        _, kept = self._record(type, winner, account)
+        if gone is kept:
+            raise ActionError("a record cannot be merged into itself")
+        emails = [*kept.emails, *(email for email in gone.emails if email not in kept.emails)]
+        kept.emails = emails[:1] if type == "lead" else emails
+        self._remove(place, gone)
+        self._touch(place, kept, {"emails": [[], kept.emails]})
+        return {"id": winner}
+
+    def convert_lead(
+        self,
+        lead: int,
+        company: str | None = None,
+        opportunity: str | None = None,
+        account: int | None = None,
+    ) -> dict[str, Any]:
+        """Convert a lead into a person, and a company and an opportunity where they are named."""
+        place, found = self._record("lead", lead, account)
+        made: dict[str, Any] = {"company": None, "opportunity": None}
+        if company:
+            made["company"] = self.make_record("company", company, account=place.id)["id"]
+        person = self.make_record("person", found.name, found.emails, made["company"], account=place.id)
+        made["person"] = person["id"]
+        if opportunity:
+            made["opportunity"] = self.make_record(
+                "opportunity",
+                opportunity,
+                company=made["company"],
+                primary_contact=made["person"],
+                account=place.id,
+            )["id"]
+        self._remove(place, found)
+        return made
+
+    # what the actions above share
+
+    def _organisation(self, tenant: UUID | None) -> Organisation:
+        if tenant is None and self._world.organisations:
+            return next(iter(self._world.organisations.values()))
+        if tenant is None or tenant not in self._world.organisations:
+            raise ActionError(f"there is no organisation {tenant}")
+        return self._world.organisations[tenant]
+
+    def _contact(self, contact: UUID) -> tuple[Organisation, Contact]:
+        for place in self._world.organisations.values():
+            if contact in place.contacts:
+                return place, place.contacts[contact]
+        raise ActionError(f"there is no contact {contact}")
+
+    def _invoice(self, invoice: UUID) -> tuple[Organisation, Invoice]:
+        for place in self._world.organisations.values():
+            if invoice in place.invoices:
+                return place, place.invoices[invoice]
+        raise ActionError(f"there is no invoice {invoice}")
+
+    def _tell_contact(self, place: Organisation, contact: Contact, kind: str) -> None:
+        place.touch(contact, self._world.clock.now())
+        self._delivery.xero_event(place.tenant_id, "CONTACT", kind, contact.id, contact.updated)
+
+    def _tell_invoice(
+        self, place: Organisation, invoice: Invoice, kind: str, did: str | None, *, webhook: bool = True
+    ) -> None:
+        place.touch(invoice, self._world.clock.now())
+        if did:
+            invoice.history.append(HistoryLine(did, invoice.updated))
+        if webhook:
+            self._delivery.xero_event(place.tenant_id, "INVOICE", kind, invoice.id, invoice.updated)
+
+    def _seconds(self) -> int:
+        return int(self._world.clock.now().timestamp())
+
+    def _account(self, account: int | None) -> CopperAccount:
+        if account is None and self._world.accounts:
+            return next(iter(self._world.accounts.values()))
+        if account is None or account not in self._world.accounts:
+            raise ActionError(f"there is no account {account}")
+        return self._world.accounts[account]
+
+    def _record(self, kind: str, record_id: int, account: int | None) -> tuple[CopperAccount, Record]:
+        place = self._account(account)
+        found = place.records.get(PLURALS.get(kind, kind), {}).get(record_id)
+        if found is None:
+            raise ActionError(f"there is no {kind} {record_id}")
+        return place, found
+
+    def _touch(self, place: CopperAccount, record: Record, changed: dict[str, Any]) -> None:
+        record.modified = max(self._seconds(), record.modified)
+        self._tell(place, record, "update", changed)
+
+    def _tell(self, place: CopperAccount, record: Record, event: str, changed: dict[str, Any]) -> None:
+        self._copper.revision += 1
+        self._delivery.copper_event(place, record.type, event, record.id, changed)
+
+    def _remove(self, place: CopperAccount, record: Record) -> None:
+        del place.records[record.type][record.id]
+        place.relations = [
+            one for one in place.relations if (record.type, record.id) not in {(one[0], one[1]), (one[2], one[3])}
+        ]
+        for kind in ("person", "opportunity"):
+            for other in place.records[kind].values():
+                if record.type == "company" and other.company_id == record.id:
+                    other.company_id = None
+                if record.type == "person" and other.primary_contact_id == record.id:
+                    other.primary_contact_id = None
+        self._tell(place, record, "delete", {})

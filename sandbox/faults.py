@@ -1,0 +1,108 @@
+"""Faults on request: latency, errors, time-outs, half answers; and lost, doubled, reordered webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sandbox.limits import Meter
+
+HANG_SECONDS = 60.0
+
+
+class ApiFault(BaseModel):
+    """A fault of the API calls whose path contains `path`."""
+
+    vendor: Literal["xero", "copper"]
+    kind: Literal["latency", "status", "hang", "drop"]
+    path: str = ""
+    seconds: float = Field(0, ge=0, le=600)
+    status: int = 500
+    retry_after: float | None = None
+    share: float = Field(1.0, ge=0, le=1)
+    times: int | None = Field(None, ge=1)
+
+
+class WebhookFault(BaseModel):
+    """Shares of a vendor's webhooks that are lost, sent twice, or held back up to `delay` seconds."""
+
+    vendor: Literal["xero", "copper"]
+    lose: float = Field(0, ge=0, le=1)
+    double: float = Field(0, ge=0, le=1)
+    reorder: float = Field(0, ge=0, le=1)
+    delay: float = Field(0.2, ge=0, le=600)
+
+
+class Faults:
+    """The faults that are on now, and what was counted of calls."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.random = random.Random(seed)
+        self.api: list[ApiFault] = []
+        self.webhooks: dict[str, WebhookFault] = {}
+        self.calls: Counter[str] = Counter()
+
+    def pick(self, vendor: str, path: str) -> list[ApiFault]:
+        """The faults that strike this call."""
+        struck = []
+        for fault in list(self.api):
+            if fault.vendor == vendor and fault.path in path and self.random.random() < fault.share:
+                struck.append(fault)
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self.api.remove(fault)
+        return struck
+
+
+class FaultMiddleware:
+    """Counts every call of a vendor's API and lets faults strike it."""
+
+    def __init__(self, app: ASGIApp, faults: Faults, meter: Meter) -> None:
+        self.app = app
+        self.faults = faults
+        self.meter = meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, with the faults that apply."""
+        vendor = str(scope.get("path", "")).strip("/").split("/")[0]
+        if scope["type"] != "http" or vendor not in {"xero", "copper"}:
+            await self.app(scope, receive, send)
+            return
+        tenant = dict(scope["headers"]).get(b"xero-tenant-id", b"").decode("latin-1").lower()
+        self.meter.enter(tenant)
+        try:
+            await self._strike(vendor, scope, receive, send)
+        finally:
+            self.meter.leave(tenant)
+
+    async def _strike(self, vendor: str, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        self.faults.calls[f"{scope['method']} {path}"] += 1
+        for fault in self.faults.pick(vendor, path):
+            if fault.kind in {"latency", "hang"}:
+                await asyncio.sleep(fault.seconds or (HANG_SECONDS if fault.kind == "hang" else 0))
+            elif fault.kind == "status":
+                headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
+                body = {"success": False, "status": fault.status, "message": "fault of the sandbox"}
+                await JSONResponse(body, fault.status, headers)(scope, receive, send)
+                return
+            else:
+                await _half(send)
+                return
+        await self.app(scope, receive, send)
+
+
+async def _half(send: Send) -> None:
+    """Promise more bytes than are sent: the server closes the connection under the caller."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"100000")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b'{"Invoices": [', "more_body": True})
+    await asyncio.sleep(0.01)
+    raise ConnectionResetError("fault of the sandbox: the connection is dropped")

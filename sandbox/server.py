@@ -1,0 +1,139 @@
+"""One server for both vendors: `/xero/…`, `/copper/…`, and `/control/…` for whoever plays the user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.actions import Actions
+from sandbox.control import Control
+from sandbox.copper_api import CopperApi, CopperOAuth
+from sandbox.delivery import Delivery
+from sandbox.faults import FaultMiddleware, Faults
+from sandbox.generate import Generator
+from sandbox.limits import Limits, Meter
+from sandbox.world import World, load, save
+from sandbox.xero_api import XeroApi
+from sandbox.xero_oauth import XeroOAuth
+
+COPPER = "/copper/developer_api/v1"
+SAVE_SECONDS = 1.0
+
+
+def environment(base: str) -> dict[str, str]:
+    """The settings with which a client of Xero and Copper speaks to the sandbox at `base`."""
+    return {
+        "XERO_LOGIN_URL": f"{base}/xero",
+        "XERO_IDENTITY_URL": f"{base}/xero",
+        "XERO_API_URL": f"{base}/xero",
+        "XERO_CLIENT_ID": World().app.client_id,
+        "XERO_CLIENT_SECRET": World().app.client_secret,
+        "XERO_WEBHOOK_KEYS": World().app.webhook_key,
+        "COPPER_API_URL": f"{base}{COPPER}",
+    }
+
+
+def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
+    books = "/xero/api.xro/2.0"
+    return [
+        Route("/xero/identity/connect/authorize", oauth.authorise, methods=["GET"]),
+        Route("/xero/identity/connect/authorize", oauth.decide, methods=["POST"]),
+        Route("/xero/connect/token", oauth.token, methods=["POST"]),
+        Route("/xero/connect/revocation", oauth.revoke, methods=["POST"]),
+        Route("/xero/connections", oauth.connections, methods=["GET"]),
+        Route("/xero/connections/{id}", oauth.disconnect, methods=["DELETE"]),
+        Route(f"{books}/Invoices", api.endpoint(api.invoices)),
+        Route(f"{books}/Invoices/{{id}}", api.endpoint(api.invoice)),
+        Route(f"{books}/Invoices/{{id}}/History", api.endpoint(api.history)),
+        Route(f"{books}/Contacts", api.endpoint(api.contacts)),
+        Route(f"{books}/Contacts/{{id}}", api.endpoint(api.contact)),
+        Route(f"{books}/Organisation", api.endpoint(api.organisation)),
+    ]
+
+
+def _copper_routes(api: CopperApi, oauth: CopperOAuth) -> list[Route]:
+    route, serve = Route, api.endpoint
+    return [
+        route("/copper/oauth/authorize", oauth.authorise),
+        route("/copper/oauth/token", oauth.token, methods=["POST"]),
+        route(f"{COPPER}/account", serve(api.account)),
+        route(f"{COPPER}/users/me", serve(api.me)),
+        route(f"{COPPER}/users/search", serve(api.users), methods=["POST"]),
+        route(f"{COPPER}/users/{{id:int}}", serve(api.user)),
+        route(f"{COPPER}/webhooks", serve(api.subscriptions), methods=["GET"]),
+        route(f"{COPPER}/webhooks", serve(api.subscribe), methods=["POST"]),
+        route(f"{COPPER}/webhooks/{{id:int}}", serve(api.subscription), methods=["GET", "PUT", "DELETE"]),
+        route(f"{COPPER}/people/fetch_by_email", serve(api.by_email), methods=["POST"]),
+        route(f"{COPPER}/{{plural}}/search", serve(api.search), methods=["POST"]),
+        route(f"{COPPER}/{{plural}}/{{id:int}}", serve(api.record)),
+        route(f"{COPPER}/{{plural}}/{{id:int}}/related", serve(api.related)),
+        route(f"{COPPER}/{{plural}}/{{id:int}}/related/{{of}}", serve(api.related)),
+    ]
+
+
+def create(world: World, *, state: Path | None = None, limits: Limits | None = None) -> Starlette:
+    """The sandbox as an ASGI app; with `state`, the world is kept in that file."""
+    faults, meter = Faults(), Meter(limits or Limits())
+    delivery = Delivery(world, faults)
+    oauth = XeroOAuth(world)
+    copper = CopperApi(world, meter)
+    control = Control(world, Actions(world, delivery, copper), delivery, faults, meter)
+
+    async def root(_: Request) -> Response:
+        return JSONResponse({"sandbox": "Xero and Copper", "control": "/control/state"})
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        saving = asyncio.create_task(_keep(world, state)) if state else None
+        yield
+        if saving and state:
+            saving.cancel()
+            save(world, state)
+        await delivery.close()
+
+    return Starlette(
+        routes=[
+            Route("/", root),
+            *_xero_routes(oauth, XeroApi(world, oauth, meter)),
+            *_copper_routes(copper, CopperOAuth(world)),
+            *control.routes(),
+        ],
+        middleware=[
+            Middleware(FaultMiddleware, faults=faults, meter=meter),
+            Middleware(GZipMiddleware, minimum_size=500, compresslevel=3),
+        ],
+        lifespan=lifespan,
+    )
+
+
+async def _keep(world: World, path: Path) -> None:
+    while True:
+        await asyncio.sleep(SAVE_SECONDS)
+        save(world, path)
+
+
+def prepare(seed: int, size: int, state: Path | None) -> World:
+    """The saved world, or a generated one."""
+    known = load(state) if state else None
+    if known is not None:
+        return known
+    world = World()
+    return Generator(world, seed, size).fill() if size else world
+
+
+def serve(*, host: str, port: int, seed: int, size: int, state: Path | None, limits: bool) -> None:
+    """Run the sandbox until Ctrl-C."""
+    if state:
+        state.parent.mkdir(parents=True, exist_ok=True)
+    app = create(prepare(seed, size, state), state=state, limits=Limits(on=limits))
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)

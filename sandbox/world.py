@@ -1,0 +1,251 @@
+"""What the sandbox's Xero and Copper hold. Plain data, kept in memory and saved as JSON."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import TypeAdapter
+
+RECORD_TYPES = ("lead", "person", "company", "opportunity")
+PLURALS = {"leads": "lead", "people": "person", "companies": "company", "opportunities": "opportunity"}
+
+
+@dataclass
+class Clock:
+    """The sandbox's time: real time, moved ahead by `advance`, and `speed` times as fast for retries."""
+
+    ahead: float = 0.0
+    speed: float = 1.0
+
+    def now(self) -> datetime:
+        """Now, to the millisecond, UTC."""
+        moment = datetime.now(UTC) + timedelta(seconds=self.ahead)
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    def seconds(self, sandbox_seconds: float) -> float:
+        """How many real seconds `sandbox_seconds` take."""
+        return sandbox_seconds / self.speed
+
+
+@dataclass
+class Contact:
+    """A Xero contact; `people` are the addresses of its contact persons (at most five)."""
+
+    id: UUID
+    name: str
+    email: str
+    updated: datetime
+    people: list[str] = field(default_factory=list)
+    status: str = "ACTIVE"
+    merged_to: UUID | None = None
+
+
+@dataclass
+class HistoryLine:
+    """One line of an invoice's history."""
+
+    changes: str
+    at: datetime
+    details: str = ""
+    user: str = "System Generated"
+
+
+@dataclass
+class Invoice:
+    """A Xero invoice (ACCREC) or bill (ACCPAY)."""
+
+    id: UUID
+    type: str
+    contact_id: UUID
+    status: str
+    total: Decimal
+    currency: str
+    issue_date: date
+    updated: datetime
+    number: str = ""
+    due_date: date | None = None
+    paid: Decimal = Decimal(0)
+    credited: Decimal = Decimal(0)
+    paid_on: date | None = None
+    history: list[HistoryLine] = field(default_factory=list)
+
+    @property
+    def due(self) -> Decimal:
+        """What is still owed; nothing on a voided or deleted invoice."""
+        return Decimal(0) if self.status in {"VOIDED", "DELETED"} else self.total - self.paid - self.credited
+
+
+@dataclass
+class Organisation:
+    """A Xero organisation (a tenant)."""
+
+    tenant_id: UUID
+    name: str
+    short_code: str
+    currency: str
+    country: str = "NZ"
+    contacts: dict[UUID, Contact] = field(default_factory=dict)
+    invoices: dict[UUID, Invoice] = field(default_factory=dict)
+    next_number: int = 1
+    revision: int = 0
+
+    def touch(self, thing: Contact | Invoice, now: datetime) -> None:
+        """Give a changed thing its new UpdatedDateUTC, always later than the one before."""
+        thing.updated = max(now, thing.updated + timedelta(milliseconds=1))
+        self.revision += 1
+
+
+@dataclass
+class Connection:
+    """One organisation inside one authorisation."""
+
+    id: UUID
+    tenant_id: UUID
+    created: datetime
+
+
+@dataclass
+class RefreshToken:
+    """A refresh token: `replaced_at` starts its 30 minutes of grace."""
+
+    issued_at: datetime
+    replaced_at: datetime | None = None
+
+
+@dataclass
+class Authorisation:
+    """A token set's authorisation: its tokens and the organisations that it covers."""
+
+    id: UUID
+    scope: str
+    connections: list[Connection] = field(default_factory=list)
+    access: dict[str, datetime] = field(default_factory=dict)
+    refresh: dict[str, RefreshToken] = field(default_factory=dict)
+
+
+@dataclass
+class PendingCode:
+    """An authorisation code between the consent and the exchange."""
+
+    redirect_uri: str
+    challenge: str
+    scope: str
+    tenants: list[UUID]
+    made_at: datetime
+
+
+@dataclass
+class XeroApp:
+    """The one app that the sandbox knows, with its webhook."""
+
+    client_id: str = "sandbox-client"
+    client_secret: str = "sandbox-secret"
+    webhook_url: str = ""
+    webhook_key: str = "sandbox-webhook-key"
+    webhook_status: str = "off"
+    sequence: int = 0
+    auto_consent: bool = True
+    consent_to: list[UUID] = field(default_factory=list)
+    authorisations: dict[UUID, Authorisation] = field(default_factory=dict)
+    codes: dict[str, PendingCode] = field(default_factory=dict)
+
+
+@dataclass
+class User:
+    """A Copper user; only an admin's key opens the API."""
+
+    id: int
+    name: str
+    email: str
+    api_key: str
+    admin: bool = True
+    groups: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass
+class Record:
+    """A Copper lead, person, company or opportunity."""
+
+    id: int
+    type: str
+    name: str
+    created: int
+    modified: int
+    emails: list[str] = field(default_factory=list)
+    company_id: int | None = None
+    primary_contact_id: int | None = None
+    status: str = "Open"
+
+
+@dataclass
+class Subscription:
+    """A Copper webhook subscription."""
+
+    id: int
+    target: str
+    type: str
+    event: str
+    secret: dict[str, Any]
+    headers: dict[str, str]
+    owner_key: str
+
+
+@dataclass
+class CopperAccount:
+    """A Copper account with its records, relations and subscriptions."""
+
+    id: int
+    name: str
+    users: list[User] = field(default_factory=list)
+    records: dict[str, dict[int, Record]] = field(default_factory=lambda: {kind: {} for kind in RECORD_TYPES})
+    relations: list[tuple[str, int, str, int]] = field(default_factory=list)
+    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    next_id: int = 1000
+    oauth_codes: dict[str, str] = field(default_factory=dict)
+    oauth_tokens: dict[str, str] = field(default_factory=dict)
+
+    def fresh_id(self) -> int:
+        """An id not used before in this account."""
+        self.next_id += 1
+        return self.next_id
+
+
+@dataclass
+class World:
+    """Everything: Xero's organisations and app, Copper's accounts, the clock."""
+
+    organisations: dict[UUID, Organisation] = field(default_factory=dict)
+    app: XeroApp = field(default_factory=XeroApp)
+    accounts: dict[int, CopperAccount] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    auth_event: UUID = field(default_factory=uuid4)
+
+    def account_of(self, api_key: str, email: str) -> tuple[CopperAccount, User] | None:
+        """Whose key this is, if the address is its owner's."""
+        for account in self.accounts.values():
+            for user in account.users:
+                if user.api_key == api_key and user.email.casefold() == email.casefold():
+                    return account, user
+        return None
+
+
+WORLD = TypeAdapter(World)
+
+
+def load(path: Path) -> World | None:
+    """The saved world, or None when nothing was saved."""
+    return WORLD.validate_json(path.read_bytes()) if path.exists() else None
+
+
+def save(world: World, path: Path) -> None:
+    """Save the world so that a crash leaves the old file or the new one."""
+    fresh = path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}")
+    fresh.write_bytes(WORLD.dump_json(world))
+    fresh.replace(path)

@@ -1,0 +1,1 @@
+"""What Xero and Copper post to: verify, accept, answer."""

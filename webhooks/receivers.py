@@ -1,0 +1,168 @@
+"""`POST /webhooks/xero` and `POST /webhooks/copper/{token}`.
+
+The rules are the vendors': an empty body, no cookie, an answer well within Xero's five seconds. Every
+event is committed before the answer; workers are woken after it, so Redis is never waited for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+import orjson
+import structlog
+from fastapi import APIRouter, BackgroundTasks, Request, Response
+from pydantic import ValidationError
+from structlog.contextvars import bound_contextvars
+
+from runtime.settings import settings
+from store import inbox
+from store.database import UNAVAILABLE
+from store.inbox import NOBODY, NewEvent, Source
+from store.secrets import digest, unseal
+from webhooks import signature
+from webhooks.bodies import TooLargeError, is_json, read
+from worker import jobs
+from worker.copper.subscriptions import SECRET_KEY
+from worker.copper.wire import WireNotification
+from worker.xero.wire import WireDelivery, WireEvent
+
+log = structlog.get_logger()
+router = APIRouter(include_in_schema=False)
+KEY_PARTS_JOINED_BY = "\x1f"
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(KEY_PARTS_JOINED_BY.join(map(str, parts)).encode()).hexdigest()
+
+
+def _xero_event(event: WireEvent) -> NewEvent:
+    """The key is the change itself, so that a delivery sent twice is kept once."""
+    occurred = event.occurred_at
+    return NewEvent(
+        tenant=event.tenant_id,
+        kind=event.category,
+        event=event.type,
+        resource_id=event.resource_id.lower(),
+        occurred_at=occurred,
+        dedupe_key=_key("xero", event.tenant_id, event.category, event.type, event.resource_id, occurred.isoformat()),
+    )
+
+
+def _wake(sources: set[Source]) -> None:
+    for source in sources:
+        jobs.wake_source(source)
+
+
+@router.post("/webhooks/xero")
+async def xero(request: Request, background: BackgroundTasks) -> Response:
+    """Xero's events: 200 for a right signature, 401 for a wrong one, 503 when they cannot be kept."""
+    try:
+        body = await read(request)
+    except TooLargeError:
+        return Response(status_code=413)
+    if not signature.xero(body, request.headers.get("x-xero-signature", ""), settings().xero_webhook_keys):
+        return Response(status_code=401)
+    correlation = secrets.token_hex(8)
+    with bound_contextvars(correlation=correlation):
+        try:
+            return await _accept_xero(request, body, correlation, background)
+        except UNAVAILABLE as error:
+            log.error("webhook.not_kept", source="xero", error=type(error).__name__)
+            return Response(status_code=503)
+
+
+async def _accept_xero(request: Request, body: bytes, correlation: str, background: BackgroundTasks) -> Response:
+    try:
+        if not is_json(request):
+            raise ValueError("the content type is not application/json")
+        events = [_xero_event(one) for one in WireDelivery.model_validate(_parsed(body)).events or ()]
+    except (ValidationError, ValueError) as error:
+        await _keep_malformed(request, NOBODY, "xero", body, error, correlation)
+        return Response(status_code=200)
+    if events:
+        async with request.app.state.pool.connection() as connection:
+            woken = await inbox.accept_xero(connection, events, correlation)
+        log.info("webhook.accepted", source="xero", events=len(events), sources=len(woken))
+        background.add_task(_wake, woken)
+    return Response(status_code=200, background=background)
+
+
+@router.post("/webhooks/copper/{token}")
+async def copper(token: str, request: Request, background: BackgroundTasks) -> Response:
+    """An account's Copper notifications: the path is unguessable, and the body carries the secret.
+
+    A wrong path and a wrong secret look the same from outside.
+    """
+    try:
+        body = await read(request)
+    except TooLargeError:
+        return Response(status_code=413)
+    correlation = secrets.token_hex(8)
+    with bound_contextvars(correlation=correlation):
+        try:
+            async with request.app.state.pool.connection() as connection:
+                found = await inbox.copper_credential(connection, digest(token))
+            if found is None:
+                return Response(status_code=401)
+            return await _accept_copper(request, found, body, correlation, background)
+        except UNAVAILABLE as error:
+            log.error("webhook.not_kept", source="copper", error=type(error).__name__)
+            return Response(status_code=503)
+
+
+async def _accept_copper(
+    request: Request, found: tuple[int, bytes], body: bytes, correlation: str, background: BackgroundTasks
+) -> Response:
+    account_id, sealed = found
+    try:
+        raw = _parsed(body) if is_json(request) else None
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        return Response(status_code=401)
+    if not signature.copper(raw.get(SECRET_KEY), unseal(sealed)["webhook_secret"]):
+        return Response(status_code=401)
+    try:
+        notice = WireNotification.model_validate(raw)
+    except ValidationError as error:
+        await _keep_malformed(request, account_id, "copper", body, error, correlation)
+        return Response(status_code=200)
+    whole = hashlib.sha256(body).hexdigest()
+    events = [
+        NewEvent(
+            tenant="",
+            kind=notice.type,
+            event=notice.event,
+            resource_id=str(one),
+            occurred_at=None,
+            dedupe_key=_key("copper", whole, one),
+        )
+        for one in notice.ids
+    ]
+    async with request.app.state.pool.connection() as connection:
+        woken = await inbox.accept_copper(connection, account_id, events, correlation)
+    log.info("webhook.accepted", source="copper", account=account_id, events=len(events))
+    background.add_task(_wake, woken)
+    return Response(status_code=200, background=background)
+
+
+def _parsed(body: bytes) -> object:
+    """The body as JSON; raises `ValueError`. orjson bounds nesting and refuses NaN and bad UTF-8."""
+    parsed: object = orjson.loads(body)
+    return parsed
+
+
+async def _keep_malformed(
+    request: Request, account_id: int, source: str, body: bytes, error: Exception, correlation: str
+) -> None:
+    """Keep what an authentic sender sent and nobody could read; the text says where, never what."""
+    if isinstance(error, ValidationError):
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors()[:5])
+    else:
+        said = "not JSON, or not sent as JSON"
+    log.error("webhook.malformed", source=source, account=account_id, bytes=len(body), problem=said)
+    async with request.app.state.pool.connection() as connection:
+        await inbox.keep_malformed(
+            connection, account_id, source, hashlib.sha256(body).digest(), body, said, correlation
+        )

@@ -1,0 +1,64 @@
+"""Connecting an account: its Copper key with the webhook subscriptions, its Xero organisations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from store import accounts
+from store.accounts import CopperAccess, Organisation
+from store.database import transaction
+from worker.copper import subscriptions
+from worker.copper.client import CopperClient
+from worker.vendor import VendorError
+from worker.xero import client as xero
+
+log = structlog.get_logger()
+
+
+def connect_copper(api_key: str, email: str) -> int:
+    """Check a Copper key, keep it, and subscribe to the account's webhooks; returns the account's id.
+
+    Only an admin can make a key, so that a key which works proves an admin (Copper docs: oauth).
+    """
+    probe = CopperClient(CopperAccess(api_key, email, "", ""))
+    probe.check_user()
+    told = probe.account()
+    with transaction() as session:
+        account_id, access = accounts.save_copper(
+            session, copper_account_id=told.id, name=told.name, api_key=api_key, email=email
+        )
+    made = subscriptions.register(CopperClient(access), access)
+    log.info("copper.connected", account=account_id, subscriptions=made)
+    return account_id
+
+
+def connect_xero(account_id: int, token: dict[str, Any]) -> list[Organisation]:
+    """Keep a token set and connect the organisations that it covers.
+
+    An organisation that is connected already moves to the new grant.
+    """
+    covered = xero.connections(token)
+    if not covered:
+        raise VendorError("Xero authorised no organisation: choose at least one on Xero's page")
+    with transaction() as session:
+        grant_id = accounts.save_grant(session, account_id, token)
+        for one in covered:
+            accounts.save_organisation(
+                session,
+                account_id,
+                grant_id,
+                tenant_id=one.tenant_id,
+                connection_id=one.id,
+                name=one.name,
+            )
+        connected = accounts.organisations(session, account_id)
+    log.info("xero.connected", account=account_id, organisations=len(connected))
+    return connected
+
+
+def make_key(account_id: int, name: str) -> str:
+    """A new API key for the account's readers, shown this once."""
+    with transaction() as session:
+        return accounts.make_key(session, account_id, name)
