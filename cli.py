@@ -44,8 +44,8 @@ def main() -> None:
 
 
 def _is_known(error: Exception) -> bool:
-    from demo import DemoError
     from store.database import UNAVAILABLE
+    from terminal.demo import DemoError
     from worker.vendor import VendorError
 
     return isinstance(error, (DemoError, VendorError, LookupError, OSError, *UNAVAILABLE))
@@ -177,8 +177,8 @@ def connect(
 @app.command()
 def backfill(account: AccountOption = None, json_: JsonOption = False) -> None:
     """Fetch everything both vendors hold, page by page. Ctrl-C leaves a run that goes on."""
-    import progress
     from runtime import logs
+    from terminal import progress
 
     logs.configure("backfill")
     account_id = _account(account)
@@ -223,7 +223,7 @@ def verify(account: AccountOption = None, json_: JsonOption = False) -> None:
 @app.command()
 def status(json_: JsonOption = False) -> None:
     """Each account: what it holds, what waits, and how its runs went. Exit 1 when something needs a person."""
-    import overview
+    from terminal import overview
 
     told = overview.everything()
     if json_:
@@ -239,7 +239,7 @@ def demo(
     size: Annotated[int, typer.Option(help="companies in the sandbox", min=5, max=5000)] = 40,
 ) -> None:
     """See it work: sandbox, web, worker and scheduler on this machine, and a tour of three changes."""
-    import demo as tour
+    from terminal import demo as tour
 
     tour.run(once=once, size=size)
 

@@ -29,7 +29,13 @@ def configure(process: str) -> None:
     """Route structlog and the standard library's loggers to standard error, with `process` on each line."""
     wanted = settings()
     console = wanted.log_format == "console" or (wanted.log_format == "auto" and sys.stderr.isatty())
+
+    def name_process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
     shared: list[Any] = [
+        name_process,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -45,7 +51,6 @@ def configure(process: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    structlog.contextvars.bind_contextvars(process=process)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
     @field_validator("encryption_keys", "xero_webhook_keys", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - the raw value, whatever it is
+    def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("encryption_keys")

@@ -70,7 +70,7 @@ class Delivery:
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._send_batches())
 
-    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+    def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)

@@ -20,6 +20,7 @@ from sqlmodel import Session
 from alembic import command
 from runtime import embedded
 
+__all__ = ["UNAVAILABLE", "Session", "async_pool", "at_head", "engine", "migrate", "touched", "transaction"]
 POOL = 10
 # What a database that is away, full or too slow raises on the web process's pool.
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)

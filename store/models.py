@@ -45,15 +45,15 @@ class RecordType(StrEnum):
 RECORD_TYPE = pg.ENUM(RecordType, name="record_type", values_callable=lambda kinds: [kind.value for kind in kinds])
 
 
-def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:  # noqa: ANN401 - SQLModel's Field is Any
+def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:
     return Field(sa_type=kind, primary_key=True, sa_column_kwargs={"autoincrement": False, **more})
 
 
-def _serial() -> Any:  # noqa: ANN401
+def _serial() -> Any:
     return Field(default=None, sa_column=sa.Column(sa.BigInteger, sa.Identity(), primary_key=True))
 
 
-def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any:  # noqa: ANN401
+def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any:
     kwargs = {"server_default": sa.text(default)} if default is not None else {}
     if null:
         return Field(default=None, sa_type=kind, nullable=True, sa_column_kwargs=kwargs)

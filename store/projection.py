@@ -271,7 +271,7 @@ def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Proj
     return Projected(len(marks), removed, written)
 
 
-def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str, Any]]]:  # noqa: ANN401
+def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str, Any]]]:
     of: dict[str, set[Any]] = {}
     for mark in marks:
         key = (mark.organisation_id, mark.xero_id) if mark.xero_id else mark.record_id or mark.email

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
 TIME_LIMIT_MS = 10 * 60 * 1000
 WAKE_SECONDS = 30
+IDLE_MS = 50
 
 
 @lru_cache(maxsize=1)
@@ -32,6 +33,16 @@ def client() -> redis.Redis:
     )
 
 
+class PromptBroker(RedisBroker):
+    """Looks for messages often: an idle consumer otherwise waits for up to a second between looks."""
+
+    @override
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = IDLE_MS) -> dramatiq.Consumer:
+        """A consumer that waits `IDLE_MS` at most when its queue is empty."""
+        consumer: dramatiq.Consumer = super().consume(queue_name, prefetch, min(timeout, IDLE_MS))
+        return consumer
+
+
 class Logs(dramatiq.Middleware):
     """Sets up the logs of each worker process."""
 
@@ -43,7 +54,7 @@ class Logs(dramatiq.Middleware):
 @lru_cache(maxsize=1)
 def broker() -> RedisBroker:
     """The process's broker, set as Dramatiq's own. A killed worker's message comes back in seconds."""
-    made = RedisBroker(  # type: ignore[no-untyped-call]
+    made = PromptBroker(
         client=client(),
         namespace=f"{settings().redis_namespace}:dramatiq",
         heartbeat_timeout=HEARTBEAT_MS,

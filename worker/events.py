@@ -9,13 +9,12 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlmodel import Session
 
 from runtime.logs import scrub
 from runtime.settings import settings
 from store import accounts, inbox, mirror
 from store.accounts import Organisation
-from store.database import transaction
+from store.database import Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
 from store.models import RecordType
 from worker.copper.client import CopperClient, Records

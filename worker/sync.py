@@ -15,12 +15,11 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlmodel import Session
 
 from runtime.logs import scrub
 from runtime.settings import settings
 from store import accounts, mirror, runs
-from store.database import transaction
+from store.database import Session, transaction
 from store.models import RecordType
 from store.runs import Run, StepLostError
 from worker import events

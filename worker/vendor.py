@@ -129,7 +129,7 @@ def timeouts() -> tuple[float, float]:
     return settings().connect_timeout, settings().read_timeout
 
 
-def json_of(answer: requests.Response) -> Any:  # noqa: ANN401 - whatever the vendor sent
+def json_of(answer: requests.Response) -> Any:
     """The body as JSON, its numbers as Decimal straight from the text; raises `PassingError` on half JSON."""
     try:
         return json.loads(answer.content, parse_float=Decimal)

@@ -61,7 +61,7 @@ class CopperClient:
             }
         )
 
-    def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:  # noqa: ANN401
+    def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:
         url = f"{settings().copper_api_url}/{path}"
         try:
             answer = call(lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True))

@@ -14,7 +14,7 @@ from worker.addresses import all_of
 from worker.xero.wire import Text
 
 
-def unix_seconds(value: Any) -> Any:  # noqa: ANN401 - a validator takes what comes
+def unix_seconds(value: Any) -> Any:
     """Copper's times are whole seconds since 1970, UTC."""
     return datetime.fromtimestamp(value, UTC) if isinstance(value, int) else value
 

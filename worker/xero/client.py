@@ -43,7 +43,7 @@ class XeroClient:
     def __init__(self, organisation: Organisation) -> None:
         self.organisation = organisation
 
-    def _get(self, path: str, params: dict[str, str], headers: dict[str, str] | None = None) -> Any:  # noqa: ANN401
+    def _get(self, path: str, params: dict[str, str], headers: dict[str, str] | None = None) -> Any:
         """One call; a token that Xero refuses is refreshed once, a lost connection marks the grant."""
         place = self.organisation
         refused: str | None = None
@@ -63,7 +63,7 @@ class XeroClient:
         url = f"{settings().xero_api_url}/api.xro/2.0/{path}"
         return call(lambda: session.get(url, params=params, headers=headers, timeout=timeouts(), stream=True))
 
-    def _body(self, answer: requests.Response) -> Any:  # noqa: ANN401
+    def _body(self, answer: requests.Response) -> Any:
         if answer.status_code == 403:
             place = self.organisation
             mark_lost(place.account_id, place.grant_id)

@@ -64,7 +64,7 @@ def begin(redirect_uri: str) -> Authorisation:
     return Authorisation(url, state, verifier, redirect_uri)
 
 
-def _token_call(what: str, ask: Any) -> dict[str, Any]:  # noqa: ANN401 - a bound method of OAuth2Session
+def _token_call(what: str, ask: Any) -> dict[str, Any]:
     chosen = settings()
     basic = HTTPBasicAuth(chosen.xero_client_id or "", chosen.xero_client_secret or "")
     try:
@@ -81,7 +81,7 @@ def exchange(held: Authorisation, code: str) -> dict[str, Any]:
     """The token set for the code that Xero sent back."""
     oauth = session(redirect_uri=held.redirect_uri)
 
-    def ask(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    def ask(url: str, **more: Any) -> dict[str, Any]:
         return dict(oauth.fetch_token(url, code=code, code_verifier=held.verifier, **more))
 
     return _token_call("exchange the code", ask)
@@ -125,7 +125,7 @@ def _lasts(held: Grant, unlike: str | None) -> bool:
 def _refresh(held: Grant) -> dict[str, Any]:
     oauth = session(token=held.token)
 
-    def ask(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    def ask(url: str, **more: Any) -> dict[str, Any]:
         return dict(oauth.refresh_token(url, refresh_token=held.token["refresh_token"], **more))
 
     return _token_call("refresh the connection", ask)

@@ -16,7 +16,7 @@ from worker.addresses import all_of
 MILLISECONDS = re.compile(r"^/Date\((-?\d{1,15})(?:[+-]\d{4})?\)/$")
 
 
-def instant(value: Any) -> Any:  # noqa: ANN401 - a validator takes what comes
+def instant(value: Any) -> Any:
     """`/Date(1541176290160+0000)/` as an aware time; the `+0000` may be missing, it is UTC either way."""
     if isinstance(value, str):
         match = MILLISECONDS.match(value)
@@ -27,7 +27,7 @@ def instant(value: Any) -> Any:  # noqa: ANN401 - a validator takes what comes
     return value
 
 
-def calendar_date(value: Any) -> Any:  # noqa: ANN401
+def calendar_date(value: Any) -> Any:
     """A calendar date, from `2018-10-20T00:00:00`, the same with a space, or `/Date(…)/`."""
     if value in (None, ""):
         return None
@@ -38,7 +38,7 @@ def calendar_date(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401
+def plain(value: Any) -> Any:
     """Text without the zero characters that PostgreSQL cannot hold."""
     return value.replace("\x00", "") if isinstance(value, str) else value
 

@@ -1,2 +1,0 @@
-class DemoError(Exception):
-    pass

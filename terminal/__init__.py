@@ -1,0 +1,1 @@
+"""What an operator sees in the terminal: progress, the overview, the demo."""
