@@ -1,0 +1,83 @@
+"""A database of its own for each test, made from a migrated template on the embedded PostgreSQL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from runtime import embedded
+from runtime.settings import override
+from store import database
+
+HOME = Path(__file__).resolve().parent.parent / ".patina" / "tests"
+TEMPLATE = "patina_template"
+
+
+def address(name: str) -> str:
+    """The address of a database on the test server."""
+    scheme, rest = embedded.use("postgres", HOME).split("://", 1)
+    return f"{scheme}://postgres@/{name}?{rest.split('?', 1)[1]}"
+
+
+def redis_address() -> str:
+    """The test Redis."""
+    return embedded.use("redis", HOME)
+
+
+def run(statement: str) -> None:
+    """Run one statement outside any test database."""
+    with psycopg.connect(address("postgres"), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+def use(name: str) -> None:
+    """Make `name` this process's database."""
+    if database.engine.cache_info().currsize:
+        database.engine().dispose()
+    database.engine.cache_clear()
+    override({"DATABASE_URL": address(name)})
+
+
+def make_template() -> None:
+    """Migrate the template once for all test processes, anew when a migration changed."""
+    migrations = Path(__file__).resolve().parent.parent / "alembic" / "versions"
+    stamp = str(sorted((path.name, path.stat().st_mtime_ns) for path in migrations.glob("*.py")))
+    HOME.mkdir(parents=True, exist_ok=True)
+    address("postgres")
+    with (HOME / "template.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if lock.read() != stamp or not _exists(TEMPLATE):
+            run(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+            run(f"CREATE DATABASE {TEMPLATE}")
+            use(TEMPLATE)
+            database.migrate()
+            database.engine().dispose()
+            lock.truncate(0)
+            lock.write(stamp)
+
+
+def _exists(name: str) -> bool:
+    with psycopg.connect(address("postgres")) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    return found is not None
+
+
+@contextmanager
+def fresh(*, template: str = TEMPLATE) -> Iterator[str]:
+    """A new database, this process's until the block ends."""
+    name = f"t_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+    run(f"CREATE DATABASE {name} TEMPLATE {template}")
+    use(name)
+    try:
+        yield name
+    finally:
+        database.engine().dispose()
+        database.engine.cache_clear()
+        run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -1,0 +1,210 @@
+"""A whole Patina with both vendors, for tests that read as sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from store import inbox, projection, runs
+from store.database import transaction
+from store.projection import Comparison
+from tests.model import expected
+from tests.serving import wait_until
+from worker import connect, events, projecting, sync
+from worker.xero import loopback
+
+PLURAL = {"lead": "leads", "person": "people", "company": "companies", "opportunity": "opportunities"}
+
+
+class Sandbox:
+    """The sandbox, acted upon as users of Xero and Copper would."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+    def control(self, method: str, path: str, **more: Any) -> Any:
+        answer = self.http.request(method, f"/control/{path}", **more)
+        assert answer.status_code < 400, answer.text
+        return answer.json()
+
+    def act(self, action: str, **values: Any) -> dict[str, Any]:
+        told: dict[str, Any] = self.control("POST", f"act/{action}", json=_jsonable(values))
+        return told
+
+    def state(self) -> dict[str, Any]:
+        told: dict[str, Any] = self.control("GET", "state")
+        return told
+
+    def faults(self, *, api: Any = (), webhooks: Any = (), seed: int | None = None) -> None:
+        self.control("PUT", "faults", json={"api": list(api), "webhooks": list(webhooks), "seed": seed})
+
+    def calls(self, containing: str) -> int:
+        return sum(count for path, count in self.state()["calls"].items() if containing in path)
+
+
+def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, UUID) else value for key, value in values.items()}
+
+
+@dataclass
+class Invoice:
+    id: str
+    number: str
+    contact: str
+
+
+@dataclass
+class World:
+    """One account with its Copper and one Xero organisation; more organisations on request."""
+
+    sandbox: Sandbox
+    web: httpx.Client
+    workers: bool = False
+    account: int = 0
+    copper: int = 0
+    key: str = ""
+    tenants: list[str] = field(default_factory=list)
+    contacts: dict[str, str] = field(default_factory=dict)
+    companies: dict[str, int] = field(default_factory=dict)
+
+    def open(self, *, organisations: int = 1, name: str = "Acme Sales") -> World:
+        """Open the vendors' accounts and connect them."""
+        made = self.sandbox.act("add_account", name=name)
+        self.copper = made["account"]
+        self.account = connect.connect_copper(made["api_key"], made["email"])
+        self.key = connect.make_key(self.account, "test")
+        self.tenants = [
+            self.sandbox.act("add_organisation", name=f"{name} Ltd {number + 1}", currency="NZD")["tenant"]
+            for number in range(organisations)
+        ]
+        self.authorise(self.tenants)
+        self.backfill()
+        return self
+
+    def authorise(self, tenants: list[str]) -> None:
+        """Connect Xero organisations by the real OAuth path."""
+        self.sandbox.control("PUT", "app", json={"consent_to": tenants, "auto_consent": True})
+        token = loopback.authorise(0, auto=True, say=print)
+        connect.connect_xero(self.account, token)
+
+    def listen(self) -> None:
+        """Have Xero post to this web process; its intent to receive must pass."""
+        self.sandbox.control("PUT", "app", json={"webhook_url": f"{self.web.base_url}/webhooks/xero"})
+        assert self.sandbox.control("POST", "webhooks/enable")["webhook_status"] == "ok"
+
+    # what users do
+
+    def contact(self, name: str, email: str = "", people: list[str] | None = None, organisation: int = 0) -> str:
+        made = self.sandbox.act(
+            "make_contact", name=name, email=email, people=people or [], tenant=self.tenants[organisation]
+        )
+        self.contacts.setdefault(email.strip().casefold(), made["contact"])
+        return str(made["contact"])
+
+    def invoice(self, contact: str, total: str = "115.00", organisation: int = 0, **more: Any) -> Invoice:
+        """An invoice for a contact, given by its id, or by an address: then the contact is made if need be."""
+        if "@" in contact:
+            known = self.contacts.get(contact.casefold())
+            contact = known or self.contact(contact, contact, organisation=organisation)
+        made = self.sandbox.act("make_invoice", contact=contact, total=total, **more)
+        return Invoice(made["invoice"], made["number"], contact)
+
+    def person(self, *emails: str, company: int | None = None) -> int:
+        return self._record("person", emails=list(emails), company=company)
+
+    def lead(self, *emails: str) -> int:
+        return self._record("lead", emails=list(emails))
+
+    def company(self) -> int:
+        return self._record("company")
+
+    def opportunity(self, *, company: int | None = None, person: int | None = None) -> int:
+        return self._record("opportunity", company=company, primary_contact=person)
+
+    def _record(self, kind: str, **values: Any) -> int:
+        made = self.sandbox.act("make_record", type=kind, name=f"A {kind}", account=self.copper, **values)
+        return int(made["id"])
+
+    def relate(self, opportunity: int, kind: str, other: int) -> None:
+        """Relate, and touch the opportunity, as Copper does not tell of relations alone."""
+        self.copper_act("relate", type="opportunity", id=opportunity, to_type=kind, to_id=other)
+        self.copper_act("change_record", type="opportunity", id=opportunity, name="touched")
+
+    def copper_act(self, action: str, **values: Any) -> dict[str, Any]:
+        return self.sandbox.act(action, account=self.copper, **values)
+
+    # what Patina does
+
+    def settle(self) -> None:
+        """Let every webhook arrive and every event be applied and projected."""
+        wait_until(lambda: self.sandbox.state()["waiting"] == 0, what="delivery of all webhooks")
+        if self.workers:
+            wait_until(self.quiet, seconds=60, what="the workers' quiet")
+            return
+        while not self.quiet():
+            with transaction() as session:
+                sources, dirty = inbox.waiting(session), projection.waiting(session)
+            for source in sources:
+                events.drain(source)
+            for account in dirty:
+                projecting.project(account)
+
+    def quiet(self) -> bool:
+        with transaction() as session:
+            return not inbox.open_count(session, self.account) and self.account not in projection.waiting(session)
+
+    def backfill(self) -> None:
+        """Fetch everything again, in this process or by the workers."""
+        began = sync.begin(self.account)
+        if self.workers:
+            from worker import jobs
+            from worker.broker import wake
+
+            for run in began:
+                wake(jobs.advance_run, run.account_id, run.id)
+            ids = [run.id for run in began]
+
+            def over() -> bool:
+                with transaction() as session:
+                    return all(run.state == "done" for run in runs.recent(session, self.account, ids))
+
+            wait_until(over, seconds=60, what="the end of the backfill")
+            return
+        for run in began:
+            while sync.step(run.account_id, run.id):
+                pass
+
+    def read(self, plural: str, record_id: int, **query: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return self.web.get(f"/v1/{plural}/{record_id}/invoices", params=query, headers=headers)
+
+    def rows(self, plural: str, record_id: int, **query: Any) -> list[dict[str, Any]]:
+        answer = self.read(plural, record_id, **{"limit": 200, **query})
+        assert answer.status_code == 200, answer.text
+        rows: list[dict[str, Any]] = answer.json()["invoices"]
+        return rows
+
+    def shown(self, plural: str, record_id: int) -> list[str]:
+        """The numbers that a record shows, newest first."""
+        return [row["number"] for row in self.rows(plural, record_id)]
+
+    def compare(self) -> Comparison:
+        with transaction() as session:
+            return projection.compare(session, self.account)
+
+    def check(self) -> None:
+        """The read model equals a rebuild, and every record shows what the rules in plain Python say."""
+        found = self.compare()
+        assert found.clean, found
+        account = self.sandbox.control("GET", "world", params={"account": self.copper})
+        books = [self.sandbox.control("GET", "world", params={"tenant": tenant}) for tenant in self.tenants]
+        for (kind, record_id), wanted in expected(account, books).items():
+            rows = self.rows(PLURAL[kind], record_id)
+            got = {row["id"]: (row["status"], row["balance_due"]) for row in rows}
+            assert got == wanted, f"{kind} {record_id}"
+            assert len(rows) == len(got)
+            assert rows == sorted(rows, key=lambda row: (row["created_at"], row["id"]), reverse=True)
