@@ -193,8 +193,10 @@ def backfill(account: AccountOption = None, json_: JsonOption = False) -> None:
 @app.command()
 def rebuild(account: AccountOption = None) -> None:
     """Compute every row of the read model again from the mirror."""
+    from runtime import logs
     from worker import projecting
 
+    logs.configure("rebuild")
     account_id = _account(account)
     done = projecting.rebuild(account_id)
     typer.echo(f"rebuild ok: {done.written} rows written, {done.removed} removed")

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,6 +33,11 @@ def milliseconds(moment: datetime) -> str:
     return f"/Date({round(moment.timestamp() * 1000)}+0000)/"
 
 
+def exact(amount: Decimal) -> orjson.Fragment:
+    """An amount as a JSON number with all its digits; a float would round large ones."""
+    return orjson.Fragment(f"{amount:f}")
+
+
 def day(value: date) -> datetime:
     """A calendar date as Xero's instant at midnight UTC."""
     return datetime(value.year, value.month, value.day, tzinfo=UTC)
@@ -40,15 +46,15 @@ def day(value: date) -> datetime:
 def invoice_json(invoice: Invoice, organisation: Organisation, *, summary: bool) -> dict[str, Any]:
     """An invoice as a list shows it; the heavy fields are left out of a summary."""
     contact = organisation.contacts.get(invoice.contact_id)
-    net = float(invoice.total)
+    net = exact(invoice.total)
     shown: dict[str, Any] = {
         "Type": invoice.type,
         "InvoiceID": str(invoice.id),
         "InvoiceNumber": invoice.number,
         "Reference": "",
-        "AmountDue": float(invoice.due),
-        "AmountPaid": float(invoice.paid),
-        "AmountCredited": float(invoice.credited),
+        "AmountDue": exact(invoice.due),
+        "AmountPaid": exact(invoice.paid),
+        "AmountCredited": exact(invoice.credited),
         "CurrencyRate": 1.0,
         "IsDiscounted": False,
         "HasAttachments": False,

@@ -20,6 +20,7 @@ from tests import databases
 from tests.serving import serving
 from tests.world import Sandbox, World
 
+Processes = list[subprocess.Popen[bytes]]
 KEY = "4Zf0m3Qn0mX1s1x4m5hY4mU0c0pM2o1o7h0lJ7S0p1E="
 
 
@@ -85,9 +86,9 @@ def world(unconnected: World) -> World:
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+def processes() -> Iterator[Processes]:
     """Processes that a test starts, stopped at its end."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: Processes = []
     yield started
     for one in started:
         one.terminate()
@@ -104,6 +105,6 @@ def patina(*words: str, **environment: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "cli", *words],
         cwd=Path(__file__).resolve().parent.parent,
         env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )

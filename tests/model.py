@@ -15,7 +15,9 @@ def plain(email: str) -> str:
 def expected(account: dict[str, Any], books: list[dict[str, Any]]) -> dict[Key, dict[str, tuple[str, str]]]:
     """For every living record: the invoices it shows, each with status and balance."""
     records = {
-        (kind, one["id"]): one for kind in ("lead", "person", "company", "opportunity") for one in account["records"][kind]
+        (kind, one["id"]): one
+        for kind in ("lead", "person", "company", "opportunity")
+        for one in account["records"][kind]
     }
     of_address: dict[str, dict[str, tuple[str, str]]] = {}
     for book in books:

@@ -31,7 +31,7 @@ class Sandbox:
         assert answer.status_code < 400, answer.text
         return answer.json()
 
-    def act(self, action: str, **values: Any) -> dict[str, Any]:
+    def act(self, action: str, /, **values: Any) -> dict[str, Any]:
         told: dict[str, Any] = self.control("POST", f"act/{action}", json=_jsonable(values))
         return told
 
@@ -96,6 +96,10 @@ class World:
         self.sandbox.control("PUT", "app", json={"webhook_url": f"{self.web.base_url}/webhooks/xero"})
         assert self.sandbox.control("POST", "webhooks/enable")["webhook_status"] == "ok"
 
+    def listen_again(self) -> None:
+        """Have Xero post to this web process from its next try on."""
+        self.sandbox.control("PUT", "app", json={"webhook_url": f"{self.web.base_url}/webhooks/xero"})
+
     # what users do
 
     def contact(self, name: str, email: str = "", people: list[str] | None = None, organisation: int = 0) -> str:
@@ -134,7 +138,7 @@ class World:
         self.copper_act("relate", type="opportunity", id=opportunity, to_type=kind, to_id=other)
         self.copper_act("change_record", type="opportunity", id=opportunity, name="touched")
 
-    def copper_act(self, action: str, **values: Any) -> dict[str, Any]:
+    def copper_act(self, action: str, /, **values: Any) -> dict[str, Any]:
         return self.sandbox.act(action, account=self.copper, **values)
 
     # what Patina does
@@ -152,6 +156,14 @@ class World:
                 events.drain(source)
             for account in dirty:
                 projecting.project(account)
+
+    def settle_without_end(self) -> None:
+        """Let every webhook arrive and have the workers look once: some events may have to wait."""
+        wait_until(lambda: self.sandbox.state()["waiting"] == 0, what="delivery of all webhooks")
+        with transaction() as session:
+            sources = inbox.waiting(session)
+        for source in sources:
+            events.drain(source)
 
     def quiet(self) -> bool:
         with transaction() as session:

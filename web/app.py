@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from runtime import logs
 from runtime.settings import settings
@@ -26,7 +27,7 @@ def create() -> FastAPI:
     """The app; raises `SettingsError` naming what it needs and does not have."""
     settings().need("xero_webhook_keys")
     logs.configure("web")
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Patina",
         version="1",
         description="The Xero invoices of Copper's leads, people, companies and opportunities.",
@@ -37,11 +38,17 @@ def create() -> FastAPI:
     app.include_router(health.router)
     app.include_router(receivers.router)
     app.include_router(invoices.router)
-    _describe_security(app)
+    _describe(app)
     return app
 
 
-def _describe_security(app: FastAPI) -> None:
-    """Tell the OpenAPI of the bearer key."""
+def _describe(app: FastAPI) -> None:
+    """Tell the OpenAPI of the bearer key, and that a malformed parameter is a 400 here, never a 422."""
     made = app.openapi()
-    made.setdefault("components", {})["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    parts = made.setdefault("components", {})
+    parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    for name in ("HTTPValidationError", "ValidationError"):
+        parts.get("schemas", {}).pop(name, None)
+    for path in made["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)

@@ -1,0 +1,297 @@
+"""Jobs: leases, put-backs, wake-ups and runs survive whatever happens between two of their steps."""
+
+from __future__ import annotations
+
+import threading
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from runtime.settings import override
+from store import inbox, runs
+from store.database import transaction
+from store.inbox import LeaseLostError, Source
+from tests.world import World
+from worker import events, sync
+from worker.vendor import ReconnectNeededError
+from worker.xero import oauth
+
+
+def source_of(world: World) -> Source:
+    with transaction() as session:
+        row = session.execute(
+            text("SELECT id FROM xero_organisation WHERE account_id = :a ORDER BY id LIMIT 1"), {"a": world.account}
+        ).scalar_one()
+    return Source(world.account, row)
+
+
+def arrive(world: World) -> None:
+    from tests.serving import wait_until
+
+    wait_until(lambda: world.sandbox.state()["waiting"] == 0)
+
+
+def expire_leases() -> None:
+    with transaction() as session:
+        session.execute(text("UPDATE inbox SET leased_until = now() - interval '1 s' WHERE state = 'leased'"))
+        session.execute(text("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE lease_id IS NOT NULL"))
+
+
+def test_a_lease_that_ran_out_is_taken_again_and_the_first_holder_cannot_finish(world: World) -> None:
+    world.invoice("ann@acme.test")
+    arrive(world)
+    source = source_of(world)
+    with transaction() as session:
+        first = inbox.lease(session, source, 60)
+    assert first is not None
+    with transaction() as session:
+        assert inbox.lease(session, source, 60) is None
+    expire_leases()
+    with transaction() as session:
+        second = inbox.lease(session, source, 60)
+    assert second is not None
+    assert [one.id for one in second.events] == [one.id for one in first.events]
+
+    with pytest.raises(LeaseLostError), transaction() as session:
+        inbox.finish(session, first, [one.id for one in first.events])
+    with transaction() as session:
+        inbox.finish(session, second, [one.id for one in second.events])
+    assert world.quiet()
+
+
+def test_a_worker_that_died_after_its_lease_loses_no_event(world: World) -> None:
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test")
+    arrive(world)
+    with transaction() as session:
+        assert inbox.lease(session, source_of(world), 60) is not None
+    expire_leases()
+    world.settle()
+
+    assert world.shown("people", person) == [invoice.number]
+
+
+def test_a_burst_on_the_same_invoices_costs_one_fetch_for_forty_ids(world: World) -> None:
+    contact = world.contact("Acme", "ann@acme.test")
+    made = [world.invoice(contact) for _ in range(45)]
+    world.settle()
+    before = world.sandbox.calls("/Invoices")
+    for _ in range(3):
+        for one in made:
+            world.sandbox.act("change_invoice", invoice=one.id, total="200.00")
+    arrive(world)
+    world.settle()
+
+    assert world.sandbox.calls("/Invoices") - before == 2
+    world.check()
+
+
+def test_a_vendor_that_says_later_puts_the_events_back_without_counting_a_try(world: World) -> None:
+    world.invoice("ann@acme.test")
+    arrive(world)
+    world.sandbox.faults(
+        api=[{"vendor": "xero", "path": "/Invoices", "kind": "status", "status": 429, "retry_after": 60}]
+    )
+    assert events.drain(source_of(world)) == 0
+    with transaction() as session:
+        rows = session.execute(
+            text(
+                "SELECT state, attempts, not_before > now() + interval '50 s' AS later FROM inbox WHERE state = 'pending'"
+            )
+        ).all()
+    assert {tuple(row) for row in rows} == {("pending", 0, True)}
+
+
+def test_failures_that_pass_are_tried_again_within_the_call(world: World) -> None:
+    person = world.person("ann@acme.test")
+    for fault in ({"kind": "status", "status": 503}, {"kind": "drop"}, {"kind": "status", "status": 500}):
+        world.sandbox.faults(api=[{"vendor": "xero", "path": "/Invoices", "times": 1, **fault}])
+        world.invoice("ann@acme.test")
+        world.settle()
+    assert len(world.shown("people", person)) == 3
+
+
+def test_a_poison_event_is_quarantined_alone(world: World) -> None:
+    override({"EVENT_ATTEMPTS": "2"})
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test")
+    arrive(world)
+    with transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, dedupe_key,"
+                " correlation_id) VALUES (:a, 'xero', :o, '', 'INVOICE', 'UPDATE', 'poison', 'x', '')"
+            ),
+            {"a": world.account, "o": source_of(world).organisation_id},
+        )
+    for _ in range(2):
+        events.drain(source_of(world))
+        with transaction() as session:
+            session.execute(text("UPDATE inbox SET not_before = now()"))
+    world.settle()
+
+    assert world.shown("people", person) == [invoice.number]
+    with transaction() as session:
+        failed = session.execute(text("SELECT resource_id, error FROM inbox WHERE state = 'failed'")).one()
+    assert failed.resource_id == "poison"
+    assert "UUID" in failed.error
+    override({"EVENT_ATTEMPTS": "8"})
+
+
+def test_a_deleted_record_is_not_brought_back_by_a_fetch_that_began_earlier(world: World) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from store import mirror
+    from store.mirror import RecordRow
+    from store.models import RecordType
+
+    now = datetime.now(UTC)
+    row = RecordRow(record_id=7, name="Ann", updated_at=now, emails=frozenset({"ann@acme.test"}))
+    with transaction() as session:
+        mirror.bury_records(session, world.account, RecordType.PERSON, [7], now)
+    with transaction() as session:
+        mirror.upsert_records(session, world.account, RecordType.PERSON, [row], now - timedelta(seconds=1))
+        assert session.execute(text("SELECT gone FROM crm_record WHERE record_id = 7")).scalar_one()
+        assert session.execute(text("SELECT count(*) FROM crm_record_email")).scalar_one() == 0
+        mirror.upsert_records(session, world.account, RecordType.PERSON, [row], now + timedelta(seconds=1))
+        assert not session.execute(text("SELECT gone FROM crm_record WHERE record_id = 7")).scalar_one()
+
+
+def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from store import mirror
+    from store.mirror import ContactRow
+
+    now = datetime.now(UTC)
+
+    def write(version: int, fetched: int, *emails: str) -> set[str]:
+        row = ContactRow(
+            contact_id=UUID(int=5),
+            name="Acme",
+            status="ACTIVE",
+            merged_to=None,
+            updated_at=now + timedelta(seconds=version),
+            emails=frozenset(emails),
+        )
+        with transaction() as session:
+            mirror.upsert_contacts(session, world.account, 1, [row], now + timedelta(seconds=fetched))
+            return set(session.execute(text("SELECT email FROM xero_contact_email")).scalars())
+
+    assert write(2, 2, "b@x.test") == {"b@x.test"}
+    assert write(1, 3, "a@x.test") == {"b@x.test"}, "an older version, though fetched later"
+    assert write(2, 1, "c@x.test") == {"b@x.test"}, "a tie goes to the later fetch"
+    assert write(2, 3, "d@x.test") == {"d@x.test"}
+    assert write(3, 1, "e@x.test") == {"e@x.test"}, "a newer version, though its fetch began earlier"
+
+
+def test_two_refreshes_at_once_use_a_refresh_token_once(world: World) -> None:
+    with transaction() as session:
+        grant = session.execute(text("SELECT id FROM xero_grant")).scalar_one()
+    stale = oauth.fresh(world.account, grant).token["access_token"]
+    before = world.sandbox.calls("/connect/token")
+    tokens: list[str] = []
+
+    def refresh() -> None:
+        tokens.append(oauth.fresh(world.account, grant, unlike=stale).token["access_token"])
+
+    threads = [threading.Thread(target=refresh) for _ in range(6)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(30)
+    assert len(tokens) == 6
+    assert len(set(tokens)) == 1
+    assert world.sandbox.calls("/connect/token") - before == 1
+
+
+def test_a_token_that_expired_early_is_refreshed_and_the_call_goes_on(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.sandbox.control("PUT", "clock", json={"ahead": 31 * 60})
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    assert world.shown("people", person) == [invoice.number]
+
+
+def test_a_dead_grant_stops_the_calls_and_says_so(world: World) -> None:
+    with transaction() as session:
+        grant = session.execute(text("SELECT id FROM xero_grant")).scalar_one()
+    world.sandbox.control("PUT", "clock", json={"ahead": 61 * 86_400})
+    world.invoice("ann@acme.test")
+    world.settle_without_end()
+    calls = world.sandbox.calls("/xero/")
+    with pytest.raises(ReconnectNeededError):
+        oauth.fresh(world.account, grant)
+    assert world.sandbox.calls("/xero/") == calls
+
+    world.authorise(world.tenants)
+    with transaction() as session:
+        session.execute(text("UPDATE inbox SET not_before = now()"))
+    world.settle()
+    assert world.compare().clean
+
+
+def test_a_backfill_goes_on_from_its_last_page_after_a_kill_at_any_step(world: World) -> None:
+    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+    company = world.company()
+    for number in range(25):
+        world.opportunity(company=company, person=world.person(f"p{number}@acme.test", company=company))
+        world.invoice(f"p{number}@acme.test")
+    world.settle()
+    for run in sync.begin(world.account):
+        for _ in range(40):
+            with transaction() as session:
+                taken = runs.take(session, run.account_id, run.id, 60)
+            if taken is None:
+                break
+            expire_leases()
+            sync.step(run.account_id, run.id)
+    with transaction() as session:
+        assert {run.state for run in runs.recent(session, world.account)} == {"done"}
+    world.check()
+    assert len(world.shown("companies", company)) == 25
+
+
+def test_a_backfill_costs_the_page_arithmetic(world: World) -> None:
+    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+    for number in range(205):
+        world.sandbox.act("make_record", type="person", name="P", emails=[f"p{number}@x.test"], account=world.copper)
+    for _ in range(3):
+        world.opportunity()
+    world.invoice("p1@x.test")
+    world.settle()
+    before = world.sandbox.state()["calls"]
+    world.backfill()
+    after = world.sandbox.state()["calls"]
+    spent = {path: count - before.get(path, 0) for path, count in after.items() if count != before.get(path, 0)}
+    base = "/copper/developer_api/v1"
+    related = {path: count for path, count in spent.items() if path.endswith("/related")}
+    assert sum(related.values()) == len(related) == 3
+    assert {path: count for path, count in spent.items() if path not in related and "control" not in path} == {
+        f"POST {base}/people/search": 2,
+        f"POST {base}/leads/search": 1,
+        f"POST {base}/companies/search": 1,
+        f"POST {base}/opportunities/search": 1,
+        "GET /xero/api.xro/2.0/Organisation": 1,
+        "GET /xero/api.xro/2.0/Contacts": 1,
+        "GET /xero/api.xro/2.0/Invoices": 1,
+    }
+
+
+def test_wake_ups_coalesce_until_the_inbox_is_read(world: World) -> None:
+    from worker import jobs
+    from worker.broker import awake, broker, client
+
+    queue = f"{broker().namespace}:{jobs.EVENTS}"
+    source = Source(987_654, 3)
+    for _ in range(5):
+        assert jobs.wake_source(source)
+    waiting = [one for one in client().lrange(queue, 0, -1)]
+    messages = client().hgetall(f"{queue}.msgs")
+    mine = [one for one in waiting if b"987654" in messages[one]]
+    assert len(mine) == 1
+    awake("drain", source.account_id, source.organisation_id)
+    jobs.wake_source(source)
+    messages = client().hgetall(f"{queue}.msgs")
+    assert sum(b"987654" in messages[one] for one in client().lrange(queue, 0, -1)) == 2

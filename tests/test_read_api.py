@@ -1,0 +1,289 @@
+"""`GET /v1/{type}/{id}/invoices`: what clients build on."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from store.database import transaction
+from store.reads import Position
+from tests import databases
+from tests.world import World
+from web import cursor, links
+from web.currencies import amount
+
+
+def test_the_answer_has_the_documented_shape(world: World) -> None:
+    company = world.company()
+    world.person("ann@acme.test", company=company)
+    due = date.today() - timedelta(days=4)
+    invoice = world.invoice("ann@acme.test", issued="2026-10-20", due=due.isoformat(), number="INV-0002")
+    world.sandbox.act("pay_invoice", invoice=invoice.id, amount="75.00")
+    world.settle()
+
+    answer = world.read("companies", company).json()
+
+    assert answer["record"] == {"type": "company", "id": company}
+    assert answer["next"] is None
+    age = datetime.now(UTC) - datetime.fromisoformat(answer["synced_at"])
+    assert timedelta(0) <= age < timedelta(minutes=1)
+    (row,) = answer["invoices"]
+    created = datetime.fromisoformat(row.pop("created_at"))
+    assert datetime.now(UTC) - created < timedelta(minutes=1)
+    short_code = row["url"].split("shortcode=")[1].split("&")[0]
+    assert short_code.startswith("!")
+    assert row == {
+        "id": invoice.id,
+        "number": "INV-0002",
+        "type": "ACCREC",
+        "status": "AUTHORISED",
+        "issuer": "Acme Sales Ltd 1",
+        "issue_date": "2026-10-20",
+        "due_date": due.isoformat(),
+        "total_due": "115.00",
+        "balance_due": "40.00",
+        "currency": "NZD",
+        "created_at_source": "webhook",
+        "overdue_days": 4,
+        "url": "https://go.xero.com/organisationlogin/default.aspx"
+        f"?shortcode={short_code}&redirecturl=/AccountsReceivable/View.aspx?InvoiceID={invoice.id}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "currency", "shown"),
+    [
+        ("115", "NZD", "115.00"),
+        ("115.5", "NZD", "115.50"),
+        ("1200", "JPY", "1200"),
+        ("1200.00", "JPY", "1200"),
+        ("1.5", "KWD", "1.500"),
+        ("0", "EUR", "0.00"),
+        ("-3.1", "EUR", "-3.10"),
+        ("1E+3", None, "1000.00"),
+        ("12345678901234567.89", "USD", "12345678901234567.89"),
+        ("0.1234", "NZD", "0.1234"),
+    ],
+)
+def test_amounts_have_their_currencys_own_decimals(value: str, currency: str | None, shown: str) -> None:
+    assert amount(Decimal(value), currency) == shown
+
+
+def test_amounts_come_from_the_text_and_never_through_a_float(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", total="90071992547409.93", currency="JPY")
+    world.settle()
+
+    assert world.rows("people", person)[0]["total_due"] == "90071992547409.93"
+
+
+def test_missing_number_due_date_and_currency_are_null(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", status="DRAFT", number="")
+    world.settle()
+    with transaction() as session:
+        session.execute(text("UPDATE record_invoice SET currency = NULL"))
+
+    (row,) = world.rows("people", person)
+    assert (row["number"], row["due_date"], row["currency"], row["overdue_days"]) == (None, None, None, 0)
+    assert row["total_due"] == "115.00"
+
+
+def test_created_dates_say_where_they_come_from_and_only_get_better(world: World) -> None:
+    person = world.person("ann@acme.test")
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    invoice = world.invoice(contact, issued="2026-01-05")
+    world.sandbox.faults()
+    world.backfill()
+    (row,) = world.rows("people", person)
+    assert (row["created_at"], row["created_at_source"]) == ("2026-01-05T00:00:00.000Z", "issue_date")
+
+    at = datetime(2026, 1, 5, 9, 30, 1, 234000, tzinfo=UTC)
+    from tests.test_receivers import delivery, event, post_xero
+
+    late = event(
+        world.tenants[0],
+        resourceId=invoice.id,
+        eventType="CREATE",
+        eventCategory="INVOICE",
+        eventDateUtc="2026-01-05T09:30:01.234",
+    )
+    assert post_xero(world.web, delivery(late)).status_code == 200
+    world.settle()
+    world.sandbox.act("change_invoice", invoice=invoice.id, issued="2026-01-06")
+    world.settle()
+    world.backfill()
+
+    (row,) = world.rows("people", person)
+    assert (datetime.fromisoformat(row["created_at"]), row["created_at_source"]) == (at, "webhook")
+    assert row["issue_date"] == "2026-01-06"
+    world.check()
+
+
+def test_pages_follow_each_other_without_a_gap_or_a_repeat(world: World) -> None:
+    person = world.person("ann@acme.test")
+    for _ in range(23):
+        world.invoice("ann@acme.test")
+    world.settle()
+    numbers = world.shown("people", person)[::-1]
+    assert len(numbers) == 23
+
+    for order, wanted in (("newest", numbers[::-1]), ("oldest", numbers)):
+        seen: list[str] = []
+        after: dict[str, str] = {}
+        while True:
+            page = world.read("people", person, limit=5, order=order, **after).json()
+            seen += [row["number"] for row in page["invoices"]]
+            if page["next"] is None:
+                break
+            after = {"after": page["next"]}
+            world.invoice("ann@acme.test", number="in between")
+            world.settle()
+        assert [one for one in seen if one != "in between"] == wanted
+
+
+def test_the_accounts_own_number_of_rows_is_the_default(world: World) -> None:
+    person = world.person("ann@acme.test")
+    for _ in range(7):
+        world.invoice("ann@acme.test")
+    world.settle()
+
+    first = world.read("people", person).json()
+    assert len(first["invoices"]) == 5
+    assert len(world.read("people", person, after=first["next"]).json()["invoices"]) == 2
+
+
+def test_record_types_that_are_switched_off_show_nothing(world: World) -> None:
+    person, lead = world.person("ann@acme.test"), world.lead("ann@acme.test")
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    with transaction() as session:
+        session.execute(text("UPDATE account SET record_types = '{person}'"))
+
+    assert world.shown("people", person) == [invoice.number]
+    assert world.shown("leads", lead) == []
+
+
+def problem(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    told: dict[str, Any] = answer.json()
+    assert told["status"] == answer.status_code
+    assert told["detail"]
+    return told
+
+
+def test_an_unknown_record_is_an_empty_list(world: World) -> None:
+    answer = world.read("people", 123456789)
+
+    assert answer.status_code == 200
+    assert answer.json()["invoices"] == []
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Basic abc", "Bearer pat_wrong", "Bearer é"])
+def test_without_a_valid_key_the_answer_is_401(world: World, header: str | None) -> None:
+    headers = {b"Authorization": header.encode()} if header is not None else {}
+    answer = world.web.get("/v1/people/1/invoices", headers=headers)  # type: ignore[arg-type]
+
+    assert answer.status_code == 401
+    problem(answer)
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_revoked_key_is_401(world: World) -> None:
+    assert world.read("people", 1).status_code == 200
+    with transaction() as session:
+        session.execute(text("UPDATE api_key SET revoked_at = now()"))
+    assert world.read("people", 1).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({"limit": "0"}, "limit"),
+        ({"limit": "201"}, "limit"),
+        ({"limit": "x"}, "limit"),
+        ({"after": "x"}, "after"),
+        ({"after": "é" * 20}, "after"),
+        ({"after": ""}, "after"),
+        ({"after": "f" + "_" * 31}, "after"),
+        ({"after": "A" * 100}, "after"),
+        ({"order": "random"}, "order"),
+    ],
+)
+def test_malformed_parameters_are_400_and_named(world: World, query: dict[str, str], names: str) -> None:
+    answer = world.read("people", 1, **query)
+
+    assert answer.status_code == 400
+    assert names in problem(answer)["detail"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/cats/1/invoices", 404), ("/v1/person/1/invoices", 404)])
+def test_an_unknown_record_type_is_404(world: World, path: str, status: int) -> None:
+    answer = world.web.get(path, headers={"Authorization": f"Bearer {world.key}"})
+
+    assert answer.status_code == status
+    assert "leads, people, companies, opportunities" in problem(answer)["detail"]
+
+
+@pytest.mark.parametrize("number", ["x", "-1", str(2**63), "1.5", "9" * 400])
+def test_an_id_that_is_none_is_400(world: World, number: str) -> None:
+    answer = world.web.get(f"/v1/people/{number}/invoices", headers={"Authorization": f"Bearer {world.key}"})
+
+    assert answer.status_code == 400
+    problem(answer)
+
+
+def test_a_read_is_one_statement_on_one_index(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    from store import reads
+
+    with transaction() as session:
+        name = session.execute(text("SELECT current_database()")).scalar_one()
+    chosen = {
+        "key": b"x",
+        "type": "person",
+        "record": person,
+        "limit": 5,
+        "at": "infinity",
+        "invoice": UUID(int=2**128 - 1),
+    }
+    with psycopg.connect(databases.address(name), autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE record_invoice")
+        connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        for statement in (reads.NEWEST_FIRST, reads.OLDEST_FIRST):
+            explain = f"EXPLAIN {statement}"
+            plan = "\n".join(row[0] for row in connection.execute(explain, chosen))  # type: ignore[call-overload]
+            assert "using record_invoice_pkey on record_invoice" in plan
+            assert "Index Only Scan" in plan
+
+
+def test_cursors_survive_the_round_trip() -> None:
+    position = Position(datetime(2026, 11, 24, 3, 12, 45, 120456, tzinfo=UTC), UUID(int=7))
+    assert cursor.read(cursor.write(position)) == position
+
+
+def test_a_link_without_a_short_code_still_opens_the_invoice() -> None:
+    assert links.invoice("ACCREC", UUID(int=1), None).startswith("https://go.xero.com/AccountsReceivable/View.aspx?")
+
+
+def test_the_openapi_describes_the_answer_and_its_errors(web: httpx.Client) -> None:
+    told = web.get("/openapi.json").json()
+    operation = told["paths"]["/v1/{type}/{id}/invoices"]["get"]
+
+    assert set(operation["responses"]) == {"200", "400", "401", "404", "503"}
+    assert operation["security"] == [{"bearer": []}]
+    assert told["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    page = web.get("/docs")
+    assert page.status_code == 200
+    assert "//cdn" not in page.text
