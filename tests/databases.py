@@ -33,7 +33,7 @@ def redis_address() -> str:
 def run(statement: str) -> None:
     """Run one statement outside any test database."""
     with psycopg.connect(address("postgres"), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement)
 
 
 def use(name: str) -> None:

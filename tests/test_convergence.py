@@ -164,7 +164,7 @@ class Changes(RuleBasedStateMachine):
 @pytest.mark.timeout(280)
 def test_any_history_of_changes_converges_after_one_catch_up(running: World) -> None:
     Changes.running = running
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Changes,
         settings=settings(
             max_examples=50,

@@ -97,7 +97,8 @@ def test_a_vendor_that_says_later_puts_the_events_back_without_counting_a_try(wo
     with transaction() as session:
         rows = session.execute(
             text(
-                "SELECT state, attempts, not_before > now() + interval '50 s' AS later FROM inbox WHERE state = 'pending'"
+                "SELECT state, attempts, not_before > now() + interval '50 s' AS later"
+                " FROM inbox WHERE state = 'pending'"
             )
         ).all()
     assert {tuple(row) for row in rows} == {("pending", 0, True)}
@@ -287,7 +288,7 @@ def test_wake_ups_coalesce_until_the_inbox_is_read(world: World) -> None:
     source = Source(987_654, 3)
     for _ in range(5):
         assert jobs.wake_source(source)
-    waiting = [one for one in client().lrange(queue, 0, -1)]
+    waiting = list(client().lrange(queue, 0, -1))
     messages = client().hgetall(f"{queue}.msgs")
     mine = [one for one in waiting if b"987654" in messages[one]]
     assert len(mine) == 1

@@ -93,7 +93,8 @@ def test_migrations_give_the_models_tables_and_go_back_to_nothing() -> None:
                 left = connection.execute(
                     text(
                         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
-                        " UNION SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'"
+                        " UNION SELECT typname FROM pg_type"
+                        " WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'"
                     )
                 ).scalars()
                 assert list(left) == ["alembic_version"]
