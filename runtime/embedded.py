@@ -42,6 +42,7 @@ def use(kind: str, home: Path | None = None) -> str:
     with _guard:
         key = str(folder)
         if key not in _held:
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             server = KINDS[kind](folder)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             users = lock(folder / "users.lock", shared=True, seconds=STOP_SECONDS + 5)

@@ -28,9 +28,9 @@ class BadQueryError(Exception):
     """A parameter that Xero would refuse."""
 
 
-def milliseconds(moment: datetime) -> str:
+def milliseconds(moment: datetime, *, zone: str = "+0000") -> str:
     """`/Date(1541176290160+0000)/`."""
-    return f"/Date({round(moment.timestamp() * 1000)}+0000)/"
+    return f"/Date({round(moment.timestamp() * 1000)}{zone})/"
 
 
 def exact(amount: Decimal) -> orjson.Fragment:
@@ -47,6 +47,9 @@ def invoice_json(invoice: Invoice, organisation: Organisation, *, summary: bool)
     """An invoice as a list shows it; the heavy fields are left out of a summary."""
     contact = organisation.contacts.get(invoice.contact_id)
     net = exact(invoice.total)
+    # Xero has been seen to write dates in either form and to leave the zone out: so does the sandbox.
+    separator = " " if invoice.id.int % 3 == 0 else "T"
+    zone = "" if invoice.id.int % 5 == 0 else "+0000"
     shown: dict[str, Any] = {
         "Type": invoice.type,
         "InvoiceID": str(invoice.id),
@@ -63,19 +66,19 @@ def invoice_json(invoice: Invoice, organisation: Organisation, *, summary: bool)
             "ContactID": str(invoice.contact_id),
             "Name": contact.name if contact else "",
         },
-        "DateString": f"{invoice.issue_date.isoformat()}T00:00:00",
-        "Date": milliseconds(day(invoice.issue_date)),
+        "DateString": f"{invoice.issue_date.isoformat()}{separator}00:00:00",
+        "Date": milliseconds(day(invoice.issue_date), zone=zone),
         "Status": invoice.status,
         "LineAmountTypes": "Exclusive",
         "SubTotal": net,
         "TotalTax": 0.0,
         "Total": net,
-        "UpdatedDateUTC": milliseconds(invoice.updated),
+        "UpdatedDateUTC": milliseconds(invoice.updated, zone=zone),
         "CurrencyCode": invoice.currency,
         "SentToContact": invoice.status not in {"DRAFT", "SUBMITTED"},
     }
     if invoice.due_date:
-        shown["DueDateString"] = f"{invoice.due_date.isoformat()}T00:00:00"
+        shown["DueDateString"] = f"{invoice.due_date.isoformat()}{separator}00:00:00"
         shown["DueDate"] = milliseconds(day(invoice.due_date))
     if invoice.paid_on:
         shown["FullyPaidOnDate"] = milliseconds(day(invoice.paid_on))

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from runtime import logs
 from runtime.settings import override, settings
+from web.words import status
 
 WEB_PORT, SANDBOX_PORT = 8700, 8701
 START_SECONDS = 60.0
@@ -303,7 +304,8 @@ class Tour:
         raise DemoError(f"a change did not show within {SHOWN_SECONDS:.0f} s. Logs: {self.stage.home}/logs")
 
     def _tell(self, title: str, lines: list[tuple[str, str, str]]) -> None:
-        self.stage.console.print(f"\n[bold]{title}[/bold]: shown after {self.lags[-1]:.0f} ms")
+        self.stage.console.print(f"\n[bold]{title}[/bold]")
+        self.stage.console.print(f"  shown after {self.lags[-1]:.0f} ms")
         table = Table(box=None, padding=(0, 2), header_style="dim")
         for name in ("", "before", "after"):
             table.add_column(name)
@@ -323,8 +325,8 @@ class Tour:
         table.add_column("balance due", justify="right")
         for row in rows:
             table.add_row(
-                row["number"] or "(none)",
-                row["status"].capitalize(),
+                row["number"] or "(no number)",
+                status(row["status"]),
                 row["issuer"],
                 row["due_date"] or "",
                 f"{row['currency']} {row['total_due']}",
@@ -352,7 +354,7 @@ class Tour:
 
         def row() -> Shown:
             found = [one for one in self.read("companies", company["id"]) if one["id"] == open_one["id"]]
-            return (found[0]["status"].capitalize(), f"{found[0]['currency']} {found[0]['balance_due']}")
+            return (status(found[0]["status"]), f"{found[0]['currency']} {found[0]['balance_due']}")
 
         before = row()
         after = self._measure(lambda: self._act("pay_invoice", invoice=open_one["id"]), row)
@@ -408,8 +410,8 @@ class Tour:
 
     def _numbers(self, plural: str, record_id: int) -> str:
         rows = self.read(plural, record_id)
-        numbers = [row["number"] or "(none)" for row in rows[:3]]
-        return ", ".join(numbers) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "") or "none"
+        numbers = [row["number"] or "(no number)" for row in rows[:2]]
+        return ", ".join(numbers) + (f" and {len(rows) - 2} more" if len(rows) > 2 else "") or "none"
 
     def _undo(self, act: Callable[[], object], shown: Callable[[], Shown], wanted: Shown) -> None:
         """Put things back, so that the next run starts from the same state."""

@@ -16,6 +16,7 @@ from worker.broker import wake
 from worker.vendor import VendorError
 
 LOOK_SECONDS = 0.1
+IDLE_SECONDS = 10.0
 
 
 def backfill(account_id: int, *, quiet: bool, seconds: float | None = None) -> dict[str, int]:
@@ -30,6 +31,7 @@ def backfill(account_id: int, *, quiet: bool, seconds: float | None = None) -> d
     names = _names(account_id)
     until = time.monotonic() + seconds if seconds else None
     bars: dict[str, TaskID] = {}
+    patience = time.monotonic() + IDLE_SECONDS
     with _progress(quiet) as progress:
         while True:
             with transaction() as session:
@@ -40,6 +42,9 @@ def backfill(account_id: int, *, quiet: bool, seconds: float | None = None) -> d
                 break
             if until and time.monotonic() > until:
                 raise TimeoutError(_waiting_for(now))
+            if patience and time.monotonic() > patience and not any(run.counts for run in now):
+                progress.console.print("No worker has taken this up yet. Is `patina worker` running?")
+                patience = 0
             time.sleep(LOOK_SECONDS)
     failed = [run for run in now if run.state == "failed"]
     if failed:

@@ -178,7 +178,7 @@ def test_summaries_leave_out_the_heavy_fields_and_singles_do_not(books: Books) -
     assert full["LineItems"][0]["LineAmount"] == 115.0
     assert "EmailAddress" not in short["Contact"]
     assert short["UpdatedDateUTC"].startswith("/Date(")
-    assert short["DateString"].endswith("T00:00:00")
+    assert short["DateString"][10:] in {"T00:00:00", " 00:00:00"}
     assert books.get("Invoices/INV-7").json()["Invoices"][0]["InvoiceID"] == invoice["invoice"]
     assert books.get(f"Invoices/{uuid4()}").status_code == 404
     assert books.get(f"Contacts/{uuid4()}").status_code == 404
