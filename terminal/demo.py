@@ -43,6 +43,7 @@ def run(*, once: bool, size: int) -> None:
     """The demo; raises `DemoError` when anything is wrong. Ctrl-C stops every process."""
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         with Stage(console, size) as stage:
             said = Tour(stage).walk()

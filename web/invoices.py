@@ -94,6 +94,7 @@ def bearer(request: Request) -> str:
     "/{type}/{id}/invoices",
     response_model=InvoicesView,
     responses=PROBLEMS,
+    summary="The invoices of a record",
     openapi_extra={"security": [{"bearer": []}]},
 )
 async def invoices_of(
