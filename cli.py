@@ -6,9 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from terminal.progress import Outcome
+    from worker.steps import Kind
 
 app = typer.Typer(
     name="patina",
@@ -46,7 +50,7 @@ def main() -> None:
 def _is_known(error: Exception) -> bool:
     from store.database import UNAVAILABLE
     from terminal.demo import DemoError
-    from worker.vendor import VendorError
+    from worker.errors import VendorError
 
     return isinstance(error, (DemoError, VendorError, LookupError, OSError, *UNAVAILABLE))
 
@@ -76,10 +80,11 @@ def _account(chosen: int | None) -> int:
 def _ready() -> None:
     """Refuse to serve on a database that lacks migrations."""
     from runtime.settings import SettingsError
-    from store.database import at_head
+    from store.database import at_head, let_go
 
     if not at_head():
         raise SettingsError("The database is not at the latest migration: run `patina migrate` first.")
+    let_go()
 
 
 @app.command()
@@ -177,17 +182,65 @@ def connect(
 @app.command()
 def backfill(account: AccountOption = None, json_: JsonOption = False) -> None:
     """Fetch everything both vendors hold, page by page. Ctrl-C leaves a run that goes on."""
+    from worker.steps import Kind
+
+    account_id, outcome = _work_off(Kind.BACKFILL, account, json_)
+    _say_fetched("backfill", account_id, outcome, json_)
+
+
+@app.command("catch-up")
+def catch_up(account: AccountOption = None, json_: JsonOption = False) -> None:
+    """Fetch what both vendors changed since the last time, as the scheduler does every quarter of an hour."""
+    from worker.steps import Kind
+
+    account_id, outcome = _work_off(Kind.CATCH_UP, account, json_)
+    _say_fetched("catch-up", account_id, outcome, json_)
+
+
+@app.command()
+def reconcile(
+    account: AccountOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="report the drift and repair nothing")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Hold everything against both vendors, report the drift and repair it. Ctrl-C leaves a run that goes on."""
+    from worker.steps import Kind
+
+    account_id, outcome = _work_off(Kind.DRY_RUN if dry_run else Kind.RECONCILIATION, account, json_)
+    _say_drift("dry run" if dry_run else "reconciliation", account_id, outcome, json_, repaired=not dry_run)
+
+
+def _work_off(kind: Kind, account: int | None, quiet: bool, *, here: bool = False) -> tuple[int, Outcome]:
     from runtime import logs
     from terminal import progress
 
-    logs.configure("backfill")
+    logs.configure(kind.value)
     account_id = _account(account)
-    counts = progress.backfill(account_id, quiet=json_)
+    try:
+        return account_id, progress.work_off(account_id, kind, quiet=quiet, here=here)
+    except KeyboardInterrupt:
+        left = "the same command takes it up again" if here else "the workers go on with it"
+        typer.echo(f"stopped watching: the run stays, and {left}", err=True)
+        raise SystemExit(130) from None
+
+
+def _say_fetched(what: str, account_id: int, outcome: Outcome, json_: bool) -> None:
     if json_:
-        typer.echo(json.dumps({"account": account_id, "counts": counts}))
+        typer.echo(json.dumps({"account": account_id, "counts": outcome.counts}))
         return
-    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-    typer.echo(f"backfill ok: {said or 'nothing to fetch'}")
+    said = ", ".join(f"{number} {name}" for name, number in outcome.counts.items() if number)
+    typer.echo(f"{what} ok: {said or 'nothing to fetch'}")
+
+
+def _say_drift(what: str, account_id: int, outcome: Outcome, json_: bool, *, repaired: bool) -> None:
+    if json_:
+        told = {"account": account_id, "counts": outcome.counts, "drift": outcome.drift, "drifted": outcome.drifted}
+        typer.echo(json.dumps(told))
+        return
+    from terminal.overview import drift_words
+
+    end = ", repaired" if outcome.drifted and repaired else ""
+    typer.echo(f"{what} ok: drift {drift_words(outcome.drift)}{end}")
 
 
 @app.command()
@@ -203,22 +256,30 @@ def rebuild(account: AccountOption = None) -> None:
 
 
 @app.command()
-def verify(account: AccountOption = None, json_: JsonOption = False) -> None:
+def verify(
+    account: AccountOption = None,
+    against_source: Annotated[
+        bool, typer.Option("--against-source", help="hold the mirror against both vendors too, call by call")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
     """Hold the read model against a rebuild; exit 1 when a row is missing, stale or extra."""
-    from store import projection
-    from store.database import transaction
+    from terminal import verification
 
+    if against_source:
+        from worker.steps import Kind
+
+        account_id, outcome = _work_off(Kind.DRY_RUN, account, json_, here=True)
+        _say_drift("verify", account_id, outcome, json_, repaired=False)
+        raise SystemExit(0 if not outcome.drifted else 1)
     account_id = _account(account)
-    with transaction() as session:
-        found = projection.compare(session, account_id)
+    found = verification.settled(account_id)
     if json_:
-        counts = {"missing": found.missing, "stale": found.stale, "extra": found.extra}
+        counts = {"missing": found.missing, "stale": found.stale, "extra": found.extra, "marks": found.marks}
         typer.echo(json.dumps({"account": account_id, **counts, "examples": found.examples}))
     else:
-        for kind, examples in sorted(found.examples.items()):
-            for example in examples:
-                typer.echo(f"{kind}: {example}")
-        typer.echo(f"{found.missing} missing, {found.stale} stale, {found.extra} extra")
+        for line in verification.lines(found):
+            typer.echo(line)
     raise SystemExit(0 if found.clean else 1)
 
 
@@ -227,12 +288,13 @@ def status(json_: JsonOption = False) -> None:
     """Each account: what it holds, what waits, and how its runs went. Exit 1 when something needs a person."""
     from terminal import overview
 
-    told = overview.everything()
     if json_:
+        told = overview.everything()
         typer.echo(json.dumps(told, default=str))
+        well = all(one["well"] for one in told["accounts"])
     else:
-        overview.show(told)
-    raise SystemExit(0 if all(one["well"] for one in told["accounts"]) else 1)
+        well = overview.show()
+    raise SystemExit(0 if well else 1)
 
 
 @app.command()

@@ -59,7 +59,40 @@ class Settings(BaseSettings):
     worker_threads: int = Field(4, ge=1, le=64, description="threads of each worker process")
     sweep_seconds: float = Field(15, ge=0.2, le=600, description="seconds between sweeps for waiting work")
     lease_seconds: int = Field(120, ge=2, le=3600, description="seconds a worker may hold inbox events")
-    event_attempts: int = Field(8, ge=1, le=100, description="tries before an event is quarantined")
+    event_attempts: int = Field(12, ge=1, le=100, description="tries before an event is quarantined")
+    catch_up_seconds: int = Field(900, ge=1, le=86_400, description="seconds between catch-ups of an account")
+    reconcile_hour: int = Field(2, ge=0, le=23, description="hour (UTC) from which accounts are reconciled in full")
+    reconcile_spread_hours: float = Field(4, ge=0, le=20, description="hours over which the accounts are spread")
+    rotation_seconds: int = Field(300, ge=1, le=86_400, description="seconds between two turns of the relations")
+    rotation_calls: int = Field(60, ge=1, le=1_000, description="Copper calls that one turn of the relations may make")
+    relations_age_seconds: int = Field(
+        3_600, ge=0, le=30 * 86_400, description="age at which relations are read again when somebody looks"
+    )
+    history_seconds: int = Field(3_600, ge=1, le=86_400, description="seconds between two turns of history look-ups")
+    history_calls: int = Field(20, ge=0, le=500, description="history look-ups a turn and organisation; 0: none")
+    history_days: int = Field(30, ge=1, le=3_650, description="age in days up to which invoices are looked up")
+    grant_idle_days: float = Field(7, ge=0, le=50, description="days after which an idle Xero grant is refreshed")
+    inbox_days: int = Field(30, ge=1, le=3_650, description="days that finished events are kept")
+    meter_days: int = Field(400, ge=40, le=3_650, description="days that call meters and ended runs are kept")
+
+    xero_minute_limit: int = Field(60, ge=1, le=1_000, description="calls a minute and Xero organisation")
+    xero_concurrent_limit: int = Field(5, ge=1, le=100, description="calls at once and Xero organisation")
+    xero_day_limit: int = Field(
+        5_000, ge=4, le=1_000_000, description="calls a day and Xero organisation; 1000 on the Starter tier"
+    )
+    xero_app_minute_limit: int = Field(10_000, ge=1, le=100_000, description="calls a minute of the whole Xero app")
+    copper_minute_limit: int = Field(180, ge=1, le=10_000, description="calls a minute and Copper account")
+    limit_window_seconds: float = Field(
+        60,
+        gt=0,
+        le=60,
+        description="seconds of the vendors' minute; fewer only against a fast sandbox",
+    )
+    egress_allowance_gb: float = Field(
+        10, gt=0, description="gigabytes a month that the Xero plan includes: Core 10, Plus 50, Advanced 250"
+    )
+    metrics_token: str | None = Field(None, min_length=16, description="bearer token of /metrics; unset: not served")
+
     connect_timeout: float = Field(5, gt=0, le=60, description="seconds to connect to a vendor")
     read_timeout: float = Field(30, gt=0, le=300, description="seconds to wait for a vendor's answer")
     log_format: Literal["auto", "console", "json"] = Field(

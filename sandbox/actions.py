@@ -82,6 +82,20 @@ class Actions:
         self._tell_contact(place, found, "UPDATE")
         return {"contact": str(contact)}
 
+    def forget_contact(self, contact: UUID) -> dict[str, Any]:
+        """Carry out a GDPR request: the contact's personal data is removed, its invoices stay."""
+        place, found = self._contact(contact)
+        found.status, found.name, found.email, found.people = "GDPRREQUEST", "Removed", "", []
+        self._tell_contact(place, found, "UPDATE")
+        return {"contact": str(contact)}
+
+    def rename_organisation(self, tenant: UUID, name: str, short_code: str | None = None) -> dict[str, Any]:
+        """Rename an organisation, and change its short code; Xero tells nobody."""
+        place = self._organisation(tenant)
+        place.name = name
+        place.short_code = short_code or place.short_code
+        return {"tenant": str(tenant)}
+
     def merge_contacts(self, loser: UUID, winner: UUID) -> dict[str, Any]:
         """Merge one contact into another: its invoices move, untouched otherwise, and it is archived."""
         place, gone = self._contact(loser)
@@ -157,6 +171,17 @@ class Actions:
         found.due_date = found.due_date or found.issue_date + timedelta(days=30)
         self._tell_invoice(place, found, "UPDATE", "Approved")
         return {"invoice": str(invoice)}
+
+    def credit_invoice(self, invoice: UUID, amount: Decimal, webhook: bool = True) -> dict[str, Any]:
+        """Apply a credit note to an approved invoice; `webhook=false` keeps it quiet."""
+        place, found = self._invoice(invoice)
+        if found.status != "AUTHORISED" or not 0 < amount <= found.due:
+            raise ActionError("only what is due on an approved invoice can be credited")
+        found.credited += amount
+        if found.due == 0:
+            found.status, found.paid_on = "PAID", self._world.clock.now().date()
+        self._tell_invoice(place, found, "UPDATE", "Credited", webhook=webhook)
+        return {"invoice": str(invoice), "due": str(found.due)}
 
     def pay_invoice(self, invoice: UUID, amount: Decimal | None = None, webhook: bool = True) -> dict[str, Any]:
         """Record a payment, of all that is due unless an amount is given; `webhook=false` keeps it quiet."""
@@ -319,6 +344,7 @@ class Actions:
             raise ActionError("a record cannot be merged into itself")
         emails = [*kept.emails, *(email for email in gone.emails if email not in kept.emails)]
         kept.emails = emails[:1] if type == "lead" else emails
+        self._hand_over(place, gone, kept)
         self._remove(place, gone)
         self._touch(place, kept, {"emails": [[], kept.emails]})
         return {"id": winner}
@@ -406,6 +432,20 @@ class Actions:
     def _tell(self, place: CopperAccount, record: Record, event: str, changed: dict[str, Any]) -> None:
         self._copper.revision += 1
         self._delivery.copper_event(place, record.type, event, record.id, changed)
+
+    def _hand_over(self, place: CopperAccount, gone: Record, kept: Record) -> None:
+        """What was related to a merged record is related to its survivor; like all relations, unreported."""
+        kind = gone.type
+
+        def moved(end: tuple[str, int]) -> tuple[str, int]:
+            return (kind, kept.id) if end == (kind, gone.id) else end
+
+        place.relations = [(*moved((one[0], one[1])), *moved((one[2], one[3]))) for one in place.relations]
+        for record in (*place.records["person"].values(), *place.records["opportunity"].values()):
+            if kind == "company" and record.company_id == gone.id:
+                record.company_id = kept.id
+            if kind == "person" and record.primary_contact_id == gone.id:
+                record.primary_contact_id = kept.id
 
     def _remove(self, place: CopperAccount, record: Record) -> None:
         del place.records[record.type][record.id]

@@ -89,11 +89,14 @@ class Control:
         return JSONResponse(
             {
                 "waiting": self.delivery.waiting,
+                "clock_ahead": self.world.clock.ahead,
                 "delivered": asdict(self.delivery.counts),
                 "webhook_status": self.world.app.webhook_status,
                 "calls": dict(self.faults.calls),
                 "refused": self.meter.refused,
                 "most_running": dict(self.meter.most_running),
+                "busiest_minute": dict(self.meter.busiest),
+                "most_uses_of_a_refresh_token": self._refresh_uses(),
                 "organisations": [
                     {
                         "tenant": str(one.tenant_id),
@@ -116,6 +119,10 @@ class Control:
                 ],
             }
         )
+
+    def _refresh_uses(self) -> int:
+        held = self.world.app.authorisations.values()
+        return max((token.uses for one in held for token in one.refresh.values()), default=0)
 
     async def show_world(self, request: Request) -> Response:
         """The records of one account and the invoices and contacts of one organisation, as data."""

@@ -15,7 +15,6 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from sandbox.limits import Meter
 from sandbox.world import PLURALS, CopperAccount, Record, Subscription, User, World
 
-REACHABLE = 100_000
 SUBSCRIPTION_LIMIT = 100
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 PLURAL_OF = {kind: plural for plural, kind in PLURALS.items()}
@@ -203,9 +202,10 @@ class CopperApi:
             return problem(422, f"sort_by: the sandbox knows {', '.join(SORTS)}")
         found = self._found(account, kind, search)
         start = (search.page_number - 1) * search.page_size
-        if start >= REACHABLE:
-            return problem(422, f"Only the first {REACHABLE} results are reachable")
-        page = found[start : min(start + search.page_size, REACHABLE)]
+        reachable = self.meter.limits.reachable
+        if start >= reachable:
+            return problem(422, f"Only the first {reachable} results are reachable")
+        page = found[start : min(start + search.page_size, reachable)]
         return JSONResponse([record_json(one, account) for one in page], headers={"X-PW-TOTAL": str(len(found))})
 
     def _found(self, account: CopperAccount, kind: str, search: Search) -> list[Record]:

@@ -17,11 +17,12 @@ HANG_SECONDS = 60.0
 
 
 class ApiFault(BaseModel):
-    """A fault of the API calls whose path contains `path`."""
+    """A fault of the API calls whose path contains `path`, and whose query contains `query`."""
 
     vendor: Literal["xero", "copper"]
     kind: Literal["latency", "status", "hang", "drop"]
     path: str = ""
+    query: str = ""
     seconds: float = Field(0, ge=0, le=600)
     status: int = 500
     retry_after: float | None = None
@@ -48,11 +49,12 @@ class Faults:
         self.webhooks: dict[str, WebhookFault] = {}
         self.calls: Counter[str] = Counter()
 
-    def pick(self, vendor: str, path: str) -> list[ApiFault]:
+    def pick(self, vendor: str, path: str, query: str) -> list[ApiFault]:
         """The faults that strike this call."""
         struck = []
         for fault in list(self.api):
-            if fault.vendor == vendor and fault.path in path and self.random.random() < fault.share:
+            meant = fault.vendor == vendor and fault.path in path and fault.query in query
+            if meant and self.random.random() < fault.share:
                 struck.append(fault)
                 if fault.times is not None:
                     fault.times -= 1
@@ -75,17 +77,19 @@ class FaultMiddleware:
         if scope["type"] != "http" or vendor not in {"xero", "copper"}:
             await self.app(scope, receive, send)
             return
-        tenant = dict(scope["headers"]).get(b"xero-tenant-id", b"").decode("latin-1").lower()
-        self.meter.enter(tenant)
+        headers = dict(scope["headers"])
+        caller = headers.get(b"xero-tenant-id", b"") or headers.get(b"x-pw-accesstoken", b"")
+        name = caller.decode("latin-1").lower()
+        self.meter.enter(name)
         try:
             await self._strike(vendor, scope, receive, send)
         finally:
-            self.meter.leave(tenant)
+            self.meter.leave(name)
 
     async def _strike(self, vendor: str, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         self.faults.calls[f"{scope['method']} {path}"] += 1
-        for fault in self.faults.pick(vendor, path):
+        for fault in self.faults.pick(vendor, path, scope["query_string"].decode("latin-1")):
             if fault.kind in {"latency", "hang"}:
                 await asyncio.sleep(fault.seconds or (HANG_SECONDS if fault.kind == "hang" else 0))
             elif fault.kind == "status":

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
+from sandbox.world import Clock
+
 
 class Limits(BaseModel):
-    """Calls allowed; `on` false lets everything through (headers still count down)."""
+    """Calls allowed; `on` false lets everything through and says nothing of limits.
+
+    `reachable` is how many results of a Copper search can be paged through.
+    """
 
     on: bool = True
     minute: int = Field(60, ge=1)
@@ -18,28 +23,24 @@ class Limits(BaseModel):
     day: int = Field(5_000, ge=1)
     app_minute: int = Field(10_000, ge=1)
     copper_minute: int = Field(180, ge=1)
+    reachable: int = Field(100_000, ge=1)
 
 
 @dataclass
 class Window:
     """A window that starts with its first call and resets when it is over."""
 
-    seconds: float
     started: float = 0.0
     used: int = 0
 
-    def take(self, most: int, now: float) -> float | None:
+    def take(self, most: int, now: float, seconds: float) -> float | None:
         """Count a call; the seconds until the window resets if it was one too many."""
-        if now - self.started >= self.seconds:
+        if now - self.started >= seconds:
             self.started, self.used = now, 0
         if self.used >= most:
-            return self.seconds - (now - self.started)
+            return seconds - (now - self.started)
         self.used += 1
         return None
-
-
-def _minute() -> Window:
-    return Window(60)
 
 
 @dataclass
@@ -52,31 +53,34 @@ class Refusal:
 
 @dataclass
 class Meter:
-    """Counts of one vendor's callers, and the most ever seen (for tests of budgets)."""
+    """Counts of the vendors' callers, and the most ever seen at once and within a minute (for tests of budgets)."""
 
     limits: Limits
-    minutes: dict[str, Window] = field(default_factory=lambda: defaultdict(_minute))
-    days: dict[str, Window] = field(default_factory=lambda: defaultdict(lambda: Window(86_400)))
-    app: Window = field(default_factory=_minute)
+    clock: Clock
+    minutes: dict[str, Window] = field(default_factory=lambda: defaultdict(Window))
+    days: dict[str, Window] = field(default_factory=lambda: defaultdict(Window))
+    app: Window = field(default_factory=Window)
     running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     most_running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    arrivals: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    busiest: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     rolling: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     refused: int = 0
 
     def xero(self, tenant: str) -> Refusal | None:
         """Count a call for an organisation, unless a limit forbids it."""
-        now, limits = time.monotonic(), self.limits
+        now, limits, minute = time.monotonic(), self.limits, self.clock.seconds(60)
         problem: Refusal | None = None
         if limits.on and self.running[tenant] > limits.concurrent:
             problem = Refusal("concurrent", None)
         else:
             tries = (
-                ("minute", self.minutes[tenant], limits.minute),
-                ("day", self.days[tenant], limits.day),
-                ("appminute", self.app, limits.app_minute),
+                ("minute", self.minutes[tenant], limits.minute, minute),
+                ("day", self.days[tenant], limits.day, self.clock.seconds(86_400)),
+                ("appminute", self.app, limits.app_minute, minute),
             )
-            for name, window, most in tries:
-                wait = window.take(most, now)
+            for name, window, most, seconds in tries:
+                wait = window.take(most, now, seconds)
                 if wait is not None and limits.on:
                     problem = Refusal(name, wait)
                     break
@@ -86,28 +90,36 @@ class Meter:
     def headers(self, tenant: str) -> dict[str, str]:
         """What Xero says of the limits on every answer."""
         limits = self.limits
+        if not limits.on:
+            return {}
         return {
             "X-MinLimit-Remaining": str(max(limits.minute - self.minutes[tenant].used, 0)),
             "X-DayLimit-Remaining": str(max(limits.day - self.days[tenant].used, 0)),
             "X-AppMinLimit-Remaining": str(max(limits.app_minute - self.app.used, 0)),
         }
 
-    def enter(self, tenant: str) -> None:
-        """A call for an organisation begins."""
-        self.running[tenant] += 1
-        self.most_running[tenant] = max(self.most_running[tenant], self.running[tenant])
+    def enter(self, caller: str) -> None:
+        """A call of a Xero organisation or a Copper key begins."""
+        self.running[caller] += 1
+        self.most_running[caller] = max(self.most_running[caller], self.running[caller])
+        self.busiest[caller] = max(self.busiest[caller], len(self._recent(self.arrivals[caller])) + 1)
+        self.arrivals[caller].append(time.monotonic())
 
-    def leave(self, tenant: str) -> None:
-        """A call for an organisation ended."""
-        self.running[tenant] -= 1
+    def leave(self, caller: str) -> None:
+        """A call ended."""
+        self.running[caller] -= 1
+
+    def _recent(self, calls: deque[float]) -> deque[float]:
+        now = time.monotonic()
+        while calls and now - calls[0] >= self.clock.seconds(60):
+            calls.popleft()
+        return calls
 
     def copper(self, account: str) -> bool:
-        """Count a call of a Copper account; False when the last 60 seconds are full."""
-        now, calls = time.monotonic(), self.rolling[account]
-        while calls and now - calls[0] >= 60:
-            calls.popleft()
+        """Count a call of a Copper account; False when the last minute is full."""
+        calls = self._recent(self.rolling[account])
         if self.limits.on and len(calls) >= self.limits.copper_minute:
             self.refused += 1
             return False
-        calls.append(now)
+        calls.append(time.monotonic())
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import format_datetime
 from pathlib import Path
 
 import uvicorn
@@ -14,6 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.actions import Actions
 from sandbox.control import Control
@@ -22,7 +24,7 @@ from sandbox.delivery import Delivery
 from sandbox.faults import FaultMiddleware, Faults
 from sandbox.generate import Generator
 from sandbox.limits import Limits, Meter
-from sandbox.world import World, load, save
+from sandbox.world import Clock, World, load, save
 from sandbox.xero_api import XeroApi
 from sandbox.xero_oauth import XeroOAuth
 
@@ -83,7 +85,7 @@ def _copper_routes(api: CopperApi, oauth: CopperOAuth) -> list[Route]:
 
 def create(world: World, *, state: Path | None = None, limits: Limits | None = None) -> Starlette:
     """The sandbox as an ASGI app; with `state`, the world is kept in that file."""
-    faults, meter = Faults(), Meter(limits or Limits())
+    faults, meter = Faults(), Meter(limits or Limits(), world.clock)
     delivery = Delivery(world, faults)
     oauth = XeroOAuth(world)
     copper = CopperApi(world, meter)
@@ -109,11 +111,31 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
             *control.routes(),
         ],
         middleware=[
+            Middleware(VendorDate, clock=world.clock),
             Middleware(FaultMiddleware, faults=faults, meter=meter),
             Middleware(GZipMiddleware, minimum_size=500, compresslevel=3),
         ],
         lifespan=lifespan,
     )
+
+
+class VendorDate:
+    """The `Date` header by the sandbox's own clock, as clients of a vendor go by it."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self.app = app
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = format_datetime(self.clock.now(), usegmt=True).encode()
+                message = {**message, "headers": [*message.get("headers", ()), (b"date", date)]}
+            await send(message)
+
+        await self.app(scope, receive, dated)
 
 
 async def _keep(world: World, path: Path) -> None:
@@ -136,4 +158,6 @@ def serve(*, host: str, port: int, seed: int, size: int, state: Path | None, lim
     if state:
         state.parent.mkdir(parents=True, exist_ok=True)
     app = create(prepare(seed, size, state), state=state, limits=Limits(on=limits))
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    uvicorn.run(
+        app, host=host, port=port, log_level="warning", access_log=False, date_header=False, timeout_graceful_shutdown=2
+    )

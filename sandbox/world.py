@@ -113,10 +113,11 @@ class Connection:
 
 @dataclass
 class RefreshToken:
-    """A refresh token: `replaced_at` starts its 30 minutes of grace."""
+    """A refresh token: `replaced_at` starts its 30 minutes of grace; `uses` counts the refreshes with it."""
 
     issued_at: datetime
     replaced_at: datetime | None = None
+    uses: int = 0
 
 
 @dataclass

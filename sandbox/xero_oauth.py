@@ -137,6 +137,7 @@ class XeroOAuth:
             if late or now - known.issued_at > REFRESH:
                 break
             known.replaced_at = known.replaced_at or now
+            known.uses += 1
             return self._issue(held)
         return JSONResponse({"error": "invalid_grant"}, 400)
 

@@ -24,7 +24,20 @@ SAVE_CREDENTIAL = text("""
     ON CONFLICT (account_id) DO UPDATE SET sealed = EXCLUDED.sealed, status = 'working', changed_at = now(),
         webhook_token_hash = EXCLUDED.webhook_token_hash
 """)
-CREDENTIAL = text("SELECT sealed FROM copper_credential WHERE account_id = :account")
+CREDENTIAL = text("SELECT sealed, status, records_seen_to FROM copper_credential WHERE account_id = :account")
+MARK_COPPER = text("UPDATE copper_credential SET status = :status WHERE account_id = :account")
+# A vendor's clock never runs back: two runs that end out of order keep the later time.
+SAW_RECORDS = text("""
+    UPDATE copper_credential SET records_seen_to = GREATEST(records_seen_to, :seen_to) WHERE account_id = :account
+""")
+SAW_CONTACTS = text("""
+    UPDATE xero_organisation SET contacts_seen_to = GREATEST(contacts_seen_to, :seen_to)
+    WHERE account_id = :account AND id = :organisation
+""")
+SAW_INVOICES = text("""
+    UPDATE xero_organisation SET invoices_seen_to = GREATEST(invoices_seen_to, :seen_to)
+    WHERE account_id = :account AND id = :organisation
+""")
 SAVE_GRANT = text("""
     INSERT INTO xero_grant (account_id, sealed, expires_at) VALUES (:account, :sealed, :expires_at)
     RETURNING id
@@ -37,6 +50,12 @@ GRANT = text("SELECT sealed, status FROM xero_grant WHERE account_id = :account 
 GRANT_LOCKED = text("""
     SELECT sealed, status FROM xero_grant WHERE account_id = :account AND id = :grant FOR UPDATE
 """)
+IDLE_GRANTS = text("""
+    SELECT account_id, id FROM xero_grant
+    WHERE status = 'working' AND refreshed_at < now() - make_interval(secs => :seconds)
+    ORDER BY refreshed_at LIMIT :limit
+""")
+MARK_ORGANISATION = text("UPDATE xero_organisation SET status = :status WHERE account_id = :account AND id = :id")
 MARK_GRANT = text("UPDATE xero_grant SET status = :status WHERE account_id = :account AND id = :grant")
 SAVE_ORGANISATION = text("""
     INSERT INTO xero_organisation (account_id, grant_id, tenant_id, connection_id, name)
@@ -50,13 +69,14 @@ DROP_UNUSED_GRANTS = text("""
         SELECT FROM xero_organisation o WHERE o.account_id = g.account_id AND o.grant_id = g.id)
 """)
 ORGANISATIONS = text("""
-    SELECT account_id, id, grant_id, tenant_id, name, status FROM xero_organisation
+    SELECT account_id, id, grant_id, tenant_id, name, status, contacts_seen_to, invoices_seen_to
+    FROM xero_organisation
     WHERE account_id = :account AND status <> 'dropped'
       AND (CAST(:id AS bigint) IS NULL OR id = :id) ORDER BY id
 """)
 LOST = text("""
     SELECT o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
-    WHERE o.account_id = :account AND o.status <> 'dropped' AND g.status = 'reconnect' ORDER BY o.id
+    WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
 ACCOUNTS = text("SELECT id, copper_account_id, name, CAST(record_types AS text[]), synced_at FROM account ORDER BY id")
 SAVE_KEY = text("""
@@ -89,6 +109,14 @@ class CopperAccess:
 
 
 @dataclass(frozen=True)
+class CopperState:
+    """How an account's Copper stands: `lost` means that its key was refused."""
+
+    lost: bool
+    records_seen_to: datetime | None
+
+
+@dataclass(frozen=True)
 class Organisation:
     """A connected Xero organisation of an account."""
 
@@ -98,6 +126,8 @@ class Organisation:
     tenant_id: UUID
     name: str
     status: str
+    contacts_seen_to: datetime | None = None
+    invoices_seen_to: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +163,32 @@ def save_copper(
 
 def copper_access(session: Session, account_id: int) -> CopperAccess:
     """The account's Copper key; raises `LookupError` when Copper is not connected."""
-    sealed = session.execute(CREDENTIAL, {"account": account_id}).scalar_one_or_none()
-    if sealed is None:
+    row = session.execute(CREDENTIAL, {"account": account_id}).one_or_none()
+    if row is None:
         raise LookupError(f"account {account_id} has no Copper key: connect Copper first")
-    return CopperAccess(**unseal(sealed))
+    return CopperAccess(**unseal(row.sealed))
+
+
+def copper_state(session: Session, account_id: int) -> CopperState | None:
+    """Whether the account's Copper key works and how far its records were read; None: not connected."""
+    row = session.execute(CREDENTIAL, {"account": account_id}).one_or_none()
+    return CopperState(row.status == "reconnect", row.records_seen_to) if row else None
+
+
+def mark_copper(session: Session, account_id: int, status: str) -> None:
+    """Set the status of an account's Copper key: `working` or `reconnect` (only an admin can help)."""
+    session.execute(MARK_COPPER, {"account": account_id, "status": status})
+
+
+def saw_records(session: Session, account_id: int, seen_to: datetime) -> None:
+    """Everything that Copper changed before `seen_to` (its own clock) is in the mirror."""
+    session.execute(SAW_RECORDS, {"account": account_id, "seen_to": seen_to})
+
+
+def saw(session: Session, account_id: int, organisation_id: int, what: str, seen_to: datetime) -> None:
+    """The same of an organisation's `contacts` or `invoices`, by Xero's clock."""
+    chosen = {"account": account_id, "organisation": organisation_id, "seen_to": seen_to}
+    session.execute({"contacts": SAW_CONTACTS, "invoices": SAW_INVOICES}[what], chosen)
 
 
 def save_grant(session: Session, account_id: int, token: dict[str, Any]) -> int:
@@ -166,6 +218,16 @@ def replace_token(session: Session, held: Grant, token: dict[str, Any]) -> None:
 def mark_grant(session: Session, account_id: int, grant_id: int, status: str) -> None:
     """Set a grant's status: `working` or `reconnect` (only an admin can help)."""
     session.execute(MARK_GRANT, {"account": account_id, "grant": grant_id, "status": status})
+
+
+def mark_organisation(session: Session, account_id: int, organisation_id: int, status: str) -> None:
+    """Set an organisation's status: `working` or `reconnect` (disconnected inside Xero)."""
+    session.execute(MARK_ORGANISATION, {"account": account_id, "id": organisation_id, "status": status})
+
+
+def idle_grants(session: Session, seconds: float, limit: int) -> list[tuple[int, int]]:
+    """(account, grant) of working grants that were not refreshed for `seconds`, longest first."""
+    return [(row[0], row[1]) for row in session.execute(IDLE_GRANTS, {"seconds": seconds, "limit": limit})]
 
 
 def _expiry(token: dict[str, Any]) -> datetime:
@@ -199,7 +261,7 @@ def organisation(session: Session, account_id: int, organisation_id: int) -> Org
     return Organisation(*row) if row else None
 
 
-def lost_grants(session: Session, account_id: int) -> list[str]:
+def lost_organisations(session: Session, account_id: int) -> list[str]:
     """Names of the organisations whose connection only an admin can bring back."""
     return list(session.execute(LOST, {"account": account_id}).scalars())
 

@@ -20,7 +20,7 @@ from sqlmodel import Session
 from alembic import command
 from runtime import embedded
 
-__all__ = ["UNAVAILABLE", "Session", "async_pool", "at_head", "engine", "migrate", "touched", "transaction"]
+__all__ = ["UNAVAILABLE", "Session", "async_pool", "at_head", "engine", "let_go", "migrate", "touched", "transaction"]
 POOL = 10
 # What a database that is away, full or too slow raises on the web process's pool.
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
@@ -44,6 +44,7 @@ def engine() -> Engine:
         max_overflow=POOL,
         pool_timeout=30,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_SECONDS}s",
@@ -95,6 +96,13 @@ def at_head() -> bool:
     with engine().connect() as connection:
         now = MigrationContext.configure(connection).get_current_heads()
     return set(now) == set(ScriptDirectory.from_config(alembic_config()).get_heads())
+
+
+def let_go() -> None:
+    """Close the process's connections: before it forks, so that no two processes talk on one of them."""
+    if engine.cache_info().currsize:
+        engine().dispose()
+        engine.cache_clear()
 
 
 def alembic_config() -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -53,6 +54,10 @@ class Source:
 # Xero's eventDateUtc is the change's own millisecond and a fetch always begins later than that, so an
 # event with the same key says nothing that the first one did not: it is dropped.
 ACCEPT_XERO = """
+    WITH delivery AS (
+        INSERT INTO xero_delivery (first_sequence, last_sequence)
+        SELECT %(first)s::bigint, %(last)s::bigint WHERE %(first)s::bigint > 0 AND %(last)s::bigint >= %(first)s::bigint
+        ON CONFLICT DO NOTHING)
     INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
                        dedupe_key, correlation_id, state, finished_at)
     SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
@@ -104,11 +109,21 @@ def _as_json(events: Sequence[NewEvent]) -> str:
 
 
 async def accept_xero(
-    connection: AsyncConnection[TupleRow], events: Sequence[NewEvent], correlation: str
+    connection: AsyncConnection[TupleRow],
+    events: Sequence[NewEvent],
+    correlation: str,
+    *,
+    first: int = 0,
+    last: int = 0,
 ) -> set[Source]:
-    """Commit Xero's events, one row for each account that has the tenant; returns whom to wake."""
+    """Commit Xero's events, one row for each account that has the tenant; returns whom to wake.
+
+    `first` and `last` are the delivery's sequence numbers, kept with it; 0 where it has none.
+    """
     chosen = {
         "events": _as_json(events),
+        "first": first,
+        "last": last,
         "correlation": correlation,
         "kinds": list(XERO_KINDS),
         "types": list(XERO_EVENTS),
@@ -169,6 +184,7 @@ class LeasedEvent:
     resource_id: str
     occurred_at: datetime | None
     correlation_id: str
+    attempts: int
 
 
 @dataclass(frozen=True)
@@ -193,7 +209,27 @@ LEASE = text("""
           AND state IN ('pending', 'leased') AND not_before <= now()
           AND (state = 'pending' OR leased_until < now())
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING id, kind, event, resource_id, occurred_at, correlation_id
+    RETURNING id, kind, event, resource_id, occurred_at, correlation_id, attempts
+""")
+BURST = text("""
+    SELECT count(*), extract(epoch FROM clock_timestamp() - max(received_at))
+    FROM (SELECT received_at FROM inbox
+          WHERE account_id = :account AND source = :source AND organisation_id = :organisation
+            AND state = 'pending' AND not_before <= now()
+          ORDER BY id DESC LIMIT :limit) newest
+""")
+# After a reconnection nothing has to wait for its next turn.
+RESUME = text("""
+    UPDATE inbox SET not_before = now()
+    WHERE account_id = :account AND source = :source AND organisation_id = :organisation AND state = 'pending'
+      AND not_before > now()
+""")
+FORGET = text("""
+    DELETE FROM inbox WHERE (account_id, id) IN (
+        SELECT account_id, id FROM inbox
+        WHERE received_at < now() - make_interval(days => :days) AND finished_at < now() - make_interval(days => :days)
+          AND state IN ('done', 'ignored', 'dismissed')
+        LIMIT :limit)
 """)
 FINISH = text("""
     UPDATE inbox SET state = 'done', finished_at = now(), error = NULL
@@ -214,6 +250,10 @@ WAITING = text("""
     WHERE state IN ('pending', 'leased') AND not_before <= now()
       AND (state = 'pending' OR leased_until < now())
 """)
+OLDEST = text("""
+    SELECT extract(epoch FROM now() - min(received_at)) FROM inbox
+    WHERE account_id = :account AND state IN ('pending', 'leased')
+""")
 OPEN = text("""
     SELECT count(*) FROM inbox WHERE state IN ('pending', 'leased')
       AND (CAST(:account AS bigint) IS NULL OR account_id = :account)
@@ -221,21 +261,38 @@ OPEN = text("""
 QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
 
 
-def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_LIMIT) -> Lease | None:
-    """Take up to `limit` waiting events of `source` for `seconds`; None when nothing waits."""
-    token = uuid4()
-    chosen = {
-        "lease": token,
+def _place(source: Source) -> dict[str, Any]:
+    return {
         "account": source.account_id,
         "organisation": source.organisation_id,
         "source": "copper" if source.is_copper else "xero",
-        "seconds": seconds,
-        "limit": limit,
     }
+
+
+def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_LIMIT) -> Lease | None:
+    """Take up to `limit` waiting events of `source` for `seconds`; None when nothing waits."""
+    token = uuid4()
+    chosen = {**_place(source), "lease": token, "seconds": seconds, "limit": limit}
     rows = session.execute(LEASE, chosen).all()
     if not rows:
         return None
     return Lease(token, source, tuple(sorted((LeasedEvent(*row) for row in rows), key=lambda e: e.id)))
+
+
+def burst(session: Session, source: Source, limit: int) -> tuple[int, float]:
+    """How many events of `source` wait, counted up to `limit`, and how many seconds ago the newest came."""
+    count, ago = session.execute(BURST, {**_place(source), "limit": limit}).one()
+    return int(count), float(ago or 0)
+
+
+def resume(session: Session, source: Source) -> None:
+    """Let what was put off for later be taken now."""
+    session.execute(RESUME, _place(source))
+
+
+def forget(session: Session, days: int, limit: int) -> int:
+    """Delete up to `limit` events that ended more than `days` ago; returns how many went."""
+    return touched(session, FORGET, {"days": days, "limit": limit})
 
 
 def finish(session: Session, held: Lease, ids: Sequence[int]) -> None:
@@ -280,6 +337,12 @@ def waiting(session: Session) -> set[Source]:
 def open_count(session: Session, account_id: int | None = None) -> int:
     """How many events are not finished, of one account or of all."""
     return int(session.execute(OPEN, {"account": account_id}).scalar_one())
+
+
+def oldest_waiting(session: Session, account_id: int) -> float | None:
+    """Seconds that the account's oldest unfinished event has waited; None when none waits."""
+    ago = session.execute(OLDEST, {"account": account_id}).scalar_one()
+    return float(ago) if ago is not None else None
 
 
 def quarantined_count(session: Session, account_id: int) -> int:

@@ -101,7 +101,7 @@ UPSERT_INVOICES = text("""
                 OR (old.created_source NOT IN ('webhook', 'history')
                     AND old.created_at <> EXCLUDED.created_at)
                 THEN EXCLUDED.changed_at ELSE old.changed_at END
-        WHERE CASE WHEN old.gone THEN EXCLUDED.fetched_at > old.fetched_at
+        WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
               ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
         RETURNING invoice_id, changed_at = now() AS changed),
     marked AS (
@@ -135,7 +135,7 @@ UPSERT_CONTACTS = text("""
         updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at, gone = false,
         changed_at = CASE WHEN old.gone OR old.name <> EXCLUDED.name THEN EXCLUDED.changed_at
                           ELSE old.changed_at END
-    WHERE CASE WHEN old.gone THEN EXCLUDED.fetched_at > old.fetched_at
+    WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
           ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
     RETURNING contact_id, changed_at = now() AS changed
 """)
@@ -168,8 +168,9 @@ UPSERT_RECORDS = text("""
     ORDER BY record_id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
         name = EXCLUDED.name, updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at,
-        gone = false, changed_at = CASE WHEN old.gone THEN EXCLUDED.changed_at ELSE old.changed_at END
-    WHERE CASE WHEN old.gone THEN EXCLUDED.fetched_at > old.fetched_at
+        gone = false, changed_at = CASE WHEN old.gone THEN EXCLUDED.changed_at ELSE old.changed_at END,
+        related_at = CASE WHEN old.updated_at = EXCLUDED.updated_at AND NOT old.gone THEN old.related_at END
+    WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
           ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
     RETURNING record_id, changed_at = now() AS changed
 """)
@@ -233,21 +234,56 @@ LOOK_AT_RELATIONS = text("""
       AND (related_at IS NULL OR related_at <= :fetched_at)
     RETURNING record_id
 """)
+BURY_INVOICES = text("""
+    WITH buried AS (
+        UPDATE invoice SET gone = true, fetched_at = :fetched_at, changed_at = now()
+        WHERE account_id = :account AND organisation_id = :organisation AND invoice_id = ANY(:ids)
+          AND NOT gone AND fetched_at <= :fetched_at
+        RETURNING invoice_id),
+    marked AS (
+        INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+        SELECT :account, 'invoice', :organisation, invoice_id FROM buried)
+    SELECT count(*) FROM buried
+""")
+BURY_CONTACTS = text("""
+    UPDATE xero_contact SET gone = true, fetched_at = :fetched_at, changed_at = now()
+    WHERE account_id = :account AND organisation_id = :organisation AND contact_id = ANY(:ids)
+      AND NOT gone AND fetched_at <= :fetched_at
+    RETURNING contact_id
+""")
+# A contact whose heir is not the one that the mirror knows was merged since: its invoices moved, untouched.
+NEW_HEIRS = text("""
+    SELECT DISTINCT r.merged_to
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, merged_to uuid)
+    LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = :organisation
+         AND c.contact_id = r.contact_id
+    WHERE r.merged_to IS NOT NULL AND c.merged_to IS DISTINCT FROM r.merged_to
+""")
 UNKNOWN_CONTACTS = text("""
     SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id
     WHERE NOT EXISTS (SELECT FROM xero_contact c WHERE c.account_id = :account
                       AND c.organisation_id = :organisation AND c.contact_id = id)
 """)
-UNSEEN_RECORDS = text("""
-    SELECT record_id FROM crm_record
-    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND NOT gone AND fetched_at < :since
-      AND record_id > :after
-    ORDER BY record_id LIMIT :limit
+SET_HISTORY = text("""
+    WITH known AS (
+        SELECT invoice_id, CAST(:created_at AS timestamptz) IS NOT NULL
+               AND created_source IN ('issue_date', 'updated_date') AS worse
+        FROM invoice
+        WHERE account_id = :account AND organisation_id = :organisation AND invoice_id = :invoice
+        FOR UPDATE),
+    looked AS (
+        UPDATE invoice i SET history_at = now(),
+            created_at = CASE WHEN worse THEN :created_at ELSE created_at END,
+            created_source = CASE WHEN worse THEN 'history' ELSE created_source END,
+            changed_at = CASE WHEN worse THEN now() ELSE changed_at END
+        FROM known
+        WHERE i.account_id = :account AND i.organisation_id = :organisation AND i.invoice_id = known.invoice_id
+        RETURNING i.invoice_id, worse)
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT :account, 'invoice', :organisation, invoice_id FROM looked WHERE worse
 """)
-OPPORTUNITIES = text("""
-    SELECT record_id FROM crm_record
-    WHERE account_id = :account AND record_type = 'opportunity' AND NOT gone AND record_id > :after
-    ORDER BY record_id LIMIT :limit
+ANALYZE = text("""
+    ANALYZE xero_contact, xero_contact_email, invoice, crm_record, crm_record_email, crm_relation, record_invoice
 """)
 COUNTS = text("""
     SELECT (SELECT count(*) FROM crm_record WHERE account_id = :account AND NOT gone) AS records,
@@ -280,15 +316,25 @@ def newest(rows: Iterable[Row], key: str) -> list[Row]:
 
 
 def upsert_invoices(
-    session: Session, account_id: int, organisation_id: int, rows: Iterable[InvoiceRow], fetched_at: datetime
+    session: Session,
+    account_id: int,
+    organisation_id: int,
+    rows: Iterable[InvoiceRow],
+    fetched_at: datetime,
+    *,
+    force: bool = False,
 ) -> int:
-    """Write invoices of one fetch that began at `fetched_at`; returns how many changed what is shown."""
+    """Write invoices of one fetch that began at `fetched_at`; returns how many changed what is shown.
+
+    `force` is for a second look by id: what it brings is right, whatever version the mirror claims to have.
+    """
     kept = newest(rows, "invoice_id")
     chosen = {
         "account": account_id,
         "organisation": organisation_id,
         "rows": INVOICES.dump_json(kept).decode(),
         "fetched_at": fetched_at,
+        "force": force,
     }
     return int(session.execute(UPSERT_INVOICES, chosen).scalar_one()) if kept else 0
 
@@ -305,9 +351,15 @@ def set_created(session: Session, account_id: int, organisation_id: int, created
 
 
 def upsert_contacts(
-    session: Session, account_id: int, organisation_id: int, rows: Iterable[ContactRow], fetched_at: datetime
+    session: Session,
+    account_id: int,
+    organisation_id: int,
+    rows: Iterable[ContactRow],
+    fetched_at: datetime,
+    *,
+    force: bool = False,
 ) -> None:
-    """Write contacts and their addresses, of one fetch that began at `fetched_at`."""
+    """Write contacts and their addresses, of one fetch that began at `fetched_at`; `force` as for invoices."""
     kept = newest(rows, "contact_id")
     if not kept:
         return
@@ -316,6 +368,7 @@ def upsert_contacts(
         "organisation": organisation_id,
         "rows": CONTACTS.dump_json(kept).decode(),
         "fetched_at": fetched_at,
+        "force": force,
     }
     written = session.execute(UPSERT_CONTACTS, chosen).all()
     accepted = [row.contact_id for row in written]
@@ -324,9 +377,18 @@ def upsert_contacts(
 
 
 def upsert_records(
-    session: Session, account_id: int, kind: RecordType, rows: Iterable[RecordRow], fetched_at: datetime
+    session: Session,
+    account_id: int,
+    kind: RecordType,
+    rows: Iterable[RecordRow],
+    fetched_at: datetime,
+    *,
+    force: bool = False,
 ) -> None:
-    """Write Copper records, their addresses and the relations in their fields."""
+    """Write Copper records, their addresses and the relations in their fields; `force` as for invoices.
+
+    A record of another version than before has its relations read again.
+    """
     kept = newest(rows, "record_id")
     if not kept:
         return
@@ -335,6 +397,7 @@ def upsert_records(
         "type": kind.value,
         "rows": RECORDS.dump_json(kept).decode(),
         "fetched_at": fetched_at,
+        "force": force,
     }
     written = session.execute(UPSERT_RECORDS, chosen).all()
     _replace_children(session, kind, chosen, written, ["field"])
@@ -391,18 +454,52 @@ def unknown_contacts(session: Session, account_id: int, organisation_id: int, id
     return list(session.execute(UNKNOWN_CONTACTS, chosen).scalars())
 
 
-def unseen_records(
-    session: Session, account_id: int, kind: RecordType, since: datetime, after: int, limit: int
-) -> list[int]:
-    """Living records above id `after` that no fetch begun since `since` returned, in order of id."""
-    chosen = {"account": account_id, "type": kind.value, "since": since, "after": after, "limit": limit}
-    return list(session.execute(UNSEEN_RECORDS, chosen).scalars())
+def bury_invoices(
+    session: Session, account_id: int, organisation_id: int, ids: Sequence[UUID], fetched_at: datetime
+) -> None:
+    """Leave tombstones for invoices that a fetch begun at `fetched_at` found to be gone."""
+    session.execute(BURY_INVOICES, _of_xero(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at))
 
 
-def opportunities_after(session: Session, account_id: int, after: int, limit: int) -> list[int]:
-    """Living opportunities above id `after`, in order of id."""
-    chosen = {"account": account_id, "after": after, "limit": limit}
-    return list(session.execute(OPPORTUNITIES, chosen).scalars())
+def bury_contacts(
+    session: Session, account_id: int, organisation_id: int, ids: Sequence[UUID], fetched_at: datetime
+) -> None:
+    """The same for contacts; their addresses match nothing any more."""
+    chosen = _of_xero(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at, rows="[]")
+    buried = list(session.execute(BURY_CONTACTS, chosen).scalars())
+    session.execute(REPLACE_CONTACT_EMAILS, {**chosen, "accepted": buried, "changed": buried})
+
+
+def _of_xero(account_id: int, organisation_id: int, **more: Any) -> dict[str, Any]:
+    return {"account": account_id, "organisation": organisation_id, **more}
+
+
+def new_heirs(session: Session, account_id: int, organisation_id: int, merged: Mapping[UUID, UUID]) -> list[UUID]:
+    """Of contacts and what they were merged into: the heirs that the mirror does not know of yet."""
+    rows = TypeAdapter(list[dict[str, UUID]]).dump_json(
+        [{"contact_id": loser, "merged_to": heir} for loser, heir in merged.items()]
+    )
+    chosen = _of_xero(account_id, organisation_id, rows=rows.decode())
+    return list(session.execute(NEW_HEIRS, chosen).scalars()) if merged else []
+
+
+def read_relations(session: Session, account_id: int, kind: RecordType, ids: Sequence[int], at: datetime) -> None:
+    """Note that the relations of some records were read by a fetch begun at `at`."""
+    chosen = {"account": account_id, "type": kind.value, "ids": list(ids), "fetched_at": at}
+    session.execute(LOOK_AT_RELATIONS, chosen)
+
+
+def set_history(
+    session: Session, account_id: int, organisation_id: int, invoice_id: UUID, created_at: datetime | None
+) -> None:
+    """Keep what an invoice's history says of its creation (None: nothing); it is not looked up again."""
+    chosen = _of_xero(account_id, organisation_id, invoice=invoice_id, created_at=created_at)
+    session.execute(SET_HISTORY, chosen)
+
+
+def analyze(session: Session) -> None:
+    """Tell the planner of tables that have just been filled: it goes by what they were when it last looked."""
+    session.execute(ANALYZE)
 
 
 def count(session: Session, account_id: int) -> tuple[int, int]:

@@ -84,6 +84,7 @@ class CopperCredential(SQLModel, table=True):
     webhook_token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     status: str = _column(sa.Text, "'working'")
     changed_at: datetime = _column(Instant, "now()")
+    records_seen_to: datetime | None = _column(Instant, null=True)
 
 
 class XeroGrant(SQLModel, table=True):
@@ -149,6 +150,7 @@ class Inbox(SQLModel, table=True):
             "id",
             postgresql_where=sa.text("state IN ('pending', 'leased')"),
         ),
+        sa.Index("inbox_received_idx", "received_at", postgresql_using="brin"),
         sa.CheckConstraint("state IN ('pending', 'leased', 'done', 'failed', 'ignored', 'dismissed')", name="state"),
     )
 
@@ -230,11 +232,15 @@ class Invoice(SQLModel, table=True):
     updated_at: datetime = _column(Instant)
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
+    history_at: datetime | None = _column(Instant, null=True)
     gone: bool = _column(sa.Boolean, "false")
 
 
 class CrmRecord(SQLModel, table=True):
-    """Mirror of a Copper lead, person, company or opportunity."""
+    """Mirror of a Copper lead, person, company or opportunity.
+
+    `related_at` is when its relations were last read: an opportunity's `/related`, a company's people.
+    """
 
     __tablename__ = "crm_record"
 
@@ -349,7 +355,10 @@ class RecordInvoice(SQLModel, table=True):
 
 
 class SyncRun(SQLModel, table=True):
-    """One backfill or catch-up of one source, as a chain of short jobs with a committed cursor."""
+    """One backfill, catch-up or reconciliation of one source: a chain of short jobs with a committed cursor.
+
+    `drift` counts, by kind, the rows that a reconciliation found missing, stale and extra.
+    """
 
     __tablename__ = "sync_run"
     __table_args__ = (
@@ -372,6 +381,7 @@ class SyncRun(SQLModel, table=True):
     stage: str = _column(sa.Text)
     cursor: dict[str, Any] = _column(pg.JSONB, "'{}'::jsonb")
     counts: dict[str, Any] = _column(pg.JSONB, "'{}'::jsonb")
+    drift: dict[str, Any] | None = _column(pg.JSONB, null=True)
     lease_id: UUID | None = _column(sa.Uuid, null=True)
     leased_until: datetime | None = _column(Instant, null=True)
     not_before: datetime = _column(Instant, "now()")
@@ -381,4 +391,63 @@ class SyncRun(SQLModel, table=True):
     finished_at: datetime | None = _column(Instant, null=True)
 
 
-MARK_KINDS = ("invoice", "contact", "email", "person", "company", "opportunity")
+class RunSeen(SQLModel, table=True):
+    """What a dry run has seen at the vendor: it writes nothing to the mirror, so it remembers it here."""
+
+    __tablename__ = "run_seen"
+
+    account_id: int = _key()
+    run_id: int = _key()
+    kind: str = _key(sa.Text)
+    key: str = _key(sa.Text)
+
+
+class CallMeter(SQLModel, table=True):
+    """Calls to a vendor and the bytes they pulled, by organisation (0: Copper), day (UTC) and purpose."""
+
+    __tablename__ = "call_meter"
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    day: date = _key(sa.Date)
+    purpose: str = _key(sa.Text)
+    calls: int = _column(sa.BigInteger, "0")
+    failed: int = _column(sa.BigInteger, "0")
+    refused: int = _column(sa.BigInteger, "0")
+    bytes_wire: int = _column(sa.BigInteger, "0")
+    bytes_plain: int = _column(sa.BigInteger, "0")
+    last_at: datetime = _column(Instant, "now()")
+
+
+class Chore(SQLModel, table=True):
+    """When a recurring chore of an account (0: of the whole installation) was last begun."""
+
+    account_id: int = _key()
+    name: str = _key(sa.Text)
+    begun_at: datetime = _column(Instant, "now()")
+
+
+class Heartbeat(SQLModel, table=True):
+    """When a kind of process was last known to be up."""
+
+    process: str = Field(sa_type=sa.Text, primary_key=True)
+    at: datetime = _column(Instant, "now()")
+
+
+class XeroDelivery(SQLModel, table=True):
+    """The sequence numbers of one webhook delivery, kept until the count has no hole below them."""
+
+    __tablename__ = "xero_delivery"
+
+    first_sequence: int = _key()
+    last_sequence: int = _key()
+    received_at: datetime = _column(Instant, "now()")
+
+
+class XeroSequence(SQLModel, table=True):
+    """Up to which number (`settled_to`) Xero's deliveries to this app are accounted for; one row."""
+
+    __tablename__ = "xero_sequence"
+
+    id: int = _key()
+    settled_to: int = _column(sa.BigInteger)

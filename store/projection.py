@@ -229,10 +229,15 @@ COMPARE = text(f"""
            (array_agg(record_type || ' ' || record_id || ', invoice ' || invoice_id
                       ORDER BY record_type, record_id, invoice_id))[1:20] AS examples
     FROM difference GROUP BY kind
+    UNION ALL
+    SELECT 'marks', count(*), NULL FROM dirty WHERE account_id = :account
 """)
 
+# Rows are right as of now, or as of when the oldest event that is not applied yet came.
 SYNCED = text("""
-    UPDATE account SET synced_at = GREATEST(synced_at, now()) WHERE id = :account
+    UPDATE account SET synced_at = GREATEST(synced_at, LEAST(now(), (
+        SELECT min(received_at) FROM inbox WHERE account_id = :account AND state IN ('pending', 'leased'))))
+    WHERE id = :account
 """)
 WAITING = text("SELECT DISTINCT account_id FROM dirty")
 FORGET_MARKS = text("DELETE FROM dirty WHERE account_id = :account")
@@ -313,13 +318,15 @@ def rebuild(session: Session, account_id: int) -> Projected:
 class Comparison:
     """`record_invoice` held against a rebuild: how many rows a rebuild would add, change and remove.
 
-    `examples` names the first of each kind (at most 20): the record and the invoice.
+    `examples` names the first of each kind (at most 20): the record and the invoice. While `marks` wait to
+    be projected, differences are no fault: they are what the marks are for.
     """
 
     missing: int
     stale: int
     extra: int
     examples: dict[str, list[str]]
+    marks: int = 0
 
     @property
     def clean(self) -> bool:
@@ -330,8 +337,9 @@ class Comparison:
 def compare(session: Session, account_id: int) -> Comparison:
     """Hold the account's rows against what a rebuild would give; changes nothing."""
     found = {row.kind: row for row in session.execute(COMPARE, {"account": account_id})}
+    marks = found.pop("marks").rows
     counts = {kind: found[kind].rows if kind in found else 0 for kind in ("missing", "stale", "extra")}
-    return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items()})
+    return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items()}, marks=marks)
 
 
 def waiting(session: Session) -> set[int]:

@@ -24,7 +24,7 @@ ROWS = """
       AND (a.show_bills OR r.type <> 'ACCPAY')
 """
 SELECT = """
-    SELECT a.synced_at, a.shown, rows.*
+    SELECT a.synced_at, a.shown, a.id, rows.*
     FROM api_key k JOIN account a ON a.id = k.account_id
     LEFT JOIN LATERAL (
         {rows}
@@ -77,6 +77,7 @@ class Page:
     invoices: tuple[ShownInvoice, ...]
     next: Position | None
     synced_at: datetime | None
+    account_id: int
 
 
 async def invoices_of(
@@ -104,7 +105,7 @@ async def invoices_of(
     if not rows:
         return None
     wanted = limit if limit is not None else rows[0][1]
-    shown = tuple(ShownInvoice(*row[2:]) for row in rows[:wanted] if row[2] is not None)
+    shown = tuple(ShownInvoice(*row[3:]) for row in rows[:wanted] if row[3] is not None)
     more = len(rows) > wanted
     last = Position(shown[-1].created_at, shown[-1].invoice_id) if more else None
-    return Page(shown, last, rows[0][0])
+    return Page(shown, last, rows[0][0], rows[0][2])

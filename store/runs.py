@@ -12,6 +12,8 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store.database import touched
+
 
 @dataclass(frozen=True)
 class Run:
@@ -25,7 +27,10 @@ class Run:
     stage: str
     cursor: dict[str, Any]
     counts: dict[str, Any]
+    drift: dict[str, dict[str, int]] | None
     started_at: datetime
+    finished_at: datetime | None
+    not_before: datetime
     attempts: int
     error: str | None
 
@@ -34,7 +39,8 @@ class StepLostError(Exception):
     """Another worker took over the run: whoever sees this must roll back."""
 
 
-COLUMNS = "account_id, id, organisation_id, kind, state, stage, cursor, counts, started_at, attempts, error"
+COLUMNS = """account_id, id, organisation_id, kind, state, stage, cursor, counts, drift, started_at, finished_at,
+    not_before, attempts, error"""
 START = text(f"""
     INSERT INTO sync_run (account_id, organisation_id, kind, stage)
     VALUES (:account, :organisation, :kind, :stage)
@@ -52,7 +58,9 @@ TAKE = text(f"""
 # A page that is written ends the attempts that it took.
 ADVANCE = text("""
     UPDATE sync_run SET stage = :stage, cursor = CAST(:cursor AS jsonb), counts = CAST(:counts AS jsonb),
-                        state = :state, attempts = 0, error = NULL, lease_id = NULL, leased_until = NULL,
+                        drift = CAST(:drift AS jsonb), state = :state, attempts = 0,
+                        not_before = now() + make_interval(secs => :delay),
+                        error = NULL, lease_id = NULL, leased_until = NULL,
                         finished_at = CASE WHEN :state = 'running' THEN NULL ELSE now() END
     WHERE account_id = :account AND id = :id AND lease_id = :lease AND state = 'running'
 """)
@@ -68,6 +76,17 @@ PUT_BACK = text("""
 WAITING = text("""
     SELECT account_id, id FROM sync_run
     WHERE state = 'running' AND not_before <= now() AND (lease_id IS NULL OR leased_until < now())
+""")
+LATEST = text(f"""
+    SELECT DISTINCT ON (organisation_id, kind) {COLUMNS} FROM sync_run
+    WHERE account_id = :account ORDER BY organisation_id, kind, id DESC
+""")
+RESUME = text("""
+    UPDATE sync_run SET not_before = now()
+    WHERE account_id = :account AND organisation_id = :organisation AND state = 'running' AND not_before > now()
+""")
+FORGET = text("""
+    DELETE FROM sync_run WHERE state <> 'running' AND finished_at < now() - make_interval(days => :days)
 """)
 RECENT = text(f"""
     SELECT {COLUMNS} FROM sync_run
@@ -98,9 +117,14 @@ def advance(
     stage: str,
     cursor: dict[str, Any],
     counts: dict[str, Any],
+    drift: dict[str, dict[str, int]] | None,
     state: str,
+    delay: float = 0,
 ) -> None:
-    """Commit a page's cursor with the page; raises `StepLostError` when the lease was lost."""
+    """Commit a page's cursor with the page; the next one is due in `delay` seconds.
+
+    Raises `StepLostError` when the lease was lost.
+    """
     chosen = {
         "account": run.account_id,
         "id": run.id,
@@ -108,7 +132,9 @@ def advance(
         "stage": stage,
         "cursor": orjson.dumps(cursor).decode(),
         "counts": orjson.dumps(counts).decode(),
+        "drift": orjson.dumps(drift).decode() if drift is not None else None,
         "state": state,
+        "delay": delay,
     }
     if session.execute(ADVANCE, chosen).rowcount != 1:  # type: ignore[attr-defined]
         raise StepLostError(f"run {run.id} was taken over by another worker")
@@ -127,6 +153,21 @@ def put_back(session: Session, run: Run, lease: UUID, *, error: str, delay: floa
     }
     state: str | None = session.execute(PUT_BACK, chosen).scalar_one_or_none()
     return state
+
+
+def latest(session: Session, account_id: int) -> list[Run]:
+    """The latest run of each kind and source of the account."""
+    return [Run(*row) for row in session.execute(LATEST, {"account": account_id})]
+
+
+def resume(session: Session, account_id: int, organisation_id: int) -> None:
+    """Let a source's runs that were put off for later go on now."""
+    session.execute(RESUME, {"account": account_id, "organisation": organisation_id})
+
+
+def forget(session: Session, days: int) -> int:
+    """Delete runs that ended more than `days` ago; returns how many went."""
+    return touched(session, FORGET, {"days": days})
 
 
 def waiting(session: Session) -> list[tuple[int, int]]:

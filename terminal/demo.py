@@ -31,6 +31,14 @@ START_SECONDS = 60.0
 BACKFILL_SECONDS = 90.0
 SHOWN_SECONDS = 30.0
 STOP_SECONDS = 12.0
+# The sandbox enforces the vendors' own limits, so the demo goes by them whatever this machine is set to.
+LIMITS = (
+    "XERO_MINUTE_LIMIT",
+    "XERO_CONCURRENT_LIMIT",
+    "XERO_DAY_LIMIT",
+    "XERO_APP_MINUTE_LIMIT",
+    "COPPER_MINUTE_LIMIT",
+)
 Rows = list[dict[str, Any]]
 Shown = tuple[str, str]
 
@@ -96,6 +104,7 @@ class Stage:
                 "PUBLIC_URL": self.web,
                 "COPPER_WEBHOOK_URL": "",
                 "WORKER_PROCESSES": "2",
+                **dict.fromkeys(LIMITS, ""),
                 "LOG_FORMAT": "json",
                 "LOG_LEVEL": "warning",
                 **server.environment(self.sandbox),
@@ -268,11 +277,12 @@ class Tour:
 
     def _backfill(self) -> None:
         from terminal import progress
-        from worker.vendor import VendorError
+        from worker.errors import VendorError
+        from worker.steps import Kind
 
         self.stage.console.print("  backfilling")
         try:
-            progress.backfill(self.account, quiet=False, seconds=BACKFILL_SECONDS)
+            progress.work_off(self.account, Kind.BACKFILL, quiet=False, seconds=BACKFILL_SECONDS)
         except (VendorError, TimeoutError) as error:
             self.stage.check()
             raise DemoError(str(error)) from None

@@ -8,62 +8,119 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from store import accounts, inbox, mirror, projection, runs
-from store.database import transaction
+from worker import overview
+from worker.overview import GIGABYTE, AccountOverview, SourceOverview
+
+KIND_WORDS = {
+    "backfill": "backfill",
+    "catch_up": "catch-up",
+    "reconciliation": "reconciliation",
+    "dry_run": "dry run",
+}
 
 
 def everything() -> dict[str, Any]:
     """Every account, in data."""
-    with transaction() as session:
-        known = accounts.accounts(session)
-    return {"at": datetime.now(UTC).isoformat(), "accounts": [_one(account) for account in known]}
-
-
-def _one(account: accounts.AccountSummary) -> dict[str, Any]:
-    with transaction() as session:
-        organisations = accounts.organisations(session, account.id)
-        records, invoices = mirror.count(session, account.id)
-        showing, rows = projection.count(session, account.id)
-        waiting = inbox.open_count(session, account.id)
-        quarantined = inbox.quarantined_count(session, account.id)
-        lost = accounts.lost_grants(session, account.id)
-        latest = {(run.organisation_id, run.kind): run for run in reversed(runs.recent(session, account.id))}
-    failed = [run for run in latest.values() if run.state == "failed"]
-    wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
-    wrong += [f"{quarantined} events are quarantined"] if quarantined else []
-    wrong += [f"the backfill stopped at {run.stage}: {run.error}" for run in failed]
+    known = overview.everything()
     return {
-        "account": account.id,
-        "name": account.name,
-        "well": not wrong,
-        "wrong": wrong,
-        "organisations": [one.name for one in organisations],
-        "records": records,
-        "invoices": invoices,
-        "records_showing_invoices": showing,
-        "rows": rows,
-        "events_waiting": waiting,
-        "events_quarantined": quarantined,
-        "synced_at": account.synced_at.isoformat() if account.synced_at else None,
+        "at": datetime.now(UTC).isoformat(),
+        "egress_allowance_left_gb": round(overview.allowance_left(known), 6),
+        "accounts": [_data(one) for one in known],
+    }
+
+
+def _data(one: AccountOverview) -> dict[str, Any]:
+    return {
+        "account": one.id,
+        "name": one.name,
+        "well": not one.wrong,
+        "wrong": list(one.wrong),
+        "organisations": [source.name for source in one.sources if source.organisation_id],
+        "records": one.records,
+        "invoices": one.invoices,
+        "records_showing_invoices": one.showing,
+        "rows": one.rows,
+        "events_waiting": one.events_waiting,
+        "oldest_waiting_seconds": one.oldest_waiting,
+        "events_quarantined": one.events_quarantined,
+        "synced_at": one.synced_at.isoformat() if one.synced_at else None,
+        "egress_month_bytes": {"wire": one.egress_wire, "plain": one.egress_plain},
+        "calls_month": [vars(metered) for metered in one.metered],
+        "sources": [vars(source) for source in one.sources],
+        "drift": one.drift,
         "runs": [
-            {"organisation": run.organisation_id, "kind": run.kind, "state": run.state, "stage": run.stage}
-            for run in latest.values()
+            {
+                "organisation": run.organisation_id,
+                "kind": run.kind,
+                "state": run.state,
+                "stage": run.stage,
+                "started_at": run.started_at.isoformat(),
+                "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+                "drift": run.drift,
+            }
+            for run in one.runs
         ],
     }
 
 
-def show(told: dict[str, Any]) -> None:
-    """Print it for a person."""
+def show() -> bool:
+    """Print it for a person; returns whether all is well."""
     console = Console()
-    if not told["accounts"]:
+    known = overview.everything()
+    if not known:
         console.print("No account is connected yet: run `patina connect`.")
-    for one in told["accounts"]:
-        console.print(f"[bold]{one['name']}[/bold] (account {one['account']})")
-        console.print(f"  {'All well.' if one['well'] else 'Not well: ' + '; '.join(one['wrong'])}")
-        table = Table(show_header=False, box=None, padding=(0, 2))
-        table.add_row("Xero organisations", ", ".join(one["organisations"]) or "none")
-        table.add_row("Copper records", f"{one['records']:,}, {one['records_showing_invoices']:,} show invoices")
-        table.add_row("Invoices", f"{one['invoices']:,}, in {one['rows']:,} rows")
-        table.add_row("Events waiting", f"{one['events_waiting']:,}")
-        table.add_row("Up to date as of", one["synced_at"] or "never")
-        console.print(table)
+    for one in known:
+        _show_account(console, one)
+    if known:
+        left = overview.allowance_left(known)
+        console.print(f"Xero egress left this month, all accounts: {left:,.3f} GB")
+    return all(not one.wrong for one in known)
+
+
+def _show_account(console: Console, one: AccountOverview) -> None:
+    console.print(f"[bold]{one.name}[/bold] (account {one.id})")
+    console.print(f"  {'All well.' if not one.wrong else 'Not well: ' + '; '.join(one.wrong)}")
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row("Copper records", f"{one.records:,}, {one.showing:,} show invoices")
+    table.add_row("Invoices", f"{one.invoices:,}, in {one.rows:,} rows")
+    table.add_row("Events waiting", f"{one.events_waiting:,}")
+    table.add_row("Up to date as of", _moment(one.synced_at))
+    for kind in ("catch_up", "reconciliation"):
+        ended = [run.finished_at for run in one.runs if run.kind == kind and run.state == "done" and run.finished_at]
+        table.add_row(f"Last {KIND_WORDS[kind]}", _moment(max(ended, default=None)))
+    table.add_row("Drift found by it", drift_words(one.drift))
+    for source in one.sources:
+        table.add_row(f"{source.name[:24]}: calls", _calls(one, source))
+    table.add_row("Xero egress, this month", f"{_size(one.egress_wire)} sent, {_size(one.egress_plain)} uncompressed")
+    console.print(table)
+
+
+def _moment(at: datetime | None) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else "never"
+
+
+def drift_words(drift: dict[str, dict[str, int]]) -> str:
+    """Drift in words, by kind; `none` where everything was right."""
+    said = [
+        f"{kind}: " + ", ".join(f"{rows} {name}" for name, rows in found.items() if rows)
+        for kind, found in drift.items()
+        if any(found.values())
+    ]
+    return "; ".join(said) or "none"
+
+
+def _calls(one: AccountOverview, source: SourceOverview) -> str:
+    spent = sum(metered.calls for metered in one.metered if metered.organisation_id == source.organisation_id)
+    left = [
+        f"{number:,} left of the {window}"
+        for window, number in (("minute", source.minute_left), ("day", source.day_left))
+        if number is not None
+    ]
+    return ", ".join([f"{spent:,} this month", *left])
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", GIGABYTE), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,8 +1,11 @@
-"""Progress of a backfill in the terminal: a bar for each kind, with rate and time to go."""
+"""Progress of a run in the terminal: a bar for each kind, with rate, calls left and time to go."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -12,86 +15,166 @@ from store import accounts, runs
 from store.database import transaction
 from store.runs import Run
 from worker import jobs, sync
-from worker.broker import wake
-from worker.vendor import VendorError
+from worker.budget import Budget
+from worker.errors import VendorError
+from worker.steps import Kind
 
 LOOK_SECONDS = 0.1
 IDLE_SECONDS = 10.0
+BUDGET_SECONDS = 1.0
+UNCOUNTED = {"organisation", "lost", "lost_contacts", "lost_invoices", "rows"}
+WORDS = {
+    Kind.BACKFILL: "backfill",
+    Kind.CATCH_UP: "catch-up",
+    Kind.RECONCILIATION: "reconciliation",
+    Kind.DRY_RUN: "dry run",
+}
 
 
-def backfill(account_id: int, *, quiet: bool, seconds: float | None = None) -> dict[str, int]:
-    """Begin a backfill, have the workers do it, and watch until it ends; returns counts by kind.
+@dataclass(frozen=True)
+class Outcome:
+    """What the runs of all sources came to: rows fetched and rows drifted, by kind."""
 
-    Raises `VendorError` when a run fails, and `TimeoutError` after `seconds`.
+    counts: dict[str, int]
+    drift: dict[str, dict[str, int]]
+
+    @property
+    def drifted(self) -> int:
+        """Rows that were missing, stale or extra, in all."""
+        return sum(sum(found.values()) for found in self.drift.values())
+
+
+class Watch:
+    """Bars of some runs until they end."""
+
+    def __init__(self, account_id: int, kind: Kind, *, quiet: bool) -> None:
+        with transaction() as session:
+            organisations = accounts.organisations(session, account_id)
+        self.account_id = account_id
+        self.kind = kind
+        self.ids: list[int] = []
+        self._names = {one.id: one.name for one in organisations}
+        self._budgets = {0: Budget.of_copper(account_id), **{one.id: Budget.of_xero(one) for one in organisations}}
+        self._bars: dict[str, TaskID] = {}
+        self._left: dict[int, str] = {}
+        self._next_look = 0.0
+        self.progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[left]}"),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+
+    def look(self) -> list[Run]:
+        """Draw how far the runs are, and return them."""
+        with transaction() as session:
+            now = runs.recent(session, self.account_id, self.ids)
+        if time.monotonic() > self._next_look:
+            self._next_look = time.monotonic() + BUDGET_SECONDS
+            self._left = {source: _calls_left(budget) for source, budget in self._budgets.items()}
+        for run in reversed(now):
+            self._draw(run)
+        return now
+
+    def _draw(self, run: Run) -> None:
+        name = self._names.get(run.organisation_id, "Copper")[:17]
+        for stage, count in run.counts.items():
+            if stage in UNCOUNTED:
+                continue
+            key = f"{name}: {stage}"
+            if key not in self._bars:
+                self._bars[key] = self.progress.add_task(key, total=None, rate="", left="")
+            done, total = count["done"], count["of"] or count["done"]
+            task = self.progress.tasks[self._bars[key]]
+            here = run.state == "running" and run.stage == stage
+            self.progress.update(
+                self._bars[key],
+                completed=done,
+                total=max(total, done),
+                rate=f"{task.speed:,.0f}/s" if task.speed and here else "",
+                left=self._left.get(run.organisation_id, "") if here else "",
+            )
+
+
+def _calls_left(budget: Budget) -> str:
+    left = budget.left()
+    return f"{left[0]} calls left" if left else ""
+
+
+def work_off(account_id: int, kind: Kind, *, quiet: bool, seconds: float | None = None, here: bool = False) -> Outcome:
+    """Begin runs of all sources, have the workers do them (or, with `here`, this process), and watch them end.
+
+    Raises `VendorError` when a run fails, and `TimeoutError` after `seconds`. Interrupted, the runs stay and
+    go on.
     """
-    began = sync.begin(account_id)
-    for run in began:
-        wake(jobs.advance_run, account_id, run.id)
-    ids = [run.id for run in began]
-    names = _names(account_id)
+    watch = Watch(account_id, kind, quiet=quiet)
+    began = sync.begin(account_id, kind)
+    watch.ids = [run.id for run in began]
+    for run in began if not here else ():
+        jobs.wake_run(run)
     until = time.monotonic() + seconds if seconds else None
-    bars: dict[str, TaskID] = {}
-    patience = time.monotonic() + IDLE_SECONDS
-    with _progress(quiet) as progress:
+    with watch.progress:
+        warn = _warner(watch)
         while True:
-            with transaction() as session:
-                now = runs.recent(session, account_id, ids)
-            for run in reversed(now):
-                _draw(progress, bars, names.get(run.organisation_id, "Copper"), run)
+            now = watch.look()
             if all(run.state != "running" for run in now):
                 break
             if until and time.monotonic() > until:
-                raise TimeoutError(_waiting_for(now))
-            if patience and time.monotonic() > patience and not any(run.counts for run in now):
-                progress.console.print("No worker has taken this up yet. Is `patina worker` running?")
-                patience = 0
-            time.sleep(LOOK_SECONDS)
+                raise TimeoutError(_waiting_for(kind, now))
+            if not (here and _step(now)):
+                time.sleep(LOOK_SECONDS)
+            if not here:
+                warn(now)
     failed = [run for run in now if run.state == "failed"]
     if failed:
-        raise VendorError(f"the backfill stopped at {failed[0].stage}: {failed[0].error}")
-    return _counts(now)
+        raise VendorError(f"the {WORDS[kind]} stopped at {failed[0].stage}: {failed[0].error}")
+    return Outcome(_counts(now), _drift(now))
 
 
-def _waiting_for(now: list[Run]) -> str:
+def _step(now: list[Run]) -> bool:
+    """Take a step of each run that may go on; False when all have to wait."""
+    ready = [run for run in now if run.state == "running" and run.not_before <= datetime.now(UTC)]
+    steps = [sync.step(run.account_id, run.id) for run in ready]
+    return any(one.more for one in steps)
+
+
+def _warner(watch: Watch) -> Callable[[list[Run]], None]:
+    patience = time.monotonic() + IDLE_SECONDS
+    told = False
+
+    def warn(now: list[Run]) -> None:
+        nonlocal told
+        if not told and time.monotonic() > patience and not any(run.counts for run in now):
+            watch.progress.console.print("No worker has taken this up yet. Is `patina worker` running?")
+            told = True
+
+    return warn
+
+
+def _waiting_for(kind: Kind, now: list[Run]) -> str:
     stuck = [run for run in now if run.state == "running"]
     said = "; ".join(f"{run.stage}: {run.error or 'no worker has taken it up'}" for run in stuck)
-    return f"the backfill did not end in time ({said}). Is a worker running?"
-
-
-def _names(account_id: int) -> dict[int, str]:
-    with transaction() as session:
-        return {one.id: one.name for one in accounts.organisations(session, account_id)}
-
-
-def _progress(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<32}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
-
-
-def _draw(progress: Progress, bars: dict[str, TaskID], name: str, run: Run) -> None:
-    for stage, count in run.counts.items():
-        if stage in {"organisation", "gone"}:
-            continue
-        key = f"{name[:20]}: {stage}"
-        if key not in bars:
-            bars[key] = progress.add_task(key, total=None, rate="")
-        done, total = count["done"], count["of"] or count["done"]
-        task = progress.tasks[bars[key]]
-        rate = f"{task.speed:,.0f}/s" if task.speed else ""
-        progress.update(bars[key], completed=done, total=max(total, done), rate=rate)
+    return f"the {WORDS[kind]} did not end in time ({said}). Is a worker running?"
 
 
 def _counts(now: list[Run]) -> dict[str, int]:
     counts: dict[str, Any] = {}
     for run in now:
         for stage, count in run.counts.items():
-            if stage not in {"organisation", "gone"}:
+            if stage not in UNCOUNTED:
                 counts[stage] = counts.get(stage, 0) + count["done"]
     return counts
+
+
+def _drift(now: list[Run]) -> dict[str, dict[str, int]]:
+    drift: dict[str, dict[str, int]] = {}
+    for run in now:
+        for kind, found in (run.drift or {}).items():
+            known = drift.setdefault(kind, {})
+            for name, rows in found.items():
+                known[name] = known.get(name, 0) + rows
+    return drift

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,34 +20,29 @@ from tests.serving import serving
 from tests.world import Sandbox, World
 
 Processes = list[subprocess.Popen[bytes]]
-KEY = "4Zf0m3Qn0mX1s1x4m5hY4mU0c0pM2o1o7h0lJ7S0p1E="
 
 
 @pytest.fixture(scope="session", autouse=True)
 def services() -> None:
-    """The embedded servers of the tests, and settings that hold for all of them."""
-    override(
-        {
-            "PATINA_HOME": str(databases.HOME),
-            "REDIS_URL": databases.redis_address(),
-            "REDIS_NAMESPACE": f"test-{uuid.uuid4().hex[:12]}",
-            "ENCRYPTION_KEYS": KEY,
-            "LOG_LEVEL": "error",
-            "LOG_FORMAT": "json",
-            "LEASE_SECONDS": "10",
-            "SWEEP_SECONDS": "0.3",
-            "CONNECT_TIMEOUT": "2",
-            "READ_TIMEOUT": "5",
-            **server.environment("http://127.0.0.1:9"),
-        }
-    )
+    """A migrated template for the tests' databases."""
     databases.make_template()
+
+
+@pytest.fixture(autouse=True)
+def settings_as_they_were() -> Iterator[None]:
+    """What a test sets ends with it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    override(before)
 
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    """A migrated, empty database."""
+    """A migrated, empty database, and budgets of which nothing is spent."""
     with databases.fresh() as name:
+        databases.forget_budgets()
         yield name
 
 
@@ -99,12 +93,14 @@ def processes() -> Iterator[Processes]:
             one.kill()
 
 
-def patina(*words: str, **environment: str) -> subprocess.Popen[bytes]:
+def patina(
+    *words: str, environment: dict[str, str] | None = None, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a `patina` command with this test's settings."""
     return subprocess.Popen(
         [sys.executable, "-m", "cli", *words],
         cwd=Path(__file__).resolve().parent.parent,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from runtime import embedded
-from runtime.settings import override
+from runtime.settings import override, settings
 from store import database
 
 HOME = Path(__file__).resolve().parent.parent / ".patina" / "tests"
@@ -30,6 +30,15 @@ def redis_address() -> str:
     return embedded.use("redis", HOME)
 
 
+def forget_budgets() -> None:
+    """Account ids start anew in each database: so must their budgets."""
+    from worker.broker import client
+
+    keys = list(client().scan_iter(f"{settings().redis_namespace}:budget:*", count=1_000))
+    if keys:
+        client().delete(*keys)
+
+
 def run(statement: str) -> None:
     """Run one statement outside any test database."""
     with psycopg.connect(address("postgres"), autocommit=True) as connection:
@@ -38,9 +47,7 @@ def run(statement: str) -> None:
 
 def use(name: str) -> None:
     """Make `name` this process's database."""
-    if database.engine.cache_info().currsize:
-        database.engine().dispose()
-    database.engine.cache_clear()
+    database.let_go()
     override({"DATABASE_URL": address(name)})
 
 
@@ -78,6 +85,5 @@ def fresh(*, template: str = TEMPLATE) -> Iterator[str]:
     try:
         yield name
     finally:
-        database.engine().dispose()
-        database.engine.cache_clear()
+        database.let_go()
         run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

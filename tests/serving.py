@@ -15,7 +15,7 @@ import uvicorn
 def serving(app: Any) -> Iterator[str]:
     """The app's address, served until the block ends."""
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="error", access_log=False, timeout_graceful_shutdown=1)
+        uvicorn.Config(app, port=0, log_level="error", access_log=False, date_header=False, timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

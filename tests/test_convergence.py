@@ -1,4 +1,4 @@
-"""Whatever happens in both vendors, with events doubled, lost and out of order: one catch-up puts it right.
+"""Whatever happens in both vendors, with events doubled, lost and out of order: one reconciliation puts it right.
 
 Real worker processes and a real scheduler work on the events; hypothesis chooses what happens.
 """
@@ -27,7 +27,7 @@ any_of = st.integers(0, 50)
 @pytest.fixture
 def running(sandbox: Sandbox, web: httpx.Client, processes: Processes) -> World:
     """Web, two worker processes and a scheduler on one database."""
-    processes += [patina("worker", WORKER_PROCESSES="2", WORKER_THREADS="3"), patina("scheduler")]
+    processes += [patina("worker", environment={"WORKER_PROCESSES": "2", "WORKER_THREADS": "3"}), patina("scheduler")]
     world = World(sandbox, web, workers=True)
     world.listen()
     return world
@@ -156,13 +156,13 @@ class Changes(RuleBasedStateMachine):
             return
         self.sandbox.faults()
         self.world.settle()
-        self.world.backfill()
+        self.world.reconcile()
         self.world.settle()
         self.world.check()
 
 
 @pytest.mark.timeout(280)
-def test_any_history_of_changes_converges_after_one_catch_up(running: World) -> None:
+def test_any_history_of_changes_converges_after_one_reconciliation(running: World) -> None:
     Changes.running = running
     run_state_machine_as_test(
         Changes,

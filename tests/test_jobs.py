@@ -14,7 +14,9 @@ from store.database import transaction
 from store.inbox import LeaseLostError, Source
 from tests.world import World
 from worker import events, sync
-from worker.vendor import ReconnectNeededError
+from worker.errors import ReconnectNeededError
+from worker.events import Drained
+from worker.steps import Kind
 from worker.xero import oauth
 
 
@@ -93,7 +95,7 @@ def test_a_vendor_that_says_later_puts_the_events_back_without_counting_a_try(wo
     world.sandbox.faults(
         api=[{"vendor": "xero", "path": "/Invoices", "kind": "status", "status": 429, "retry_after": 60}]
     )
-    assert events.drain(source_of(world)) == 0
+    assert events.drain(source_of(world)) == Drained(1, 60.0), "the contact is done, its invoice waits"
     with transaction() as session:
         rows = session.execute(
             text(
@@ -137,7 +139,6 @@ def test_a_poison_event_is_quarantined_alone(world: World) -> None:
         failed = session.execute(text("SELECT resource_id, error FROM inbox WHERE state = 'failed'")).one()
     assert failed.resource_id == "poison"
     assert "UUID" in failed.error
-    override({"EVENT_ATTEMPTS": "8"})
 
 
 def test_a_deleted_record_is_not_brought_back_by_a_fetch_that_began_earlier(world: World) -> None:
@@ -240,7 +241,7 @@ def test_a_backfill_goes_on_from_its_last_page_after_a_kill_at_any_step(world: W
         world.opportunity(company=company, person=world.person(f"p{number}@acme.test", company=company))
         world.invoice(f"p{number}@acme.test")
     world.settle()
-    for run in sync.begin(world.account):
+    for run in sync.begin(world.account, Kind.BACKFILL):
         for _ in range(40):
             with transaction() as session:
                 taken = runs.take(session, run.account_id, run.id, 60)
@@ -296,3 +297,42 @@ def test_wake_ups_coalesce_until_the_inbox_is_read(world: World) -> None:
     jobs.wake_source(source)
     messages = client().hgetall(f"{queue}.msgs")
     assert sum(b"987654" in messages[one] for one in client().lrange(queue, 0, -1)) == 2
+
+
+def test_an_id_that_xero_always_fails_on_is_quarantined_alone(world: World) -> None:
+    override({"EVENT_ATTEMPTS": "2"})
+    person = world.person("ann@acme.test")
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    made = [world.invoice(contact) for _ in range(6)]
+    arrive(world)
+    poison = made[3]
+    world.sandbox.faults(
+        api=[{"vendor": "xero", "path": "/Invoices", "query": poison.id, "kind": "status", "status": 500}]
+    )
+    for _ in range(2):
+        events.drain(source_of(world))
+        with transaction() as session:
+            session.execute(text("UPDATE inbox SET not_before = now()"))
+
+    assert sorted(world.shown("people", person)) == sorted(one.number for one in made if one is not poison)
+    with transaction() as session:
+        (failed,) = session.execute(text("SELECT resource_id FROM inbox WHERE state = 'failed'")).scalars()
+    assert failed == poison.id
+
+
+def test_an_outage_is_not_blamed_on_the_events(world: World) -> None:
+    override({"EVENT_ATTEMPTS": "2"})
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test")
+    arrive(world)
+    world.sandbox.faults(api=[{"vendor": "xero", "kind": "status", "status": 500}])
+    for _ in range(3):
+        assert events.drain(source_of(world)).finished == 0
+        with transaction() as session:
+            session.execute(text("UPDATE inbox SET not_before = now()"))
+    with transaction() as session:
+        assert set(session.execute(text("SELECT state FROM inbox WHERE source = 'xero'")).scalars()) == {"pending"}
+    world.sandbox.faults()
+    world.settle()
+    assert world.shown("people", person) == [invoice.number]

@@ -224,6 +224,7 @@ def test_deleted_records_show_nothing_and_pass_nothing_on(world: World) -> None:
     world.settle()
     assert world.shown("companies", company) == world.shown("opportunities", deal) == []
     assert world.shown("people", bob) == [kept.number]
+    world.reconcile()
     world.check()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from runtime.logs import scrub
 from runtime.settings import Settings, SettingsError, override, settings
 from store import database, secrets
 from tests import databases
+from tests.conftest import Processes
+from tests.conftest import patina as start_process
+from tests.serving import wait_until
 from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,3 +215,85 @@ def test_an_api_key_is_kept_as_a_hash(world: World) -> None:
 def test_settings_all_have_a_meaning() -> None:
     assert all(field.description for field in Settings.model_fields.values())
     override({})
+
+
+def test_verify_against_the_source_says_how_far_the_mirror_is_from_the_vendors(world: World) -> None:
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    world.pass_time()
+    clean = patina("verify", "--against-source")
+    assert (clean.returncode, clean.stdout) == (0, "verify ok: drift none\n")
+    with database.transaction() as session:
+        session.execute(text("UPDATE invoice SET balance = 1"))
+    broken = patina("verify", "--against-source", "--json")
+    assert broken.returncode == 1
+    told = json.loads(broken.stdout)
+    assert told["drift"]["invoices"] == {"missing": 0, "stale": 1, "extra": 0}
+    assert told["drifted"] == 2, "and the row that was made of it"
+    assert told["counts"]["invoices"] == 1
+
+
+def test_reconcile_reports_repairs_and_is_remembered_by_status(world: World, processes: Processes) -> None:
+    processes += [start_process("worker")]
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    world.pass_time()
+    with database.transaction() as session:
+        session.execute(text("DELETE FROM crm_record_email"))
+    dry = patina("reconcile", "--dry-run")
+    assert (dry.returncode, dry.stdout) == (0, "dry run ok: drift rows: 1 extra; people: 1 stale\n")
+    assert patina("reconcile").stdout == "reconciliation ok: drift rows: 1 extra; people: 1 stale, repaired\n"
+    assert patina("reconcile").stdout == "reconciliation ok: drift none\n"
+    assert patina("catch-up").stdout.startswith("catch-up ok: ")
+
+    told = json.loads(patina("status", "--json").stdout)
+    (account,) = told["accounts"]
+    assert account["drift"]["people"] == {"missing": 0, "stale": 0, "extra": 0}
+    assert {run["kind"] for run in account["runs"]} == {"backfill", "catch_up", "reconciliation", "dry_run"}
+    assert account["egress_month_bytes"]["plain"] > account["egress_month_bytes"]["wire"] > 0
+    assert told["egress_allowance_left_gb"] < 10
+    shown = patina("status").stdout
+    assert "Last reconciliation" in shown
+    assert "left of the day" in shown
+    assert "Xero egress left this month, all accounts: " in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_run_that_is_no_longer_watched_stays_and_resumes(world: World) -> None:
+    world.person("ann@acme.test")
+    world.settle()
+    watching = start_process("backfill", stderr=subprocess.PIPE)
+    wait_until(lambda: len(world.runs()) == 4, what="the second backfill")
+    watching.send_signal(signal.SIGINT)
+    _, error = watching.communicate(timeout=20)
+    assert watching.returncode == 130
+    assert b"the run stays" in error
+    world.backfill()
+    assert len(world.runs()) == 4, "it was taken up again, not begun anew"
+
+
+def test_metrics_are_for_whoever_holds_the_token(world: World) -> None:
+    assert world.web.get("/metrics").status_code == 404
+    override({"METRICS_TOKEN": "a-token-of-sixteen"})
+    assert world.web.get("/metrics").status_code == 401
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    world.pass_time()
+    world.reconcile()
+    page = world.web.get("/metrics", headers={"Authorization": "Bearer a-token-of-sixteen"})
+    assert page.status_code == 200
+    calls = f'account="{world.account}",organisation="0",outcome="answered",purpose="events"'
+    assert f"patina_vendor_calls_total{{{calls}}} 1.0" in page.text
+    assert f'patina_drift_rows{{account="{world.account}",drift="missing",kind="invoices"}} 0.0' in page.text
+    assert f'patina_inbox_waiting{{account="{world.account}"}} 0.0' in page.text
+    assert "patina_budget_left{" in page.text
+
+
+def test_every_setting_stands_in_the_operators_page_with_its_meaning_and_default() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        assert f"| `{name.upper()}` | {field.description} | {default} |" in page

@@ -11,9 +11,11 @@ import httpx
 from store import inbox, projection, runs
 from store.database import transaction
 from store.projection import Comparison
+from store.runs import Run
 from tests.model import expected
 from tests.serving import wait_until
-from worker import connect, events, projecting, sync
+from worker import connect, events, jobs, projecting, sync
+from worker.steps import Kind
 from worker.xero import loopback
 
 PLURAL = {"lead": "leads", "person": "people", "company": "companies", "opportunity": "opportunities"}
@@ -170,25 +172,48 @@ class World:
             return not inbox.open_count(session, self.account) and self.account not in projection.waiting(session)
 
     def backfill(self) -> None:
-        """Fetch everything again, in this process or by the workers."""
-        began = sync.begin(self.account)
+        """Fetch everything again."""
+        self.run(Kind.BACKFILL)
+
+    def catch_up(self) -> None:
+        """Fetch what changed since the last time."""
+        self.run(Kind.CATCH_UP)
+
+    def reconcile(self, *, dry: bool = False) -> dict[str, dict[str, int]]:
+        """Hold everything against the vendors; returns the drift, by kind, where there was any."""
+        found: dict[str, dict[str, int]] = {}
+        for run in self.run(Kind.DRY_RUN if dry else Kind.RECONCILIATION):
+            for kind, rows in (run.drift or {}).items():
+                known = found.setdefault(kind, {})
+                for name, count in rows.items():
+                    known[name] = known.get(name, 0) + count
+        return {kind: rows for kind, rows in found.items() if any(rows.values())}
+
+    def run(self, kind: Kind) -> list[Run]:
+        """Begin runs of all sources and see them end, in this process or by the workers."""
+        began = sync.begin(self.account, kind)
+        ids = [run.id for run in began]
         if self.workers:
-            from worker import jobs
-            from worker.broker import wake
-
             for run in began:
-                wake(jobs.advance_run, run.account_id, run.id)
-            ids = [run.id for run in began]
-
-            def over() -> bool:
-                with transaction() as session:
-                    return all(run.state == "done" for run in runs.recent(session, self.account, ids))
-
-            wait_until(over, seconds=60, what="the end of the backfill")
-            return
+                jobs.wake_run(run)
+            wait_until(lambda: all(one.state == "done" for one in self.runs(ids)), seconds=60, what=f"the {kind}")
+            return self.runs(ids)
         for run in began:
-            while sync.step(run.account_id, run.id):
+            while sync.step(run.account_id, run.id).more:
                 pass
+        ended = self.runs(ids)
+        assert all(one.state == "done" for one in ended), ended
+        return ended
+
+    def run_once(self, kind: Kind) -> None:
+        """Begin runs of all sources and take their steps as far as they go."""
+        for run in sync.begin(self.account, kind):
+            while sync.step(run.account_id, run.id).more and self.runs([run.id])[0].error is None:
+                pass
+
+    def runs(self, ids: list[int] | None = None) -> list[Run]:
+        with transaction() as session:
+            return runs.recent(session, self.account, ids)
 
     def read(self, plural: str, record_id: int, **query: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -204,11 +229,27 @@ class World:
         """The numbers that a record shows, newest first."""
         return [row["number"] for row in self.rows(plural, record_id)]
 
+    def rows_of(self, kind: str) -> list[int]:
+        """The account's records of a type in the sandbox."""
+        world = self.sandbox.control("GET", "world", params={"account": self.copper})
+        return [one["id"] for one in world["records"][kind]]
+
     def compare(self) -> Comparison:
         with transaction() as session:
             return projection.compare(session, self.account)
 
+    def pass_time(self, hours: float = 1.0) -> None:
+        """Let the vendors' clock run ahead, so that no event can still be on its way."""
+        ahead = self.sandbox.state()["clock_ahead"] + hours * 3_600
+        self.sandbox.control("PUT", "clock", json={"ahead": ahead})
+
     def check(self) -> None:
+        """The read model equals a rebuild, the mirror equals the vendors, the records what plain Python says."""
+        self.check_rows()
+        self.pass_time()
+        assert self.reconcile(dry=True) == {}
+
+    def check_rows(self) -> None:
         """The read model equals a rebuild, and every record shows what the rules in plain Python say."""
         found = self.compare()
         assert found.clean, found

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+import structlog
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from runtime import logs
 from runtime.settings import settings
 from store.database import async_pool
-from web import health, invoices, problems
+from web import health, invoices, metrics, problems
+from web.looks import Looks
 from webhooks import receivers
+from worker import schedule
+
+log = structlog.get_logger()
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool = async_pool()
+    app.state.looks = Looks()
     await app.state.pool.open()
+    stopping = asyncio.Event()
+    beating = asyncio.create_task(_beat(stopping))
     yield
+    stopping.set()
+    await beating
     await app.state.pool.close(timeout=5)
+
+
+async def _beat(stopping: asyncio.Event) -> None:
+    """Note every few seconds that the receivers are up: what they miss, nobody sends twice."""
+    while not stopping.is_set():
+        try:
+            await asyncio.to_thread(schedule.note_web)
+        except Exception as error:
+            log.warning("beat.failed", error=type(error).__name__)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), schedule.WEB_BEAT_SECONDS)
 
 
 def create() -> FastAPI:
@@ -36,6 +58,7 @@ def create() -> FastAPI:
     )
     problems.install(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(receivers.router)
     app.include_router(invoices.router)
     _describe(app)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from store import reads
 from store.models import RecordType
 from store.reads import Page, ShownInvoice
-from web import cursor, links
+from web import cursor, links, looks
 from web.currencies import amount
 from web.problems import ProblemError
 
@@ -123,7 +123,8 @@ async def invoices_of(
         )
     if page is None:
         raise ProblemError(401, "This API key is unknown or was revoked.")
-    return Response(orjson.dumps(_answer(kind, id, page)), media_type="application/json")
+    background = looks.after_reading(request.app.state.looks, page.account_id, kind, id)
+    return Response(orjson.dumps(_answer(kind, id, page)), media_type="application/json", background=background)
 
 
 def _answer(kind: RecordType, record_id: int, page: Page) -> dict[str, Any]:

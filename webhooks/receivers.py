@@ -76,13 +76,15 @@ async def _accept_xero(request: Request, body: bytes, correlation: str, backgrou
     try:
         if not is_json(request):
             raise ValueError("the content type is not application/json")
-        events = [_xero_event(one) for one in WireDelivery.model_validate(_parsed(body)).events or ()]
+        delivery = WireDelivery.model_validate(_parsed(body))
+        events = [_xero_event(one) for one in delivery.events or ()]
     except (ValidationError, ValueError) as error:
         await _keep_malformed(request, NOBODY, "xero", body, error, correlation)
         return Response(status_code=200)
     if events:
         async with request.app.state.pool.connection() as connection:
-            woken = await inbox.accept_xero(connection, events, correlation)
+            first, last = delivery.first_sequence or 0, delivery.last_sequence or 0
+            woken = await inbox.accept_xero(connection, events, correlation, first=first, last=last)
         log.info("webhook.accepted", source="xero", events=len(events), sources=len(woken))
         background.add_task(_wake, woken)
     return Response(status_code=200, background=background)

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
 TIME_LIMIT_MS = 10 * 60 * 1000
 WAKE_SECONDS = 30
+LONGEST_DELAY = 60.0
 IDLE_MS = 50
 
 
@@ -77,7 +78,7 @@ def _key(actor: str, args: tuple[Any, ...]) -> str:
     return ":".join([settings().redis_namespace, "wake", actor, *map(str, args)])
 
 
-def wake(actor: dramatiq.Actor[..., None], *args: int) -> bool:
+def wake(actor: dramatiq.Actor[..., None], *args: Any) -> bool:
     """Have `actor` look at its rows soon; many calls before it does become one message.
 
     Returns False when Redis could not be reached: the sweep will find what waits.
@@ -96,7 +97,24 @@ def wake(actor: dramatiq.Actor[..., None], *args: int) -> bool:
     return True
 
 
-def awake(actor: str, *args: int) -> None:
+def wake_later(actor: dramatiq.Actor[..., None], seconds: float, *args: Any) -> bool:
+    """Have `actor` look at its rows in some seconds. Beyond a minute it is left to the sweep.
+
+    The wait itself is in PostgreSQL (`not_before`): the message only saves the sweep's delay.
+    """
+    if seconds > LONGEST_DELAY:
+        return False
+    try:
+        key = _key(f"{actor.actor_name}:later", args)
+        if client().set(key, "1", nx=True, px=max(int(seconds * 1000), 1)):
+            actor.send_with_options(args=args, delay=int(seconds * 1000) + 50)
+    except (redis.RedisError, dramatiq.BrokerError) as error:
+        log.warning("wake.failed", actor=actor.actor_name, error=type(error).__name__)
+        return False
+    return True
+
+
+def awake(actor: str, *args: Any) -> None:
     """Drop the key that coalesces wake-ups: what comes from now on wakes the next run.
 
     Called before the rows are read, so that nothing which comes during the work is missed.

@@ -6,12 +6,15 @@ from typing import Any
 
 import structlog
 
-from store import accounts
+from store import accounts, inbox, runs
 from store.accounts import CopperAccess, Organisation
 from store.database import transaction
+from store.inbox import Source
+from worker import jobs, sync
+from worker.budget import Purpose
 from worker.copper import subscriptions
-from worker.copper.client import CopperClient
-from worker.vendor import VendorError
+from worker.copper.client import CopperClient, connected
+from worker.errors import VendorError
 from worker.xero import client as xero
 
 log = structlog.get_logger()
@@ -29,8 +32,9 @@ def connect_copper(api_key: str, email: str) -> int:
         account_id, access = accounts.save_copper(
             session, copper_account_id=told.id, name=told.name, api_key=api_key, email=email
         )
-    made = subscriptions.register(CopperClient(access), access)
+    made = subscriptions.register(connected(account_id, Purpose.PERSON), access)
     log.info("copper.connected", account=account_id, subscriptions=made)
+    _take_up([Source(account_id, 0)])
     return account_id
 
 
@@ -53,9 +57,22 @@ def connect_xero(account_id: int, token: dict[str, Any]) -> list[Organisation]:
                 connection_id=one.id,
                 name=one.name,
             )
-        connected = accounts.organisations(session, account_id)
-    log.info("xero.connected", account=account_id, organisations=len(connected))
-    return connected
+        organisations = accounts.organisations(session, account_id)
+    log.info("xero.connected", account=account_id, organisations=len(organisations))
+    _take_up([Source(account_id, one.id) for one in organisations])
+    return organisations
+
+
+def _take_up(sources: list[Source]) -> None:
+    """What a lost connection held up goes on at once, and a catch-up finds what was missed."""
+    with transaction() as session:
+        for source in sources:
+            inbox.resume(session, source)
+            runs.resume(session, source.account_id, source.organisation_id)
+    for source in sources:
+        jobs.wake_source(source)
+        for run in sync.begin_catch_up(source):
+            jobs.wake_run(run)
 
 
 def make_key(account_id: int, name: str) -> str:

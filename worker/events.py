@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -17,21 +18,28 @@ from store.accounts import Organisation
 from store.database import Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
 from store.models import RecordType
-from worker.copper.client import CopperClient, Records
+from worker.budget import Purpose
+from worker.copper.client import PAGE_SIZE, Records, connected
+from worker.copper.stages import write_records
+from worker.errors import PassingError, ReconnectNeededError, VendorError
 from worker.projecting import project
-from worker.vendor import ReconnectNeededError, VendorError
-from worker.xero.client import Answer, XeroClient
+from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
+from worker.xero.stages import all_invoices
 from worker.xero.wire import WireContact, WireInvoice
 
 log = structlog.get_logger()
 ROUNDS = 50
 RECONNECT_SECONDS = 300.0
 LONGEST_DELAY = 900.0
+OPPORTUNITIES_AT_ONCE = 20
+# A burst is let come to its end, so that what changes several times is fetched once.
+BURST_EVENTS = IDS_PER_CALL
+BURST_QUIET, BURST_LONGEST, BURST_LOOK = 0.15, 1.0, 0.05
 
 
 @dataclass
 class Fetched:
-    """What the vendor said of a lease's ids, ready to be written; `unreadable` by id."""
+    """What the vendor said of some events' ids, ready to be written; `unreadable` by id."""
 
     contacts: list[Answer[WireContact]] = field(default_factory=list)
     invoices: list[Answer[WireInvoice]] = field(default_factory=list)
@@ -41,78 +49,156 @@ class Fetched:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def drain(source: Source) -> int:
-    """Apply all waiting events of one source; returns how many were finished.
+@dataclass(frozen=True)
+class Drained:
+    """How many events were finished, and in how many seconds the rest should be looked at (None: no rest)."""
 
-    Each round leases a batch, fetches outside any transaction, and finishes the events in the
-    transaction that writes their rows. A vendor that says "later" puts its events back.
+    finished: int
+    again_in: float | None = None
+
+
+def drain(source: Source) -> Drained:
+    """Apply all waiting events of one source.
+
+    Each round leases a batch; its events are fetched in portions outside any transaction, and each portion is
+    finished in the transaction that writes its rows. When the vendor or the budget says "later", what is done
+    stays done and the rest is put back.
     """
     finished = 0
     for _ in range(ROUNDS):
+        _let_burst_end(source)
         with transaction() as session:
             held = inbox.lease(session, source, settings().lease_seconds)
         if held is None:
-            break
-        finished += _apply(held, held.events)
-    return finished
+            return Drained(finished)
+        done, again_in = _apply_all(held)
+        finished += done
+        if again_in is not None:
+            return Drained(finished, again_in)
+    return Drained(finished, 0.0)
 
 
-def _apply(held: Lease, events: Sequence[LeasedEvent]) -> int:
-    """Fetch and write one set of events; a set that fails is halved until only the guilty event is left."""
-    try:
-        fetched = _fetch(held.source, events)
-        bad = [event for event in events if event.resource_id.lower() in fetched.unreadable]
-        good = [event for event in events if event not in bad]
+def _let_burst_end(source: Source) -> None:
+    until = time.monotonic() + BURST_LONGEST
+    while time.monotonic() < until:
         with transaction() as session:
-            _write(session, held.source, fetched)
-            inbox.finish(session, held, [event.id for event in good])
-        for event in bad:
-            _put_back(held, [event], fetched.unreadable[event.resource_id.lower()])
-        log.info(
-            "events.applied",
-            account=held.source.account_id,
-            organisation=held.source.organisation_id,
-            events=len(good),
-            correlation=events[0].correlation_id,
-        )
-        project(held.source.account_id)
-        return len(good)
-    except LeaseLostError:
-        log.warning("lease.lost", account=held.source.account_id, events=len(events))
-        return 0
-    except ReconnectNeededError as error:
-        _put_back(held, events, str(error), delay=RECONNECT_SECONDS, free=True)
-        return 0
-    except VendorError as error:
-        log.warning("events.put_back", account=held.source.account_id, error=str(error), events=len(events))
-        _put_back(held, events, str(error), delay=error.retry_after, free=error.retry_after is not None)
-        return 0
+            count, newest = inbox.burst(session, source, BURST_EVENTS + 1)
+        if count <= BURST_EVENTS or newest > BURST_QUIET:
+            return
+        time.sleep(BURST_LOOK)
+
+
+def portions(events: Sequence[LeasedEvent], source: Source) -> Iterator[list[LeasedEvent]]:
+    """Events of one kind, as many as one call answers for, all events of an id together.
+
+    Contacts come before invoices, whose contacts are then known.
+    """
+    by_kind: dict[str, dict[str, list[LeasedEvent]]] = {}
+    for event in events:
+        by_kind.setdefault(event.kind, {}).setdefault(event.resource_id.lower(), []).append(event)
+    for kind, by_id in sorted(by_kind.items()):
+        size = IDS_PER_CALL if not source.is_copper else PAGE_SIZE
+        size = OPPORTUNITIES_AT_ONCE if kind == RecordType.OPPORTUNITY.value else size
+        ids = list(by_id)
+        for start in range(0, len(ids), size):
+            yield [event for one in ids[start : start + size] for event in by_id[one]]
+
+
+def _apply_all(held: Lease) -> tuple[int, float | None]:
+    """Apply a lease portion by portion; returns how many events were finished, and when to look again."""
+    finished = 0
+    waiting = list(portions(held.events, held.source))
+    while waiting:
+        try:
+            finished += _apply(held, waiting[0])
+        except LeaseLostError:
+            log.warning("lease.lost", account=held.source.account_id, events=len(waiting[0]))
+            return finished, None
+        except (ReconnectNeededError, PassingError) as error:
+            delay = _delay_of(error)
+            rest = [event for portion in waiting for event in portion]
+            log.warning("events.put_back", account=held.source.account_id, error=str(error), events=len(rest))
+            _put_back(held, rest, str(error), delay=delay, free=True)
+            return finished, delay
+        waiting.pop(0)
+    return finished, None
+
+
+def _delay_of(error: VendorError) -> float:
+    if isinstance(error, ReconnectNeededError):
+        return RECONNECT_SECONDS
+    return error.retry_after if error.retry_after is not None else random.uniform(10, 30)
+
+
+def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool = False) -> int:
+    """Fetch and write some events; returns how many were finished. What fails is halved down to the guilty one.
+
+    Raises what concerns all of them: `PassingError`, `ReconnectNeededError`, `LeaseLostError`. An error that
+    may lie in what was asked for (a 500) is no outage while the vendor answers something else (`alive`).
+    """
+    try:
+        return _apply_once(held, events)
+    except (LeaseLostError, ReconnectNeededError):
+        raise
     except Exception as error:
+        if isinstance(error, PassingError) and not (error.suspect and (alive or _answers(held.source))):
+            raise
         if len(events) > 1:
             middle = len(events) // 2
-            return _apply(held, events[:middle]) + _apply(held, events[middle:])
-        log.exception("event.failed", account=held.source.account_id, event_id=events[0].id)
-        _put_back(held, events, scrub(f"{type(error).__name__}: {error}"))
+            return _apply(held, events[:middle], alive=True) + _apply(held, events[middle:], alive=True)
+        if not isinstance(error, VendorError):
+            log.exception("event.failed", account=held.source.account_id, event_id=events[0].id)
+        _put_back(held, events, scrub(f"{type(error).__name__}: {error}"), delay=_backoff(events[0]), free=False)
         return 0
 
 
-def _put_back(
-    held: Lease,
-    events: Sequence[LeasedEvent],
-    error: str,
-    *,
-    delay: float | None = None,
-    free: bool = False,
-) -> None:
+def _answers(source: Source) -> bool:
+    """Whether the vendor answers the smallest question there is."""
+    try:
+        if source.is_copper:
+            connected(source.account_id, Purpose.EVENTS).account()
+            return True
+        with transaction() as session:
+            organisation = accounts.organisation(session, source.account_id, source.organisation_id)
+        return bool(organisation and XeroClient(organisation, Purpose.EVENTS).organisation_details())
+    except VendorError:
+        return False
+
+
+def _backoff(event: LeasedEvent) -> float:
+    """Seconds until an event that failed is tried again: longer every time, a quarter of an hour at most."""
+    return min(random.uniform(2, 6) * 2.0 ** min(event.attempts - 1, 10), LONGEST_DELAY)
+
+
+def _apply_once(held: Lease, events: Sequence[LeasedEvent]) -> int:
+    fetched = _fetch(held.source, events)
+    bad = [event for event in events if event.resource_id.lower() in fetched.unreadable]
+    good = [event for event in events if event not in bad]
+    with transaction() as session:
+        _write(session, held.source, fetched)
+        inbox.finish(session, held, [event.id for event in good])
+    for event in bad:
+        _put_back(held, [event], fetched.unreadable[event.resource_id.lower()], delay=_backoff(event), free=False)
+    log.info(
+        "events.applied",
+        account=held.source.account_id,
+        organisation=held.source.organisation_id,
+        events=len(good),
+        correlation=events[0].correlation_id,
+    )
+    project(held.source.account_id)
+    return len(good)
+
+
+def _put_back(held: Lease, events: Sequence[LeasedEvent], error: str, *, delay: float, free: bool) -> None:
     """Return events to the inbox, to be taken again after a while, or to quarantine after too many tries."""
-    wait = delay if delay is not None else random.uniform(2, 10)
     with transaction() as session:
         failed = inbox.release(
             session,
             held,
             [event.id for event in events],
             error=error,
-            delay=min(wait, LONGEST_DELAY) if not free else wait,
+            delay=delay,
             most=settings().event_attempts,
             free=free,
         )
@@ -142,7 +228,7 @@ def _uuids(events: Iterable[LeasedEvent], kind: str, bad: dict[str, str]) -> set
 def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fetched:
     """Contacts and invoices of the events; contacts never seen before and the heirs of merged ones too."""
     fetched = Fetched()
-    client = XeroClient(organisation)
+    client = XeroClient(organisation, Purpose.EVENTS)
     place = (organisation.account_id, organisation.id)
     wanted = _uuids(events, "INVOICE", fetched.unreadable)
     contacts = _uuids(events, "CONTACT", fetched.unreadable)
@@ -152,7 +238,7 @@ def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fe
         fetched.contacts.append(client.contacts_by_id(sorted(contacts)))
         heirs = {one.merged_to for one in fetched.contacts[0].items if one.merged_to}
         if heirs:
-            fetched.invoices.extend(_all_invoices(client, sorted(heirs)))
+            fetched.invoices.extend(all_invoices(client, sorted(heirs)))
     named = {one.contact.contact_id for answer in fetched.invoices for one in answer.items}
     with transaction() as session:
         new = mirror.unknown_contacts(session, *place, {one for one in named if one} - contacts)
@@ -171,24 +257,10 @@ def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fe
     return fetched
 
 
-def _all_invoices(client: XeroClient, contacts: Sequence[UUID]) -> list[Answer[WireInvoice]]:
-    """Every invoice of some contacts: a merge moves invoices without touching them one by one."""
-    answers = []
-    for start in range(0, len(contacts), 40):
-        page, pages = 1, 1
-        while page <= pages:
-            answer = client.invoices(page, contacts=contacts[start : start + 40])
-            answers.append(answer)
-            pages = answer.pages or 1
-            page += 1
-    return answers
-
-
 def _fetch_copper(account_id: int, events: Sequence[LeasedEvent]) -> Fetched:
     """The records of the events, and the relations of the opportunities among them."""
     fetched = Fetched()
-    with transaction() as session:
-        client = CopperClient(accounts.copper_access(session, account_id))
+    client = connected(account_id, Purpose.EVENTS)
     for kind in RecordType:
         ids = [int(event.resource_id) for event in events if event.kind == kind.value]
         if not ids:
@@ -216,9 +288,3 @@ def _write(session: Session, source: Source, fetched: Fetched) -> None:
         write_records(session, source.account_id, kind, records)
         if kind is RecordType.OPPORTUNITY:
             mirror.replace_related(session, source.account_id, dict(fetched.related), records.fetched_at)
-
-
-def write_records(session: Session, account_id: int, kind: RecordType, records: Records) -> None:
-    """Rows of living records and tombstones of the others."""
-    mirror.upsert_records(session, account_id, kind, (one.row() for one in records.items), records.fetched_at)
-    mirror.bury_records(session, account_id, kind, records.gone, records.fetched_at)

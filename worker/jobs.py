@@ -7,21 +7,29 @@ import time
 import dramatiq
 import structlog
 
+from runtime.settings import settings
 from store.inbox import Source
-from worker import events, projecting, sync
-from worker.broker import awake, broker, wake
+from store.models import RecordType
+from store.runs import Run
+from worker import events, history, projecting, relations, sync
+from worker.broker import awake, broker, wake, wake_later
+from worker.errors import VendorError
+from worker.xero import oauth
 
 log = structlog.get_logger()
 broker()
 STEP_SECONDS = 10.0
-EVENTS, PROJECTION, SYNC = "events", "projection", "sync"
+GRANTS_AT_ONCE = 100
+EVENTS, PROJECTION, SYNC, SPARE = "events", "projection", "sync", "spare"
 
 
 @dramatiq.actor(actor_name="drain", queue_name=EVENTS, max_retries=0)
 def drain(account_id: int, organisation_id: int) -> None:
     """Apply all waiting events of one organisation, or (organisation 0) of the account's Copper."""
     awake("drain", account_id, organisation_id)
-    events.drain(Source(account_id, organisation_id))
+    done = events.drain(Source(account_id, organisation_id))
+    if done.again_in is not None:
+        wake_later(drain, done.again_in, account_id, organisation_id)
 
 
 @dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)
@@ -36,12 +44,54 @@ def advance_run(account_id: int, run_id: int) -> None:
     """Take a run's next pages for some seconds, then hand on to the next job of the chain."""
     awake("advance_run", account_id, run_id)
     until = time.monotonic() + STEP_SECONDS
-    while sync.step(account_id, run_id):
-        if time.monotonic() > until:
-            wake(advance_run, account_id, run_id)
-            return
+    done = sync.step(account_id, run_id)
+    while done.more and not done.delay and time.monotonic() < until:
+        done = sync.step(account_id, run_id)
+    if done.more and done.delay:
+        wake_later(advance_run, done.delay, account_id, run_id)
+    elif done.more:
+        wake(advance_run, account_id, run_id)
+
+
+@dramatiq.actor(actor_name="rotate_relations", queue_name=SPARE, max_retries=0)
+def rotate_relations(account_id: int) -> None:
+    """Read the relations that were read longest ago."""
+    awake("rotate_relations", account_id)
+    try:
+        relations.rotate(account_id)
+    except VendorError as error:
+        log.info("relations.put_off", account=account_id, error=str(error))
+
+
+@dramatiq.actor(actor_name="refresh_relations", queue_name=SPARE, max_retries=0)
+def refresh_relations(account_id: int, kind: str, record_id: int) -> None:
+    """Read the relations of a record that somebody looked at, if they are old."""
+    awake("refresh_relations", account_id, kind, record_id)
+    try:
+        relations.refresh(account_id, RecordType(kind), record_id)
+    except VendorError as error:
+        log.info("relations.put_off", account=account_id, error=str(error))
+
+
+@dramatiq.actor(actor_name="look_up_history", queue_name=SPARE, max_retries=0)
+def look_up_history(account_id: int, organisation_id: int) -> None:
+    """Look up the true created dates of an organisation's newest invoices."""
+    awake("look_up_history", account_id, organisation_id)
+    history.look_up(account_id, organisation_id)
+
+
+@dramatiq.actor(actor_name="keep_grants_alive", queue_name=SPARE, max_retries=0)
+def keep_grants_alive() -> None:
+    """Refresh the grants that were idle for days."""
+    awake("keep_grants_alive")
+    oauth.keep_alive(settings().grant_idle_days * 86_400, GRANTS_AT_ONCE)
 
 
 def wake_source(source: Source) -> bool:
     """Have a source drained soon."""
     return wake(drain, source.account_id, source.organisation_id)
+
+
+def wake_run(run: Run) -> bool:
+    """Have a run's next page fetched soon."""
+    return wake(advance_run, run.account_id, run.id)

@@ -1,4 +1,4 @@
-"""What runs when. Two schedulers may run: each thing they start is safe to start twice."""
+"""What runs when. What is due stands in PostgreSQL, claimed by one statement: any number of schedulers may run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from runtime.settings import settings
-from store import inbox, projection, runs
+from store import accounts, chores, inbox, meters, projection, runs, sequences
 from store.database import transaction
-from worker import jobs
+from worker import jobs, sync
 from worker.broker import wake
+from worker.steps import Kind
 
 log = structlog.get_logger()
+HOLE_SECONDS = 60.0
+RETENTION_SECONDS = 3_600.0
+RETENTION_ROWS, RETENTION_ROUNDS = 5_000, 20
+GRANTS_SECONDS = 3_600.0
+WEB_BEAT_SECONDS = 5.0
+WEB_AWAY_SECONDS = 12.0
 
 
 def sweep() -> int:
@@ -38,17 +45,127 @@ def sweep() -> int:
     return found
 
 
-def _sweep_safely() -> None:
-    try:
-        sweep()
-    except Exception as error:
-        log.warning("sweep.failed", error=type(error).__name__)
+def start(account_ids: list[int], kind: Kind, why: str) -> None:
+    """Begin a run of every source of some accounts."""
+    for account_id in account_ids:
+        begun = sync.begin(account_id, kind)
+        for run in begun:
+            jobs.wake_run(run)
+        log.info("runs.begun", account=account_id, kind=kind.value, runs=len(begun), why=why)
+
+
+def catch_up_everyone(why: str) -> None:
+    """Catch up every account at once: events were missed, and nobody can tell whose."""
+    with transaction() as session:
+        everyone = [one.id for one in accounts.accounts(session)]
+    start(everyone, Kind.CATCH_UP, why)
+
+
+def catch_up() -> None:
+    """Begin the catch-ups that are due."""
+    with transaction() as session:
+        due = chores.claim(session, "catch_up", settings().catch_up_seconds)
+    start(due, Kind.CATCH_UP, "due")
+
+
+def reconcile() -> None:
+    """Begin the nightly reconciliations whose time has come."""
+    chosen = settings()
+    with transaction() as session:
+        due = chores.claim_nightly(session, "reconciliation", chosen.reconcile_hour, chosen.reconcile_spread_hours)
+    start(due, Kind.RECONCILIATION, "nightly")
+
+
+def find_missed_deliveries() -> None:
+    """Catch up when a hole in Xero's sequence numbers stays open."""
+    with transaction() as session:
+        missed = sequences.settle(session, HOLE_SECONDS)
+    if missed:
+        catch_up_everyone("a hole in Xero's sequence numbers")
+
+
+def rotate_relations() -> None:
+    """Have the relations read that were read longest ago."""
+    with transaction() as session:
+        due = chores.claim(session, "relations", settings().rotation_seconds)
+    for account_id in due:
+        wake(jobs.rotate_relations, account_id)
+
+
+def look_up_history() -> None:
+    """Have the newest invoices' true created dates looked up."""
+    if not settings().history_calls:
+        return
+    with transaction() as session:
+        due = chores.claim(session, "history", settings().history_seconds)
+        places = [(one, place.id) for one in due for place in accounts.organisations(session, one)]
+    for place in places:
+        wake(jobs.look_up_history, *place)
+
+
+def keep_grants_alive() -> None:
+    """Have idle grants refreshed."""
+    with transaction() as session:
+        due = chores.claim_installation(session, "grants", GRANTS_SECONDS)
+    if due:
+        wake(jobs.keep_grants_alive)
+
+
+def forget() -> None:
+    """Delete what is kept for a time only: finished events, call meters, ended runs."""
+    chosen = settings()
+    with transaction() as session:
+        if not chores.claim_installation(session, "retention", RETENTION_SECONDS):
+            return
+        forgotten = meters.forget(session, chosen.meter_days) + runs.forget(session, chosen.inbox_days)
+    for _ in range(RETENTION_ROUNDS):
+        with transaction() as session:
+            gone = inbox.forget(session, chosen.inbox_days, RETENTION_ROWS)
+        forgotten += gone
+        if gone < RETENTION_ROWS:
+            break
+    if forgotten:
+        log.info("rows.forgotten", rows=forgotten)
+
+
+def note_web() -> bool:
+    """Note that the web process is up; when none was for a while, catch up: Copper sends nothing twice.
+
+    Returns whether it was away.
+    """
+    with transaction() as session:
+        ago = chores.beat(session, "web")
+    away = ago is not None and ago > WEB_AWAY_SECONDS
+    if away:
+        catch_up_everyone("the web process was down")
+    return away
+
+
+TASKS = (
+    sweep,
+    catch_up,
+    reconcile,
+    find_missed_deliveries,
+    rotate_relations,
+    look_up_history,
+    keep_grants_alive,
+    forget,
+)
+
+
+def tick() -> None:
+    """Look at everything once; what fails is tried again at the next tick and holds up nothing else."""
+    for task in TASKS:
+        try:
+            task()
+        except Exception as error:
+            log.warning("tick.failed", task=task.__name__, error=type(error).__name__)
 
 
 def serve() -> None:
     """Run the schedule until told to stop."""
     scheduler = BlockingScheduler(timezone="UTC")
-    scheduler.add_job(_sweep_safely, "interval", seconds=settings().sweep_seconds, coalesce=True, max_instances=1)
+    scheduler.add_job(tick, "interval", seconds=settings().sweep_seconds, coalesce=True, max_instances=1)
 
     def stop(_: int, __: FrameType | None) -> None:
         scheduler.shutdown(wait=False)
@@ -56,5 +173,5 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log.info("scheduler.started", sweep_seconds=settings().sweep_seconds)
-    _sweep_safely()
+    tick()
     scheduler.start()

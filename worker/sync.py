@@ -1,16 +1,14 @@
-"""Backfill: everything that both vendors hold, page by page, the cursor committed with the page.
+"""Backfill, catch-up and reconciliation: what the vendors hold, page by page, the cursor committed with the page.
 
-A run belongs to one source: an organisation (organisation, contacts, invoices) or the account's Copper
-(people, leads, companies, opportunities, relations, and a second look by id at what was not seen). It
-is a chain of short steps; kill any process anywhere and the next one goes on from the last page.
+A run belongs to one source, a Xero organisation or the account's Copper, whose `stages` say what its pages
+are. It is a chain of short steps; kill any process anywhere and the next one goes on from the last page.
+A backfill fetches everything for the first time; a catch-up what changed since the last one; a reconciliation
+everything again, counting how far the mirror had drifted; a dry run counts and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,80 +16,128 @@ import structlog
 
 from runtime.logs import scrub
 from runtime.settings import settings
-from store import accounts, mirror, runs
+from store import accounts, mirror, projection, runs
 from store.database import Session, transaction
-from store.models import RecordType
+from store.drift import Found
+from store.inbox import Source
 from store.runs import Run, StepLostError
-from worker import events
-from worker.copper.client import PAGE_SIZE, CopperClient
+from worker.copper import stages as copper
+from worker.errors import PassingError, ReconnectNeededError, VendorError
 from worker.projecting import project
-from worker.vendor import ReconnectNeededError, VendorError
-from worker.xero.client import Answer, XeroClient
-from worker.xero.wire import WireContact, WireInvoice
+from worker.steps import Drift, Kind, Step, kind_of, nothing
+from worker.xero import stages as xero
 
 log = structlog.get_logger()
-BACKFILL = "backfill"
-XERO_STAGES = ("organisation", "contacts", "invoices")
-RECORD_STAGES = {
-    "people": RecordType.PERSON,
-    "leads": RecordType.LEAD,
-    "companies": RecordType.COMPANY,
-    "opportunities": RecordType.OPPORTUNITY,
-}
-COPPER_STAGES = (*RECORD_STAGES, "relations", "gone")
-RELATIONS_PER_STEP = 20
-GONE_PER_STEP = 50
 LOST_SECONDS = 300.0
+PASSING_SECONDS = 15.0
+UNSETTLED_TRIES = 20
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one page brought: how to write it, where the next one starts (None: the stage is over)."""
+class Stepped:
+    """What a step came to: whether another follows, and in how many seconds."""
 
-    write: Callable[[Session], object]
-    cursor: dict[str, Any] | None
-    done: int
-    total: int | None = None
+    more: bool
+    delay: float = 0.0
 
 
-def begin(account_id: int) -> list[Run]:
-    """Begin a backfill of every source of the account, or find the ones at work."""
+OVER = Stepped(more=False)
+
+
+def begin(account_id: int, kind: Kind) -> list[Run]:
+    """Begin a run of every source of the account, or find the ones at work.
+
+    A catch-up of a source that was never read in full has nowhere to start from: it is left out.
+    """
     with transaction() as session:
-        sources = accounts.organisations(session, account_id)
-        found = [runs.start(session, account_id, 0, BACKFILL, COPPER_STAGES[0])]
-        found += [runs.start(session, account_id, one.id, BACKFILL, XERO_STAGES[0]) for one in sources]
-    return found
+        sources = [Source(account_id, 0)] if accounts.copper_state(session, account_id) else []
+        sources += [Source(account_id, one.id) for one in accounts.organisations(session, account_id)]
+        return [
+            runs.start(session, account_id, one.organisation_id, kind.value, _stages(one.organisation_id, kind)[0])
+            for one in sources
+            if kind is not Kind.CATCH_UP or _was_read(session, one)
+        ]
 
 
-def step(account_id: int, run_id: int) -> bool:
-    """Fetch and commit a run's next page; True when another should follow now."""
+def begin_catch_up(source: Source) -> list[Run]:
+    """Begin a catch-up of one source; nothing where it was never read in full."""
+    with transaction() as session:
+        if not _was_read(session, source):
+            return []
+        place = (source.account_id, source.organisation_id)
+        return [runs.start(session, *place, Kind.CATCH_UP.value, _stages(place[1], Kind.CATCH_UP)[0])]
+
+
+def _was_read(session: Session, source: Source) -> bool:
+    if source.is_copper:
+        state = accounts.copper_state(session, source.account_id)
+        return state is not None and state.records_seen_to is not None
+    organisation = accounts.organisation(session, source.account_id, source.organisation_id)
+    return organisation is not None and organisation.invoices_seen_to is not None
+
+
+def _stages(organisation_id: int, kind: Kind) -> tuple[str, ...]:
+    return xero.stages(kind) if organisation_id else copper.stages(kind)
+
+
+def step(account_id: int, run_id: int) -> Stepped:
+    """Fetch and commit a run's next page."""
     with transaction() as session:
         taken = runs.take(session, account_id, run_id, settings().lease_seconds)
     if taken is None:
-        return False
+        return OVER
     run, lease = taken
     try:
         result = _fetch(run)
         with transaction() as session:
-            result.write(session)
-            state = _advance(session, run, lease, result)
+            found = result.write(session)
+            state = _advance(session, run, lease, result, found)
     except StepLostError:
-        return False
+        return OVER
     except ReconnectNeededError as error:
-        _put_back(run, lease, error, delay=LOST_SECONDS, free=True)
-        return False
+        return _put_back(run, lease, error, delay=LOST_SECONDS, free=True)
+    except PassingError as error:
+        return _put_back(run, lease, error, delay=error.retry_after or PASSING_SECONDS, free=True)
     except VendorError as error:
-        _put_back(run, lease, error, delay=error.retry_after or 5.0, free=error.retry_after is not None)
-        return False
+        return _put_back(run, lease, error, delay=error.retry_after or 5.0, free=error.retry_after is not None)
     except Exception as error:
         log.exception("run.failed_step", account=account_id, run=run_id, stage=run.stage)
-        _put_back(run, lease, error, delay=5.0, free=False)
-        return False
+        return _put_back(run, lease, error, delay=5.0, free=False)
     project(account_id)
-    return state == "running"
+    if kind_of(run) is Kind.BACKFILL and result.done and (result.cursor is None or not run.cursor):
+        with transaction() as session:
+            mirror.analyze(session)
+    return Stepped(state == "running", result.delay)
 
 
-def _advance(session: Session, run: Run, lease: UUID, result: Step) -> str:
+def _fetch(run: Run) -> Step:
+    if run.stage == "rows":
+        return _rows(run)
+    if run.organisation_id == 0:
+        return copper.fetch(run)
+    with transaction() as session:
+        organisation = accounts.organisation(session, run.account_id, run.organisation_id)
+    return xero.fetch(run, organisation) if organisation else Step(nothing, None, 0)
+
+
+def _rows(run: Run) -> Step:
+    """The read model against a rebuild, repaired where it differs; while marks wait it cannot be told."""
+    project(run.account_id)
+    tries = int(run.cursor.get("tries", 0))
+    with transaction() as session:
+        projection.take_turn(session, run.account_id)
+        found = projection.compare(session, run.account_id)
+        if not found.marks and not found.clean and kind_of(run).writes:
+            projection.rebuild(session, run.account_id)
+    if found.marks and tries < UNSETTLED_TRIES:
+        return Step(nothing, {"tries": tries + 1}, 0, delay=0.5)
+    if found.marks:
+        log.warning("run.rows_unsettled", account=run.account_id, run=run.id, marks=found.marks)
+        return Step(nothing, None, 0)
+    return Step(lambda _: {"rows": Found(found.missing, found.stale, found.extra)}, None, 1, 1)
+
+
+def _advance(session: Session, run: Run, lease: UUID, result: Step, found: Drift) -> str:
     known = run.counts.get(run.stage, {"done": 0, "of": None})
     counts = {
         **run.counts,
@@ -99,123 +145,51 @@ def _advance(session: Session, run: Run, lease: UUID, result: Step) -> str:
     }
     stage, cursor, state = run.stage, result.cursor, "running"
     if cursor is None:
-        stages = COPPER_STAGES if run.organisation_id == 0 else XERO_STAGES
+        stages = _stages(run.organisation_id, kind_of(run))
         place = stages.index(run.stage) + 1
-        cursor = {}
+        cursor = result.carry
         if place == len(stages):
             state = "done"
         else:
             stage = stages[place]
-    runs.advance(session, run, lease, stage=stage, cursor=cursor, counts=counts, state=state)
-    log.info(
-        "run.advanced",
-        account=run.account_id,
-        run=run.id,
-        organisation=run.organisation_id,
-        stage=run.stage,
-        rows=result.done,
+    drift = _add(run.drift or {}, found) if kind_of(run).counts_drift else None
+    runs.advance(
+        session,
+        run,
+        lease,
+        stage=stage,
+        cursor=cursor,
+        counts=counts,
+        drift=drift,
         state=state,
+        delay=result.delay,
     )
+    _tell(run, result, state, drift)
     return state
 
 
-def _put_back(run: Run, lease: UUID, error: Exception, *, delay: float, free: bool) -> None:
+def _add(known: dict[str, dict[str, int]], found: Drift) -> dict[str, dict[str, int]]:
+    """The run's drift so far and what a page has shown, by kind."""
+    added = dict(known)
+    for kind, one in found.items():
+        before = known.get(kind, {})
+        added[kind] = {name: before.get(name, 0) + count for name, count in vars(one).items()}
+    return added
+
+
+def _tell(run: Run, result: Step, state: str, drift: dict[str, dict[str, int]] | None) -> None:
+    place = {"account": run.account_id, "run": run.id, "organisation": run.organisation_id, "kind": run.kind}
+    log.info("run.advanced", **place, stage=run.stage, rows=result.done, state=state)
+    if state == "done" and drift is not None:
+        rows = sum(sum(one.values()) for one in drift.values())
+        say: Any = log.warning if rows else log.info
+        say("run.drift", **place, total=rows, **{name: one for name, one in drift.items() if any(one.values())})
+
+
+def _put_back(run: Run, lease: UUID, error: Exception, *, delay: float, free: bool) -> Stepped:
     said = scrub(str(error)) or type(error).__name__
     with transaction() as session:
         most = settings().event_attempts
         state = runs.put_back(session, run, lease, error=said, delay=delay, most=most, free=free)
     log.warning("run.put_back", account=run.account_id, run=run.id, state=state, error=said, delay=delay)
-
-
-def _fetch(run: Run) -> Step:
-    if run.organisation_id == 0:
-        with transaction() as session:
-            client = CopperClient(accounts.copper_access(session, run.account_id))
-        return _copper(run, client)
-    with transaction() as session:
-        organisation = accounts.organisation(session, run.account_id, run.organisation_id)
-    if organisation is None:
-        return Step(lambda _: None, None, 0)
-    return _xero(run, XeroClient(organisation))
-
-
-def _xero(run: Run, client: XeroClient) -> Step:
-    place = (run.account_id, run.organisation_id)
-    if run.stage == "organisation":
-        details = client.organisation_details()
-        return Step(lambda session: mirror.save_organisation(session, *place, **details.model_dump()), None, 1, 1)
-    page = int(run.cursor.get("page", 1))
-    write: Callable[[Session], object]
-    if run.stage == "contacts":
-        contacts = client.contacts(page)
-        write = partial(_write_contacts, place=place, answer=contacts)
-        return _paged(write, page, contacts)
-    invoices = client.invoices(page)
-    write = partial(_write_invoices, place=place, answer=invoices)
-    return _paged(write, page, invoices)
-
-
-def _paged(write: Callable[[Session], object], page: int, answer: Answer[Any]) -> Step:
-    more = answer.pages is not None and page < answer.pages
-    return Step(write, {"page": page + 1} if more else None, len(answer.items), answer.total)
-
-
-def _write_contacts(session: Session, *, place: tuple[int, int], answer: Answer[WireContact]) -> None:
-    mirror.upsert_contacts(session, *place, (one.row() for one in answer.items), answer.fetched_at)
-
-
-def _write_invoices(session: Session, *, place: tuple[int, int], answer: Answer[WireInvoice]) -> None:
-    mirror.upsert_invoices(session, *place, (one.row() for one in answer.items), answer.fetched_at)
-
-
-def _copper(run: Run, client: CopperClient) -> Step:
-    if run.stage == "relations":
-        return _relations(run, client)
-    if run.stage == "gone":
-        return _gone(run, client)
-    kind = RECORD_STAGES[run.stage]
-    page = int(run.cursor.get("page", 1))
-    records = client.page(kind, page)
-    following = {"page": page + 1} if records.received == PAGE_SIZE else None
-    return Step(
-        lambda session: events.write_records(session, run.account_id, kind, records),
-        following,
-        len(records.items),
-        records.total,
-    )
-
-
-def _relations(run: Run, client: CopperClient) -> Step:
-    """`/related` of the next opportunities, one call each: Copper has no listing of relations."""
-    after = int(run.cursor.get("after", 0))
-    with transaction() as session:
-        ids = mirror.opportunities_after(session, run.account_id, after, RELATIONS_PER_STEP)
-    began = datetime.now(UTC)
-    found = {one: client.related(one) for one in ids}
-    related = {one: ends for one, ends in found.items() if ends is not None}
-    following = {"after": ids[-1]} if len(ids) == RELATIONS_PER_STEP else None
-    return Step(
-        lambda session: mirror.replace_related(session, run.account_id, related, began),
-        following,
-        len(ids),
-        run.counts.get("opportunities", {}).get("done"),
-    )
-
-
-def _gone(run: Run, client: CopperClient) -> Step:
-    """A second look by id at the records that the pages did not bring: what is gone gets a tombstone."""
-    kinds = list(RECORD_STAGES.values())
-    place, after = int(run.cursor.get("kind", 0)), int(run.cursor.get("after", 0))
-    kind = kinds[place]
-    with transaction() as session:
-        ids = mirror.unseen_records(session, run.account_id, kind, run.started_at, after, GONE_PER_STEP)
-    records = client.records(kind, ids) if ids else None
-    following: dict[str, Any] | None = {"kind": place, "after": ids[-1]} if ids else {"kind": place + 1}
-    if not ids and place + 1 == len(kinds):
-        following = None
-
-    def write(session: Session) -> None:
-        if records is not None:
-            events.write_records(session, run.account_id, kind, records)
-
-    return Step(write, following, len(records.gone) if records else 0)
+    return Stepped(state == "running", delay)

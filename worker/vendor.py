@@ -1,10 +1,13 @@
-"""What the two vendors' clients share: bounded calls, and the errors a job can act upon."""
+"""What the two vendors' clients share: bounded, budgeted, metered calls, and reading their answers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,33 +18,16 @@ from pydantic import BaseModel, ValidationError
 from requests.adapters import HTTPAdapter
 
 from runtime.settings import settings
+from worker.budget import Budget, Purpose, Told
+from worker.errors import BudgetSpentError, NotThereError, PassingError, VendorError
 
 log = structlog.get_logger()
 ANSWER_LIMIT = 64 * 1024 * 1024
 TRIES = 4
-LONGEST_WAIT = 5.0
+LONGEST_WAIT = 2.0
+UNTOLD_WAIT = 10.0
 PASSING_STATUSES = {429, 500, 502, 503, 504}
 Wire = TypeVar("Wire", bound=BaseModel)
-
-
-class VendorError(Exception):
-    """A vendor refused or failed; `retry_after` in seconds where waiting helps, None where it does not."""
-
-    def __init__(self, said: str, retry_after: float | None = None) -> None:
-        super().__init__(said)
-        self.retry_after = retry_after
-
-
-class PassingError(VendorError):
-    """A failure that goes away: an overload, a broken connection, a limit."""
-
-
-class ReconnectNeededError(VendorError):
-    """The grant or key is gone: only an admin can help."""
-
-
-class NotThereError(VendorError):
-    """The vendor has no such record (404)."""
 
 
 @lru_cache(maxsize=1)
@@ -59,11 +45,22 @@ def prepare(session: requests.Session) -> requests.Session:
     return session
 
 
-def call(send: Callable[[], requests.Response]) -> requests.Response:
+@dataclass(frozen=True)
+class Spender:
+    """Whose budget a call is taken from, and what for. `egress` is False where Xero does not bill the bytes."""
+
+    budget: Budget
+    purpose: Purpose
+    egress: bool = True
+
+
+def call(send: Callable[[], requests.Response], spender: Spender | None = None) -> requests.Response:
     """One request, its answer read in full; raises the error that the answer means.
 
     Broken connections, time-outs, half answers and passing statuses are tried up to 4 times with jitter
-    as long as the vendor asks for no more than 5 s; longer waits are the job's to arrange.
+    as long as the vendor asks for no more than 2 s; longer waits, and those for a budget, are the job's to
+    arrange. Every try is taken from the spender's budget and metered. Without a spender (signing in, where no
+    such limits are known) nothing is counted.
     """
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception(_worth_another_try),
@@ -72,11 +69,13 @@ def call(send: Callable[[], requests.Response]) -> requests.Response:
         reraise=True,
     ):
         with attempt:
-            return _once(send)
+            return _once(send) if spender is None else _spend(send, spender)
     raise AssertionError("tenacity ends by returning or raising")
 
 
 def _worth_another_try(error: BaseException) -> bool:
+    if isinstance(error, BudgetSpentError):
+        return False
     return isinstance(error, PassingError) and (error.retry_after or 0) <= LONGEST_WAIT
 
 
@@ -89,6 +88,52 @@ def _wait(state: tenacity.RetryCallState) -> float:
     return _jitter(state) + (asked or 0)
 
 
+def _spend(send: Callable[[], requests.Response], spender: Spender) -> requests.Response:
+    """One try within the budget; what its answer says of the limits corrects the budget."""
+    token = spender.budget.take(spender.purpose)
+    answers: list[requests.Response] = []
+
+    def sent() -> requests.Response:
+        answers.append(send())
+        return answers[0]
+
+    try:
+        return _once(sent)
+    finally:
+        answer = answers[0] if answers else None
+        spender.budget.settle(token, _told(answer) if answer is not None else Told())
+        status = answer.status_code if answer is not None else 0
+        wire = answer.raw.tell() if answer is not None and spender.egress else 0
+        plain = len(answer._content or b"") if answer is not None and spender.egress and _was_read(answer) else 0
+        spender.budget.meter(
+            spender.purpose, failed=not 200 <= status < 400, refused=status == 429, wire=wire, plain=plain
+        )
+
+
+def _was_read(answer: requests.Response) -> bool:
+    return isinstance(answer._content, bytes)
+
+
+def _told(answer: requests.Response) -> Told:
+    """What the headers say of the limits (Xero docs: OAuth 2.0 API limits). Copper says nothing but 429."""
+    return Told(
+        minute_left=_number(answer, "X-MinLimit-Remaining"),
+        day_left=_number(answer, "X-DayLimit-Remaining"),
+        app_left=_number(answer, "X-AppMinLimit-Remaining"),
+        wait=_retry_after(answer) if answer.status_code == 429 else None,
+        whole_app=_problem(answer) == "appminute",
+    )
+
+
+def _problem(answer: requests.Response) -> str:
+    return answer.headers.get("X-Rate-Limit-Problem", "")
+
+
+def _number(answer: requests.Response, name: str) -> int | None:
+    value = answer.headers.get(name, "")
+    return int(value) if value.isdigit() and len(value) < 10 else None
+
+
 def _once(send: Callable[[], requests.Response]) -> requests.Response:
     try:
         answer = send()
@@ -98,8 +143,8 @@ def _once(send: Callable[[], requests.Response]) -> requests.Response:
     except requests.exceptions.ContentDecodingError:
         raise PassingError("the answer could not be decompressed") from None
     if answer.status_code in PASSING_STATUSES:
-        problem = answer.headers.get("X-Rate-Limit-Problem", "")
-        raise PassingError(f"answered {answer.status_code} {problem}".rstrip(), _retry_after(answer))
+        said = f"answered {answer.status_code} {_problem(answer)}".rstrip()
+        raise PassingError(said, _retry_after(answer), suspect=answer.status_code == 500)
     if answer.status_code == 404:
         raise NotThereError("answered 404")
     return answer
@@ -118,10 +163,23 @@ def _read(answer: requests.Response) -> None:
 
 
 def _retry_after(answer: requests.Response) -> float | None:
+    """Seconds that the vendor asks to wait; a limit that names none (Copper's) asks for 10.
+
+    Too many calls at once (`concurrent`) are over in a moment, whatever is said.
+    """
     try:
         return min(max(float(answer.headers["Retry-After"]), 0.0), 86_400.0)
     except (KeyError, ValueError):
+        return UNTOLD_WAIT if answer.status_code == 429 and _problem(answer) != "concurrent" else None
+
+
+def vendor_time(answer: requests.Response) -> datetime | None:
+    """The vendor's own clock when it answered: the `Date` header, whole seconds."""
+    try:
+        moment = parsedate_to_datetime(answer.headers.get("Date", ""))
+    except (TypeError, ValueError):
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def timeouts() -> tuple[float, float]:

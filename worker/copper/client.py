@@ -12,32 +12,38 @@ import structlog
 from pydantic import TypeAdapter
 
 from runtime.settings import settings
+from store import accounts
 from store.accounts import CopperAccess
+from store.database import transaction
 from store.mirror import RelationRow
 from store.models import RecordType
+from worker.budget import Budget, Purpose
 from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription
-from worker.vendor import (
-    NotThereError,
-    PassingError,
-    ReconnectNeededError,
-    VendorError,
-    call,
-    json_of,
-    parse,
-    prepare,
-    timeouts,
-)
+from worker.errors import NotThereError, PassingError, ReconnectNeededError, VendorError
+from worker.vendor import Spender, call, json_of, parse, prepare, timeouts, vendor_time
 
 log = structlog.get_logger()
 PAGE_SIZE = 200
-LIMIT_WAIT = 10.0
 RELATED = TypeAdapter(list[WireRelated])
 SUBSCRIPTIONS = TypeAdapter(list[WireSubscription])
 
 
+def connected(account_id: int, purpose: Purpose) -> CopperClient:
+    """A client with the account's key; raises `ReconnectNeededError` when Copper has refused that key."""
+    with transaction() as session:
+        state = accounts.copper_state(session, account_id)
+        access = accounts.copper_access(session, account_id)
+    if state is not None and state.lost:
+        raise ReconnectNeededError("Copper refuses the API key: an admin must give a new one")
+    return CopperClient(access, Spender(Budget.of_copper(account_id), purpose))
+
+
 @dataclass(frozen=True)
 class Records:
-    """Records of one type that a fetch brought, and ids that no longer exist."""
+    """Records of one type that a fetch brought, and ids that no longer exist.
+
+    `received` counts what the vendor sent, `vendor_now` is its own clock at the first answer.
+    """
 
     items: list[WireRecord]
     fetched_at: datetime
@@ -45,12 +51,14 @@ class Records:
     unreadable: dict[str, str] = field(default_factory=dict)
     total: int | None = None
     received: int = 0
+    vendor_now: datetime | None = None
 
 
 class CopperClient:
-    """Copper, as the holder of one API key sees it."""
+    """Copper, as the holder of one API key sees it. Without a spender nothing is counted: connecting only."""
 
-    def __init__(self, access: CopperAccess) -> None:
+    def __init__(self, access: CopperAccess, spender: Spender | None = None) -> None:
+        self._spender = spender
         self._session = prepare(requests.Session())
         self._session.headers.update(
             {
@@ -63,17 +71,22 @@ class CopperClient:
 
     def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:
         url = f"{settings().copper_api_url}/{path}"
-        try:
-            answer = call(lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True))
-        except PassingError as error:
-            if "429" in str(error) and error.retry_after is None:
-                raise PassingError(f"Copper {error}", LIMIT_WAIT) from None
-            raise
+        answer = call(
+            lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True), self._spender
+        )
         if answer.status_code in {401, 403}:
+            self._mark_lost()
             raise ReconnectNeededError("Copper refuses the API key: an admin must give a new one")
         if answer.status_code >= 400:
             raise VendorError(f"Copper answered {answer.status_code} to {method} {path.split('/')[0]}")
         return answer
+
+    def _mark_lost(self) -> None:
+        if self._spender is not None:
+            account_id = self._spender.budget.account_id
+            with transaction() as session:
+                accounts.mark_copper(session, account_id, "reconnect")
+            log.warning("copper.lost", account=account_id)
 
     def account(self) -> WireAccount:
         """The account that the key belongs to."""
@@ -83,20 +96,41 @@ class CopperClient:
         """Raise `ReconnectNeededError` unless the key and its owner's address work."""
         self._ask("GET", "users/me")
 
-    def page(self, kind: RecordType, page: int) -> Records:
-        """A page of 200 records, oldest first, so that new ones do not shift those behind them."""
+    def page(
+        self,
+        kind: RecordType,
+        page: int = 1,
+        *,
+        created_from: int | None = None,
+        modified_from: datetime | None = None,
+        companies: Sequence[int] = (),
+    ) -> Records:
+        """A page of 200 records, oldest first, of those created and modified from then on.
+
+        The reader moves `created_from` along instead of counting pages, so that records which are deleted
+        behind it shift nothing out of its way, and no more than 100,000 are ever asked for (`page` counts
+        within one second).
+        """
         began = datetime.now(UTC)
-        body = {
+        body: dict[str, Any] = {
             "page_number": page,
             "page_size": PAGE_SIZE,
             "sort_by": "date_created",
             "sort_direction": "asc",
         }
+        if created_from is not None:
+            body["minimum_created_date"] = created_from
+        if modified_from is not None:
+            body["minimum_modified_date"] = int(modified_from.timestamp())
+        if companies:
+            body["company_ids"] = list(companies)
         answer = self._ask("POST", f"{kind.plural}/search", body)
         raw = json_of(answer)
+        if not isinstance(raw, list):
+            raise PassingError("Copper's answer was not a JSON array")
         good, bad = parse(WIRE[kind], raw, "id")
         total = answer.headers.get("X-PW-TOTAL", "")
-        return Records(good, began, [], bad, int(total) if total.isdigit() else None, len(raw))
+        return Records(good, began, [], bad, int(total) if total.isdigit() else None, len(raw), vendor_time(answer))
 
     def records(self, kind: RecordType, ids: Sequence[int]) -> Records:
         """The current state of `ids`, 200 a call; one that the search leaves out is asked for by itself.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -16,9 +16,11 @@ from runtime.settings import settings
 from store import accounts
 from store.accounts import Organisation
 from store.database import transaction
-from worker.vendor import NotThereError, ReconnectNeededError, VendorError, call, json_of, parse, timeouts
+from worker.budget import Budget, Purpose
+from worker.errors import NotThereError, PassingError, ReconnectNeededError, VendorError
+from worker.vendor import Spender, call, json_of, parse, timeouts, vendor_time
 from worker.xero import oauth
-from worker.xero.wire import WireConnection, WireContact, WireInvoice, WireOrganisation
+from worker.xero.wire import WireConnection, WireContact, WireHistory, WireInvoice, WireOrganisation
 
 log = structlog.get_logger()
 IDS_PER_CALL = 40
@@ -28,30 +30,38 @@ Wire = TypeVar("Wire", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Answer(Generic[Wire]):
-    """What one or more calls brought: items, when the first call began, and what could not be read."""
+    """What one or more calls brought: items, when the first call began, and what could not be read.
+
+    `vendor_now` is Xero's own clock at the first answer.
+    """
 
     items: list[Wire]
     fetched_at: datetime
+    vendor_now: datetime | None = None
     pages: int | None = None
     total: int | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
 class XeroClient:
-    """Xero, as one organisation of one account sees it."""
+    """Xero, as one organisation of one account sees it, its calls taken from the budget for one purpose."""
 
-    def __init__(self, organisation: Organisation) -> None:
+    def __init__(self, organisation: Organisation, purpose: Purpose) -> None:
         self.organisation = organisation
+        self._spender = Spender(Budget.of_xero(organisation), purpose)
 
-    def _get(self, path: str, params: dict[str, str], headers: dict[str, str] | None = None) -> Any:
-        """One call; a token that Xero refuses is refreshed once, a lost connection marks the grant."""
+    def _get(self, path: str, params: dict[str, str], headers: dict[str, str] | None = None) -> requests.Response:
+        """One call; a token that Xero refuses is refreshed once, a lost connection marks the organisation."""
         place = self.organisation
+        if place.status == "reconnect":
+            raise ReconnectNeededError(f"{place.name} was disconnected inside Xero: an admin must reconnect it")
         refused: str | None = None
         for _ in range(2):
             held = oauth.fresh(place.account_id, place.grant_id, unlike=refused)
             answer = self._call(held.token, path, params, headers or {})
             if answer.status_code != 401:
-                return self._body(answer)
+                self._check(answer)
+                return answer
             refused = held.token["access_token"]
         raise VendorError("Xero refuses a token it has just given", 300)
 
@@ -61,28 +71,25 @@ class XeroClient:
         session = oauth.session(token)
         session.headers["Xero-Tenant-Id"] = str(self.organisation.tenant_id)
         url = f"{settings().xero_api_url}/api.xro/2.0/{path}"
-        return call(lambda: session.get(url, params=params, headers=headers, timeout=timeouts(), stream=True))
+        spender = replace(self._spender, egress=path != "Organisation")
+        return call(lambda: session.get(url, params=params, headers=headers, timeout=timeouts(), stream=True), spender)
 
-    def _body(self, answer: requests.Response) -> Any:
+    def _check(self, answer: requests.Response) -> None:
         if answer.status_code == 403:
             place = self.organisation
-            mark_lost(place.account_id, place.grant_id)
-            raise ReconnectNeededError("Xero says that this organisation is no longer connected")
-        if answer.status_code == 304:
-            return {}
+            with transaction() as session:
+                accounts.mark_organisation(session, place.account_id, place.id, "reconnect")
+            log.warning("organisation.lost", account=place.account_id, organisation=place.id)
+            raise ReconnectNeededError(f"{place.name} was disconnected inside Xero: an admin must reconnect it")
         if answer.status_code >= 400:
             raise VendorError(f"Xero answered {answer.status_code}")
-        log.debug(
-            "xero.answered",
-            organisation=self.organisation.id,
-            status=answer.status_code,
-            bytes=len(answer.content),
-        )
-        return json_of(answer)
+
+    def _body(self, path: str, params: dict[str, str]) -> Any:
+        return json_of(self._get(path, params))
 
     def organisation_details(self) -> WireOrganisation:
         """The organisation's name, short code and base currency."""
-        return WireOrganisation.model_validate(self._get("Organisation", {})["Organisations"][0])
+        return WireOrganisation.model_validate(self._body("Organisation", {})["Organisations"][0])
 
     def invoices_by_id(self, ids: Sequence[UUID]) -> Answer[WireInvoice]:
         """The invoices among `ids` that exist, 40 a call, in any state."""
@@ -101,7 +108,7 @@ class XeroClient:
             chunk = ",".join(str(one) for one in unique[start : start + IDS_PER_CALL])
             paged = {**params, "IDs": chunk, "page": "1", "pageSize": str(IDS_PER_CALL)}
             try:
-                raw = self._get(what, paged)
+                raw = self._body(what, paged)
             except NotThereError:
                 continue
             good, bad = parse(model, raw.get(what) or [], key)
@@ -109,34 +116,51 @@ class XeroClient:
             answer.unreadable.update(bad)
         return answer
 
-    def invoices(self, page: int, *, contacts: Sequence[UUID] = ()) -> Answer[WireInvoice]:
-        """A page of all invoices (or those of at most 40 contacts), in order of id.
+    def invoices(
+        self, page: int, *, contacts: Sequence[UUID] = (), since: datetime | None = None
+    ) -> Answer[WireInvoice]:
+        """A page of all invoices (those of at most 40 contacts, those changed `since`), in order of id.
 
-        Ids do not change and invoices are never removed, so pages do not shift under the reader.
+        Ids do not change, and an invoice never leaves any of these sets, so nothing shifts out of the
+        reader's way; what changes meanwhile is later than the cursor that is kept.
         """
         params = {"summaryOnly": "true", "order": "InvoiceID ASC"}
         if contacts:
             params["ContactIDs"] = ",".join(str(one) for one in contacts)
-        return self._page("Invoices", WireInvoice, "InvoiceID", page, params)
+        return self._page("Invoices", WireInvoice, "InvoiceID", page, params, since)
 
-    def contacts(self, page: int) -> Answer[WireContact]:
-        """A page of all contacts, archived ones too, in order of id."""
+    def contacts(self, page: int, *, since: datetime | None = None) -> Answer[WireContact]:
+        """A page of all contacts (those changed `since`), archived ones too, in order of id."""
         params = {"includeArchived": "true", "order": "ContactID ASC"}
-        return self._page("Contacts", WireContact, "ContactID", page, params)
+        return self._page("Contacts", WireContact, "ContactID", page, params, since)
 
-    def _page(self, what: str, model: type[Wire], key: str, page: int, params: dict[str, str]) -> Answer[Wire]:
+    def history(self, invoice_id: UUID) -> datetime | None:
+        """When the oldest line of an invoice's history was written; None when it has none."""
+        try:
+            raw = self._body(f"Invoices/{invoice_id}/History", {})
+        except NotThereError:
+            return None
+        good, _ = parse(WireHistory, raw.get("HistoryRecords") or [], "DateUTC")
+        return min((one.at for one in good), default=None)
+
+    def _page(
+        self,
+        what: str,
+        model: type[Wire],
+        key: str,
+        page: int,
+        params: dict[str, str],
+        since: datetime | None,
+    ) -> Answer[Wire]:
         began = datetime.now(UTC)
-        raw = self._get(what, {**params, "page": str(page), "pageSize": str(PAGE_SIZE)})
+        headers = {"If-Modified-Since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"} if since else {}
+        answer = self._get(what, {**params, "page": str(page), "pageSize": str(PAGE_SIZE)}, headers)
+        raw = {} if answer.status_code == 304 else json_of(answer)
+        if not isinstance(raw, dict):
+            raise PassingError("Xero's answer was not a JSON object")
         good, bad = parse(model, raw.get(what) or [], key)
         shape = raw.get("pagination") or {}
-        return Answer(good, began, shape.get("pageCount"), shape.get("itemCount"), bad)
-
-
-def mark_lost(account_id: int, grant_id: int) -> None:
-    """Remember that only an admin can bring this grant back."""
-    with transaction() as session:
-        accounts.mark_grant(session, account_id, grant_id, "reconnect")
-    log.warning("grant.lost", account=account_id, grant=grant_id)
+        return Answer(good, began, vendor_time(answer), shape.get("pageCount"), shape.get("itemCount"), bad)
 
 
 def connections(token: dict[str, Any]) -> list[WireConnection]:

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 from typing_extensions import override
 
-from worker.vendor import VendorError, timeouts
+from worker.errors import VendorError
+from worker.vendor import timeouts
 from worker.xero import oauth
 
 WAIT_SECONDS = 600.0

@@ -17,7 +17,8 @@ from runtime.settings import settings
 from store import accounts
 from store.accounts import Grant
 from store.database import transaction
-from worker.vendor import PassingError, ReconnectNeededError, VendorError, prepare, timeouts
+from worker.errors import PassingError, ReconnectNeededError, VendorError
+from worker.vendor import prepare, timeouts
 
 log = structlog.get_logger()
 EARLY_SECONDS = 120
@@ -85,6 +86,26 @@ def exchange(held: Authorisation, code: str) -> dict[str, Any]:
         return dict(oauth.fetch_token(url, code=code, code_verifier=held.verifier, **more))
 
     return _token_call("exchange the code", ask)
+
+
+def keep_alive(idle_seconds: float, limit: int) -> int:
+    """Refresh grants that were not for a while, well before their 60 days end; returns how many were.
+
+    One that Xero refuses is marked, so that the admin hears of it; one that it does not answer for waits for
+    the next time.
+    """
+    with transaction() as database:
+        idle = accounts.idle_grants(database, idle_seconds, limit)
+    done = 0
+    for account_id, grant_id in idle:
+        with transaction() as database:
+            known = accounts.grant(database, account_id, grant_id)
+        try:
+            fresh(account_id, grant_id, unlike=known.token["access_token"])
+            done += 1
+        except VendorError as error:
+            log.warning("grant.not_refreshed", account=account_id, grant=grant_id, error=str(error))
+    return done
 
 
 def fresh(account_id: int, grant_id: int, *, unlike: str | None = None) -> Grant:

@@ -120,6 +120,12 @@ class WireContact(BaseModel):
         )
 
 
+class WireHistory(BaseModel):
+    """One line of `GET /Invoices/{id}/History` (OpenAPI 16.1, schema HistoryRecord)."""
+
+    at: XeroInstant = Field(alias="DateUTC")
+
+
 class WireOrganisation(BaseModel):
     """The organisation itself (OpenAPI 16.1, schema Organisation)."""
 
@@ -151,5 +157,5 @@ class WireDelivery(BaseModel):
     """A webhook's body; `events` is empty or null in Xero's intent to receive."""
 
     events: list[WireEvent] | None = None
-    first_sequence: int | None = Field(alias="firstEventSequence", default=None)
-    last_sequence: int | None = Field(alias="lastEventSequence", default=None)
+    first_sequence: int | None = Field(alias="firstEventSequence", default=None, ge=0, lt=2**63)
+    last_sequence: int | None = Field(alias="lastEventSequence", default=None, ge=0, lt=2**63)

@@ -1,0 +1,221 @@
+"""What runs when: due things begin once however many schedulers look, and what was missed is caught up at once."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from runtime.settings import override
+from store import chores, inbox, sequences
+from store.database import transaction
+from tests.conftest import Processes, patina
+from tests.serving import wait_until
+from tests.world import World
+from worker import schedule
+from worker.steps import Kind
+
+
+def execute(statement: str) -> None:
+    with transaction() as session:
+        session.execute(text(statement))
+
+
+def begun(world: World, kind: Kind) -> int:
+    return sum(run.kind == kind for run in world.runs())
+
+
+def test_a_catch_up_is_begun_when_it_is_due_and_only_once_by_many_schedulers(world: World) -> None:
+    schedule.catch_up()
+    assert begun(world, Kind.CATCH_UP) == 0, "an account's first catch-up is an interval after it came"
+    execute("UPDATE chore SET begun_at = now() - interval '16 minutes' WHERE name = 'catch_up'")
+    threads = [threading.Thread(target=schedule.catch_up) for _ in range(6)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(30)
+    assert begun(world, Kind.CATCH_UP) == 2, "one of Copper, one of the organisation"
+
+
+def test_two_scheduler_processes_and_two_workers_keep_the_store_right(world: World, processes: Processes) -> None:
+    environment = {"CATCH_UP_SECONDS": "1", "ROTATION_SECONDS": "1", "HISTORY_SECONDS": "1", "GRANT_IDLE_DAYS": "0"}
+    processes += [patina(name, environment=environment) for name in ("scheduler", "scheduler", "worker", "worker")]
+    world.workers = True
+    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+    company = world.company()
+    ann = world.person("ann@acme.test", company=company)
+    invoice = world.invoice("ann@acme.test")
+    wait_until(lambda: world.shown("companies", company) == [invoice.number], what="the next catch-up")
+    world.sandbox.act("pay_invoice", invoice=invoice.id)
+    wait_until(lambda: world.rows("people", ann)[0]["status"] == "PAID", what="the next catch-up")
+    assert world.sandbox.state()["most_uses_of_a_refresh_token"] <= 1
+
+
+def test_each_account_is_reconciled_once_a_night_at_its_own_time(world: World) -> None:
+    hour = datetime.now(UTC).hour
+
+    def due(at: int, spread: float) -> bool:
+        with transaction() as session:
+            return world.account in chores.claim_nightly(session, "reconciliation", at, spread)
+
+    def last(ago: str) -> None:
+        execute(f"UPDATE chore SET begun_at = now() - interval '{ago}' WHERE name = 'reconciliation'")
+
+    assert not due(hour, 0), "not on the day it came"
+    last("25 hours")
+    assert due(hour, 0)
+    assert not due(hour, 0), "once a night"
+    last("61 minutes")
+    assert due(hour, 0), "it was begun before this night's hour"
+    last("20 hours")
+    assert not due((hour + 2) % 24, 0), "its time has not come"
+    with transaction() as session:
+        moments = session.execute(
+            text("SELECT count(DISTINCT id * 7919 % 86400) FROM generate_series(1, 500) AS id")
+        ).scalar_one()
+    assert moments == 500, "accounts are spread over the night"
+
+
+def test_the_nightly_reconciliation_is_begun_by_the_schedule(world: World) -> None:
+    override({"RECONCILE_HOUR": str(datetime.now(UTC).hour), "RECONCILE_SPREAD_HOURS": "0"})
+    schedule.reconcile()
+    execute("UPDATE chore SET begun_at = now() - interval '2 days' WHERE name = 'reconciliation'")
+    schedule.reconcile()
+    assert begun(world, Kind.RECONCILIATION) == 2
+
+
+def deliver(*ranges: tuple[int, int]) -> None:
+    with transaction() as session:
+        for first, last in ranges:
+            session.execute(
+                text("INSERT INTO xero_delivery (first_sequence, last_sequence) VALUES (:first, :last)"),
+                {"first": first, "last": last},
+            )
+
+
+def missed(seconds: float = 0.0) -> bool:
+    with transaction() as session:
+        return sequences.settle(session, seconds)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_hole_in_the_sequence_counts_when_it_stays_open_and_is_told_of_once() -> None:
+    assert not missed()
+    deliver((41, 43), (44, 44))
+    assert not missed(), "the first delivery ever is where counting starts"
+    deliver((47, 50), (51, 51))
+    assert not missed(60), "it may still be filled"
+    deliver((45, 46))
+    assert not missed(), "out of order is no hole"
+    deliver((54, 54))
+    assert missed()
+    assert not missed(), "it is told of once"
+    deliver((52, 53), (55, 60))
+    assert not missed(), "what comes late fills a hole that is known"
+    deliver((1, 2))
+    assert not missed(), "a new webhook counts from one"
+    deliver((3, 5))
+    assert not missed()
+    deliver((7, 7))
+    assert missed()
+
+
+@pytest.mark.usefixtures("database")
+def test_overlapping_and_repeated_deliveries_are_no_hole() -> None:
+    deliver((1, 10), (5, 12), (13, 13), (2, 3))
+    assert not missed()
+    deliver((12, 14))
+    assert not missed()
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM xero_delivery")).scalar_one() == 0
+
+
+def test_missed_deliveries_are_caught_up_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = world.person("ann@acme.test")
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    schedule.find_missed_deliveries()
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    invoice = world.invoice(contact)
+    world.settle()
+    world.sandbox.faults()
+    world.contact("Somebody else")
+    world.settle()
+    schedule.find_missed_deliveries()
+    assert begun(world, Kind.CATCH_UP) == 0, "a hole is given a minute"
+
+    monkeypatch.setattr(schedule, "HOLE_SECONDS", 0.0)
+    schedule.find_missed_deliveries()
+    assert begun(world, Kind.CATCH_UP) == 2
+    world.catch_up()
+    assert world.shown("people", ann) == [invoice.number]
+
+
+def test_an_outage_of_the_web_process_is_caught_up_at_once(world: World) -> None:
+    assert not schedule.note_web()
+    assert begun(world, Kind.CATCH_UP) == 0
+    execute("UPDATE heartbeat SET at = now() - interval '1 minute'")
+    assert schedule.note_web()
+    assert begun(world, Kind.CATCH_UP) == 2
+    assert not schedule.note_web()
+
+
+def test_finished_events_are_kept_for_a_time_only_and_what_waits_for_ever(world: World) -> None:
+    world.invoice("ann@acme.test")
+    world.settle()
+    execute(
+        "UPDATE inbox SET received_at = now() - interval '31 days', finished_at = now() - interval '31 days'"
+        " WHERE kind = 'CONTACT'"
+    )
+    execute(
+        "INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id, state,"
+        " received_at) SELECT id, 'xero', '', 'INVOICE', 'UPDATE', state, state::bytea, '', state,"
+        " now() - interval '90 days' FROM account, unnest(ARRAY['failed', 'pending']) AS state"
+    )
+    execute("INSERT INTO call_meter (account_id, organisation_id, day, purpose) VALUES (1, 0, '2020-01-01', 'events')")
+    schedule.forget()
+    with transaction() as session:
+        kept = session.execute(text("SELECT kind, state FROM inbox ORDER BY id")).all()
+        assert session.execute(text("SELECT count(*) FROM call_meter WHERE day < '2021-01-01'")).scalar_one() == 0
+    assert [tuple(row) for row in kept] == [("INVOICE", "done"), ("INVOICE", "failed"), ("INVOICE", "pending")]
+    execute("UPDATE inbox SET finished_at = 'epoch', received_at = 'epoch' WHERE state = 'done'")
+    schedule.forget()
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 3, "once an hour"
+
+
+def test_forgetting_goes_in_bounded_batches(world: World) -> None:
+    execute(
+        "INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id, state,"
+        " received_at, finished_at) SELECT 1, 'xero', '', 'INVOICE', 'UPDATE', n::text, n::text::bytea, '', 'done',"
+        " 'epoch', 'epoch' FROM generate_series(1, 25) AS n"
+    )
+    with transaction() as session:
+        assert inbox.forget(session, 30, 10) == 10
+    with transaction() as session:
+        assert inbox.forget(session, 30, 100) == 15
+
+
+def test_one_task_that_fails_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(schedule, "TASKS", (broken, schedule.catch_up))
+    schedule.tick()
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM chore")).scalar_one() == 1
+
+
+def test_the_schedule_looks_up_history_and_rotates_relations_for_whoever_is_due(world: World) -> None:
+    for task in (schedule.rotate_relations, schedule.look_up_history, schedule.keep_grants_alive):
+        task()
+    names = {"relations", "history"}
+    execute("UPDATE chore SET begun_at = 'epoch' WHERE account_id <> 0")
+    for task in (schedule.rotate_relations, schedule.look_up_history):
+        task()
+    with transaction() as session:
+        rows = session.execute(text("SELECT name, begun_at FROM chore WHERE account_id <> 0")).all()
+    assert {row.name for row in rows} == names
+    assert all(row.begun_at > datetime.now(UTC) - timedelta(minutes=1) for row in rows)

@@ -1,0 +1,198 @@
+"""A run's stages at Copper: the four record types, relations, and a second look at what no page brought."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from store import accounts, drift, due, mirror
+from store.database import Session, transaction
+from store.drift import Found
+from store.due import Unseen
+from store.mirror import RelationRow
+from store.models import RecordType
+from store.runs import Run
+from worker.copper.client import PAGE_SIZE, CopperClient, Records, connected
+from worker.errors import PassingError
+from worker.steps import Drift, Kind, Step, kind_of, moment_of, settled_before
+
+RECORD_STAGES = {
+    "people": RecordType.PERSON,
+    "leads": RecordType.LEAD,
+    "companies": RecordType.COMPANY,
+    "opportunities": RecordType.OPPORTUNITY,
+}
+EVERYTHING = (*RECORD_STAGES, "relations", "lost")
+CHANGES = (*RECORD_STAGES, "relations")
+OVERLAP = timedelta(seconds=120)
+# Copper's notifications come up to 15 minutes late (Copper docs: webhooks/overview).
+EVENT_LAG = timedelta(minutes=15)
+RELATIONS_PER_STEP = 20
+LOST_PER_STEP = 50
+RESTARTS = 5
+
+
+def stages(kind: Kind) -> tuple[str, ...]:
+    """The stages of a run of this kind; the read model is looked at before any repair of the mirror changes it."""
+    if kind is Kind.CATCH_UP:
+        return CHANGES
+    return ("rows", *EVERYTHING) if kind.counts_drift else EVERYTHING
+
+
+def fetch(run: Run) -> Step:
+    """Fetch the run's next page."""
+    client = connected(run.account_id, kind_of(run).purpose)
+    if run.stage == "relations":
+        return _relations(run, client)
+    if run.stage == "lost":
+        return _lost(run, client)
+    return _records(run, client, RECORD_STAGES[run.stage])
+
+
+def write_records(
+    session: Session, account_id: int, kind: RecordType, records: Records, *, force: bool = False
+) -> None:
+    """Rows of living records and tombstones of the others."""
+    rows = (one.row() for one in records.items)
+    mirror.upsert_records(session, account_id, kind, rows, records.fetched_at, force=force)
+    mirror.bury_records(session, account_id, kind, records.gone, records.fetched_at)
+
+
+def _since(run: Run) -> datetime | None:
+    """Where a catch-up starts: what was seen when it began, less an overlap; kept in its cursor."""
+    if kind_of(run) is not Kind.CATCH_UP:
+        return None
+    started = moment_of(run.cursor, "since")
+    if started:
+        return started
+    with transaction() as session:
+        state = accounts.copper_state(session, run.account_id)
+    return state.records_seen_to - OVERLAP if state and state.records_seen_to else None
+
+
+def _records(run: Run, client: CopperClient, kind: RecordType) -> Step:
+    """A page of one record type. Copper's clock at the run's very first page becomes the next catch-up's start."""
+    since = _since(run)
+    created_from = run.cursor.get("created_from")
+    records = client.page(kind, int(run.cursor.get("page", 1)), created_from=created_from, modified_from=since)
+    seen_to = moment_of(run.cursor, "seen_to") or records.vendor_now
+    known = set(run.cursor.get("known", ()))
+    new = [one for one in records.items if one.id not in known]
+
+    def write(session: Session) -> Drift:
+        found: Drift = {}
+        rows = [one.row() for one in records.items]
+        if kind_of(run).counts_drift:
+            settled = settled_before(records.vendor_now, EVENT_LAG)
+            found[run.stage] = drift.of_records(
+                session, run.account_id, kind, (one.row() for one in new), records.fetched_at, settled
+            )
+        if kind_of(run).writes:
+            mirror.upsert_records(session, run.account_id, kind, rows, records.fetched_at)
+        else:
+            drift.see(session, run.account_id, run.id, kind.value, (row.record_id for row in rows))
+        if following is None and kind is RecordType.OPPORTUNITY and seen_to and kind_of(run).writes:
+            accounts.saw_records(session, run.account_id, seen_to)
+        return found
+
+    kept = {"since": since.isoformat() if since else None, "seen_to": seen_to.isoformat() if seen_to else None}
+    following = _following(run.cursor, records)
+    total = run.counts.get(run.stage, {}).get("of") or records.total
+    return Step(write, {**following, **kept} if following else None, len(new), total, carry=kept)
+
+
+def _following(cursor: dict[str, Any], records: Records) -> dict[str, Any] | None:
+    """Where the next page starts: at the last second of this one, whose records are then known already.
+
+    A second with more records than a page holds is read page by page; should it shrink meanwhile, records
+    may have shifted past the reader, and it is read again.
+    """
+    if records.received < PAGE_SIZE:
+        return None
+    began, page = cursor.get("created_from"), int(cursor.get("page", 1))
+    created = {one.id: int(one.date_created.timestamp()) for one in records.items if one.date_created}
+    last = max(created.values(), default=None)
+    if last is not None and min(created.values()) < last:
+        return {"created_from": last, "known": [key for key, second in created.items() if second == last]}
+    of, restarts = cursor.get("of"), int(cursor.get("restarts", 0))
+    known = [*cursor.get("known", ()), *(one.id for one in records.items)]
+    shrank = page > 1 and of is not None and records.total is not None and records.total < of
+    following: dict[str, Any] = {"created_from": began, "known": known, "of": records.total, "restarts": restarts}
+    if shrank and restarts < RESTARTS:
+        return {**following, "page": 1, "restarts": restarts + 1}
+    return {**following, "page": page + 1}
+
+
+def _relations(run: Run, client: CopperClient) -> Step:
+    """`/related` of the next opportunities, one call each: Copper has no listing of relations.
+
+    What was read before the budget or Copper said stop is kept.
+    """
+    after = int(run.cursor.get("after", 0))
+    unread = kind_of(run) is Kind.CATCH_UP
+    with transaction() as session:
+        ids = due.opportunities_after(session, run.account_id, after, RELATIONS_PER_STEP, unread=unread)
+    began = datetime.now(UTC)
+    related: dict[int, list[RelationRow]] = {}
+    looked, delay = 0, 0.0
+    for one in ids:
+        try:
+            ends = client.related(one)
+        except PassingError as error:
+            if looked == 0:
+                raise
+            delay = error.retry_after or 5.0
+            break
+        looked += 1
+        if ends is not None:
+            related[one] = ends
+    gone = [one for one in ids[:looked] if one not in related]
+
+    def write(session: Session) -> Drift:
+        found: Drift = {}
+        if kind_of(run).counts_drift:
+            found["relations"] = drift.of_relations(session, run.account_id, related, began)
+            found["opportunities"] = Found(extra=len(gone))
+        if kind_of(run).writes:
+            mirror.replace_related(session, run.account_id, related, began)
+            mirror.bury_records(session, run.account_id, RecordType.OPPORTUNITY, gone, began)
+        else:
+            drift.see(session, run.account_id, run.id, RecordType.OPPORTUNITY.value, gone)
+        return found
+
+    over = looked == len(ids) < RELATIONS_PER_STEP
+    return Step(write, None if over else {"after": ids[looked - 1]}, looked, _opportunities(run, unread), delay)
+
+
+def _opportunities(run: Run, unread: bool) -> int | None:
+    count: int | None = None if unread else run.counts.get("opportunities", {}).get("done")
+    return count
+
+
+def _lost(run: Run, client: CopperClient) -> Step:
+    """A second look by id at records that no page brought: gone ones get a tombstone, the others are put right."""
+    kinds = list(RECORD_STAGES.items())
+    place, after = int(run.cursor.get("kind", 0)), int(run.cursor.get("after", 0))
+    name, kind = kinds[place]
+    with transaction() as session:
+        if not run.cursor and not kind_of(run).writes:
+            drift.analyze_seen(session)
+        what = Unseen(run.id, run.started_at, LOST_PER_STEP)
+        ids = due.unseen_records(session, run.account_id, kind, what, after)
+    if not ids:
+        following = {"kind": place + 1} if place + 1 < len(kinds) else None
+        return Step(lambda session: _forget(session, run, over=following is None), following, 0)
+    records = client.records(kind, ids)
+
+    def write(session: Session) -> Drift:
+        if kind_of(run).writes:
+            write_records(session, run.account_id, kind, records, force=True)
+        return {name: Found(extra=len(records.gone))} if kind_of(run).counts_drift else {}
+
+    return Step(write, {"kind": place, "after": ids[-1]}, len(records.gone))
+
+
+def _forget(session: Session, run: Run, *, over: bool) -> Drift:
+    if over:
+        drift.forget_seen(session, run.account_id, run.id)
+    return {}

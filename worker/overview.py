@@ -1,0 +1,140 @@
+"""How every account stands: what it holds, what waits, what it cost, what is wrong. For status and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from runtime.settings import settings
+from store import accounts, inbox, meters, mirror, projection, runs
+from store.accounts import AccountSummary
+from store.database import transaction
+from store.meters import Metered
+from store.runs import Run
+from worker.budget import Budget
+from worker.steps import Kind
+
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class SourceOverview:
+    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known)."""
+
+    organisation_id: int
+    name: str
+    minute_left: int | None
+    day_left: int | None
+    seen_to: datetime | None
+
+
+@dataclass(frozen=True)
+class AccountOverview:
+    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills."""
+
+    id: int
+    name: str
+    sources: tuple[SourceOverview, ...]
+    records: int
+    invoices: int
+    showing: int
+    rows: int
+    events_waiting: int
+    oldest_waiting: float | None
+    events_quarantined: int
+    synced_at: datetime | None
+    runs: tuple[Run, ...]
+    metered: tuple[Metered, ...]
+    lost: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+    @property
+    def lost_count(self) -> int:
+        """How many connections an admin must renew."""
+        return len(self.lost)
+
+    @property
+    def egress_wire(self) -> int:
+        """Bytes of this month as sent over the wire."""
+        return sum(one.bytes_wire for one in self.metered if one.organisation_id)
+
+    @property
+    def egress_plain(self) -> int:
+        """Bytes of this month, uncompressed."""
+        return sum(one.bytes_plain for one in self.metered if one.organisation_id)
+
+    @property
+    def drift(self) -> dict[str, dict[str, int]]:
+        """What the latest reconciliation of each source found, by kind, added up."""
+        added: dict[str, dict[str, int]] = {}
+        for run in self.runs:
+            if run.kind == Kind.RECONCILIATION and run.state == "done":
+                for kind, found in (run.drift or {}).items():
+                    known = added.setdefault(kind, {})
+                    for name, rows in found.items():
+                        known[name] = known.get(name, 0) + rows
+        return added
+
+
+def month_start(now: datetime | None = None) -> datetime:
+    """The first moment of this month, UTC: Xero bills by month."""
+    return (now or datetime.now(UTC)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def everything() -> list[AccountOverview]:
+    """Every account, oldest first."""
+    with transaction() as session:
+        known = accounts.accounts(session)
+    return [of(account) for account in known]
+
+
+def of(account: AccountSummary) -> AccountOverview:
+    """One account's overview."""
+    with transaction() as session:
+        records, invoices = mirror.count(session, account.id)
+        showing, rows = projection.count(session, account.id)
+        quarantined = inbox.quarantined_count(session, account.id)
+        waiting, oldest = inbox.open_count(session, account.id), inbox.oldest_waiting(session, account.id)
+        latest = runs.latest(session, account.id)
+        metered = meters.since(session, month_start(), account.id)
+        copper = accounts.copper_state(session, account.id)
+        lost = accounts.lost_organisations(session, account.id)
+        organisations = accounts.organisations(session, account.id)
+    wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
+    if copper is not None and copper.lost:
+        wrong.append("Copper refuses the API key: run `patina connect` with a new one")
+    wrong += [f"{quarantined} events are quarantined"] if quarantined else []
+    wrong += [_stopped(run) for run in latest if run.state == "failed"]
+    sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
+    sources += [_source(Budget.of_xero(one), one.name, one.invoices_seen_to) for one in organisations]
+    return AccountOverview(
+        id=account.id,
+        name=account.name,
+        sources=tuple(sources),
+        records=records,
+        invoices=invoices,
+        showing=showing,
+        rows=rows,
+        events_waiting=waiting,
+        oldest_waiting=oldest,
+        events_quarantined=quarantined,
+        synced_at=account.synced_at,
+        runs=tuple(latest),
+        metered=tuple(metered),
+        lost=(*lost, *(("Copper",) if copper is not None and copper.lost else ())),
+        wrong=tuple(wrong),
+    )
+
+
+def _stopped(run: Run) -> str:
+    return f"the {run.kind.replace('_', '-')} stopped at {run.stage}: {run.error}"
+
+
+def _source(budget: Budget, name: str, seen_to: datetime | None) -> SourceOverview:
+    minute, day = budget.left() or (None, None)
+    return SourceOverview(budget.organisation_id, name, minute, day, seen_to)
+
+
+def allowance_left(accounts_: list[AccountOverview]) -> float:
+    """Gigabytes left of the month's egress allowance, which all accounts of the app share; below 0 it costs."""
+    return settings().egress_allowance_gb - sum(one.egress_plain for one in accounts_) / GIGABYTE

@@ -1,0 +1,194 @@
+"""A run's stages at Xero: the organisation, contacts, invoices, and a second look at what no page brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from store import accounts, drift, due, mirror
+from store.accounts import Organisation
+from store.database import Session, transaction
+from store.drift import Found
+from store.due import Unseen
+from store.runs import Run
+from worker.steps import Drift, Kind, Step, kind_of, moment_of, settled_before
+from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
+from worker.xero.wire import WireContact, WireInvoice
+
+EVERYTHING = ("organisation", "contacts", "invoices", "lost_contacts", "lost_invoices")
+CHANGES = ("contacts", "invoices")
+# An index at the vendor may lag behind the change that it tells of.
+OVERLAP = timedelta(seconds=120)
+EVENT_LAG = timedelta(minutes=5)
+
+
+def stages(kind: Kind) -> tuple[str, ...]:
+    """The stages of a run of this kind."""
+    return CHANGES if kind is Kind.CATCH_UP else EVERYTHING
+
+
+def fetch(run: Run, organisation: Organisation) -> Step:
+    """Fetch the run's next page."""
+    client = XeroClient(organisation, kind_of(run).purpose)
+    if run.stage == "organisation":
+        return _organisation(run, client)
+    if run.stage == "contacts":
+        return _contacts(run, client)
+    if run.stage == "invoices":
+        return _invoices(run, client)
+    return _lost(run, client, run.stage.removeprefix("lost_"))
+
+
+def all_invoices(client: XeroClient, contacts: Sequence[UUID]) -> list[Answer[WireInvoice]]:
+    """Every invoice of some contacts: a merge moves invoices without touching them one by one."""
+    answers = []
+    for start in range(0, len(contacts), IDS_PER_CALL):
+        page, pages = 1, 1
+        while page <= pages:
+            answer = client.invoices(page, contacts=contacts[start : start + IDS_PER_CALL])
+            answers.append(answer)
+            pages = answer.pages or 1
+            page += 1
+    return answers
+
+
+def _organisation(run: Run, client: XeroClient) -> Step:
+    details = client.organisation_details()
+
+    def write(session: Session) -> Drift:
+        if kind_of(run).writes:
+            mirror.save_organisation(session, run.account_id, run.organisation_id, **details.model_dump())
+        return {}
+
+    return Step(write, None, 1, 1)
+
+
+def _since(run: Run, seen_to: datetime | None) -> datetime | None:
+    """Where a catch-up starts: what was seen when it began, less an overlap; kept in its cursor."""
+    if kind_of(run) is not Kind.CATCH_UP:
+        return None
+    started = moment_of(run.cursor, "since")
+    return started or (seen_to - OVERLAP if seen_to else None)
+
+
+def _contacts(run: Run, client: XeroClient) -> Step:
+    place = (run.account_id, run.organisation_id)
+    since = _since(run, client.organisation.contacts_seen_to)
+    answer = client.contacts(_page(run), since=since)
+    moved = _moved(run, client, answer)
+
+    def write(session: Session) -> Drift:
+        rows = [one.row() for one in answer.items]
+        found: Drift = {}
+        if kind_of(run).counts_drift:
+            settled = settled_before(answer.vendor_now, EVENT_LAG)
+            found["contacts"] = drift.of_contacts(session, place, rows, answer.fetched_at, settled)
+        if not kind_of(run).writes:
+            drift.see(session, run.account_id, run.id, "contacts", (row.contact_id for row in rows))
+            return found
+        mirror.upsert_contacts(session, *place, rows, answer.fetched_at)
+        for invoices in moved:
+            mirror.upsert_invoices(session, *place, (one.row() for one in invoices.items), invoices.fetched_at)
+        _remember(session, run, answer, "contacts")
+        return found
+
+    return _paged(run, write, answer, since)
+
+
+def _moved(run: Run, client: XeroClient, answer: Answer[WireContact]) -> list[Answer[WireInvoice]]:
+    """The invoices of newly merged contacts' heirs, where no later stage reads all invoices anyway."""
+    if kind_of(run) is not Kind.CATCH_UP:
+        return []
+    merged = {one.contact_id: one.merged_to for one in answer.items if one.merged_to}
+    with transaction() as session:
+        heirs = mirror.new_heirs(session, run.account_id, run.organisation_id, merged)
+    return all_invoices(client, sorted(heirs)) if heirs else []
+
+
+def _invoices(run: Run, client: XeroClient) -> Step:
+    place = (run.account_id, run.organisation_id)
+    since = _since(run, client.organisation.invoices_seen_to)
+    answer = client.invoices(_page(run), since=since)
+
+    def write(session: Session) -> Drift:
+        rows = [one.row() for one in answer.items]
+        found: Drift = {}
+        if kind_of(run).counts_drift:
+            settled = settled_before(answer.vendor_now, EVENT_LAG)
+            found["invoices"] = drift.of_invoices(session, place, rows, answer.fetched_at, settled)
+        if not kind_of(run).writes:
+            drift.see(session, run.account_id, run.id, "invoices", (row.invoice_id for row in rows))
+            return found
+        mirror.upsert_invoices(session, *place, rows, answer.fetched_at)
+        _remember(session, run, answer, "invoices")
+        return found
+
+    return _paged(run, write, answer, since)
+
+
+def _page(run: Run) -> int:
+    return int(run.cursor.get("page", 1))
+
+
+def _seen_to(run: Run, answer: Answer[Any]) -> datetime | None:
+    """Xero's clock at the run's first page: whatever changed before it is on one of the pages."""
+    return moment_of(run.cursor, "seen_to") or answer.vendor_now
+
+
+def _is_last(run: Run, answer: Answer[Any]) -> bool:
+    return answer.pages is None or _page(run) >= answer.pages
+
+
+def _remember(session: Session, run: Run, answer: Answer[Any], what: str) -> None:
+    seen_to = _seen_to(run, answer)
+    if _is_last(run, answer) and seen_to:
+        accounts.saw(session, run.account_id, run.organisation_id, what, seen_to)
+
+
+def _paged(run: Run, write: Any, answer: Answer[Any], since: datetime | None) -> Step:
+    if _is_last(run, answer):
+        return Step(write, None, len(answer.items), answer.total)
+    seen_to = _seen_to(run, answer)
+    cursor = {
+        "page": _page(run) + 1,
+        "seen_to": seen_to.isoformat() if seen_to else None,
+        "since": since.isoformat() if since else None,
+    }
+    return Step(write, cursor, len(answer.items), answer.total)
+
+
+def _lost(run: Run, client: XeroClient, what: str) -> Step:
+    """A second look by id at rows that no page brought: gone ones get a tombstone, the others are put right."""
+    place = (run.account_id, run.organisation_id)
+    after = UUID(run.cursor.get("after", str(UUID(int=0))))
+    with transaction() as session:
+        if not run.cursor and not kind_of(run).writes:
+            drift.analyze_seen(session)
+        ids = due.unseen_xero(session, *place, what, Unseen(run.id, run.started_at, IDS_PER_CALL), after)
+    if not ids:
+        return Step(lambda session: _forget(session, run), None, 0)
+    answer: Answer[Any] = client.contacts_by_id(ids) if what == "contacts" else client.invoices_by_id(ids)
+    there = {one.contact_id if what == "contacts" else one.invoice_id for one in answer.items}
+    gone = [one for one in ids if one not in there and str(one) not in answer.unreadable]
+
+    def write(session: Session) -> Drift:
+        found = {what: Found(extra=len(gone))} if kind_of(run).counts_drift else {}
+        if kind_of(run).writes:
+            rows = [one.row() for one in answer.items]
+            if what == "contacts":
+                mirror.upsert_contacts(session, *place, rows, answer.fetched_at, force=True)
+                mirror.bury_contacts(session, *place, gone, answer.fetched_at)
+            else:
+                mirror.upsert_invoices(session, *place, rows, answer.fetched_at, force=True)
+                mirror.bury_invoices(session, *place, gone, answer.fetched_at)
+        return found
+
+    return Step(write, {"after": str(ids[-1])}, len(gone))
+
+
+def _forget(session: Session, run: Run) -> Drift:
+    if run.stage == EVERYTHING[-1]:
+        drift.forget_seen(session, run.account_id, run.id)
+    return {}
