@@ -25,6 +25,8 @@ sandbox_app = typer.Typer(
     help="Xero and Copper on this machine, and acting as their users.", invoke_without_command=True
 )
 app.add_typer(sandbox_app, name="sandbox")
+keys_app = typer.Typer(help="API keys of an account: made, listed, revoked.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 SANDBOX_PORT = 8701
 AccountOption = Annotated[
     int | None, typer.Option("--account", help="the account's id; needed only when there are several")
@@ -49,10 +51,11 @@ def main() -> None:
 
 def _is_known(error: Exception) -> bool:
     from store.database import UNAVAILABLE
+    from store.secrets import SealBrokenError
     from terminal.demo import DemoError
     from worker.errors import VendorError
 
-    return isinstance(error, (DemoError, VendorError, LookupError, OSError, *UNAVAILABLE))
+    return isinstance(error, (DemoError, SealBrokenError, VendorError, LookupError, OSError, *UNAVAILABLE))
 
 
 def _fail(said: str) -> None:
@@ -295,6 +298,100 @@ def status(json_: JsonOption = False) -> None:
     else:
         well = overview.show()
     raise SystemExit(0 if well else 1)
+
+
+@keys_app.command("list")
+def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
+    """The account's keys that are not revoked."""
+    from store import access
+    from store.database import transaction
+
+    account_id = _account(account)
+    with transaction() as session:
+        known = access.keys(session, account_id)
+    if json_:
+        typer.echo(json.dumps([vars(one) for one in known], default=str))
+        return
+    for one in known:
+        used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
+        typer.echo(f"{one.id:>5}  {one.prefix}  {', '.join(one.scopes):<6} last used {used:<16}  {one.name}")
+    typer.echo(f"{len(known)} keys")
+
+
+@keys_app.command("make")
+def make_key(
+    name: Annotated[str, typer.Argument(help="to know it by")],
+    scope: Annotated[str, typer.Option(help="read, admin or panel")] = "read",
+    account: AccountOption = None,
+) -> None:
+    """Make a key; it is printed this once."""
+    from store.access import SCOPES
+    from worker import connect as connecting
+
+    if scope not in SCOPES:
+        _fail(f"--scope is one of {', '.join(SCOPES)}")
+    typer.echo(connecting.make_key(_account(account), name, [scope]))
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key: Annotated[int, typer.Argument(help="its number in the list")], account: AccountOption = None
+) -> None:
+    """Revoke a key, from the next request on."""
+    from store import access, audit
+    from store.database import transaction
+    from worker.connect import COMMAND
+
+    account_id = _account(account)
+    with transaction() as session:
+        name = access.revoke_key(session, account_id, key)
+        if name is None:
+            raise LookupError(f"Account {account_id} has no key {key}. `patina keys list` shows them.")
+        audit.note(session, account_id, COMMAND, "key.revoked", name)
+    typer.echo(f"revoked: {name}")
+
+
+@app.command("rotate-keys")
+def rotate_keys() -> None:
+    """Seal every stored secret under the newest key of ENCRYPTION_KEYS. Older keys may be dropped afterwards."""
+    from store import rotation
+    from store.database import transaction
+    from store.secrets import SealBrokenError
+
+    done = 0
+    for table in rotation.READ:
+        try:
+            with transaction() as session:
+                done += rotation.rotate(session, table)
+        except SealBrokenError as error:
+            _fail(f"{table}: {error}")
+    typer.echo(f"rotate-keys ok: {done} secrets are under the newest key")
+
+
+@app.command()
+def forget(
+    email: Annotated[str, typer.Option(prompt=True, help="the person's address")], account: AccountOption = None
+) -> None:
+    """Erase a person's address from mirror and read model, and say what was erased."""
+    from store import audit, erasure
+    from store.database import transaction
+    from worker import projecting
+    from worker.addresses import normalised
+    from worker.connect import COMMAND
+
+    account_id, plain = _account(account), normalised(email)
+    if plain is None:
+        _fail("--email: this is no e-mail address")
+    with transaction() as session:
+        gone = erasure.erase(session, account_id, str(plain))
+        audit.note(
+            session, account_id, COMMAND, "person.forgotten", f"{gone.records} records, {gone.contacts} contacts"
+        )
+    rows = projecting.project(account_id)
+    typer.echo(
+        f"erased from {gone.records} records, {gone.contacts} contacts, {gone.bodies} kept bodies; {rows} rows changed"
+    )
+    typer.echo("Erase it in Copper and Xero too: while they hold it, the next look there brings it back.")
 
 
 @app.command()

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     xero_identity_url: str = Field("https://identity.xero.com", description="Xero's token host")
     xero_api_url: str = Field("https://api.xero.com", description="Xero's API host")
     copper_api_url: str = Field("https://api.copper.com/developer_api/v1", description="base of Copper's developer API")
+    copper_login_url: str = Field(
+        "https://app.copper.com", description="Copper's sign-in host, which also frames the panel"
+    )
+    copper_client_id: str | None = Field(None, description="client id of the Copper app; unset: no sign-in with Copper")
+    copper_client_secret: str | None = Field(None, description="client secret of the Copper app")
     copper_webhook_url: str | None = Field(
         None, description="where Copper posts notifications, when that is not PUBLIC_URL"
     )
@@ -91,6 +96,9 @@ class Settings(BaseSettings):
     egress_allowance_gb: float = Field(
         10, gt=0, description="gigabytes a month that the Xero plan includes: Core 10, Plus 50, Advanced 250"
     )
+    api_minute_limit: int = Field(
+        6_000, ge=1, le=10_000_000, description="API calls a minute, key and web process; the same for an address"
+    )
     metrics_token: str | None = Field(None, min_length=16, description="bearer token of /metrics; unset: not served")
 
     connect_timeout: float = Field(5, gt=0, le=60, description="seconds to connect to a vendor")
@@ -129,7 +137,9 @@ class Settings(BaseSettings):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return url
 
-    @field_validator("xero_login_url", "xero_identity_url", "xero_api_url", "copper_api_url", "public_url")
+    @field_validator(
+        "xero_login_url", "xero_identity_url", "xero_api_url", "copper_api_url", "copper_login_url", "public_url"
+    )
     @classmethod
     def _web_address(cls, url: str) -> str:
         parts = urlsplit(url)

@@ -229,6 +229,15 @@ class Actions:
         self._world.accounts[number] = CopperAccount(number, name, [admin], next_id=number * 1000)
         return {"account": number, "api_key": key, "email": admin.email}
 
+    def add_user(self, name: str, admin: bool = False, account: int | None = None) -> dict[str, Any]:
+        """Add a user to a Copper account; an admin gets an API key."""
+        place = self._account(account)
+        number = max(one.id for one in place.users) + 1
+        made = User(number, name, f"user{number}@{place.id}.copper.test", uuid4().hex if admin else "", admin)
+        made.groups = [(2, "Service")]
+        place.users.append(made)
+        return {"user": made.id, "email": made.email, "api_key": made.api_key}
+
     def make_record(
         self,
         type: RecordType,

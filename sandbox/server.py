@@ -42,6 +42,9 @@ def environment(base: str) -> dict[str, str]:
         "XERO_CLIENT_SECRET": World().app.client_secret,
         "XERO_WEBHOOK_KEYS": World().app.webhook_key,
         "COPPER_API_URL": f"{base}{COPPER}",
+        "COPPER_LOGIN_URL": f"{base}/copper",
+        "COPPER_CLIENT_ID": "sandbox-copper-client",
+        "COPPER_CLIENT_SECRET": "sandbox-copper-secret",
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -39,11 +38,21 @@ SAW_INVOICES = text("""
     WHERE account_id = :account AND id = :organisation
 """)
 SAVE_GRANT = text("""
-    INSERT INTO xero_grant (account_id, sealed, expires_at) VALUES (:account, :sealed, :expires_at)
+    INSERT INTO xero_grant (account_id, sealed, expires_at, status) VALUES (:account, :sealed, :expires_at, 'open')
     RETURNING id
 """)
+TAKE_UP_GRANT = text("""
+    UPDATE xero_grant SET status = 'working' WHERE account_id = :account AND id = :grant AND status = 'open'
+""")
+DROP_GRANT = text("""
+    DELETE FROM xero_grant g WHERE g.account_id = :account AND g.id = :grant AND NOT EXISTS (
+        SELECT FROM xero_organisation o
+        WHERE o.account_id = g.account_id AND o.grant_id = g.id AND o.status <> 'dropped')
+    RETURNING sealed
+""")
 REPLACE_TOKEN = text("""
-    UPDATE xero_grant SET sealed = :sealed, expires_at = :expires_at, refreshed_at = now(), status = 'working'
+    UPDATE xero_grant SET sealed = :sealed, expires_at = :expires_at, refreshed_at = now(),
+        status = CASE WHEN status = 'open' THEN status ELSE 'working' END
     WHERE account_id = :account AND id = :grant
 """)
 GRANT = text("SELECT sealed, status FROM xero_grant WHERE account_id = :account AND id = :grant")
@@ -79,9 +88,20 @@ LOST = text("""
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
 ACCOUNTS = text("SELECT id, copper_account_id, name, CAST(record_types AS text[]), synced_at FROM account ORDER BY id")
-SAVE_KEY = text("""
-    INSERT INTO api_key (account_id, key_hash, prefix, name) VALUES (:account, :hash, :prefix, :name)
+KNOWN = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id")
+CHOICES = text("""
+    SELECT name, CAST(record_types AS text[]), shown, show_bills, visible_to_teams FROM account WHERE id = :account
 """)
+CHOOSE = text("""
+    UPDATE account SET record_types = CAST(:record_types AS record_type[]), shown = :shown, show_bills = :show_bills,
+                       visible_to_teams = :visible_to_teams
+    WHERE id = :account
+""")
+# A grant that no organisation was chosen from yet: the admin has just come back from Xero.
+OPEN_GRANT = text("""
+    SELECT id FROM xero_grant WHERE account_id = :account AND status = 'open' ORDER BY id DESC LIMIT 1
+""")
+GRANTS = text("SELECT id, sealed, status FROM xero_grant WHERE account_id = :account ORDER BY id")
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,17 @@ class CopperAccess:
 
     def __repr__(self) -> str:
         return "CopperAccess(…)"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """An account's settings. `visible_to_teams` None is everyone; `shown` is 1 to 50 invoices."""
+
+    name: str
+    record_types: tuple[str, ...]
+    shown: int
+    show_bills: bool
+    visible_to_teams: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -192,7 +223,7 @@ def saw(session: Session, account_id: int, organisation_id: int, what: str, seen
 
 
 def save_grant(session: Session, account_id: int, token: dict[str, Any]) -> int:
-    """Keep a new Xero token set; returns the grant's id."""
+    """Keep a new Xero token set, `open` until an organisation is chosen from it; returns the grant's id."""
     chosen = {"account": account_id, "sealed": seal(token), "expires_at": _expiry(token)}
     return int(session.execute(SAVE_GRANT, chosen).scalar_one())
 
@@ -200,7 +231,9 @@ def save_grant(session: Session, account_id: int, token: dict[str, Any]) -> int:
 def grant(session: Session, account_id: int, grant_id: int, *, lock: bool = False) -> Grant:
     """A grant's tokens; with `lock`, its row is held until the transaction ends."""
     chosen = {"account": account_id, "grant": grant_id}
-    row = session.execute(GRANT_LOCKED if lock else GRANT, chosen).one()
+    row = session.execute(GRANT_LOCKED if lock else GRANT, chosen).one_or_none()
+    if row is None:
+        raise LookupError(f"account {account_id} has no Xero grant {grant_id} any more")
     return Grant(account_id, grant_id, unseal(row.sealed), row.status)
 
 
@@ -246,6 +279,7 @@ def save_organisation(
         "name": name,
     }
     organisation_id = int(session.execute(SAVE_ORGANISATION, chosen).scalar_one())
+    session.execute(TAKE_UP_GRANT, chosen)
     session.execute(DROP_UNUSED_GRANTS, {"account": account_id})
     return organisation_id
 
@@ -271,10 +305,46 @@ def accounts(session: Session) -> list[AccountSummary]:
     return [AccountSummary(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in session.execute(ACCOUNTS)]
 
 
-def make_key(session: Session, account_id: int, name: str) -> str:
-    """A new API key of the account, returned this once: only its hash is kept."""
-    prefix = f"pat_{secrets.token_hex(4)}"
-    key = f"{prefix}_{fresh_token()}"
-    chosen = {"account": account_id, "hash": digest(key), "prefix": prefix, "name": name}
-    session.execute(SAVE_KEY, chosen)
-    return key
+def account_of_copper(session: Session, copper_account_id: int) -> int | None:
+    """The account that a Copper account is connected as, or None."""
+    chosen = {"copper_account_id": copper_account_id}
+    found: int | None = session.execute(KNOWN, chosen).scalar_one_or_none()
+    return found
+
+
+def choices(session: Session, account_id: int) -> Choices:
+    """The account's settings."""
+    row = session.execute(CHOICES, {"account": account_id}).one()
+    teams = tuple(row[4]) if row[4] is not None else None
+    return Choices(row[0], tuple(row[1]), row[2], row[3], teams)
+
+
+def choose(session: Session, account_id: int, wanted: Choices) -> None:
+    """Change the account's settings, from the next read on; its name is Copper's and stays."""
+    chosen = {
+        "account": account_id,
+        "record_types": list(wanted.record_types),
+        "shown": wanted.shown,
+        "show_bills": wanted.show_bills,
+        "visible_to_teams": list(wanted.visible_to_teams) if wanted.visible_to_teams is not None else None,
+    }
+    session.execute(CHOOSE, chosen)
+
+
+def open_grant(session: Session, account_id: int) -> int | None:
+    """The newest grant from which no organisation was chosen yet, or None."""
+    found: int | None = session.execute(OPEN_GRANT, {"account": account_id}).scalar_one_or_none()
+    return found
+
+
+def drop_grant(session: Session, account_id: int, grant_id: int) -> dict[str, Any] | None:
+    """Forget a grant that no organisation needs any more; returns its token set, to be revoked at Xero."""
+    chosen = {"account": account_id, "grant": grant_id}
+    sealed = session.execute(DROP_GRANT, chosen).scalar_one_or_none()
+    return unseal(sealed) if sealed is not None else None
+
+
+def grants(session: Session, account_id: int) -> list[Grant]:
+    """All grants of the account."""
+    rows = session.execute(GRANTS, {"account": account_id})
+    return [Grant(account_id, row.id, unseal(row.sealed), row.status) for row in rows]

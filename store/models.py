@@ -121,7 +121,10 @@ class XeroOrganisation(SQLModel, table=True):
 
 
 class ApiKey(SQLModel, table=True):
-    """A bearer key of an account: its SHA-256 alone is kept, and a prefix to recognise it by."""
+    """A bearer key of an account: its SHA-256 alone is kept, and a prefix to recognise it by.
+
+    `scopes` say what it opens: `read` the API, `admin` all of it, `panel` the panel in Copper.
+    """
 
     __tablename__ = "api_key"
 
@@ -130,8 +133,76 @@ class ApiKey(SQLModel, table=True):
     key_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     prefix: str = _column(sa.Text)
     name: str = _column(sa.Text)
+    scopes: list[str] = _column(pg.ARRAY(sa.Text), "'{read}'")
     created_at: datetime = _column(Instant, "now()")
+    last_used_at: datetime | None = _column(Instant, null=True)
     revoked_at: datetime | None = _column(Instant, null=True)
+
+
+class WebSession(SQLModel, table=True):
+    """A browser that signed in, known by the hash of its cookie: an admin, or a viewer with their teams."""
+
+    __tablename__ = "web_session"
+    __table_args__ = (sa.CheckConstraint("role IN ('admin', 'viewer')", name="role"),)
+
+    account_id: int = _key()
+    id: int = _serial()
+    token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
+    role: str = _column(sa.Text)
+    user_id: int = _column(sa.BigInteger)
+    user_name: str = _column(sa.Text)
+    created_at: datetime = _column(Instant, "now()")
+    expires_at: datetime = _column(Instant)
+
+
+class OAuthState(SQLModel, table=True):
+    """What was sent along to a vendor's sign-in page, kept here until the browser comes back: once, within minutes.
+
+    `browser_hash` is the cookie of the browser that was sent; account 0 is a sign-in.
+    """
+
+    __tablename__ = "oauth_state"
+
+    account_id: int = _key()
+    state_hash: bytes = _key(sa.LargeBinary)
+    purpose: str = _column(sa.Text)
+    browser_hash: bytes = _column(sa.LargeBinary)
+    sealed: bytes = _column(sa.LargeBinary)
+    expires_at: datetime = _column(Instant)
+
+
+class NamedAdmin(SQLModel, table=True):
+    """A Copper user whom an admin named an admin: signing in with Copper alone proves no such thing."""
+
+    __tablename__ = "named_admin"
+
+    account_id: int = _key()
+    user_id: int = _key()
+    name: str = _column(sa.Text)
+    named_at: datetime = _column(Instant, "now()")
+
+
+class Audit(SQLModel, table=True):
+    """Who did what, for an account's admins to see; account 0 keeps what was done to accounts that are gone."""
+
+    account_id: int = _key()
+    id: int = _serial()
+    at: datetime = _column(Instant, "now()")
+    who: str = _column(sa.Text)
+    action: str = _column(sa.Text)
+    detail: str = _column(sa.Text, "''")
+
+
+class Leftover(SQLModel, table=True):
+    """What is left to do after an account or organisation was closed on our side, until it is done."""
+
+    account_id: int = _key()
+    id: int = _serial()
+    kind: str = _column(sa.Text)
+    sealed: bytes = _column(sa.LargeBinary)
+    attempts: int = _column(sa.SmallInteger, "0")
+    not_before: datetime = _column(Instant, "now()")
+    error: str | None = _column(sa.Text, null=True)
 
 
 class Inbox(SQLModel, table=True):

@@ -32,7 +32,7 @@ SELECT = """
         ORDER BY r.created_at {way}, r.invoice_id {way}
         LIMIT coalesce(%(limit)s::int, a.shown) + 1
     ) rows ON true
-    WHERE k.key_hash = %(key)s AND k.revoked_at IS NULL
+    WHERE k.key_hash = %(key)s AND k.revoked_at IS NULL AND k.scopes && '{{read,admin}}'
     ORDER BY rows.created_at {way}, rows.invoice_id {way}
 """
 NEWEST_FIRST = SELECT.format(rows=ROWS, beyond="<", way="DESC")

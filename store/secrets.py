@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from itsdangerous import BadSignature, Signer
 
 from runtime.settings import SettingsError, settings
 
@@ -18,8 +19,8 @@ class SealBrokenError(Exception):
     """A stored secret cannot be opened with the keys in ENCRYPTION_KEYS: a key is missing from the list."""
 
 
-@lru_cache(maxsize=1)
-def _fernet() -> MultiFernet:
+def _keys() -> tuple[str, ...]:
+    """The keys in force, newest first; raises `SettingsError` when there must be some and are none."""
     chosen = settings()
     keys = chosen.encryption_keys
     if not keys and chosen.database_url:
@@ -27,7 +28,39 @@ def _fernet() -> MultiFernet:
             "ENCRYPTION_KEYS is not set: Fernet keys for secrets at rest, newest first, separated by commas."
             " With a DATABASE_URL of your own, Patina makes no key for you."
         )
-    return MultiFernet([Fernet(key) for key in keys or (_local_key(),)])
+    return keys or (_local_key(),)
+
+
+@lru_cache(maxsize=1)
+def _fernet() -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in _keys()])
+
+
+@lru_cache(maxsize=8)
+def _signer(purpose: str) -> Signer:
+    """Signs under the newest key, and knows what older ones have signed."""
+    return Signer(list(reversed(_keys())), salt=f"patina.{purpose}", digest_method=hashlib.sha256)
+
+
+def sign(purpose: str, value: str) -> str:
+    """`value` with a signature that only this installation can make, for one purpose."""
+    return _signer(purpose).sign(value).decode()
+
+
+def signed(purpose: str, value: str) -> str | None:
+    """What was signed for the purpose, or None when the signature is not ours."""
+    try:
+        return _signer(purpose).unsign(value).decode()
+    except (BadSignature, UnicodeDecodeError):
+        return None
+
+
+def reseal(sealed: bytes) -> bytes:
+    """The same secret under the newest key; raises `SealBrokenError` as `unseal` does."""
+    try:
+        return _fernet().rotate(bytes(sealed))
+    except InvalidToken:
+        raise SealBrokenError("a stored secret cannot be opened: add its key to ENCRYPTION_KEYS") from None
 
 
 def _local_key() -> str:

@@ -30,11 +30,11 @@ def redis_address() -> str:
     return embedded.use("redis", HOME)
 
 
-def forget_budgets() -> None:
-    """Account ids start anew in each database: so must their budgets."""
+def forget_budgets(space: str = "budget") -> None:
+    """Account ids start anew in each database: so must their budgets (and other counts kept in Redis)."""
     from worker.broker import client
 
-    keys = list(client().scan_iter(f"{settings().redis_namespace}:budget:*", count=1_000))
+    keys = list(client().scan_iter(f"*{settings().redis_namespace}:{space}*", count=1_000))
     if keys:
         client().delete(*keys)
 

@@ -281,7 +281,7 @@ def test_the_openapi_describes_the_answer_and_its_errors(web: httpx.Client) -> N
     told = web.get("/openapi.json").json()
     operation = told["paths"]["/v1/{type}/{id}/invoices"]["get"]
 
-    assert set(operation["responses"]) == {"200", "400", "401", "404", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "404", "429", "503"}
     assert operation["security"] == [{"bearer": []}]
     assert told["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     page = web.get("/docs")

@@ -13,8 +13,11 @@ from fastapi_offline import FastAPIOffline
 from runtime import logs
 from runtime.settings import settings
 from store.database import async_pool
-from web import health, invoices, metrics, problems
+from web import health, invoices, metrics, pages, problems
+from web.browser import SignInNeededError
 from web.looks import Looks
+from web.pages.render import sign_in_first, trouble
+from web.security import SecurityHeaders
 from webhooks import receivers
 from worker import schedule
 
@@ -27,20 +30,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.looks = Looks()
     await app.state.pool.open()
     stopping = asyncio.Event()
-    beating = asyncio.create_task(_beat(stopping))
+    beating = asyncio.create_task(_beat(app, stopping))
     yield
     stopping.set()
     await beating
     await app.state.pool.close(timeout=5)
 
 
-async def _beat(stopping: asyncio.Event) -> None:
-    """Note every few seconds that the receivers are up: what they miss, nobody sends twice."""
-    while not stopping.is_set():
-        try:
-            await asyncio.to_thread(schedule.note_web)
-        except Exception as error:
-            log.warning("beat.failed", error=type(error).__name__)
+async def _beat(app: FastAPI, stopping: asyncio.Event) -> None:
+    """Note every few seconds that the receivers are up (what they miss, nobody sends twice), and the keys in use."""
+    while True:
+        for note in (schedule.note_web, app.state.looks.note_keys):
+            try:
+                await asyncio.to_thread(note)
+            except Exception as error:
+                log.warning("beat.failed", error=type(error).__name__)
+        if stopping.is_set():
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), schedule.WEB_BEAT_SECONDS)
 
@@ -56,12 +62,15 @@ def create() -> FastAPI:
         lifespan=_lifespan,
         redoc_url=None,
     )
-    problems.install(app)
+    problems.install(app, trouble)
+    app.add_exception_handler(SignInNeededError, sign_in_first)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(receivers.router)
     app.include_router(invoices.router)
+    app.include_router(pages.router)
     _describe(app)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

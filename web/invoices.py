@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from store import reads
 from store.models import RecordType
 from store.reads import Page, ShownInvoice
-from web import cursor, links, looks
+from web import cursor, links, looks, throttle
 from web.currencies import amount
 from web.problems import ProblemError
 
@@ -77,6 +77,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "a parameter is malformed",
         401: "no API key, or one that is unknown or revoked",
         404: "no such record type; an unknown record is an empty list",
+        429: "too many calls of this key, or from this address; Retry-After says how long to wait",
         503: "the database does not answer",
     }.items()
 }
@@ -109,6 +110,7 @@ async def invoices_of(
 ) -> Response:
     """The Xero invoices of a Copper record, in order of created date."""
     key = bearer(request)
+    throttle.api(request, key)
     kind = RecordType.of_plural(type)
     if kind is None:
         words = ", ".join(one.plural for one in RecordType)
@@ -123,6 +125,7 @@ async def invoices_of(
         )
     if page is None:
         raise ProblemError(401, "This API key is unknown or was revoked.")
+    request.app.state.looks.used(key)
     background = looks.after_reading(request.app.state.looks, page.account_id, kind, id)
     return Response(orjson.dumps(_answer(kind, id, page)), media_type="application/json", background=background)
 

@@ -1,4 +1,4 @@
-"""Who looks at what: a record whose relations may be old has them read again, after the answer."""
+"""Who looks at what, by which key: relations that may be old are read again after the answer, keys note their use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections import OrderedDict
 from starlette.background import BackgroundTask
 
 from runtime.settings import settings
+from store import access
+from store.database import transaction
 from store.models import RecordType
+from store.secrets import digest
 from worker import jobs
 from worker.broker import wake
 
@@ -22,6 +25,7 @@ class Looks:
 
     def __init__(self) -> None:
         self._until: OrderedDict[tuple[int, RecordType, int], float] = OrderedDict()
+        self._keys: set[bytes] = set()
 
     def is_new(self, key: tuple[int, RecordType, int]) -> bool:
         """Whether nobody looked lately; from now on somebody did."""
@@ -33,6 +37,18 @@ class Looks:
         if len(self._until) > MOST:
             self._until.popitem(last=False)
         return True
+
+    def used(self, key: str) -> None:
+        """A key has opened something; noted in a while (`note_keys`), not with every read."""
+        if len(self._keys) < MOST:
+            self._keys.add(digest(key))
+
+    def note_keys(self) -> None:
+        """Write down which keys were used since the last time."""
+        keys, self._keys = self._keys, set()
+        if keys:
+            with transaction() as session:
+                access.used_keys(session, list(keys))
 
 
 def after_reading(looks: Looks, account_id: int, kind: RecordType, record_id: int) -> BackgroundTask | None:

@@ -11,7 +11,7 @@ from runtime.settings import settings
 from store.inbox import Source
 from store.models import RecordType
 from store.runs import Run
-from worker import events, history, projecting, relations, sync
+from worker import events, history, leftovers, projecting, relations, sync
 from worker.broker import awake, broker, wake, wake_later
 from worker.errors import VendorError
 from worker.xero import oauth
@@ -85,6 +85,18 @@ def keep_grants_alive() -> None:
     """Refresh the grants that were idle for days."""
     awake("keep_grants_alive")
     oauth.keep_alive(settings().grant_idle_days * 86_400, GRANTS_AT_ONCE)
+
+
+@dramatiq.actor(actor_name="clean_up", queue_name=SPARE, max_retries=0)
+def clean_up() -> None:
+    """Tell vendors of what was closed here, and erase its data."""
+    awake("clean_up")
+    leftovers.clean_up()
+
+
+def wake_leftovers() -> bool:
+    """Have what was closed cleaned up soon."""
+    return wake(clean_up)
 
 
 def wake_source(source: Source) -> bool:

@@ -49,6 +49,11 @@ class AccountOverview:
     wrong: tuple[str, ...]
 
     @property
+    def wrong_for_admins(self) -> tuple[str, ...]:
+        """What is wrong in sentences for the settings page, where the button stands beside it."""
+        return tuple(f"{one.partition(':')[0]}." for one in self.wrong)
+
+    @property
     def lost_count(self) -> int:
         """How many connections an admin must renew."""
         return len(self.lost)

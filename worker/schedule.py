@@ -9,7 +9,7 @@ import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from runtime.settings import settings
-from store import accounts, chores, inbox, meters, projection, runs, sequences
+from store import access, accounts, audit, chores, closing, inbox, meters, projection, runs, sequences
 from store.database import transaction
 from worker import jobs, sync
 from worker.broker import wake
@@ -20,6 +20,7 @@ HOLE_SECONDS = 60.0
 RETENTION_SECONDS = 3_600.0
 RETENTION_ROWS, RETENTION_ROUNDS = 5_000, 20
 GRANTS_SECONDS = 3_600.0
+AUDIT_DAYS = 366
 WEB_BEAT_SECONDS = 5.0
 WEB_AWAY_SECONDS = 12.0
 
@@ -111,13 +112,22 @@ def keep_grants_alive() -> None:
         wake(jobs.keep_grants_alive)
 
 
+def clean_up() -> None:
+    """Have what was closed, and is not cleaned up yet, taken up again."""
+    with transaction() as session:
+        waiting = closing.waiting(session)
+    if waiting:
+        jobs.wake_leftovers()
+
+
 def forget() -> None:
-    """Delete what is kept for a time only: finished events, call meters, ended runs."""
+    """Delete what is kept for a time only: finished events, meters, ended runs and sessions, the audit trail."""
     chosen = settings()
     with transaction() as session:
         if not chores.claim_installation(session, "retention", RETENTION_SECONDS):
             return
         forgotten = meters.forget(session, chosen.meter_days) + runs.forget(session, chosen.inbox_days)
+        forgotten += access.forget(session) + audit.forget(session, AUDIT_DAYS)
     for _ in range(RETENTION_ROUNDS):
         with transaction() as session:
             gone = inbox.forget(session, chosen.inbox_days, RETENTION_ROWS)
@@ -149,6 +159,7 @@ TASKS = (
     rotate_relations,
     look_up_history,
     keep_grants_alive,
+    clean_up,
     forget,
 )
 

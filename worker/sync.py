@@ -59,13 +59,13 @@ def begin(account_id: int, kind: Kind) -> list[Run]:
         ]
 
 
-def begin_catch_up(source: Source) -> list[Run]:
-    """Begin a catch-up of one source; nothing where it was never read in full."""
+def begin_one(source: Source, kind: Kind) -> list[Run]:
+    """The same for one source of the account."""
     with transaction() as session:
-        if not _was_read(session, source):
+        if kind is Kind.CATCH_UP and not _was_read(session, source):
             return []
         place = (source.account_id, source.organisation_id)
-        return [runs.start(session, *place, Kind.CATCH_UP.value, _stages(place[1], Kind.CATCH_UP)[0])]
+        return [runs.start(session, *place, kind.value, _stages(source.organisation_id, kind)[0])]
 
 
 def _was_read(session: Session, source: Source) -> bool:

@@ -18,12 +18,13 @@ from store.database import transaction
 from store.mirror import RelationRow
 from store.models import RecordType
 from worker.budget import Budget, Purpose
-from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription
+from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription, WireUser
 from worker.errors import NotThereError, PassingError, ReconnectNeededError, VendorError
 from worker.vendor import Spender, call, json_of, parse, prepare, timeouts, vendor_time
 
 log = structlog.get_logger()
 PAGE_SIZE = 200
+USER_PAGES = 20
 RELATED = TypeAdapter(list[WireRelated])
 SUBSCRIPTIONS = TypeAdapter(list[WireSubscription])
 
@@ -35,7 +36,7 @@ def connected(account_id: int, purpose: Purpose) -> CopperClient:
         access = accounts.copper_access(session, account_id)
     if state is not None and state.lost:
         raise ReconnectNeededError("Copper refuses the API key: an admin must give a new one")
-    return CopperClient(access, Spender(Budget.of_copper(account_id), purpose))
+    return CopperClient.of_key(access, Spender(Budget.of_copper(account_id), purpose))
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,27 @@ class Records:
 
 
 class CopperClient:
-    """Copper, as the holder of one API key sees it. Without a spender nothing is counted: connecting only."""
+    """Copper, as the holder of one API key or token sees it. Without a spender nothing is counted: connecting only."""
 
-    def __init__(self, access: CopperAccess, spender: Spender | None = None) -> None:
+    def __init__(self, credentials: dict[str, str], spender: Spender | None = None) -> None:
         self._spender = spender
         self._session = prepare(requests.Session())
-        self._session.headers.update(
-            {
-                "X-PW-AccessToken": access.api_key,
-                "X-PW-Application": "developer_api",
-                "X-PW-UserEmail": access.email,
-                "Content-Type": "application/json",
-            }
-        )
+        self._session.headers.update({**credentials, "Content-Type": "application/json"})
+
+    @classmethod
+    def of_key(cls, access: CopperAccess, spender: Spender | None = None) -> CopperClient:
+        """A client with an account's API key."""
+        credentials = {
+            "X-PW-AccessToken": access.api_key,
+            "X-PW-Application": "developer_api",
+            "X-PW-UserEmail": access.email,
+        }
+        return cls(credentials, spender)
+
+    @classmethod
+    def of_token(cls, token: str) -> CopperClient:
+        """A client with a user's OAuth token, to see who signed in."""
+        return cls({"Authorization": f"Bearer {token}"})
 
     def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:
         url = f"{settings().copper_api_url}/{path}"
@@ -92,9 +101,20 @@ class CopperClient:
         """The account that the key belongs to."""
         return WireAccount.model_validate(json_of(self._ask("GET", "account")))
 
-    def check_user(self) -> None:
-        """Raise `ReconnectNeededError` unless the key and its owner's address work."""
-        self._ask("GET", "users/me")
+    def me(self) -> WireUser:
+        """Whose key or token this is; raises `ReconnectNeededError` unless it works."""
+        return WireUser.model_validate(json_of(self._ask("GET", "users/me")))
+
+    def teams(self) -> dict[int, str]:
+        """The account's teams by id: Copper has no listing of them but its users' groups."""
+        found: dict[int, str] = {}
+        for page in range(1, USER_PAGES + 1):
+            raw = json_of(self._ask("POST", "users/search", {"page_number": page, "page_size": PAGE_SIZE}))
+            good, _ = parse(WireUser, raw, "id")
+            found |= {team.id: team.name for user in good for team in user.groups}
+            if len(raw) < PAGE_SIZE:
+                break
+        return found
 
     def page(
         self,

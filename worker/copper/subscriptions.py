@@ -6,6 +6,7 @@ from runtime.settings import settings
 from store.accounts import CopperAccess
 from store.inbox import COPPER_EVENTS, COPPER_KINDS
 from worker.copper.client import CopperClient
+from worker.copper.wire import WireSubscription
 
 PATH = "/webhooks/copper/"
 SECRET_KEY = "patina_secret"
@@ -17,12 +18,30 @@ def register(client: CopperClient, access: CopperAccess) -> int:
     The new ones come first: for a moment an event may come twice, but at no moment none. Returns how
     many were made.
     """
-    base = (settings().copper_webhook_url or settings().public_url).rstrip("/") + PATH
-    older = [one for one in client.subscriptions() if one.target.startswith(base)]
-    target = base + access.webhook_token
+    older = _ours(client)
+    target = _base() + access.webhook_token
     for kind in COPPER_KINDS:
         for event in COPPER_EVENTS:
             client.subscribe(target, kind, event, {SECRET_KEY: access.webhook_secret})
     for one in older:
         client.unsubscribe(one.id)
     return len(COPPER_KINDS) * len(COPPER_EVENTS)
+
+
+def remove(client: CopperClient, webhook_token: str) -> int:
+    """Drop the subscriptions to one webhook path; returns how many there were.
+
+    The path and not all of ours: the account may have been connected anew under another one.
+    """
+    ours = [one for one in _ours(client) if one.target == _base() + webhook_token]
+    for one in ours:
+        client.unsubscribe(one.id)
+    return len(ours)
+
+
+def _base() -> str:
+    return (settings().copper_webhook_url or settings().public_url).rstrip("/") + PATH
+
+
+def _ours(client: CopperClient) -> list[WireSubscription]:
+    return [one for one in client.subscriptions() if one.target.startswith(_base())]

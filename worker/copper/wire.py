@@ -127,6 +127,21 @@ class WireAccount(BaseModel):
     name: Text
 
 
+class WireTeam(BaseModel):
+    """A team (Copper calls it a group) of a user."""
+
+    id: int
+    name: Text = ""
+
+
+class WireUser(BaseModel):
+    """`GET /users/me` and one of `POST /users/search`."""
+
+    id: int
+    name: Text = ""
+    groups: list[WireTeam] = Field(default_factory=list)
+
+
 class WireNotification(BaseModel):
     """A webhook's body, apart from the secret's own keys at its top level."""
 

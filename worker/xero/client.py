@@ -171,3 +171,15 @@ def connections(token: dict[str, Any]) -> list[WireConnection]:
         raise VendorError(f"Xero answered {answer.status_code} to the list of connections")
     found = [WireConnection.model_validate(item) for item in json_of(answer)]
     return [one for one in found if one.tenant_type == "ORGANISATION"]
+
+
+def disconnect(token: dict[str, Any], connection_id: UUID) -> None:
+    """End one organisation's connection; one that is gone already is fine."""
+    session = oauth.session(token)
+    url = f"{settings().xero_api_url}/connections/{connection_id}"
+    try:
+        answer = call(lambda: session.delete(url, timeout=timeouts(), stream=True))
+    except NotThereError:
+        return
+    if answer.status_code >= 400:
+        raise VendorError(f"Xero answered {answer.status_code} to the disconnection")

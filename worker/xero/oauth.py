@@ -18,7 +18,7 @@ from store import accounts
 from store.accounts import Grant
 from store.database import transaction
 from worker.errors import PassingError, ReconnectNeededError, VendorError
-from worker.vendor import prepare, timeouts
+from worker.vendor import call, prepare, timeouts
 
 log = structlog.get_logger()
 EARLY_SECONDS = 120
@@ -86,6 +86,18 @@ def exchange(held: Authorisation, code: str) -> dict[str, Any]:
         return dict(oauth.fetch_token(url, code=code, code_verifier=held.verifier, **more))
 
     return _token_call("exchange the code", ask)
+
+
+def revoke(token: dict[str, Any]) -> None:
+    """End a whole authorisation at Xero (Xero docs: OAuth 2.0, revoking tokens); one that ended already is fine."""
+    chosen = settings()
+    chosen.need("xero_client_id", "xero_client_secret")
+    basic = HTTPBasicAuth(chosen.xero_client_id or "", chosen.xero_client_secret or "")
+    url, form = f"{chosen.xero_identity_url}/connect/revocation", {"token": token["refresh_token"]}
+    plain = prepare(requests.Session())
+    answer = call(lambda: plain.post(url, data=form, auth=basic, timeout=timeouts(), stream=True))
+    if answer.status_code >= 400:
+        raise VendorError(f"Xero answered {answer.status_code} to the revocation")
 
 
 def keep_alive(idle_seconds: float, limit: int) -> int:

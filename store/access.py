@@ -1,0 +1,220 @@
+"""Who may come in: API keys, browser sessions, sign-ins on their way, named admins. Secrets are kept as hashes."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from store.database import touched
+from store.secrets import digest, fresh_token, seal, unseal
+
+SCOPES = ("read", "admin", "panel")
+SESSION_SECONDS = 12 * 3_600
+STATE_SECONDS = 600
+
+SAVE_KEY = text("""
+    INSERT INTO api_key (account_id, key_hash, prefix, name, scopes)
+    VALUES (:account, :hash, :prefix, :name, :scopes)
+""")
+KEYS = text("""
+    SELECT id, prefix, name, scopes, created_at, last_used_at FROM api_key
+    WHERE account_id = :account AND revoked_at IS NULL ORDER BY id
+""")
+REVOKE_KEY = text("""
+    UPDATE api_key SET revoked_at = now() WHERE account_id = :account AND id = :key AND revoked_at IS NULL
+    RETURNING name
+""")
+USE_KEYS = text("""
+    UPDATE api_key SET last_used_at = now()
+    WHERE key_hash = ANY(:hashes) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+""")
+OPEN_SESSION = text("""
+    INSERT INTO web_session (account_id, token_hash, role, user_id, user_name, expires_at)
+    VALUES (:account, :hash, :role, :user, :name, now() + make_interval(secs => :seconds))
+""")
+SESSION = text("""
+    SELECT s.account_id, a.name, s.id, s.role, s.user_id, s.user_name
+    FROM web_session s JOIN account a ON a.id = s.account_id
+    WHERE s.token_hash = :hash AND s.expires_at > now()
+""")
+CLOSE_SESSION = text("DELETE FROM web_session WHERE token_hash = :hash")
+FORGET_SESSIONS = text("DELETE FROM web_session WHERE expires_at < now()")
+SAVE_STATE = text("""
+    INSERT INTO oauth_state (account_id, state_hash, purpose, browser_hash, sealed, expires_at)
+    VALUES (:account, :state, :purpose, :browser, :sealed, now() + make_interval(secs => :seconds))
+""")
+# Taken by deleting it: a state works once, whatever comes of it.
+TAKE_STATE = text("""
+    DELETE FROM oauth_state WHERE account_id = :account AND state_hash = :state
+    RETURNING purpose, browser_hash, sealed, expires_at > now() AS fresh
+""")
+FORGET_STATES = text("DELETE FROM oauth_state WHERE expires_at < now()")
+NAME_ADMIN = text("""
+    INSERT INTO named_admin (account_id, user_id, name) VALUES (:account, :user, :name)
+    ON CONFLICT (account_id, user_id) DO UPDATE SET name = EXCLUDED.name
+""")
+UNNAME_ADMIN = text("DELETE FROM named_admin WHERE account_id = :account AND user_id = :user RETURNING name")
+NAMED = text("SELECT user_id, name FROM named_admin WHERE account_id = :account ORDER BY name")
+CLOSE_USERS_SESSIONS = text("DELETE FROM web_session WHERE account_id = :account AND user_id = :user")
+
+
+@dataclass(frozen=True)
+class KeySummary:
+    """An API key as it is listed."""
+
+    id: int
+    prefix: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True)
+class BrowserSession:
+    """A signed-in browser: whose account, and who sits in front of it. An admin proved it with a Copper key."""
+
+    account_id: int
+    account_name: str
+    id: int
+    role: str
+    user_id: int
+    user_name: str
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether this is an admin of the account."""
+        return self.role == "admin"
+
+
+@dataclass(frozen=True)
+class TakenState:
+    """What was kept for a browser that was sent to a vendor, and what is wrong with its return. Never logged."""
+
+    problem: str | None
+    purpose: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"TakenState({self.purpose!r})"
+
+    def checked(self, purpose: str) -> dict[str, Any]:
+        """The values, if they were kept for `purpose` and all is right; raises `StateError` otherwise."""
+        if self.problem is None and self.purpose != purpose:
+            raise StateError("this sign-in was begun for something else")
+        if self.problem is not None:
+            raise StateError(self.problem)
+        return self.values
+
+
+class StateError(Exception):
+    """The state that came back is unknown, used, too old, or another browser's."""
+
+
+def make_key(session: Session, account_id: int, name: str, scopes: Sequence[str] = ("read",)) -> str:
+    """A new API key of the account, returned this once: only its hash is kept."""
+    if not scopes or set(scopes) - set(SCOPES):
+        raise ValueError(f"scopes are {', '.join(SCOPES)}")
+    prefix = f"pat_{randomness.token_hex(4)}"
+    key = f"{prefix}_{fresh_token()}"
+    chosen = {"account": account_id, "hash": digest(key), "prefix": prefix, "name": name, "scopes": list(scopes)}
+    session.execute(SAVE_KEY, chosen)
+    return key
+
+
+def keys(session: Session, account_id: int) -> list[KeySummary]:
+    """The account's keys that are not revoked, oldest first."""
+    rows = session.execute(KEYS, {"account": account_id})
+    return [KeySummary(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in rows]
+
+
+def revoke_key(session: Session, account_id: int, key_id: int) -> str | None:
+    """Revoke a key at once; returns its name, or None when the account has no such key."""
+    name: str | None = session.execute(REVOKE_KEY, {"account": account_id, "key": key_id}).scalar_one_or_none()
+    return name
+
+
+def used_keys(session: Session, hashes: Sequence[bytes]) -> None:
+    """Note that keys were used, to the minute."""
+    session.execute(USE_KEYS, {"hashes": list(hashes)})
+
+
+def open_session(session: Session, account_id: int, role: str, user_id: int, user_name: str) -> str:
+    """A new session's token, for the browser's cookie: twelve hours."""
+    token = fresh_token()
+    chosen = {
+        "account": account_id,
+        "hash": digest(token),
+        "role": role,
+        "user": user_id,
+        "name": user_name[:200],
+        "seconds": SESSION_SECONDS,
+    }
+    session.execute(OPEN_SESSION, chosen)
+    return token
+
+
+def session_of(session: Session, token: str) -> BrowserSession | None:
+    """The session of a cookie's token, or None when it ended."""
+    row = session.execute(SESSION, {"hash": digest(token)}).one_or_none()
+    return BrowserSession(*row) if row else None
+
+
+def close_session(session: Session, token: str) -> None:
+    """End a session."""
+    session.execute(CLOSE_SESSION, {"hash": digest(token)})
+
+
+def save_state(session: Session, account_id: int, state: str, purpose: str, browser: str, values: Any) -> None:
+    """Keep what belongs to a browser that is sent to a vendor, for ten minutes; account 0 is a sign-in."""
+    chosen = {
+        "account": account_id,
+        "state": digest(state),
+        "purpose": purpose,
+        "browser": digest(browser),
+        "sealed": seal(values),
+        "seconds": STATE_SECONDS,
+    }
+    session.execute(SAVE_STATE, chosen)
+
+
+def take_state(session: Session, account_id: int, state: str, browser: str) -> TakenState:
+    """What was kept under a state, once: whatever is wrong (see `checked`), it is used up with the commit."""
+    row = session.execute(TAKE_STATE, {"account": account_id, "state": digest(state)}).one_or_none()
+    if row is None:
+        return TakenState("this sign-in was not begun here, or it was finished already")
+    if not row.fresh:
+        return TakenState("this sign-in took longer than ten minutes")
+    if not randomness.compare_digest(bytes(row.browser_hash), digest(browser)):
+        return TakenState("this sign-in was begun in another browser")
+    return TakenState(None, row.purpose, unseal(row.sealed))
+
+
+def forget(session: Session) -> int:
+    """Delete sessions and states whose time is over; returns how many went."""
+    return touched(session, FORGET_SESSIONS, {}) + touched(session, FORGET_STATES, {})
+
+
+def name_admin(session: Session, account_id: int, user_id: int, name: str) -> None:
+    """Let a Copper user sign in as an admin of the account."""
+    session.execute(NAME_ADMIN, {"account": account_id, "user": user_id, "name": name[:200]})
+
+
+def unname_admin(session: Session, account_id: int, user_id: int) -> str | None:
+    """Take that back, and end the user's sessions; returns their name, or None when they were not named."""
+    chosen = {"account": account_id, "user": user_id}
+    name: str | None = session.execute(UNNAME_ADMIN, chosen).scalar_one_or_none()
+    if name is not None:
+        session.execute(CLOSE_USERS_SESSIONS, chosen)
+    return name
+
+
+def named_admins(session: Session, account_id: int) -> dict[int, str]:
+    """The named admins' names by user id."""
+    return {row.user_id: row.name for row in session.execute(NAMED, {"account": account_id})}

@@ -1,0 +1,44 @@
+"""An admin's browser without pictures: cookies, forms with their hidden fields, redirects followed by hand."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Any
+
+import httpx
+
+CSRF = re.compile(r'name="csrf" value="([^"]*)"')
+
+
+class AdminBrowser:
+    """Opens pages of the web process and sends their forms as they are."""
+
+    def __init__(self, web: httpx.Client) -> None:
+        self.http = httpx.Client(base_url=web.base_url, timeout=30, trust_env=False, headers={"accept": "text/html"})
+        self.page: httpx.Response | None = None
+
+    def open(self, path: str) -> httpx.Response:
+        """Open a page, following redirects within Patina and to the sandbox."""
+        self.page = self.http.get(path, follow_redirects=True)
+        return self.page
+
+    def csrf(self) -> str:
+        assert self.page is not None
+        found = CSRF.search(self.page.text)
+        assert found, self.page.text
+        return unescape(found[1])
+
+    def send(
+        self, path: str, form: dict[str, Any] | None = None, *, follow: bool = True, **values: Any
+    ) -> httpx.Response:
+        """Send a form of the page that is open."""
+        sent = {"csrf": self.csrf(), **(form or {}), **values}
+        answer = self.http.post(path, data=sent, follow_redirects=follow)
+        if follow:
+            self.page = answer
+        return answer
+
+    def sign_in(self, key: str, email: str) -> httpx.Response:
+        self.open("/connect")
+        return self.send("/connect", key=key, email=email)

@@ -1,0 +1,111 @@
+"""A browser and who sits in front of it: its cookies, its session, and forms that only our own pages can send."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.datastructures import FormData
+
+from runtime.settings import settings
+from store import access
+from store.access import SESSION_SECONDS, BrowserSession
+from store.database import transaction
+from store.secrets import fresh_token, sign, signed
+from web.problems import ProblemError
+
+BROWSER_SECONDS = 30 * 86_400
+FORM_BYTES = 64 * 1024
+FORM_FIELDS = 200
+
+
+class SignInNeededError(Exception):
+    """Nobody is signed in: the browser is sent to the sign-in page."""
+
+
+def _secure() -> bool:
+    return settings().public_url.startswith("https://")
+
+
+def _name(what: str) -> str:
+    """`__Host-` binds a cookie to this host and to TLS; plain http on this machine cannot have it."""
+    return f"__Host-patina-{what}" if _secure() else f"patina-{what}"
+
+
+@dataclass(frozen=True)
+class Browser:
+    """One browser: a random name that outlives sessions, the session's token, and the session if one is open."""
+
+    name: str
+    is_new: bool
+    token: str | None
+    session: BrowserSession | None
+
+    def csrf(self) -> str:
+        """What a form of this browser and session must carry."""
+        return sign("csrf", f"{self.name}|{self.token or ''}").rpartition(".")[2]
+
+    def dress(self, answer: Response) -> Response:
+        """Give the browser its name, if it has none yet."""
+        if self.is_new:
+            _set(answer, "browser", sign("browser", self.name), BROWSER_SECONDS)
+        return answer
+
+
+def _set(answer: Response, what: str, value: str, seconds: int) -> None:
+    answer.set_cookie(_name(what), value, max_age=seconds, path="/", secure=_secure(), httponly=True, samesite="lax")
+
+
+def of(request: Request) -> Browser:
+    """The browser that sent a request; cookies that we did not sign are as good as none."""
+    name = signed("browser", request.cookies.get(_name("browser"), ""))
+    token = signed("session", request.cookies.get(_name("session"), ""))
+    session = None
+    if token:
+        with transaction() as database:
+            session = access.session_of(database, token)
+    return Browser(name or fresh_token(), name is None, token if session else None, session)
+
+
+def open_session(answer: Response, account_id: int, role: str, user_id: int, user_name: str) -> None:
+    """Sign somebody in: always with a new token, so that nobody can have planted it."""
+    with transaction() as database:
+        token = access.open_session(database, account_id, role, user_id, user_name)
+    _set(answer, "session", sign("session", token), SESSION_SECONDS)
+
+
+def close_session(browser: Browser, answer: Response) -> None:
+    """Sign out."""
+    if browser.token:
+        with transaction() as database:
+            access.close_session(database, browser.token)
+    answer.delete_cookie(_name("session"), path="/", secure=_secure(), httponly=True, samesite="lax")
+
+
+def admin(browser: Browser) -> BrowserSession:
+    """The admin's session; raises `SignInNeededError` for nobody, `ProblemError` 403 for a viewer."""
+    if browser.session is None:
+        raise SignInNeededError
+    if not browser.session.is_admin:
+        raise ProblemError(
+            403, "This page is for admins. Ask one to name you an admin, or sign in with a Copper API key."
+        )
+    return browser.session
+
+
+async def form(request: Request) -> FormData:
+    """The request's form, within bounds, sent by one of our own pages; raises `ProblemError` otherwise."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise ProblemError(403, "This form was sent from another site. Open the page here and send it again.")
+    origin = request.headers.get("origin")
+    if origin and origin != "null" and urlsplit(origin).netloc != request.headers.get("host"):
+        raise ProblemError(403, "This form was sent from another site. Open the page here and send it again.")
+    sent = await request.form(max_fields=FORM_FIELDS, max_files=0, max_part_size=FORM_BYTES)
+    given = sent.get("csrf")
+    wanted = request.state.browser.csrf()
+    if not isinstance(given, str) or not randomness.compare_digest(given.encode(), wanted.encode()):
+        raise ProblemError(403, "This form is out of date. Go back, load the page again, and send it once more.")
+    return sent

@@ -1,0 +1,96 @@
+"""Pages by Jinja2: everything that is filled in is escaped, and nothing that is missing passes for empty."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from store.secrets import fresh_token
+from web import browser
+from web.browser import Browser
+from web.problems import TITLES, problem
+
+HERE = Path(__file__).resolve().parent.parent
+STYLE = HERE / "static" / "patina.css"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(moment=moment, ago=ago, number=lambda value: f"{value:,}")
+    made.globals["style"] = f"/static/{style_name()}"
+    return made
+
+
+@lru_cache(maxsize=1)
+def style_name() -> str:
+    """The style sheet's name, with its content's hash: it may be kept for ever."""
+    return f"patina-{hashlib.sha256(STYLE.read_bytes()).hexdigest()[:12]}.css"
+
+
+def moment(at: datetime | None) -> str:
+    """A time in full, UTC."""
+    return at.astimezone(UTC).strftime("%d %b %Y, %H:%M:%S UTC") if at else "never"
+
+
+def ago(at: datetime | None) -> str:
+    """How long ago something was, in words."""
+    if at is None:
+        return "never"
+    seconds = max((datetime.now(UTC) - at).total_seconds(), 0)
+    for size, word in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {word}{'s' if count > 1 else ''} ago"
+    return "a moment ago"
+
+
+def meet(request: Request) -> None:
+    """Find out which browser this is, before anything else."""
+    request.state.browser = browser.of(request)
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """A page for the request's browser."""
+    return render(request.state.browser, template, status=status, **values)
+
+
+def render(who: Browser, template: str, *, status: int = 200, **values: Any) -> Response:
+    """A page."""
+    text = _environment().get_template(template).render(session=who.session, csrf=who.csrf(), **values)
+    return who.dress(HTMLResponse(text, status))
+
+
+def go(request: Request, path: str) -> Response:
+    """Send the browser on to one of our own pages."""
+    answer: Response = request.state.browser.dress(RedirectResponse(path, 303))
+    return answer
+
+
+def trouble(request: Request, status: int, detail: str, retry_after: int | None = None) -> Response:
+    """An error as a page for people, and as a problem document for clients of the API."""
+    if "text/html" not in request.headers.get("accept", "") or request.url.path.startswith("/v1/"):
+        return problem(status, detail, retry_after)
+    who = getattr(request.state, "browser", None) or Browser(fresh_token(), is_new=False, token=None, session=None)
+    answer = render(who, "message.html", status=status, title=TITLES.get(status, "Error"), said=detail, link=None)
+    if retry_after is not None:
+        answer.headers["Retry-After"] = str(retry_after)
+    return answer
+
+
+def sign_in_first(request: Request, _: Exception) -> Response:
+    """Nobody is signed in: to the page that does it."""
+    return go(request, "/connect")

@@ -1,0 +1,72 @@
+"""Rate limits: signing in and connecting by address, in all processes; the API by key and address, in each."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from functools import lru_cache
+
+from fastapi import Request
+from limits import RateLimitItem, parse
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from runtime.settings import settings
+from web.problems import ProblemError
+from worker.broker import client
+
+SIGN_IN = parse("10/5minutes")
+
+
+@lru_cache(maxsize=1)
+def _shared() -> FixedWindowRateLimiter:
+    """Counts in Redis, wrapped so that its errors are known as such."""
+    pool = client().connection_pool
+    prefix = f"{settings().redis_namespace}:throttle"
+    return FixedWindowRateLimiter(
+        RedisStorage("redis://", connection_pool=pool, key_prefix=prefix, wrap_exceptions=True)
+    )
+
+
+@lru_cache(maxsize=1)
+def _own() -> FixedWindowRateLimiter:
+    """Counts of this process."""
+    return FixedWindowRateLimiter(MemoryStorage())
+
+
+@lru_cache(maxsize=4)
+def _a_minute(calls: int) -> RateLimitItem:
+    return parse(f"{calls}/minute")
+
+
+def _address(request: Request) -> str:
+    """Where the request came from, as a hash: an address is personal data."""
+    host = request.client.host if request.client else "nowhere"
+    return hashlib.sha256(host.encode()).hexdigest()[:16]
+
+
+def _refuse(limiter: FixedWindowRateLimiter, item: RateLimitItem, *names: str) -> None:
+    wait = max(1, round(limiter.get_window_stats(item, *names).reset_time - time.time()))
+    raise ProblemError(429, f"Too many tries. Wait {wait} s and try again.", retry_after=wait)
+
+
+def sign_in(request: Request) -> None:
+    """Count a try to sign in or connect; raises `ProblemError` 429. Without Redis each process counts alone."""
+    address = _address(request)
+    try:
+        limiter = _shared()
+        allowed = limiter.hit(SIGN_IN, "sign-in", address)
+    except StorageError:
+        limiter = _own()
+        allowed = limiter.hit(SIGN_IN, "sign-in", address)
+    if not allowed:
+        _refuse(limiter, SIGN_IN, "sign-in", address)
+
+
+def api(request: Request, key: str) -> None:
+    """Count an API call of a key, and of an address; raises `ProblemError` 429."""
+    item, limiter = _a_minute(settings().api_minute_limit), _own()
+    for kind, name in (("key", hashlib.sha256(key.encode()).hexdigest()[:16]), ("address", _address(request))):
+        if not limiter.hit(item, kind, name):
+            _refuse(limiter, item, kind, name)
