@@ -89,6 +89,7 @@ def test_a_killed_server_or_owner_is_back_by_itself(kind: str, victim: str, tmp_
     assert killed
     for one in killed:
         one.kill()
+    psutil.wait_procs(killed, timeout=10)
     if victim != "owner":
         wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
         assert alive(kind, tmp_path).pid != server.pid
