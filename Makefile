@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check pictures lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -27,6 +27,10 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
 	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic check
+
+# Takes the pictures of every page anew, for the documentation. Needs a Chromium.
+pictures: $(STAMP)
+	@PATINA_PICTURES=1 $(BIN)/python -m pytest tests/test_browser.py
 
 # Recompiles the lock: names, versions and hashes, no address. Needs `uv` on the PATH.
 lock:

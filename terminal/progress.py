@@ -22,7 +22,7 @@ from worker.steps import Kind
 LOOK_SECONDS = 0.1
 IDLE_SECONDS = 10.0
 BUDGET_SECONDS = 1.0
-UNCOUNTED = {"organisation", "lost", "lost_contacts", "lost_invoices", "rows"}
+STAGES = ("people", "leads", "companies", "opportunities", "relations", "contacts", "invoices")
 WORDS = {
     Kind.BACKFILL: "backfill",
     Kind.CATCH_UP: "catch-up",
@@ -82,8 +82,9 @@ class Watch:
 
     def _draw(self, run: Run) -> None:
         name = self._names.get(run.organisation_id, "Copper")[:17]
-        for stage, count in run.counts.items():
-            if stage in UNCOUNTED:
+        for stage in STAGES:
+            count = run.counts.get(stage)
+            if count is None:
                 continue
             key = f"{name}: {stage}"
             if key not in self._bars:
@@ -164,9 +165,9 @@ def _waiting_for(kind: Kind, now: list[Run]) -> str:
 def _counts(now: list[Run]) -> dict[str, int]:
     counts: dict[str, Any] = {}
     for run in now:
-        for stage, count in run.counts.items():
-            if stage not in UNCOUNTED:
-                counts[stage] = counts.get(stage, 0) + count["done"]
+        for stage in STAGES:
+            if stage in run.counts:
+                counts[stage] = counts.get(stage, 0) + run.counts[stage]["done"]
     return counts
 
 

@@ -16,7 +16,7 @@ from worker import connect
 from worker.steps import Kind
 
 router = APIRouter()
-UNCOUNTED = {"organisation", "lost", "lost_contacts", "lost_invoices", "rows"}
+STAGES = ("people", "leads", "companies", "opportunities", "relations", "contacts", "invoices")
 ENTRIES = 100
 
 
@@ -31,8 +31,8 @@ def progress(request: Request) -> Response:
     bars = [
         (names.get(run.organisation_id, "Copper"), stage, count["done"], max(count["of"] or 0, count["done"]))
         for run in latest
-        for stage, count in run.counts.items()
-        if stage not in UNCOUNTED
+        for stage in STAGES
+        if (count := run.counts.get(stage))
     ]
     errors = [run.error for run in latest if run.error and run.state != "done"]
     running = any(run.state == "running" for run in latest)

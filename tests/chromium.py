@@ -1,0 +1,46 @@
+"""A headless Chromium for the tests that look at pages: Debian's, Chrome, or Playwright's own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Error, Page, ViewportSize, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WIDE: ViewportSize = {"width": 1000, "height": 800}
+NARROW: ViewportSize = {"width": 360, "height": 720}
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """The browser that is there; the test is skipped where none is, with a line that says how to get one."""
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        except Error:
+            pytest.skip("no Chromium: install Debian's (apt-get install chromium) or run `playwright install chromium`")
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def opened(browser: Browser, base: str, *, scripts: bool = False) -> Page:
+    """A page in a context of its own; without JavaScript, as our pages need none."""
+    context = browser.new_context(base_url=base, viewport=WIDE, java_script_enabled=scripts)
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    return page
