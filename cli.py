@@ -373,12 +373,14 @@ def forget(
     email: Annotated[str, typer.Option(prompt=True, help="the person's address")], account: AccountOption = None
 ) -> None:
     """Erase a person's address from mirror and read model, and say what was erased."""
+    from runtime import logs
     from store import audit, erasure
     from store.database import transaction
     from worker import projecting
     from worker.addresses import normalised
     from worker.connect import COMMAND
 
+    logs.configure("forget")
     account_id, plain = _account(account), normalised(email)
     if plain is None:
         _fail("--email: this is no e-mail address")

@@ -185,6 +185,7 @@ class Postgres(Server):
             "max_connections": "200",
             "shared_buffers": "256MB",
             "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             "log_min_messages": "warning",
             "timezone": "UTC",
             "jit": "off",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -12,19 +12,35 @@ import psycopg
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy import Engine, TextClause, create_engine
+from sqlalchemy import Engine, TextClause, create_engine, text
 from sqlmodel import Session
 
 from alembic import command
 from runtime import embedded
 
-__all__ = ["UNAVAILABLE", "Session", "async_pool", "at_head", "engine", "let_go", "migrate", "touched", "transaction"]
+__all__ = [
+    "UNAVAILABLE",
+    "Session",
+    "async_pool",
+    "at_head",
+    "bound",
+    "engine",
+    "let_go",
+    "migrate",
+    "reading_pool",
+    "touched",
+    "transaction",
+]
 POOL = 10
 # What a database that is away, full or too slow raises on the web process's pool.
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 STATEMENT_SECONDS = 300
+# The role has the rights of the tables' policies only; both settings end with the transaction.
+ROLE = "patina_bound"
+BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")
 CONNECT_SECONDS = 5
 
 
@@ -59,16 +75,36 @@ def transaction() -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def bound(account_id: int) -> Iterator[Session]:
+    """A transaction that PostgreSQL itself keeps within one account, whatever its statements say."""
+    with transaction() as session:
+        session.execute(BIND, {"account": str(account_id)})
+        yield session
+
+
 def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> int:
     """Run a statement that changes rows; returns how many it changed."""
     result = session.connection().execute(statement, chosen)
     return result.rowcount
 
 
-def async_pool() -> AsyncConnectionPool:
+async def _become_bound(connection: AsyncConnection[TupleRow]) -> None:
+    await connection.execute("SET ROLE patina_bound")
+
+
+def reading_pool() -> AsyncConnectionPool:
+    """A pool for reads by key: its connections see nothing until a key has bound them to its account."""
+    return async_pool(configure=_become_bound)
+
+
+def async_pool(
+    configure: Callable[[AsyncConnection[TupleRow]], Awaitable[None]] | None = None,
+) -> AsyncConnectionPool:
     """A pool for the web process's hot paths, not yet opened; a caller waits 3 s at most."""
     return AsyncConnectionPool(
         conninfo(),
+        configure=configure,
         min_size=2,
         max_size=POOL,
         timeout=3,

@@ -371,7 +371,11 @@ class Dirty(SQLModel, table=True):
 
 
 class RecordInvoice(SQLModel, table=True):
-    """The read model: one row per record and invoice. Its key covers every display column."""
+    """The read model: one row per record and invoice. Its key covers every display column.
+
+    The record type is text here and an enum elsewhere: behind row-level security only leakproof comparisons
+    may use an index, and an enum's is not.
+    """
 
     __tablename__ = "record_invoice"
     __table_args__ = (
@@ -407,7 +411,7 @@ class RecordInvoice(SQLModel, table=True):
     )
 
     account_id: int = _key()
-    record_type: RecordType = _key(RECORD_TYPE)
+    record_type: str = _key(sa.Text)
     record_id: int = _key()
     created_at: datetime = _key(Instant)
     invoice_id: UUID = _key(sa.Uuid)

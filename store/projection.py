@@ -93,8 +93,8 @@ RECORD_PAIRS = """
 
 # A row as it is shown. Text is cut at 255 characters, Xero's own bound, so that it fits the index.
 DISPLAY = """
-    SELECT p.record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id, i.type, i.status,
-           left(i.number, 255) AS number,
+    SELECT p.record_type::text AS record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id,
+           i.type, i.status, left(i.number, 255) AS number,
            left(CASE WHEN i.type = 'ACCPAY' THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
            i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
            left(o.short_code, 20) AS short_code
@@ -192,7 +192,7 @@ PROJECT_RECORDS = text(f"""
     present AS (
         SELECT x.record_type, x.record_id, x.created_at, x.invoice_id
         FROM scope_record s
-        JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type
+        JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type::text
              AND x.record_id = s.record_id),
     {APPLY}
 """)

@@ -187,11 +187,11 @@ AFFECTED = text(f"""
     {projection.INVOICE_PAIRS}
     INSERT INTO affected (record_type, record_id)
     SELECT record_type, record_id FROM invoice_pair
-    UNION SELECT x.record_type, x.record_id FROM record_invoice x JOIN scope_invoice USING (invoice_id)
+    UNION SELECT x.record_type::record_type, x.record_id FROM record_invoice x JOIN scope_invoice USING (invoice_id)
     UNION SELECT kind::record_type, record_id FROM mine WHERE kind IN ('company', 'opportunity', 'person')
     UNION SELECT l.record_type, l.record_id FROM mine m JOIN crm_relation l
           ON m.kind = 'company' AND l.related_type = 'company' AND l.related_id = m.record_id
-    UNION SELECT x.record_type, x.record_id FROM record_invoice x WHERE x.record_type = 'company'
+    UNION SELECT x.record_type::record_type, x.record_id FROM record_invoice x WHERE x.record_type = 'company'
           AND EXISTS (SELECT FROM mine WHERE kind = 'person')
 """)
 PROJECT_AFFECTED = text(f"""
@@ -200,7 +200,7 @@ PROJECT_AFFECTED = text(f"""
     pair AS (SELECT * FROM invoice_pair WHERE (record_type, record_id) IN (SELECT * FROM turn)),
     wanted AS ({projection.DISPLAY}),
     present AS (SELECT record_type, record_id, created_at, invoice_id FROM record_invoice
-                WHERE (record_type, record_id) IN (SELECT * FROM turn)),
+                WHERE (record_type, record_id) IN (SELECT record_type::text, record_id FROM turn)),
     {projection.APPLY}
 """)
 

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from runtime import logs
 from runtime.settings import settings
-from store.database import async_pool
+from store.database import async_pool, reading_pool
 from web import health, invoices, metrics, pages, problems
 from web.browser import SignInNeededError
 from web.looks import Looks
@@ -26,14 +26,16 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.pool = async_pool()
+    app.state.pool, app.state.reading = async_pool(), reading_pool()
     app.state.looks = Looks()
     await app.state.pool.open()
+    await app.state.reading.open()
     stopping = asyncio.Event()
     beating = asyncio.create_task(_beat(app, stopping))
     yield
     stopping.set()
     await beating
+    await app.state.reading.close(timeout=5)
     await app.state.pool.close(timeout=5)
 
 

@@ -20,6 +20,7 @@ from web.problems import ProblemError
 router = APIRouter(prefix="/v1", tags=["invoices"])
 LARGEST_ID = 2**63 - 1
 LARGEST_PAGE = 200
+PLURALS: list[Any] = [kind.plural for kind in RecordType]
 
 
 class RecordReference(BaseModel):
@@ -100,7 +101,9 @@ def bearer(request: Request) -> str:
 )
 async def invoices_of(
     request: Request,
-    type: Annotated[str, Path(description="leads, people, companies or opportunities")],
+    type: Annotated[
+        str, Path(description="leads, people, companies or opportunities", json_schema_extra={"enum": PLURALS})
+    ],
     id: Annotated[int, Path(ge=0, le=LARGEST_ID, description="the record's id in Copper")],
     limit: Annotated[
         int | None, Query(ge=1, le=LARGEST_PAGE, description="rows; the account's own number if unset")
@@ -119,7 +122,7 @@ async def invoices_of(
         position = cursor.read(after) if after is not None else None
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
-    async with request.app.state.pool.connection() as connection:
+    async with request.app.state.reading.connection() as connection:
         page = await reads.invoices_of(
             connection, key, kind, id, limit=limit, after=position, newest_first=order == "newest"
         )

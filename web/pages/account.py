@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from store import access, accounts, audit, mirror, projection, runs
-from store.database import transaction
+from store.database import bound
 from web import browser
 from web.pages.render import STYLE, go, page
 from worker import connect
@@ -24,7 +24,7 @@ ENTRIES = 100
 def progress(request: Request) -> Response:
     """How far the backfill is; the page comes again by itself until it is over."""
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         names = {one.id: one.name for one in accounts.organisations(database, session.account_id)}
         latest = [one for one in runs.latest(database, session.account_id) if one.kind == Kind.BACKFILL]
         rows = projection.count(database, session.account_id)
@@ -43,7 +43,7 @@ def progress(request: Request) -> Response:
 def trail(request: Request, before: int | None = None) -> Response:
     """Who connected, changed, revoked; newest first."""
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         entries = audit.latest(database, session.account_id, before=before, limit=ENTRIES)
     older = entries[-1].id if len(entries) == ENTRIES else None
     return page(request, "trail.html", entries=entries, older=older)
@@ -57,7 +57,7 @@ def ask(request: Request) -> Response:
 
 def _ask(request: Request, *, error: str | None = None, status: int = 200) -> Response:
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         organisations = accounts.organisations(database, session.account_id)
         records, invoices = mirror.count(database, session.account_id)
         keys = access.keys(database, session.account_id)

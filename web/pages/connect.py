@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from runtime.settings import settings
 from store import access, accounts, audit
 from store.access import BrowserSession, StateError
-from store.database import transaction
+from store.database import bound, transaction
 from store.secrets import fresh_token
 from web import browser, throttle
 from web.browser import open_session
@@ -121,7 +121,7 @@ def go_to_xero(request: Request, form: Annotated[FormData, Depends(browser.form)
     throttle.sign_in(request)
     held = xero_oauth.begin(_xero_callback())
     values = {"verifier": held.verifier}
-    with transaction() as database:
+    with bound(session.account_id) as database:
         access.save_state(database, session.account_id, held.state, XERO, request.state.browser.name, values)
     return RedirectResponse(held.url, 303)
 
@@ -131,14 +131,14 @@ def back_from_xero(request: Request, state: str = "", code: str = "", error: str
     """Take the code, if it is the answer to what this browser was sent with."""
     session = browser.admin(request.state.browser)
     try:
-        with transaction() as database:
+        with bound(session.account_id) as database:
             taken = access.take_state(database, session.account_id, state, request.state.browser.name)
         values = taken.checked(XERO)
         if error or not code:
             raise StateError("Xero gave no consent, so nothing was connected")
         held = xero_oauth.Authorisation("", state, values["verifier"], _xero_callback())
         token = xero_oauth.exchange(held, code)
-        with transaction() as database:
+        with bound(session.account_id) as database:
             accounts.save_grant(database, session.account_id, token)
     except (StateError, VendorError) as problem:
         return _xero_failed(request, str(problem))
@@ -165,7 +165,7 @@ def ask_organisations(request: Request) -> Response:
 
 
 def _open_grant(session: BrowserSession) -> int | None:
-    with transaction() as database:
+    with bound(session.account_id) as database:
         return accounts.open_grant(database, session.account_id)
 
 
@@ -180,7 +180,7 @@ def take_organisations(request: Request, form: Annotated[FormData, Depends(brows
         tenants = {UUID(str(one)) for one in form.getlist("tenant")}
     except ValueError:
         raise ProblemError(400, "tenant: this is not an organisation that Xero offered.") from None
-    with transaction() as database:
+    with bound(session.account_id) as database:
         is_first = not accounts.organisations(database, session.account_id)
     try:
         offered = connect.offered(session.account_id, grant_id)

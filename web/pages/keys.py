@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from store import access, audit
-from store.database import transaction
+from store.database import bound
 from web import browser
 from web.pages.render import go, page
 from web.problems import ProblemError
@@ -20,7 +20,7 @@ router = APIRouter()
 
 def _page(request: Request, *, made: str | None = None, error: str | None = None, status: int = 200) -> Response:
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         known = access.keys(database, session.account_id)
     return page(request, "keys.html", status=status, keys=known, made=made, error=error, scopes=access.SCOPES)
 
@@ -45,7 +45,7 @@ def make(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> 
 def revoke(request: Request, key_id: int, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Revoke a key, from the next request on."""
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         name = access.revoke_key(database, session.account_id, key_id)
         if name is not None:
             audit.note(database, session.account_id, session.user_name, "key.revoked", name)

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from store import access, accounts, audit
 from store.accounts import Choices
-from store.database import transaction
+from store.database import bound
 from store.models import RecordType
 from web import browser, throttle
 from web.pages.render import go, page
@@ -26,8 +26,8 @@ MOST_SHOWN = 50
 
 
 def _overview(account_id: int) -> AccountOverview:
-    with transaction() as database:
-        known = next(one for one in accounts.accounts(database) if one.id == account_id)
+    with bound(account_id) as database:
+        (known,) = accounts.accounts(database)
     return overview.of(known)
 
 
@@ -43,7 +43,7 @@ def _settings_page(
     request: Request, *, first: bool, saved: bool, error: str | None = None, status: int = 200
 ) -> Response:
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         choices = accounts.choices(database, session.account_id)
         organisations = accounts.organisations(database, session.account_id)
         lost = accounts.lost_organisations(database, session.account_id)
@@ -84,7 +84,7 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> 
     session = browser.admin(request.state.browser)
     first = form.get("first") == "1"
     try:
-        with transaction() as database:
+        with bound(session.account_id) as database:
             wanted = _choices(form, accounts.choices(database, session.account_id).name)
             accounts.choose(database, session.account_id, wanted)
             audit.note(database, session.account_id, session.user_name, "settings.changed", _in_words(wanted))
@@ -138,7 +138,7 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
         if not key or not (key + email).isascii():
             raise ReconnectNeededError("no key")
         admin = connect.identify(key, email)
-        with transaction() as database:
+        with bound(session.account_id) as database:
             known = accounts.account_of_copper(database, admin.copper_account_id)
         if known != session.account_id:
             said = "This key belongs to another Copper account. Nothing was changed."
@@ -158,7 +158,7 @@ def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)
     if not number.isascii() or not number.isdigit() or len(number) > 18 or not name:
         said = "Admins: give the user's number in Copper and a name to know them by."
         return _settings_page(request, first=False, saved=False, error=said, status=422)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         access.name_admin(database, session.account_id, int(number), name)
         audit.note(database, session.account_id, session.user_name, "admin.named", name)
     return go(request, "/settings?saved=1")
@@ -168,7 +168,7 @@ def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)
 def unname_admin(request: Request, user_id: int, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Take that back; their sessions end."""
     session = browser.admin(request.state.browser)
-    with transaction() as database:
+    with bound(session.account_id) as database:
         name = access.unname_admin(database, session.account_id, user_id)
         if name is not None:
             audit.note(database, session.account_id, session.user_name, "admin.removed", name)

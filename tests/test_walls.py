@@ -1,0 +1,280 @@
+"""Nobody reaches another account: by statement, and by policy where a statement were wrong. Nothing secret leaks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import text
+
+from runtime.settings import override, settings
+from store import access, accounts, mirror, secrets
+from store.database import bound, conninfo, transaction
+from tests import databases
+from tests.admin import AdminBrowser
+from tests.conftest import Processes, patina
+from tests.serving import wait_until
+from tests.test_pages import FORM, sign_in
+from tests.test_project import patina as run_patina
+from tests.world import World
+from worker import projecting
+
+ACCOUNT_TABLES = """
+    SELECT c.relname, c.relrowsecurity, p.polroles::regrole[]::text[] AS roles
+    FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+      AND (c.relname = 'account' OR EXISTS (SELECT FROM pg_attribute a
+           WHERE a.attrelid = c.oid AND a.attname = 'account_id'))
+"""
+
+
+@pytest.fixture
+def two(unconnected: World) -> tuple[World, World]:
+    """Two accounts, each with a company of one person and one invoice."""
+    databases.forget_budgets("throttle")
+    found = []
+    for name in ("First", "Second"):
+        world = World(unconnected.sandbox, unconnected.web).open(name=name)
+        company = world.company()
+        world.person(f"ann@{name}.test".lower(), company=company)
+        world.invoice(f"ann@{name}.test".lower())
+        world.settle()
+        found.append(world)
+    return found[0], found[1]
+
+
+def test_every_table_of_an_account_stands_behind_a_policy(database: str) -> None:
+    with transaction() as session:
+        rows = session.execute(text(ACCOUNT_TABLES)).all()
+    assert len(rows) > 20
+    assert [row.relname for row in rows if not row.relrowsecurity or row.roles != ["patina_bound"]] == []
+
+
+def test_a_bound_transaction_sees_and_changes_its_own_account_alone(two: tuple[World, World]) -> None:
+    first, second = two
+    with transaction() as session:
+        tables = [row.relname for row in session.execute(text(ACCOUNT_TABLES))]
+    with bound(first.account) as session:
+        for table in tables:
+            key = "id" if table == "account" else "account_id"
+            others = session.execute(
+                text(f"SELECT count(*) FROM {table} WHERE {key} <> :mine"), {"mine": first.account}
+            ).scalar_one()
+            assert others == 0, table
+        assert session.execute(text("SELECT count(*) FROM record_invoice")).scalar_one() == 2
+        assert session.execute(text("DELETE FROM invoice")).rowcount == 1  # type: ignore[attr-defined]
+        session.rollback()
+    with pytest.raises(Exception, match="row-level security"), bound(first.account) as session:
+        access.make_key(session, second.account, "planted")
+    with bound(first.account) as session:
+        accounts.choose(session, second.account, accounts.Choices("x", (), 1, False, None))
+    with transaction() as session:
+        assert accounts.choices(session, second.account).shown == 5
+        assert mirror.count(session, second.account)[1] == 1
+    with transaction() as session:
+        assert session.execute(text("SELECT current_setting('role')")).scalar_one() == "none", "it ends with it"
+
+
+def test_a_reading_connection_sees_nothing_until_a_key_has_bound_it(two: tuple[World, World]) -> None:
+    first, _ = two
+    call = "SELECT count(invoice_id) FROM invoices_by_key(%s, 'company', %s, 5, 'infinity', %s, true)"
+    greatest = "f" * 8 + "-ffff-ffff-ffff-" + "f" * 12
+    company = first.rows_of("company")[0]
+    with psycopg.connect(conninfo(), autocommit=True) as connection:
+        connection.execute("SET ROLE patina_bound")
+        for table in ("record_invoice", "account", "api_key"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+        key = secrets.digest(first.key)
+        assert connection.execute(call, (key, company, greatest)).fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM record_invoice").fetchone() == (0,), "for that call only"
+        assert connection.execute(call, (b"unknown", company, greatest)).fetchone() == (0,)
+
+
+def test_no_endpoint_opens_another_accounts_things(two: tuple[World, World], web: httpx.Client) -> None:
+    first, second = two
+    for plural, kind in (("people", "person"), ("companies", "company")):
+        theirs = second.rows_of(kind)[0]
+        assert second.rows(plural, theirs)
+        assert first.rows(plural, theirs) == []
+    browser = sign_in(first)
+    with transaction() as session:
+        key = access.keys(session, second.account)[0].id
+        organisation = accounts.organisations(session, second.account)[0].id
+        access.name_admin(session, second.account, 77, "Theirs")
+    browser.open("/settings")
+    for path in (f"/keys/{key}/revoke", f"/organisations/{organisation}/drop", "/admins/77/remove"):
+        assert browser.send(path, follow=False).status_code == 404, path
+    browser.open("/settings")
+    browser.send("/settings", FORM)
+    assert "Second" not in browser.open("/settings").text + browser.open("/trail").text + browser.open("/keys").text
+    with transaction() as session:
+        assert accounts.choices(session, second.account).shown == 5
+    assert second.read("people", 1).status_code == 200
+    for path in every_path(web):
+        assert AdminBrowser(web).http.get(path).status_code in {303, 400, 401, 404, 405, 422} or path in OPEN, path
+
+
+OPEN = {"/connect", "/goodbye", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+
+
+def every_path(web: httpx.Client) -> list[str]:
+    from web.app import create
+
+    assert web
+    paths = {str(getattr(route, "path", "")) for route in create().routes}
+    served = [path for path in paths if path.startswith("/") and not path.startswith("/static")]
+    return sorted(re.sub(r"\{[^}]+\}", "1", path) for path in served)
+
+
+# Secrets
+
+
+def planted(world: World) -> dict[str, str]:
+    state = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    with transaction() as session:
+        token = accounts.grants(session, world.account)[0].token
+        copper = accounts.copper_access(session, world.account)
+    return {
+        "Copper key": state["api_key"],
+        "admin's address": state["email"],
+        "person's address": "ann.planted@acme.test",
+        "contact's address": "bob.planted@acme.test",
+        "access token": token["access_token"],
+        "refresh token": token["refresh_token"],
+        "webhook secret": copper.webhook_secret,
+        "webhook path": copper.webhook_token,
+        "API key": world.key,
+        "Xero's webhook key": settings().xero_webhook_keys[0],
+        "Xero's client secret": settings().xero_client_secret or "",
+    }
+
+
+@pytest.mark.timeout(90)
+def test_no_secret_and_no_address_reaches_a_log(world: World, processes: Processes, tmp_path: Path) -> None:
+    override({"LOG_LEVEL": "debug", "METRICS_TOKEN": "a-token-of-sixteen"})
+    database_log = databases.HOME / "postgres" / "server.log"
+    before = database_log.stat().st_size
+    logs = [(tmp_path / f"{name}.log").open("wb") for name in ("worker", "scheduler")]
+    processes += [patina(name, stderr=log.fileno()) for name, log in zip(("worker", "scheduler"), logs, strict=True)]
+    world.workers = True
+    world.sandbox.faults(api=[{"vendor": "xero", "kind": "drop", "share": 0.2}])
+    person = world.person("ann.planted@acme.test")
+    world.invoice(world.contact("Ann", "ann.planted@acme.test", ["bob.planted@acme.test"]))
+    world.settle()
+    with transaction() as session:
+        session.execute(text("ALTER TABLE crm_record_email ADD CHECK (email <> 'zoe.planted@acme.test')"))
+    world.copper_act("change_record", type="person", id=person, emails=["zoe.planted@acme.test"])
+
+    def said() -> str:
+        return "".join((tmp_path / f"{name}.log").read_text() for name in ("worker", "scheduler"))
+
+    wait_until(lambda: "event.failed" in said(), what="an error that has an address in its statement")
+    metrics = world.web.get("/metrics", headers={"Authorization": "Bearer a-token-of-sixteen"}).text
+    server = database_log.read_bytes()[before:].decode(errors="replace")
+    for place, content in (("logs", said()), ("metrics", metrics), ("the database's log", server)):
+        for name, value in {**planted(world), "address": "zoe.planted@acme.test"}.items():
+            assert value not in content, f"{name} stands in {place}"
+
+
+def test_keys_at_rest_are_rotated_without_a_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = settings().encryption_keys[0], Fernet.generate_key().decode()
+
+    def use(*keys: str) -> None:
+        override({"ENCRYPTION_KEYS": ",".join(keys)})
+        secrets._fernet.cache_clear()
+        secrets._signer.cache_clear()
+
+    token = secrets.sign("session", "somebody")
+    use(new, old)
+    assert secrets.signed("session", token) == "somebody", "whoever was signed in stays"
+    assert run_patina("rotate-keys").stdout == "rotate-keys ok: 2 secrets are under the newest key\n"
+    use(new)
+    with transaction() as session:
+        assert accounts.copper_access(session, world.account).api_key
+        assert accounts.grants(session, world.account)[0].token["refresh_token"]
+    assert secrets.signed("session", token) is None
+    use(Fernet.generate_key().decode())
+    done = run_patina("rotate-keys")
+    assert done.returncode == 1
+    assert "ENCRYPTION_KEYS" in done.stderr
+    use(old)
+
+
+def test_a_forgotten_person_leaves_mirror_and_read_model(world: World) -> None:
+    person, company = world.person("ann@acme.test"), world.company()
+    world.copper_act("move_person", person=person, company=company)
+    world.invoice("ann@acme.test")
+    world.settle()
+    assert len(world.shown("companies", company)) == 1
+    done = run_patina("forget", "--email", " Ann@ACME.test ")
+    assert done.stdout.startswith("erased from 1 records, 1 contacts, 0 kept bodies; 2 rows changed\n")
+    projecting.project(world.account)
+    assert world.shown("people", person) == world.shown("companies", company) == []
+    with transaction() as session:
+        dump = "".join(
+            str(row)
+            for table in ("crm_record", "crm_record_email", "xero_contact", "xero_contact_email", "dirty", "audit")
+            for row in session.execute(text(f"SELECT t::text FROM {table} t"))
+        )
+    assert "ann@acme" not in dump.lower()
+    assert run_patina("forget", "--email", "nobody").returncode == 1
+
+
+def test_keys_are_made_listed_and_revoked_by_command(world: World) -> None:
+    key = run_patina("keys", "make", "For the CRM").stdout.strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    assert world.web.get("/v1/people/1/invoices", headers=headers).status_code == 200
+    listed = run_patina("keys", "list").stdout
+    assert key[:12] in listed
+    assert key not in listed
+    number = next(line.split()[0] for line in listed.splitlines() if "For the CRM" in line)
+    assert run_patina("keys", "revoke", number).stdout == "revoked: For the CRM\n"
+    assert world.web.get("/v1/people/1/invoices", headers=headers).status_code == 401
+    assert run_patina("keys", "revoke", number).returncode == 1
+    assert run_patina("keys", "make", "x", "--scope", "root").returncode == 1
+
+
+def test_the_api_keeps_to_its_description(world: World, tmp_path: Path) -> None:
+    """Schemathesis, with a valid and an invalid key: no 500, and no answer that is not described.
+
+    That a cursor which `next` did not give is refused, though it looks like one, is no fault.
+    """
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given
+    from hypothesis import settings as hypothesis_settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    schema = schemathesis.openapi.from_url(f"{world.web.base_url}/openapi.json")
+    operation = schema["/v1/{type}/{id}/invoices"]["GET"]
+    chosen = hypothesis_settings(
+        max_examples=150,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    seen: set[int] = set()
+
+    def keeps_to_it(key: str) -> None:
+        @chosen
+        @given(case=operation.as_strategy())
+        def probe(case: Any) -> None:
+            answer = case.call(headers={"Authorization": f"Bearer {key}"})
+            case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+            seen.add(answer.status_code)
+
+        probe()
+
+    keeps_to_it(world.key)
+    keeps_to_it("pat_invalid")
+    assert {200, 401} <= seen <= {200, 400, 401, 404, 429}
+    assert person
