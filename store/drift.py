@@ -106,6 +106,20 @@ class Found:
     extra: int = 0
 
 
+Report = dict[str, dict[str, int]]
+
+
+def added(*reports: Report | None) -> Report:
+    """Several reports (rows missing, stale and extra, by kind) as one; None is one of nothing."""
+    whole: Report = {}
+    for report in reports:
+        for kind, found in (report or {}).items():
+            known = whole.setdefault(kind, {})
+            for name, rows in found.items():
+                known[name] = known.get(name, 0) + rows
+    return whole
+
+
 def of_invoices(
     session: Session, place: tuple[int, int], rows: Iterable[InvoiceRow], fetched_at: datetime, settled: datetime
 ) -> Found:

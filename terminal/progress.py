@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from store import accounts, runs
 from store.database import transaction
+from store.drift import added
 from store.runs import Run
 from worker import jobs, sync
 from worker.budget import Budget
@@ -133,7 +134,7 @@ def work_off(account_id: int, kind: Kind, *, quiet: bool, seconds: float | None 
     failed = [run for run in now if run.state == "failed"]
     if failed:
         raise VendorError(f"the {WORDS[kind]} stopped at {failed[0].stage}: {failed[0].error}")
-    return Outcome(_counts(now), _drift(now))
+    return Outcome(_counts(now), added(*[run.drift for run in now]))
 
 
 def _step(now: list[Run]) -> bool:
@@ -169,13 +170,3 @@ def _counts(now: list[Run]) -> dict[str, int]:
             if stage in run.counts:
                 counts[stage] = counts.get(stage, 0) + run.counts[stage]["done"]
     return counts
-
-
-def _drift(now: list[Run]) -> dict[str, dict[str, int]]:
-    drift: dict[str, dict[str, int]] = {}
-    for run in now:
-        for kind, found in (run.drift or {}).items():
-            known = drift.setdefault(kind, {})
-            for name, rows in found.items():
-                known[name] = known.get(name, 0) + rows
-    return drift

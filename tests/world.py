@@ -10,6 +10,7 @@ import httpx
 
 from store import inbox, projection, runs
 from store.database import transaction
+from store.drift import added
 from store.projection import Comparison
 from store.runs import Run
 from tests.model import expected
@@ -181,12 +182,7 @@ class World:
 
     def reconcile(self, *, dry: bool = False) -> dict[str, dict[str, int]]:
         """Hold everything against the vendors; returns the drift, by kind, where there was any."""
-        found: dict[str, dict[str, int]] = {}
-        for run in self.run(Kind.DRY_RUN if dry else Kind.RECONCILIATION):
-            for kind, rows in (run.drift or {}).items():
-                known = found.setdefault(kind, {})
-                for name, count in rows.items():
-                    known[name] = known.get(name, 0) + count
+        found = added(*[run.drift for run in self.run(Kind.DRY_RUN if dry else Kind.RECONCILIATION)])
         return {kind: rows for kind, rows in found.items() if any(rows.values())}
 
     def run(self, kind: Kind) -> list[Run]:

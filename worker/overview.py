@@ -9,6 +9,7 @@ from runtime.settings import settings
 from store import accounts, inbox, meters, mirror, projection, runs
 from store.accounts import AccountSummary
 from store.database import transaction
+from store.drift import added
 from store.meters import Metered
 from store.runs import Run
 from worker.budget import Budget
@@ -71,14 +72,7 @@ class AccountOverview:
     @property
     def drift(self) -> dict[str, dict[str, int]]:
         """What the latest reconciliation of each source found, by kind, added up."""
-        added: dict[str, dict[str, int]] = {}
-        for run in self.runs:
-            if run.kind == Kind.RECONCILIATION and run.state == "done":
-                for kind, found in (run.drift or {}).items():
-                    known = added.setdefault(kind, {})
-                    for name, rows in found.items():
-                        known[name] = known.get(name, 0) + rows
-        return added
+        return added(*[run.drift for run in self.runs if run.kind == Kind.RECONCILIATION and run.state == "done"])
 
 
 def month_start(now: datetime | None = None) -> datetime:

@@ -18,7 +18,7 @@ from runtime.logs import scrub
 from runtime.settings import settings
 from store import accounts, mirror, projection, runs
 from store.database import Session, transaction
-from store.drift import Found
+from store.drift import Found, added
 from store.inbox import Source
 from store.runs import Run, StepLostError
 from worker.copper import stages as copper
@@ -152,7 +152,8 @@ def _advance(session: Session, run: Run, lease: UUID, result: Step, found: Drift
             state = "done"
         else:
             stage = stages[place]
-    drift = _add(run.drift or {}, found) if kind_of(run).counts_drift else None
+    report = {kind: dict(vars(one)) for kind, one in found.items()}
+    drift = added(run.drift, report) if kind_of(run).counts_drift else None
     runs.advance(
         session,
         run,
@@ -166,15 +167,6 @@ def _advance(session: Session, run: Run, lease: UUID, result: Step, found: Drift
     )
     _tell(run, result, state, drift)
     return state
-
-
-def _add(known: dict[str, dict[str, int]], found: Drift) -> dict[str, dict[str, int]]:
-    """The run's drift so far and what a page has shown, by kind."""
-    added = dict(known)
-    for kind, one in found.items():
-        before = known.get(kind, {})
-        added[kind] = {name: before.get(name, 0) + count for name, count in vars(one).items()}
-    return added
 
 
 def _tell(run: Run, result: Step, state: str, drift: dict[str, dict[str, int]] | None) -> None:
