@@ -27,6 +27,7 @@ from runtime.settings import override, settings
 from web.words import status
 
 WEB_PORT, SANDBOX_PORT = 8700, 8701
+ADMIN = ("sam@demo.copper.test", "sandbox-copper-key")
 START_SECONDS = 60.0
 BACKFILL_SECONDS = 90.0
 SHOWN_SECONDS = 30.0
@@ -174,7 +175,8 @@ class Stage:
     def stay(self) -> None:
         """Keep everything up until Ctrl-C."""
         self.console.print(
-            f"\nStill running. API and its description: {self.web}/docs\n"
+            f"\nStill running. Settings, as the admin: {self.web} (address {ADMIN[0]}, key {ADMIN[1]})\n"
+            f"API and its description: {self.web}/docs\n"
             f"Sandbox: {self.sandbox}/control/state\n"
             "Act as a user from another terminal: .venv/bin/patina sandbox act\n"
             "Ctrl-C stops every process."

@@ -15,6 +15,7 @@ from store import accounts
 from store.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import forget_budgets
+from tests.serving import serving
 from tests.world import Sandbox, World
 from worker import leftovers, sync
 from worker.broker import client
@@ -126,6 +127,18 @@ def test_copper_being_away_is_told_apart_from_a_wrong_key(
     page = browser.sign_in(**credentials)
     assert (page.status_code, "Try again in a moment" in page.text) == (422, True)
     assert count("account") == 0
+
+
+def test_webhooks_that_could_not_be_made_are_made_with_the_next_try(
+    fresh: tuple[AdminBrowser, dict[str, str]], sandbox: Sandbox
+) -> None:
+    browser, credentials = fresh
+    sandbox.faults(api=[{"vendor": "copper", "path": "/webhooks", "kind": "status", "status": 503}])
+    assert browser.sign_in(**credentials).status_code == 422
+    assert count("web_session") == 0
+    sandbox.faults()
+    assert browser.sign_in(**credentials).url.path == "/connect/xero"
+    assert sandbox.state()["accounts"][0]["subscriptions"] == 12
 
 
 def test_signing_in_again_neither_subscribes_nor_connects_anew(world: World) -> None:
@@ -531,3 +544,23 @@ def test_calls_of_the_api_are_limited_by_key(world: World) -> None:
     assert [one.status_code for one in answers] == [401, 401, 401, 429]
     assert answers[-1].headers["content-type"] == "application/problem+json"
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+
+
+def test_behind_tls_cookies_and_headers_insist_on_it(world: World) -> None:
+    from web.app import create
+
+    override({"PUBLIC_URL": "https://patina.example"})
+    with serving(create()) as url, httpx.Client(base_url=url) as plain:
+        answer = plain.get("/connect")
+    assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+    (cookie,) = answer.headers.get_list("set-cookie")
+    assert cookie.startswith("__Host-patina-browser=")
+    assert "Secure" in cookie
+    assert "Domain" not in cookie
+
+
+def test_no_redirect_leads_away(world: World, admin: AdminBrowser) -> None:
+    for path in ("//evil.test", "/connect?next=https://evil.test", "/settings?first=https://evil.test", "/static/x"):
+        answer = admin.http.get(path)
+        assert answer.headers.get("location", "/").startswith("/"), path
+        assert not answer.headers.get("location", "/").startswith("//"), path

@@ -184,6 +184,19 @@ def test_a_thousand_events_on_two_hundred_invoices_cost_six_calls_at_most(world:
     world.check()
 
 
+def test_a_page_that_always_fails_ends_its_run_and_an_outage_does_not(world: World) -> None:
+    override({"EVENT_ATTEMPTS": "2"})
+    for status, state in ((503, "running"), (500, "failed")):
+        world.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "kind": "status", "status": status}])
+        run = next(one for one in sync.begin(world.account, Kind.CATCH_UP) if one.organisation_id)
+        for _ in range(3):
+            sync.step(run.account_id, run.id)
+            execute("UPDATE sync_run SET not_before = now()")
+        assert world.runs([run.id])[0].state == state
+    world.sandbox.faults()
+    world.catch_up()
+
+
 # Reconciliation
 
 

@@ -59,7 +59,13 @@ def connect_copper(api_key: str, email: str, *, who: str = COMMAND) -> int:
         if older is not None and older.api_key != api_key:
             closing.leave(session, account_id, "copper.unsubscribe", vars(older))
         audit.note(session, account_id, who, "copper.connected")
-    made = subscriptions.register(connected(account_id, Purpose.PERSON), held)
+    try:
+        made = subscriptions.register(connected(account_id, Purpose.PERSON), held)
+    except VendorError:
+        # Without its webhooks an account looks connected and hears nothing: the next try must do it all again.
+        with transaction() as session:
+            accounts.mark_copper(session, account_id, "reconnect")
+        raise
     log.info("copper.connected", account=account_id, subscriptions=made)
     _take_up([Source(account_id, 0)])
     return account_id

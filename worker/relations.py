@@ -91,7 +91,7 @@ def refresh(account_id: int, kind: RecordType, record_id: int) -> bool:
         age = due.relations_age(session, account_id, kind, record_id)
     if age is None or age < settings().relations_age_seconds:
         return False
-    client = connected(account_id, Purpose.PERSON)
+    client = connected(account_id, Purpose.SPARE)
     if kind is RecordType.COMPANY:
         _refresh_company(account_id, client, record_id)
     else:

@@ -29,7 +29,7 @@ from worker.xero import stages as xero
 
 log = structlog.get_logger()
 LOST_SECONDS = 300.0
-PASSING_SECONDS = 15.0
+PASSING_SECONDS, LONGEST_SECONDS = 15.0, 900.0
 UNSETTLED_TRIES = 20
 
 
@@ -97,7 +97,9 @@ def step(account_id: int, run_id: int) -> Stepped:
     except ReconnectNeededError as error:
         return _put_back(run, lease, error, delay=LOST_SECONDS, free=True)
     except PassingError as error:
-        return _put_back(run, lease, error, delay=error.retry_after or PASSING_SECONDS, free=True)
+        # A 500 may be this very page's, so it counts as a try; the longer it lasts, the rarer the tries.
+        growing = min(PASSING_SECONDS * 2.0**run.attempts, LONGEST_SECONDS) if error.suspect else PASSING_SECONDS
+        return _put_back(run, lease, error, delay=error.retry_after or growing, free=not error.suspect)
     except VendorError as error:
         return _put_back(run, lease, error, delay=error.retry_after or 5.0, free=error.retry_after is not None)
     except Exception as error:
