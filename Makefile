@@ -18,7 +18,7 @@ demo: $(STAMP)
 	@$(BIN)/patina demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -147,6 +147,41 @@ def test_a_wait_that_xero_asks_for_is_kept_by_everybody() -> None:
 
 
 @pytest.mark.usefixtures("limits")
+def test_events_are_paced_as_the_minute_runs_out() -> None:
+    for _ in range(10):
+        spend(xero())
+        assert xero().pace() == 0
+    gaps = []
+    for _ in range(9):
+        spend(xero())
+        gaps.append(xero().pace())
+    assert gaps == sorted(gaps)
+    assert 0 < gaps[0] < gaps[-1] <= 2 * 0.5 / 20
+    time.sleep(gaps[-1])
+    assert xero().pace() == 0
+
+
+@pytest.mark.timeout(90)
+def test_a_steady_stream_of_events_never_waits_for_the_rest_of_a_minute(world: World, processes: Processes) -> None:
+    override({"XERO_MINUTE_LIMIT": "30", "LIMIT_WINDOW_SECONDS": "10"})
+    processes += [patina("worker"), patina("scheduler")]
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test", total="1000.00")
+    world.workers = True
+    world.settle()
+    lags: list[float] = []
+    until = time.monotonic() + 12
+    paid = 0
+    while time.monotonic() < until:
+        world.sandbox.act("pay_invoice", invoice=invoice.id, amount="1.00")
+        paid, began = paid + 1, time.monotonic()
+        wanted = f"{1000 - paid}.00"
+        wait_until(lambda wanted=wanted: world.rows("people", person)[0]["balance_due"] == wanted, what="a payment")
+        lags.append(time.monotonic() - began)
+    assert max(lags) < 4, "nobody waited for a minute (10 s here) to end"
+
+
+@pytest.mark.usefixtures("limits")
 def test_a_redis_that_lost_its_memory_starts_from_the_meters_with_a_full_minute() -> None:
     budget = Budget.of_copper(1)
     with transaction() as session:

@@ -104,6 +104,7 @@ if day > 0 then
   if told then redis.call('HINCRBY', KEYS[1], 'day_told', -1) end
 end
 redis.call('ZADD', KEYS[2], now + lasts, token)
+redis.call('HSET', KEYS[1], 'last', tostring(now))
 if running > 0 then redis.call('ZADD', KEYS[3], now + lasts, token) end
 if app > 0 then redis.call('ZADD', KEYS[5], now + lasts, token) end
 for _, key in ipairs({KEYS[2], KEYS[3], KEYS[5]}) do redis.call('EXPIRE', key, 600) end
@@ -156,6 +157,18 @@ if left > 0 then
   redis.call('EXPIRE', KEYS[2], 600)
 end
 return 1
+"""
+
+# KEYS: state, minute. ARGV: minute limit, window. Answers the seconds by which the next call is best put off.
+PACE = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local left = limit - redis.call('ZCOUNT', KEYS[2], now, '+inf')
+if left * 2 >= limit then return '0' end
+local gap = 2 * window / limit * (1 - 2 * left / limit)
+local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+return tostring(math.max(last + gap - now, 0))
 """
 
 # KEYS: state, minute. ARGV: minute limit, day limit. Answers what is left of the minute, and of the day (or -1).
@@ -279,6 +292,18 @@ class Budget:
         except redis.RedisError:
             return None
         return max(answer[0], 0), (max(answer[1], 0) if answer[1] >= 0 else None)
+
+    def pace(self) -> float:
+        """Seconds by which events had better wait for company, 0 while more than half of the minute is left.
+
+        As the minute runs out the gap between two calls grows to that at which a minute refills: a steady
+        stream of events is fetched every second or so, many at a time, instead of one by one until nothing
+        is left and all have to wait for the rest of the minute.
+        """
+        try:
+            return float(_run(PACE, self._keys()[:2], [self._limits()[0], settings().limit_window_seconds]))
+        except redis.RedisError:
+            return 0.0
 
     def meter(self, purpose: Purpose, *, failed: bool, refused: bool, wire: int, plain: int) -> None:
         """Count a call and its bytes in PostgreSQL, for status, metrics, and a Redis that forgets."""

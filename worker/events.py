@@ -18,7 +18,7 @@ from store.accounts import Organisation
 from store.database import Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
 from store.models import RecordType
-from worker.budget import Purpose
+from worker.budget import Budget, Purpose
 from worker.copper.client import PAGE_SIZE, Records, connected
 from worker.copper.stages import write_records
 from worker.errors import PassingError, ReconnectNeededError, VendorError
@@ -66,6 +66,9 @@ def drain(source: Source) -> Drained:
     """
     finished = 0
     for _ in range(ROUNDS):
+        budget = _budget(source)
+        if budget is not None and (wait := budget.pace()) > 0:
+            return Drained(finished, wait)
         _let_burst_end(source)
         with transaction() as session:
             held = inbox.lease(session, source, settings().lease_seconds)
@@ -76,6 +79,15 @@ def drain(source: Source) -> Drained:
         if again_in is not None:
             return Drained(finished, again_in)
     return Drained(finished, 0.0)
+
+
+def _budget(source: Source) -> Budget | None:
+    """What the source's calls are taken from; None for an organisation that is gone."""
+    if source.is_copper:
+        return Budget.of_copper(source.account_id)
+    with transaction() as session:
+        organisation = accounts.organisation(session, source.account_id, source.organisation_id)
+    return Budget.of_xero(organisation) if organisation else None
 
 
 def _let_burst_end(source: Source) -> None:
