@@ -39,7 +39,6 @@ POOL = 10
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
-ROLE = "patina_bound"
 BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")
 CONNECT_SECONDS = 5
 

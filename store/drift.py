@@ -20,8 +20,6 @@ from sqlmodel import Session
 from store.mirror import CONTACTS, INVOICES, RECORDS, ContactRow, InvoiceRow, RecordRow, RelationRow, newest
 from store.models import RecordType
 
-KINDS = ("people", "leads", "companies", "opportunities", "relations", "contacts", "invoices", "rows")
-
 INVOICE_DRIFT = text("""
     SELECT count(*) FILTER (WHERE i.invoice_id IS NULL OR i.gone),
            count(*) FILTER (WHERE NOT i.gone AND

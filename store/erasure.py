@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store.database import touched
+
 # The names of the records and contacts that carried it are the person's too.
 RECORDS = text("""
     WITH gone AS (
@@ -52,5 +54,4 @@ def erase(session: Session, account_id: int, email: str) -> Erased:
     chosen = {"account": account_id, "email": email, "needle": email.encode()}
     records = int(session.execute(RECORDS, chosen).scalar_one())
     contacts = int(session.execute(CONTACTS, chosen).scalar_one())
-    bodies = session.execute(BODIES, chosen).rowcount  # type: ignore[attr-defined]
-    return Erased(records, contacts, int(bodies))
+    return Erased(records, contacts, touched(session, BODIES, chosen))

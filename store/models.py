@@ -20,7 +20,6 @@ SQLModel.metadata.naming_convention = {
     "ck": "%(table_name)s_%(constraint_name)s_check",
 }
 Instant = sa.DateTime(timezone=True)
-NOW = sa.text("now()")
 
 
 class RecordType(StrEnum):

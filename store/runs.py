@@ -136,7 +136,7 @@ def advance(
         "state": state,
         "delay": delay,
     }
-    if session.execute(ADVANCE, chosen).rowcount != 1:  # type: ignore[attr-defined]
+    if touched(session, ADVANCE, chosen) != 1:
         raise StepLostError(f"run {run.id} was taken over by another worker")
 
 

@@ -284,7 +284,7 @@ class Tour:
 
         self.stage.console.print("  backfilling")
         try:
-            progress.work_off(self.account, Kind.BACKFILL, quiet=False, seconds=BACKFILL_SECONDS)
+            progress.work_off(self.account, Kind.BACKFILL, quiet=False, seconds=BACKFILL_SECONDS + self.stage.size)
         except (VendorError, TimeoutError) as error:
             self.stage.check()
             raise DemoError(str(error)) from None

@@ -88,7 +88,8 @@ def _show_account(console: Console, one: AccountOverview) -> None:
     for kind in ("catch_up", "reconciliation"):
         ended = [run.finished_at for run in one.runs if run.kind == kind and run.state == "done" and run.finished_at]
         table.add_row(f"Last {KIND_WORDS[kind]}", _moment(max(ended, default=None)))
-    table.add_row("Drift found by it", drift_words(one.drift))
+    reconciled = any(run.kind == "reconciliation" and run.state == "done" for run in one.runs)
+    table.add_row("Drift found by it", drift_words(one.drift) if reconciled else "not reconciled yet")
     for source in one.sources:
         table.add_row(f"{source.name[:24]}: calls", _calls(one, source))
     table.add_row("Xero egress, this month", f"{_size(one.egress_wire)} sent, {_size(one.egress_plain)} uncompressed")

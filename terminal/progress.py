@@ -56,12 +56,12 @@ class Watch:
         self.ids: list[int] = []
         self._names = {one.id: one.name for one in organisations}
         self._budgets = {0: Budget.of_copper(account_id), **{one.id: Budget.of_xero(one) for one in organisations}}
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[tuple[int, str], TaskID] = {}
         self._left: dict[int, str] = {}
         self._next_look = 0.0
         self.progress = Progress(
             TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=12),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[left]}"),
@@ -87,9 +87,9 @@ class Watch:
             count = run.counts.get(stage)
             if count is None:
                 continue
-            key = f"{name}: {stage}"
+            key = (run.organisation_id, stage)
             if key not in self._bars:
-                self._bars[key] = self.progress.add_task(key, total=None, rate="", left="")
+                self._bars[key] = self.progress.add_task(f"{name}: {stage}", total=None, rate="", left="")
             done, total = count["done"], count["of"] or count["done"]
             task = self.progress.tasks[self._bars[key]]
             here = run.state == "running" and run.stage == stage
@@ -97,14 +97,22 @@ class Watch:
                 self._bars[key],
                 completed=done,
                 total=max(total, done),
-                rate=f"{task.speed:,.0f}/s" if task.speed and here else "",
+                rate=_pace(run, task.speed) if here else "",
                 left=self._left.get(run.organisation_id, "") if here else "",
             )
 
 
+def _pace(run: Run, speed: float | None) -> str:
+    """How fast a run goes, or for how long it has to wait."""
+    wait = (run.not_before - datetime.now(UTC)).total_seconds()
+    if wait > 1:
+        return f"waits {wait:.0f} s"
+    return f"{speed:,.0f}/s" if speed else ""
+
+
 def _calls_left(budget: Budget) -> str:
     left = budget.left()
-    return f"{left[0]} calls left" if left else ""
+    return f"{left[0]} left" if left else ""
 
 
 def work_off(account_id: int, kind: Kind, *, quiet: bool, seconds: float | None = None, here: bool = False) -> Outcome:
