@@ -321,7 +321,7 @@ def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
 @keys_app.command("make")
 def make_key(
     name: Annotated[str, typer.Argument(help="to know it by")],
-    scope: Annotated[str, typer.Option(help="read, admin or panel")] = "read",
+    scope: Annotated[str, typer.Option(help="read or admin")] = "read",
     account: AccountOption = None,
 ) -> None:
     """Make a key; it is printed this once."""

@@ -51,9 +51,7 @@ class Settings(BaseSettings):
     xero_identity_url: str = Field("https://identity.xero.com", description="Xero's token host")
     xero_api_url: str = Field("https://api.xero.com", description="Xero's API host")
     copper_api_url: str = Field("https://api.copper.com/developer_api/v1", description="base of Copper's developer API")
-    copper_login_url: str = Field(
-        "https://app.copper.com", description="Copper's sign-in host, which also frames the panel"
-    )
+    copper_login_url: str = Field("https://app.copper.com", description="Copper's sign-in host")
     copper_client_id: str | None = Field(None, description="client id of the Copper app; unset: no sign-in with Copper")
     copper_client_secret: str | None = Field(None, description="client secret of the Copper app")
     copper_webhook_url: str | None = Field(

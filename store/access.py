@@ -14,7 +14,7 @@ from sqlmodel import Session
 from store.database import touched
 from store.secrets import digest, fresh_token, seal, unseal
 
-SCOPES = ("read", "admin", "panel")
+SCOPES = ("read", "admin")
 SESSION_SECONDS = 12 * 3_600
 STATE_SECONDS = 600
 
