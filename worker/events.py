@@ -85,9 +85,13 @@ def _budget(source: Source) -> Budget | None:
     """What the source's calls are taken from; None for an organisation that is gone."""
     if source.is_copper:
         return Budget.of_copper(source.account_id)
-    with transaction() as session:
-        organisation = accounts.organisation(session, source.account_id, source.organisation_id)
+    organisation = _organisation(source)
     return Budget.of_xero(organisation) if organisation else None
+
+
+def _organisation(source: Source) -> Organisation | None:
+    with transaction() as session:
+        return accounts.organisation(session, source.account_id, source.organisation_id)
 
 
 def _let_burst_end(source: Source) -> None:
@@ -170,8 +174,7 @@ def _answers(source: Source) -> bool:
         if source.is_copper:
             connected(source.account_id, Purpose.EVENTS).account()
             return True
-        with transaction() as session:
-            organisation = accounts.organisation(session, source.account_id, source.organisation_id)
+        organisation = _organisation(source)
         return bool(organisation and XeroClient(organisation, Purpose.EVENTS).organisation_details())
     except VendorError:
         return False
@@ -221,8 +224,7 @@ def _put_back(held: Lease, events: Sequence[LeasedEvent], error: str, *, delay: 
 def _fetch(source: Source, events: Sequence[LeasedEvent]) -> Fetched:
     if source.is_copper:
         return _fetch_copper(source.account_id, events)
-    with transaction() as session:
-        organisation = accounts.organisation(session, source.account_id, source.organisation_id)
+    organisation = _organisation(source)
     return _fetch_xero(organisation, events) if organisation else Fetched()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,22 @@ CHANGES = ("contacts", "invoices")
 # An index at the vendor may lag behind the change that it tells of.
 OVERLAP = timedelta(seconds=120)
 EVENT_LAG = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a page of one of Xero's listings is held against, written to and buried in; `key` names its id."""
+
+    compare: Callable[..., Found]
+    upsert: Callable[..., object]
+    bury: Callable[..., None]
+    key: str
+
+
+TABLES = {
+    "contacts": Table(drift.of_contacts, mirror.upsert_contacts, mirror.bury_contacts, "contact_id"),
+    "invoices": Table(drift.of_invoices, mirror.upsert_invoices, mirror.bury_invoices, "invoice_id"),
+}
 
 
 def stages(kind: Kind) -> tuple[str, ...]:
@@ -74,24 +91,15 @@ def _since(run: Run, seen_to: datetime | None) -> datetime | None:
 
 
 def _contacts(run: Run, client: XeroClient) -> Step:
-    place = (run.account_id, run.organisation_id)
     since = _since(run, client.organisation.contacts_seen_to)
     answer = client.contacts(_page(run), since=since)
     moved = _moved(run, client, answer)
 
     def write(session: Session) -> Drift:
-        rows = [one.row() for one in answer.items]
-        found: Drift = {}
-        if kind_of(run).counts_drift:
-            settled = settled_before(answer.vendor_now, EVENT_LAG)
-            found["contacts"] = drift.of_contacts(session, place, rows, answer.fetched_at, settled)
-        if not kind_of(run).writes:
-            drift.see(session, run.account_id, run.id, "contacts", (row.contact_id for row in rows))
-            return found
-        mirror.upsert_contacts(session, *place, rows, answer.fetched_at)
+        found = _write(session, run, answer, "contacts")
         for invoices in moved:
-            mirror.upsert_invoices(session, *place, (one.row() for one in invoices.items), invoices.fetched_at)
-        _remember(session, run, answer, "contacts")
+            rows = (one.row() for one in invoices.items)
+            mirror.upsert_invoices(session, run.account_id, run.organisation_id, rows, invoices.fetched_at)
         return found
 
     return _paged(run, write, answer, since)
@@ -108,24 +116,25 @@ def _moved(run: Run, client: XeroClient, answer: Answer[WireContact]) -> list[An
 
 
 def _invoices(run: Run, client: XeroClient) -> Step:
-    place = (run.account_id, run.organisation_id)
     since = _since(run, client.organisation.invoices_seen_to)
     answer = client.invoices(_page(run), since=since)
+    return _paged(run, lambda session: _write(session, run, answer, "invoices"), answer, since)
 
-    def write(session: Session) -> Drift:
-        rows = [one.row() for one in answer.items]
-        found: Drift = {}
-        if kind_of(run).counts_drift:
-            settled = settled_before(answer.vendor_now, EVENT_LAG)
-            found["invoices"] = drift.of_invoices(session, place, rows, answer.fetched_at, settled)
-        if not kind_of(run).writes:
-            drift.see(session, run.account_id, run.id, "invoices", (row.invoice_id for row in rows))
-            return found
-        mirror.upsert_invoices(session, *place, rows, answer.fetched_at)
-        _remember(session, run, answer, "invoices")
-        return found
 
-    return _paged(run, write, answer, since)
+def _write(session: Session, run: Run, answer: Answer[Any], what: str) -> Drift:
+    """Hold a page against the mirror if the run counts drift, and write it, or remember what it showed."""
+    place, table = (run.account_id, run.organisation_id), TABLES[what]
+    rows = [one.row() for one in answer.items]
+    found: Drift = {}
+    if kind_of(run).counts_drift:
+        settled = settled_before(answer.vendor_now, EVENT_LAG)
+        found[what] = table.compare(session, place, rows, answer.fetched_at, settled)
+    if kind_of(run).writes:
+        table.upsert(session, *place, rows, answer.fetched_at)
+        _remember(session, run, answer, what)
+    else:
+        drift.see(session, run.account_id, run.id, what, (getattr(row, table.key) for row in rows))
+    return found
 
 
 def _page(run: Run) -> int:
@@ -170,20 +179,15 @@ def _lost(run: Run, client: XeroClient, what: str) -> Step:
     if not ids:
         return Step(lambda session: _forget(session, run), None, 0)
     answer: Answer[Any] = client.contacts_by_id(ids) if what == "contacts" else client.invoices_by_id(ids)
-    there = {one.contact_id if what == "contacts" else one.invoice_id for one in answer.items}
+    there = {getattr(one, TABLES[what].key) for one in answer.items}
     gone = [one for one in ids if one not in there and str(one) not in answer.unreadable]
 
     def write(session: Session) -> Drift:
-        found = {what: Found(extra=len(gone))} if kind_of(run).counts_drift else {}
         if kind_of(run).writes:
             rows = [one.row() for one in answer.items]
-            if what == "contacts":
-                mirror.upsert_contacts(session, *place, rows, answer.fetched_at, force=True)
-                mirror.bury_contacts(session, *place, gone, answer.fetched_at)
-            else:
-                mirror.upsert_invoices(session, *place, rows, answer.fetched_at, force=True)
-                mirror.bury_invoices(session, *place, gone, answer.fetched_at)
-        return found
+            TABLES[what].upsert(session, *place, rows, answer.fetched_at, force=True)
+            TABLES[what].bury(session, *place, gone, answer.fetched_at)
+        return {what: Found(extra=len(gone))} if kind_of(run).counts_drift else {}
 
     return Step(write, {"after": str(ids[-1])}, len(gone))
 
