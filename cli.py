@@ -278,7 +278,7 @@ def verify(
     account_id = _account(account)
     found = verification.settled(account_id)
     if json_:
-        counts = {"missing": found.missing, "stale": found.stale, "extra": found.extra, "marks": found.marks}
+        counts = {name: getattr(found, name) for name in ("missing", "stale", "extra", "balances", "marks")}
         typer.echo(json.dumps({"account": account_id, **counts, "examples": found.examples}))
     else:
         for line in verification.lines(found):

@@ -87,13 +87,13 @@ LOST = text("""
     SELECT o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
-ACCOUNTS = text("SELECT id, copper_account_id, name, CAST(record_types AS text[]), synced_at FROM account ORDER BY id")
+ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
 KNOWN = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id")
 CHOICES = text("""
-    SELECT name, CAST(record_types AS text[]), shown, show_bills, visible_to_teams FROM account WHERE id = :account
+    SELECT name, record_types, shown, show_bills, visible_to_teams FROM account WHERE id = :account
 """)
 CHOOSE = text("""
-    UPDATE account SET record_types = CAST(:record_types AS record_type[]), shown = :shown, show_bills = :show_bills,
+    UPDATE account SET record_types = :record_types, shown = :shown, show_bills = :show_bills,
                        visible_to_teams = :visible_to_teams
     WHERE id = :account
 """)

@@ -10,10 +10,13 @@ from sqlmodel import Session
 
 from store.accounts import CopperAccess, drop_grant
 from store.database import touched
+from store.projection import balances_are_old, take_turn
 from store.secrets import seal, unseal
 
 DATA_TABLES = (
     "record_invoice",
+    "record_balance",
+    "contact_link",
     "invoice",
     "xero_contact_email",
     "xero_contact",
@@ -25,10 +28,19 @@ DATA_TABLES = (
     "run_seen",
     "sync_run",
     "call_meter",
+    "freshness",
     "chore",
     "audit",
 )
-ORGANISATION_TABLES = ("record_invoice", "invoice", "xero_contact_email", "xero_contact", "sync_run", "inbox")
+ORGANISATION_TABLES = (
+    "record_invoice",
+    "contact_link",
+    "invoice",
+    "xero_contact_email",
+    "xero_contact",
+    "sync_run",
+    "inbox",
+)
 DOORS = ("api_key", "web_session", "oauth_state", "named_admin", "xero_organisation", "xero_grant", "copper_credential")
 
 SHUT = {table: text(f"DELETE FROM {table} WHERE account_id = :account") for table in DOORS}
@@ -130,7 +142,9 @@ def erase(session: Session, account_id: int, organisation_id: int | None, limit:
     chosen = {"account": account_id, "organisation": organisation_id, "limit": limit}
     if organisation_id is None:
         return sum(touched(session, statement, chosen) for statement in ERASE.values())
+    take_turn(session, account_id)
     gone = sum(touched(session, statement, chosen) for statement in ERASE_OF_ORGANISATION.values())
+    balances_are_old(session, account_id)
     if not gone:
         session.execute(FORGET_ORGANISATION, chosen)
     return gone

@@ -54,19 +54,19 @@ RECORD_DRIFT = text("""
                OR mine.emails IS DISTINCT FROM theirs.emails OR mine.ends IS DISTINCT FROM theirs.ends))
     FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz,
         emails text[], relations json)
-    LEFT JOIN crm_record c ON c.account_id = :account AND c.record_type = CAST(:type AS record_type)
+    LEFT JOIN crm_record c ON c.account_id = :account AND c.record_type = CAST(:type AS text)
          AND c.record_id = r.record_id,
     LATERAL (SELECT (SELECT array_agg(e.email ORDER BY e.email) FROM crm_record_email e
-                     WHERE e.account_id = :account AND e.record_type = CAST(:type AS record_type)
+                     WHERE e.account_id = :account AND e.record_type = CAST(:type AS text)
                        AND e.record_id = r.record_id) AS emails,
                     (SELECT array_agg(l.related_type || ':' || l.related_id ORDER BY l.related_type, l.related_id)
                      FROM crm_relation l
-                     WHERE l.account_id = :account AND l.record_type = CAST(:type AS record_type)
+                     WHERE l.account_id = :account AND l.record_type = CAST(:type AS text)
                        AND l.record_id = r.record_id AND l.source = 'field') AS ends) mine,
     LATERAL (SELECT (SELECT array_agg(email ORDER BY email) FROM unnest(r.emails) AS email) AS emails,
                     (SELECT array_agg(f.related_type || ':' || f.related_id ORDER BY f.related_type, f.related_id)
                      FROM json_to_recordset(r.relations)
-                          AS f(related_type record_type, related_id bigint)) AS ends) theirs
+                          AS f(related_type text, related_id bigint)) AS ends) theirs
     WHERE r.updated_at <= :settled AND (c.fetched_at IS NULL OR c.fetched_at < :fetched_at)
 """)
 # Relations have no version and no events of their own; only a later look at them takes precedence.
@@ -83,7 +83,7 @@ RELATION_DRIFT = text("""
                AND l.source = 'related') mine,
     LATERAL (SELECT count(*) > 0 AS known,
                     array_agg(f.related_type || ':' || f.related_id ORDER BY f.related_type, f.related_id) AS ends
-             FROM json_to_recordset(r.relations) AS f(related_type record_type, related_id bigint)) theirs
+             FROM json_to_recordset(r.relations) AS f(related_type text, related_id bigint)) theirs
 """)
 SEE = text("""
     INSERT INTO run_seen (account_id, run_id, kind, key)

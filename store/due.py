@@ -13,10 +13,10 @@ from store.models import RecordType
 
 UNSEEN_RECORDS = text("""
     SELECT record_id FROM crm_record
-    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND NOT gone AND fetched_at < :since
+    WHERE account_id = :account AND record_type = CAST(:type AS text) AND NOT gone AND fetched_at < :since
       AND record_id > :after
       AND NOT EXISTS (SELECT FROM run_seen s WHERE s.account_id = :account AND s.run_id = :run
-                      AND s.kind = record_type::text AND s.key = record_id::text)
+                      AND s.kind = record_type AND s.key = record_id::text)
     ORDER BY record_id LIMIT :limit
 """)
 UNSEEN_INVOICES = text("""
@@ -49,18 +49,18 @@ OLDEST_RELATIONS = text("""
 """)
 OLDEST_FETCHED = text("""
     SELECT record_id FROM crm_record
-    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND NOT gone
+    WHERE account_id = :account AND record_type = CAST(:type AS text) AND NOT gone
       AND fetched_at < now() - make_interval(secs => :seconds)
     ORDER BY fetched_at, record_id LIMIT :limit
 """)
 AGE = text("""
     SELECT extract(epoch FROM now() - related_at) FROM crm_record
-    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND record_id = :record AND NOT gone
+    WHERE account_id = :account AND record_type = CAST(:type AS text) AND record_id = :record AND NOT gone
 """)
 RELATED_TO = text("""
     SELECT record_id FROM crm_relation
-    WHERE account_id = :account AND record_type = CAST(:type AS record_type)
-      AND related_type = CAST(:related_type AS record_type) AND related_id = :related
+    WHERE account_id = :account AND record_type = CAST(:type AS text)
+      AND related_type = CAST(:related_type AS text) AND related_id = :related
     ORDER BY record_id LIMIT :limit
 """)
 WITHOUT_HISTORY = text("""

@@ -188,6 +188,26 @@ class LeasedEvent:
 
 
 @dataclass(frozen=True)
+class QuarantinedEvent:
+    """An event that always failed, with its last error."""
+
+    id: int
+    source: str
+    organisation_id: int
+    kind: str
+    event: str
+    resource_id: str
+    received_at: datetime
+    attempts: int
+    error: str | None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it names something that can be fetched again."""
+        return self.kind != "malformed"
+
+
+@dataclass(frozen=True)
 class Lease:
     """A worker's hold on some events of one source, until `seconds` after it was taken."""
 
@@ -257,6 +277,20 @@ OLDEST = text("""
 OPEN = text("""
     SELECT count(*) FROM inbox WHERE state IN ('pending', 'leased')
       AND (CAST(:account AS bigint) IS NULL OR account_id = :account)
+""")
+# What nobody could read has no ids to look up: it can be dismissed, not replayed.
+LISTED = text("""
+    SELECT id, source, organisation_id, kind, event, resource_id, received_at, attempts, error FROM inbox
+    WHERE account_id = :account AND state = 'failed' ORDER BY id DESC LIMIT :limit
+""")
+REPLAY = text("""
+    UPDATE inbox SET state = 'pending', attempts = 0, not_before = now(), error = NULL, finished_at = NULL
+    WHERE account_id = :account AND state = 'failed' AND kind <> 'malformed' AND (:everything OR id = ANY(:ids))
+    RETURNING organisation_id
+""")
+DISMISS = text("""
+    UPDATE inbox SET state = 'dismissed', finished_at = now(), body = NULL
+    WHERE account_id = :account AND state = 'failed' AND (:everything OR id = ANY(:ids))
 """)
 QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
 
@@ -343,6 +377,24 @@ def oldest_waiting(session: Session, account_id: int) -> float | None:
     """Seconds that the account's oldest unfinished event has waited; None when none waits."""
     ago = session.execute(OLDEST, {"account": account_id}).scalar_one()
     return float(ago) if ago is not None else None
+
+
+def quarantined(session: Session, account_id: int, limit: int) -> list[QuarantinedEvent]:
+    """The account's events that wait for a person, the latest first."""
+    return [QuarantinedEvent(*row) for row in session.execute(LISTED, {"account": account_id, "limit": limit})]
+
+
+def replay(session: Session, account_id: int, ids: Sequence[int] | None) -> tuple[int, set[Source]]:
+    """Have quarantined events (None: all) applied again; returns how many, and whom to wake after the commit."""
+    chosen = {"account": account_id, "ids": list(ids or ()), "everything": ids is None}
+    again = list(session.execute(REPLAY, chosen).scalars())
+    return len(again), {Source(account_id, organisation_id) for organisation_id in again}
+
+
+def dismiss(session: Session, account_id: int, ids: Sequence[int] | None) -> int:
+    """Let quarantined events (None: all) be; returns how many."""
+    chosen = {"account": account_id, "ids": list(ids or ()), "everything": ids is None}
+    return touched(session, DISMISS, chosen)
 
 
 def quarantined_count(session: Session, account_id: int) -> int:

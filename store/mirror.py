@@ -163,7 +163,7 @@ REPLACE_CONTACT_EMAILS = text("""
 
 UPSERT_RECORDS = text("""
     INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)
-    SELECT :account, CAST(:type AS record_type), record_id, name, updated_at, :fetched_at, now()
+    SELECT :account, CAST(:type AS text), record_id, name, updated_at, :fetched_at, now()
     FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz)
     ORDER BY record_id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
@@ -177,7 +177,7 @@ UPSERT_RECORDS = text("""
 BURY_RECORDS = text("""
     INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at,
         gone)
-    SELECT :account, CAST(:type AS record_type), id, '', '-infinity', :fetched_at, now(), true
+    SELECT :account, CAST(:type AS text), id, '', '-infinity', :fetched_at, now(), true
     FROM unnest(CAST(:ids AS bigint[])) AS id
     ORDER BY id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
@@ -194,12 +194,12 @@ REPLACE_RECORD_EMAILS = text("""
         WHERE r.record_id = ANY(:accepted)),
     removed AS (
         DELETE FROM crm_record_email e
-        WHERE e.account_id = :account AND e.record_type = CAST(:type AS record_type) AND e.record_id = ANY(:accepted)
+        WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = ANY(:accepted)
           AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = e.record_id AND i.email = e.email)
         RETURNING e.email),
     added AS (
         INSERT INTO crm_record_email (account_id, record_type, record_id, email)
-        SELECT :account, CAST(:type AS record_type), record_id, email FROM incoming
+        SELECT :account, CAST(:type AS text), record_id, email FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING email)
     INSERT INTO dirty (account_id, kind, email)
@@ -209,28 +209,50 @@ REPLACE_RELATIONS = text("""
     WITH incoming AS (
         SELECT r.record_id, f.related_type, f.related_id
         FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, relations json),
-             json_to_recordset(r.relations) AS f(related_type record_type, related_id bigint)
+             json_to_recordset(r.relations) AS f(related_type text, related_id bigint)
         WHERE r.record_id = ANY(:accepted)),
     removed AS (
         DELETE FROM crm_relation l
-        WHERE l.account_id = :account AND l.record_type = CAST(:type AS record_type) AND l.record_id = ANY(:accepted)
+        WHERE l.account_id = :account AND l.record_type = CAST(:type AS text) AND l.record_id = ANY(:accepted)
           AND l.source = ANY(:sources)
           AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = l.record_id
                           AND i.related_type = l.related_type AND i.related_id = l.related_id)
         RETURNING l.record_id),
     added AS (
         INSERT INTO crm_relation (account_id, record_type, record_id, related_type, related_id, source)
-        SELECT :account, CAST(:type AS record_type), record_id, related_type, related_id, (:sources)[1] FROM incoming
+        SELECT :account, CAST(:type AS text), record_id, related_type, related_id, (:sources)[1] FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING record_id)
     INSERT INTO dirty (account_id, kind, record_id)
-    SELECT :account, CAST(CAST(:type AS record_type) AS text), record_id
+    SELECT :account, CAST(:type AS text), record_id
     FROM (SELECT record_id FROM removed UNION SELECT record_id FROM added
           UNION SELECT unnest(CAST(:changed AS bigint[]))) AS changed
 """)
+# A linked lead or person that came or went takes the contact's invoices along.
+MARK_LINKED = text("""
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT DISTINCT :account, 'contact', organisation_id, contact_id FROM contact_link
+    WHERE account_id = :account AND record_type = :type AND record_id = ANY(:changed)
+""")
+# A contact that was merged into another hands its links on to it.
+MOVE_LINKS = text("""
+    WITH moved AS (
+        DELETE FROM contact_link k
+        USING json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, merged_to uuid)
+        WHERE k.account_id = :account AND k.organisation_id = :organisation AND k.contact_id = r.contact_id
+          AND r.merged_to IS NOT NULL
+        RETURNING k.contact_id, r.merged_to, k.record_type, k.record_id, k.linked_by, k.linked_at),
+    added AS (
+        INSERT INTO contact_link (account_id, organisation_id, contact_id, record_type, record_id, linked_by, linked_at)
+        SELECT :account, :organisation, merged_to, record_type, record_id, linked_by, linked_at FROM moved
+        ON CONFLICT DO NOTHING)
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT :account, 'contact', :organisation, contact_id FROM moved
+    UNION SELECT :account, 'contact', :organisation, merged_to FROM moved
+""")
 LOOK_AT_RELATIONS = text("""
     UPDATE crm_record SET related_at = :fetched_at
-    WHERE account_id = :account AND record_type = CAST(:type AS record_type) AND record_id = ANY(:ids) AND NOT gone
+    WHERE account_id = :account AND record_type = CAST(:type AS text) AND record_id = ANY(:ids) AND NOT gone
       AND (related_at IS NULL OR related_at <= :fetched_at)
     RETURNING record_id
 """)
@@ -283,7 +305,8 @@ SET_HISTORY = text("""
     SELECT :account, 'invoice', :organisation, invoice_id FROM looked WHERE worse
 """)
 ANALYZE = text("""
-    ANALYZE xero_contact, xero_contact_email, invoice, crm_record, crm_record_email, crm_relation, record_invoice
+    ANALYZE xero_contact, xero_contact_email, invoice, crm_record, crm_record_email, crm_relation, record_invoice,
+            record_balance
 """)
 COUNTS = text("""
     SELECT (SELECT count(*) FROM crm_record WHERE account_id = :account AND NOT gone) AS records,
@@ -374,6 +397,8 @@ def upsert_contacts(
     accepted = [row.contact_id for row in written]
     changed = [row.contact_id for row in written if row.changed]
     session.execute(REPLACE_CONTACT_EMAILS, {**chosen, "accepted": accepted, "changed": changed})
+    if any(row.merged_to for row in kept):
+        session.execute(MOVE_LINKS, chosen)
 
 
 def upsert_records(
@@ -417,10 +442,12 @@ def _replace_children(
 ) -> None:
     """Addresses and relations of the accepted records; a company that came or went marks itself."""
     accepted = [row.record_id for row in written]
-    changed = [row.record_id for row in written if row.changed] if kind is RecordType.COMPANY else []
+    came_or_went = [row.record_id for row in written if row.changed]
+    changed = came_or_went if kind is RecordType.COMPANY else []
     children = {**chosen, "accepted": accepted, "changed": changed, "sources": sources}
     if kind in {RecordType.LEAD, RecordType.PERSON}:
         session.execute(REPLACE_RECORD_EMAILS, children)
+        session.execute(MARK_LINKED, {**chosen, "changed": came_or_went})
     if kind is not RecordType.LEAD:
         session.execute(REPLACE_RELATIONS, children)
 

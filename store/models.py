@@ -41,7 +41,9 @@ class RecordType(StrEnum):
         return next((kind for kind in cls if kind.plural == word), None)
 
 
-RECORD_TYPE = pg.ENUM(RecordType, name="record_type", values_callable=lambda kinds: [kind.value for kind in kinds])
+def _kinds(column: str) -> sa.CheckConstraint:
+    """Record types are text: behind row-level security only leakproof comparisons may use an index, not an enum's."""
+    return sa.CheckConstraint(f"{column} IN ({', '.join(repr(kind.value) for kind in RecordType)})", name=column)
 
 
 def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:
@@ -60,17 +62,21 @@ def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any
 
 
 class Account(SQLModel, table=True):
-    """One Copper account and its settings; `synced_at` is when its rows were last known to be right."""
+    """One Copper account and its settings; `synced_at` is when its rows were last known to be right.
+
+    `balances_on` is the day (UTC) as of which its records' overdue sums are.
+    """
 
     id: int = _serial()
     copper_account_id: int = Field(sa_type=sa.BigInteger, unique=True)
     name: str = _column(sa.Text)
-    record_types: list[str] = _column(pg.ARRAY(RECORD_TYPE), "'{lead,person,company,opportunity}'::record_type[]")
+    record_types: list[str] = _column(pg.ARRAY(sa.Text), "'{lead,person,company,opportunity}'")
     shown: int = _column(sa.SmallInteger, "5")
     show_bills: bool = _column(sa.Boolean, "false")
     visible_to_teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
     created_at: datetime = _column(Instant, "now()")
     synced_at: datetime | None = _column(Instant, null=True)
+    balances_on: date = _column(sa.Date, "CURRENT_DATE")
 
 
 class CopperCredential(SQLModel, table=True):
@@ -139,7 +145,10 @@ class ApiKey(SQLModel, table=True):
 
 
 class WebSession(SQLModel, table=True):
-    """A browser that signed in, known by the hash of its cookie: an admin, or a viewer with their teams."""
+    """A browser that signed in, known by the hash of its cookie: an admin, or a viewer with their teams.
+
+    `teams_at` is when Copper was last asked for a viewer's teams.
+    """
 
     __tablename__ = "web_session"
     __table_args__ = (sa.CheckConstraint("role IN ('admin', 'viewer')", name="role"),)
@@ -152,6 +161,8 @@ class WebSession(SQLModel, table=True):
     user_name: str = _column(sa.Text)
     created_at: datetime = _column(Instant, "now()")
     expires_at: datetime = _column(Instant)
+    teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
+    teams_at: datetime | None = _column(Instant, null=True)
 
 
 class OAuthState(SQLModel, table=True):
@@ -267,12 +278,36 @@ class XeroContactEmail(SQLModel, table=True):
     """An address of a contact or of one of its contact persons, normalised."""
 
     __tablename__ = "xero_contact_email"
-    __table_args__ = (sa.Index("xero_contact_email_email_idx", "account_id", "email"),)
+    __table_args__ = (
+        sa.Index("xero_contact_email_email_idx", "account_id", "email"),
+        sa.Index("xero_contact_email_domain_idx", "account_id", "domain"),
+    )
 
     account_id: int = _key()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     email: str = _key(sa.Text)
+    domain: str = Field(
+        default=None, sa_column=sa.Column(sa.Text, sa.Computed("split_part(email, '@', 2)", persisted=True))
+    )
+
+
+class ContactLink(SQLModel, table=True):
+    """A Xero contact linked by hand to a lead, person or company, where no address matches."""
+
+    __tablename__ = "contact_link"
+    __table_args__ = (
+        sa.Index("contact_link_record_idx", "account_id", "record_type", "record_id"),
+        sa.CheckConstraint("record_type IN ('lead', 'person', 'company')", name="record_type"),
+    )
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    contact_id: UUID = _key(sa.Uuid)
+    record_type: RecordType = _key(sa.Text)
+    record_id: int = _key()
+    linked_by: str = _column(sa.Text)
+    linked_at: datetime = _column(Instant, "now()")
 
 
 class Invoice(SQLModel, table=True):
@@ -313,9 +348,10 @@ class CrmRecord(SQLModel, table=True):
     """
 
     __tablename__ = "crm_record"
+    __table_args__ = (_kinds("record_type"),)
 
     account_id: int = _key()
-    record_type: RecordType = _key(RECORD_TYPE)
+    record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     name: str = _column(sa.Text)
     updated_at: datetime = _column(Instant)
@@ -329,10 +365,10 @@ class CrmRecordEmail(SQLModel, table=True):
     """An address of a lead or a person, normalised."""
 
     __tablename__ = "crm_record_email"
-    __table_args__ = (sa.Index("crm_record_email_email_idx", "account_id", "email"),)
+    __table_args__ = (sa.Index("crm_record_email_email_idx", "account_id", "email"), _kinds("record_type"))
 
     account_id: int = _key()
-    record_type: RecordType = _key(RECORD_TYPE)
+    record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     email: str = _key(sa.Text)
 
@@ -346,12 +382,14 @@ class CrmRelation(SQLModel, table=True):
     __tablename__ = "crm_relation"
     __table_args__ = (
         sa.Index("crm_relation_related_idx", "account_id", "related_type", "related_id", "record_type", "record_id"),
+        _kinds("record_type"),
+        _kinds("related_type"),
     )
 
     account_id: int = _key()
-    record_type: RecordType = _key(RECORD_TYPE)
+    record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
-    related_type: RecordType = _key(RECORD_TYPE)
+    related_type: RecordType = _key(sa.Text)
     related_id: int = _key()
     source: str = _key(sa.Text)
 
@@ -370,11 +408,7 @@ class Dirty(SQLModel, table=True):
 
 
 class RecordInvoice(SQLModel, table=True):
-    """The read model: one row per record and invoice. Its key covers every display column.
-
-    The record type is text here and an enum elsewhere: behind row-level security only leakproof comparisons
-    may use an index, and an enum's is not.
-    """
+    """The read model: one row per record and invoice. Its key covers every display column."""
 
     __tablename__ = "record_invoice"
     __table_args__ = (
@@ -426,6 +460,38 @@ class RecordInvoice(SQLModel, table=True):
     currency: str | None = _column(sa.Text, null=True)
     created_source: str = _column(sa.Text)
     short_code: str | None = _column(sa.Text, null=True)
+
+
+class RecordBalance(SQLModel, table=True):
+    """What is open on a record, by type and currency ('': none given): sums over its rows that await payment.
+
+    `overdue` is the part that was due before the account's `balances_on`. A record that owes nothing has no row.
+    """
+
+    __tablename__ = "record_balance"
+    __table_args__ = (
+        sa.Index("record_balance_open_idx", "account_id", "record_type", "type", "currency", "open", "record_id"),
+        sa.Index("record_balance_overdue_idx", "account_id", "record_type", "type", "currency", "overdue", "record_id"),
+    )
+
+    account_id: int = _key()
+    record_type: str = _key(sa.Text)
+    record_id: int = _key()
+    type: str = _key(sa.Text)
+    currency: str = _key(sa.Text)
+    open: Decimal = _column(sa.Numeric)
+    overdue: Decimal = _column(sa.Numeric)
+    invoices: int = _column(sa.Integer)
+    overdue_invoices: int = _column(sa.Integer)
+
+
+class Freshness(SQLModel, table=True):
+    """How long events took from their receipt to their rows: a histogram an hour (`store.freshness.BOUNDS`)."""
+
+    account_id: int = _key()
+    hour: datetime = _key(Instant)
+    bucket: int = _key(sa.SmallInteger)
+    events: int = _column(sa.BigInteger, "0")
 
 
 class SyncRun(SQLModel, table=True):

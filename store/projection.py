@@ -5,7 +5,8 @@ invoices, contacts, addresses and people widen to a scope of invoices: every row
 computed again, on whatever record it stands. Marks on companies and opportunities widen to a scope of
 records: every row of those records is computed again. Both scopes end in one statement that removes
 what is not wanted and upserts what differs. `record_invoice` is a pure function of the mirror: a
-rebuild gives the same rows, and `compare` says where it would not.
+rebuild gives the same rows, and `compare` says where it would not. `record_balance`, what each record
+owes, is a pure function of those rows and of the day, and moves with them in the same statement.
 """
 
 from __future__ import annotations
@@ -22,8 +23,17 @@ from store.database import touched
 BATCH = 2_000
 
 # Who holds an invoice, followed outwards from the invoice: the leads and people with an address of its
-# contact, their companies, and the opportunities of either.
+# contact, or linked to it by hand; their companies, and those linked to it; and the opportunities of either.
 INVOICE_PAIRS = """
+    linked AS (
+        SELECT i.organisation_id, i.invoice_id, k.record_type, k.record_id
+        FROM scope_invoice s
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = s.organisation_id
+             AND i.invoice_id = s.invoice_id
+        JOIN contact_link k ON k.account_id = :account AND k.organisation_id = i.organisation_id
+             AND k.contact_id = i.contact_id
+        JOIN crm_record c ON c.account_id = :account AND c.record_type = k.record_type
+             AND c.record_id = k.record_id AND NOT c.gone),
     holder AS (
         SELECT DISTINCT i.organisation_id, i.invoice_id, re.record_type, re.record_id
         FROM scope_invoice s
@@ -31,7 +41,10 @@ INVOICE_PAIRS = """
              AND i.invoice_id = s.invoice_id
         JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = i.organisation_id
              AND ce.contact_id = i.contact_id
-        JOIN crm_record_email re ON re.account_id = :account AND re.email = ce.email),
+        JOIN crm_record_email re ON re.account_id = :account AND re.email = ce.email
+        UNION
+        SELECT organisation_id, invoice_id, record_type, record_id FROM linked
+        WHERE record_type IN ('lead', 'person')),
     company_holder AS (
         SELECT DISTINCT h.organisation_id, h.invoice_id, l.related_id AS record_id
         FROM holder h
@@ -39,19 +52,21 @@ INVOICE_PAIRS = """
              AND l.record_id = h.record_id AND l.related_type = 'company'
         JOIN crm_record c ON c.account_id = :account AND c.record_type = 'company'
              AND c.record_id = l.related_id AND NOT c.gone
-        WHERE h.record_type = 'person'),
+        WHERE h.record_type = 'person'
+        UNION
+        SELECT organisation_id, invoice_id, record_id FROM linked WHERE record_type = 'company'),
     invoice_pair AS (
         SELECT organisation_id, invoice_id, record_type, record_id FROM holder
         UNION
-        SELECT organisation_id, invoice_id, 'company'::record_type, record_id FROM company_holder
+        SELECT organisation_id, invoice_id, 'company', record_id FROM company_holder
         UNION
-        SELECT h.organisation_id, h.invoice_id, 'opportunity'::record_type, l.record_id
+        SELECT h.organisation_id, h.invoice_id, 'opportunity', l.record_id
         FROM holder h
         JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'person'
              AND l.related_id = h.record_id AND l.record_type = 'opportunity'
         WHERE h.record_type = 'person'
         UNION
-        SELECT h.organisation_id, h.invoice_id, 'opportunity'::record_type, l.record_id
+        SELECT h.organisation_id, h.invoice_id, 'opportunity', l.record_id
         FROM company_holder h
         JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
              AND l.related_id = h.record_id AND l.record_type = 'opportunity')
@@ -81,19 +96,30 @@ RECORD_PAIRS = """
              AND c.record_id = k.company_id AND NOT c.gone
         JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
              AND l.related_id = k.company_id AND l.record_type = 'person'),
-    record_pair AS (
-        SELECT DISTINCT i.organisation_id, i.invoice_id, p.record_type, p.record_id
+    record_contact AS (
+        SELECT p.record_type, p.record_id, ce.organisation_id, ce.contact_id
         FROM linked_person p
         JOIN crm_record_email re ON re.account_id = :account AND re.record_type = 'person'
              AND re.record_id = p.person_id
         JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = re.email
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = ce.organisation_id
-             AND i.contact_id = ce.contact_id)
+        UNION
+        SELECT e.record_type, e.record_id, k.organisation_id, k.contact_id
+        FROM (SELECT record_type, record_id, 'person' AS end_type, person_id AS end_id FROM linked_person
+              UNION
+              SELECT record_type, record_id, 'company', company_id FROM linked_company) e
+        JOIN contact_link k ON k.account_id = :account AND k.record_type = e.end_type AND k.record_id = e.end_id
+        JOIN crm_record c ON c.account_id = :account AND c.record_type = k.record_type
+             AND c.record_id = k.record_id AND NOT c.gone),
+    record_pair AS (
+        SELECT i.organisation_id, i.invoice_id, r.record_type, r.record_id
+        FROM record_contact r
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = r.organisation_id
+             AND i.contact_id = r.contact_id)
 """
 
 # A row as it is shown. Text is cut at 255 characters, Xero's own bound, so that it fits the index.
 DISPLAY = """
-    SELECT p.record_type::text AS record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id,
+    SELECT p.record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id,
            i.type, i.status, left(i.number, 255) AS number,
            left(CASE WHEN i.type = 'ACCPAY' THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
            i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
@@ -106,6 +132,9 @@ DISPLAY = """
          AND c.contact_id = i.contact_id
 """
 
+# Rows that await payment count as open, and as overdue when they were due before the account's day.
+OWED = "status = 'AUTHORISED' AND balance > 0"
+# Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`.
 APPLY = """
     removed AS (
         DELETE FROM record_invoice x
@@ -135,8 +164,72 @@ APPLY = """
                EXCLUDED.issue_date, EXCLUDED.due_date, EXCLUDED.total, EXCLUDED.balance, EXCLUDED.currency,
                EXCLUDED.created_source, EXCLUDED.short_code)
         RETURNING 1)
-    SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written
 """
+APPLIED = "SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written"
+# What moves in the records' balances when `present` becomes `wanted`: a whale's sums are not added up again for
+# one payment. Only the projection writes balances, one at a time an account.
+MOVE_BALANCES = f"""
+    day AS (SELECT balances_on FROM account WHERE id = :account),
+    moved AS (
+        SELECT record_type, record_id, type, currency, sum(sign * balance) AS open,
+               sum(CASE WHEN late THEN sign * balance ELSE 0 END) AS overdue,
+               sum(sign) AS invoices, sum(CASE WHEN late THEN sign ELSE 0 END) AS overdue_invoices
+        FROM (
+            SELECT record_type, record_id, type, coalesce(currency, '') AS currency, balance, -1 AS sign,
+                   coalesce(due_date < day.balances_on, false) AS late
+            FROM present, day WHERE {OWED}
+            UNION ALL
+            SELECT record_type, record_id, type, coalesce(currency, ''), balance, 1,
+                   coalesce(due_date < day.balances_on, false)
+            FROM wanted, day WHERE {OWED}) AS rows
+        GROUP BY record_type, record_id, type, currency
+        HAVING (sum(sign * balance), sum(CASE WHEN late THEN sign * balance ELSE 0 END), sum(sign),
+                sum(CASE WHEN late THEN sign ELSE 0 END)) <> (0, 0, 0, 0)),
+    emptied AS (
+        DELETE FROM record_balance b USING moved m
+        WHERE b.account_id = :account AND b.record_type = m.record_type AND b.record_id = m.record_id
+          AND b.type = m.type AND b.currency = m.currency AND b.invoices + m.invoices = 0
+        RETURNING b.record_type, b.record_id, b.type, b.currency),
+    balanced AS (
+        INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, open, overdue,
+            invoices, overdue_invoices)
+        SELECT :account, m.* FROM moved m
+        WHERE NOT EXISTS (SELECT FROM emptied e WHERE e.record_type = m.record_type AND e.record_id = m.record_id
+                          AND e.type = m.type AND e.currency = m.currency)
+        ORDER BY record_type, record_id, type, currency
+        ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET
+            open = old.open + EXCLUDED.open, overdue = old.overdue + EXCLUDED.overdue,
+            invoices = old.invoices + EXCLUDED.invoices,
+            overdue_invoices = old.overdue_invoices + EXCLUDED.overdue_invoices)
+"""
+# What a record owes, from its rows, as of a day.
+BALANCES = """
+    SELECT record_type, record_id, type, coalesce(currency, '') AS currency, sum(balance) AS open,
+           coalesce(sum(balance) FILTER (WHERE due_date < day.balances_on), 0) AS overdue,
+           count(*)::int AS invoices, (count(*) FILTER (WHERE due_date < day.balances_on))::int AS overdue_invoices
+    FROM {rows}, day WHERE {owed}
+    GROUP BY record_type, record_id, type, coalesce(currency, '')
+"""
+# A new day makes more of what is open overdue: all of the account's balances are added up again.
+DAY_IS_OVER = text("SELECT balances_on < CURRENT_DATE FROM account WHERE id = :account")
+BEGIN_DAY = text("UPDATE account SET balances_on = GREATEST(balances_on, CURRENT_DATE) WHERE id = :account")
+ADD_UP = text(f"""
+    WITH day AS (SELECT balances_on FROM account WHERE id = :account),
+    wanted AS MATERIALIZED ({BALANCES.format(rows="record_invoice", owed=f"account_id = :account AND {OWED}")}),
+    emptied AS (
+        DELETE FROM record_balance b WHERE b.account_id = :account AND NOT EXISTS (
+            SELECT FROM wanted w WHERE w.record_type = b.record_type AND w.record_id = b.record_id
+            AND w.type = b.type AND w.currency = b.currency))
+    INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, open, overdue,
+        invoices, overdue_invoices)
+    SELECT :account, wanted.* FROM wanted
+    ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET
+        open = EXCLUDED.open, overdue = EXCLUDED.overdue, invoices = EXCLUDED.invoices,
+        overdue_invoices = EXCLUDED.overdue_invoices
+    WHERE (old.open, old.overdue, old.invoices, old.overdue_invoices) IS DISTINCT FROM
+          (EXCLUDED.open, EXCLUDED.overdue, EXCLUDED.invoices, EXCLUDED.overdue_invoices)
+""")
+BALANCES_ARE_OLD = text("UPDATE account SET balances_on = '2000-01-01' WHERE id = :account")
 
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
 LOCK_SPACE = 0x7061_7469
@@ -160,6 +253,12 @@ PROJECT_INVOICES = text(f"""
              AND i.contact_id = m.contact_id
         UNION
         SELECT i.organisation_id, i.invoice_id
+        FROM contact_link k
+        JOIN invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
+             AND i.contact_id = k.contact_id
+        WHERE k.account_id = :account AND k.record_type = 'person' AND k.record_id = ANY(:people)
+        UNION
+        SELECT i.organisation_id, i.invoice_id
         FROM (SELECT unnest(CAST(:emails AS text[])) AS email
               UNION
               SELECT re.email FROM crm_record_email re
@@ -171,30 +270,32 @@ PROJECT_INVOICES = text(f"""
     pair AS (SELECT * FROM invoice_pair),
     wanted AS ({DISPLAY}),
     present AS (
-        SELECT x.record_type, x.record_id, x.created_at, x.invoice_id
+        SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
+               x.due_date
         FROM scope_invoice s
         JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = s.invoice_id),
-    {APPLY}
+    {APPLY}, {MOVE_BALANCES} {APPLIED}
 """)
 
 PROJECT_RECORDS = text(f"""
     WITH scope_record AS (
-        SELECT 'opportunity'::record_type AS record_type, unnest(CAST(:opportunities AS bigint[])) AS record_id
+        SELECT 'opportunity' AS record_type, unnest(CAST(:opportunities AS bigint[])) AS record_id
         UNION
-        SELECT 'company'::record_type, unnest(CAST(:companies AS bigint[]))
+        SELECT 'company', unnest(CAST(:companies AS bigint[]))
         UNION
-        SELECT 'opportunity'::record_type, l.record_id FROM crm_relation l
+        SELECT 'opportunity', l.record_id FROM crm_relation l
         WHERE l.account_id = :account AND l.related_type = 'company' AND l.related_id = ANY(:companies)
           AND l.record_type = 'opportunity'),
     {RECORD_PAIRS},
     pair AS (SELECT * FROM record_pair),
     wanted AS ({DISPLAY}),
     present AS (
-        SELECT x.record_type, x.record_id, x.created_at, x.invoice_id
+        SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
+               x.due_date
         FROM scope_record s
-        JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type::text
+        JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type
              AND x.record_id = s.record_id),
-    {APPLY}
+    {APPLY}, {MOVE_BALANCES} {APPLIED}
 """)
 
 EVERYTHING = """
@@ -206,31 +307,41 @@ REBUILD = text(f"""
     wanted AS ({DISPLAY}),
     present AS (
         SELECT record_type, record_id, created_at, invoice_id FROM record_invoice WHERE account_id = :account),
-    {APPLY}
+    {APPLY} {APPLIED}
 """)
 COMPARE = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
-    wanted AS ({DISPLAY}),
+    wanted AS MATERIALIZED ({DISPLAY}),
     actual AS (
         SELECT record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
                issue_date, due_date, total, balance, currency, created_source, short_code
         FROM record_invoice WHERE account_id = :account),
+    day AS (SELECT balances_on FROM account WHERE id = :account),
+    wanted_balance AS ({BALANCES.format(rows="wanted", owed=OWED)}),
+    actual_balance AS (
+        SELECT record_type, record_id, type, currency, open, overdue, invoices, overdue_invoices
+        FROM record_balance WHERE account_id = :account),
     difference AS (
-        SELECT coalesce(w.record_type, a.record_type) AS record_type,
-               coalesce(w.record_id, a.record_id) AS record_id,
-               coalesce(w.invoice_id, a.invoice_id) AS invoice_id,
+        SELECT coalesce(w.record_type, a.record_type) AS record_type, coalesce(w.record_id, a.record_id) AS record_id,
+               'invoice ' || coalesce(w.invoice_id, a.invoice_id) AS what,
                CASE WHEN a.invoice_id IS NULL THEN 'missing' WHEN w.invoice_id IS NULL THEN 'extra'
                     ELSE 'stale' END AS kind
         FROM wanted w
         FULL JOIN actual a USING (record_type, record_id, invoice_id)
+        WHERE w IS DISTINCT FROM a
+        UNION ALL
+        SELECT record_type, record_id, currency, 'balances'
+        FROM wanted_balance w
+        FULL JOIN actual_balance a USING (record_type, record_id, type, currency)
         WHERE w IS DISTINCT FROM a)
     SELECT kind, count(*) AS rows,
-           (array_agg(record_type || ' ' || record_id || ', invoice ' || invoice_id
-                      ORDER BY record_type, record_id, invoice_id))[1:20] AS examples
+           (array_agg(record_type || ' ' || record_id || ', ' || what
+                      ORDER BY record_type, record_id, what))[1:20] AS examples
     FROM difference GROUP BY kind
     UNION ALL
-    SELECT 'marks', count(*), NULL FROM dirty WHERE account_id = :account
+    SELECT 'marks', (SELECT count(*) FROM dirty WHERE account_id = :account)
+                    + (SELECT count(*) FROM account WHERE id = :account AND balances_on < CURRENT_DATE), NULL
 """)
 
 # Rows are right as of now, or as of when the oldest event that is not applied yet came.
@@ -239,7 +350,11 @@ SYNCED = text("""
         SELECT min(received_at) FROM inbox WHERE account_id = :account AND state IN ('pending', 'leased'))))
     WHERE id = :account
 """)
-WAITING = text("SELECT DISTINCT account_id FROM dirty")
+WAITING = text("""
+    SELECT DISTINCT account_id FROM dirty
+    UNION
+    SELECT id FROM account WHERE balances_on < CURRENT_DATE
+""")
 FORGET_MARKS = text("DELETE FROM dirty WHERE account_id = :account")
 COUNT_ROWS = text("""
     SELECT count(DISTINCT (record_type, record_id)) AS records, count(*) AS rows
@@ -264,6 +379,8 @@ def take_turn(session: Session, account_id: int) -> None:
 def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Projected:
     """Project up to `batch` marks in the caller's transaction; `marks` is 0 when there were none."""
     take_turn(session, account_id)
+    if session.execute(DAY_IS_OVER, {"account": account_id}).scalar_one_or_none():
+        _add_up(session, account_id)
     marks = session.execute(TAKE, {"account": account_id, "batch": batch}).all()
     removed = written = 0
     if marks:
@@ -274,6 +391,16 @@ def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Proj
     if len(marks) < batch:
         session.execute(SYNCED, {"account": account_id})
     return Projected(len(marks), removed, written)
+
+
+def _add_up(session: Session, account_id: int) -> None:
+    session.execute(BEGIN_DAY, {"account": account_id})
+    session.execute(ADD_UP, {"account": account_id})
+
+
+def balances_are_old(session: Session, account_id: int) -> None:
+    """Have the account's balances added up again with the next projection: its rows were changed by no mark."""
+    session.execute(BALANCES_ARE_OLD, {"account": account_id})
 
 
 def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str, Any]]]:
@@ -310,36 +437,38 @@ def rebuild(session: Session, account_id: int) -> Projected:
     take_turn(session, account_id)
     marks = touched(session, FORGET_MARKS, {"account": account_id})
     row = session.execute(REBUILD, {"account": account_id}).one()
+    _add_up(session, account_id)
     session.execute(SYNCED, {"account": account_id})
     return Projected(marks, row.removed, row.written)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`record_invoice` held against a rebuild: how many rows a rebuild would add, change and remove.
+    """The read model held against a rebuild: how many rows it would add, change and remove, how many balances differ.
 
-    `examples` names the first of each kind (at most 20): the record and the invoice. While `marks` wait to
-    be projected, differences are no fault: they are what the marks are for.
+    `examples` names the first of each kind (at most 20): the record, and the invoice or the currency. While
+    `marks` wait to be projected, differences are no fault: they are what the marks are for.
     """
 
     missing: int
     stale: int
     extra: int
+    balances: int
+    marks: int
     examples: dict[str, list[str]]
-    marks: int = 0
 
     @property
     def clean(self) -> bool:
         """Whether a rebuild would change nothing."""
-        return not (self.missing or self.stale or self.extra)
+        return not (self.missing or self.stale or self.extra or self.balances)
 
 
 def compare(session: Session, account_id: int) -> Comparison:
     """Hold the account's rows against what a rebuild would give; changes nothing."""
     found = {row.kind: row for row in session.execute(COMPARE, {"account": account_id})}
-    marks = found.pop("marks").rows
-    counts = {kind: found[kind].rows if kind in found else 0 for kind in ("missing", "stale", "extra")}
-    return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items()}, marks=marks)
+    kinds = ("missing", "stale", "extra", "balances", "marks")
+    counts = {kind: found[kind].rows if kind in found else 0 for kind in kinds}
+    return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items() if row.examples})
 
 
 def waiting(session: Session) -> set[int]:

@@ -31,4 +31,5 @@ def lines(found: Comparison) -> Iterator[str]:
             yield f"{kind}: {example}"
     if found.marks and not found.clean:
         yield f"{found.marks} changes wait to be projected: is `patina worker` running?"
-    yield f"{found.missing} missing, {found.stale} stale, {found.extra} extra"
+    wrong = f", {found.balances} balances wrong" if found.balances else ""
+    yield f"{found.missing} missing, {found.stale} stale, {found.extra} extra{wrong}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -12,13 +13,24 @@ def plain(email: str) -> str:
     return email.strip().casefold()
 
 
-def expected(account: dict[str, Any], books: list[dict[str, Any]]) -> dict[Key, dict[str, tuple[str, str]]]:
-    """For every living record: the invoices it shows, each with status and balance."""
+Links = Iterable[tuple[str, int, str]]
+
+
+def expected(
+    account: dict[str, Any], books: list[dict[str, Any]], links: Links = ()
+) -> dict[Key, dict[str, tuple[str, str]]]:
+    """For every living record: the invoices it shows, each with status and balance.
+
+    A link by hand (record type, id, contact) is one more address that the record and the contact share.
+    """
     records = {
         (kind, one["id"]): one
         for kind in ("lead", "person", "company", "opportunity")
         for one in account["records"][kind]
     }
+    linked: dict[str, list[Key]] = {}
+    for kind, record_id, contact in links:
+        linked.setdefault(contact, []).append((kind, record_id))
     of_address: dict[str, dict[str, tuple[str, str]]] = {}
     for book in books:
         addresses = {
@@ -28,7 +40,8 @@ def expected(account: dict[str, Any], books: list[dict[str, Any]]) -> dict[Key, 
         for invoice in book["invoices"]:
             if invoice["status"] == "DELETED" or invoice["type"] != "ACCREC":
                 continue
-            for email in addresses[invoice["contact_id"]]:
+            marks = [f"link {kind} {record_id}" for kind, record_id in linked.get(invoice["contact_id"], ())]
+            for email in [*addresses[invoice["contact_id"]], *marks]:
                 of_address.setdefault(email, {})[invoice["id"]] = (invoice["status"], balance(invoice))
     return {key: _shown(key, records, account["relations"], of_address) for key in records}
 
@@ -45,8 +58,8 @@ def _shown(
 ) -> dict[str, tuple[str, str]]:
     shown: dict[str, tuple[str, str]] = {}
     for person in _holders(key, records, relations):
-        for email in records[person]["emails"]:
-            shown |= of_address.get(plain(email), {})
+        for email in [*(plain(one) for one in records[person]["emails"]), f"link {person[0]} {person[1]}"]:
+            shown |= of_address.get(email, {})
     return shown
 
 
@@ -64,12 +77,12 @@ def _related(key: Key, records: dict[Key, Any], relations: list[list[Any]]) -> s
 
 
 def _holders(key: Key, records: dict[Key, Any], relations: list[list[Any]]) -> set[Key]:
-    """The leads and people whose addresses count for a record."""
+    """The leads and people whose addresses count for a record, and the companies whose links do."""
     kind = key[0]
     if kind in {"lead", "person"}:
         return {key}
     if kind == "company":
-        return {one for one in records if one[0] == "person" and records[one]["company_id"] == key[1]}
+        return {key} | {one for one in records if one[0] == "person" and records[one]["company_id"] == key[1]}
     ends = _related(key, records, relations)
     people = {end for end in ends if end[0] == "person"}
     for end in ends:

@@ -187,11 +187,11 @@ AFFECTED = text(f"""
     {projection.INVOICE_PAIRS}
     INSERT INTO affected (record_type, record_id)
     SELECT record_type, record_id FROM invoice_pair
-    UNION SELECT x.record_type::record_type, x.record_id FROM record_invoice x JOIN scope_invoice USING (invoice_id)
-    UNION SELECT kind::record_type, record_id FROM mine WHERE kind IN ('company', 'opportunity', 'person')
+    UNION SELECT x.record_type, x.record_id FROM record_invoice x JOIN scope_invoice USING (invoice_id)
+    UNION SELECT kind, record_id FROM mine WHERE kind IN ('company', 'opportunity', 'person')
     UNION SELECT l.record_type, l.record_id FROM mine m JOIN crm_relation l
           ON m.kind = 'company' AND l.related_type = 'company' AND l.related_id = m.record_id
-    UNION SELECT x.record_type::record_type, x.record_id FROM record_invoice x WHERE x.record_type = 'company'
+    UNION SELECT x.record_type, x.record_id FROM record_invoice x WHERE x.record_type = 'company'
           AND EXISTS (SELECT FROM mine WHERE kind = 'person')
 """)
 PROJECT_AFFECTED = text(f"""
@@ -199,9 +199,9 @@ PROJECT_AFFECTED = text(f"""
     {projection.EVERYTHING}, {projection.INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair WHERE (record_type, record_id) IN (SELECT * FROM turn)),
     wanted AS ({projection.DISPLAY}),
-    present AS (SELECT record_type, record_id, created_at, invoice_id FROM record_invoice
-                WHERE (record_type, record_id) IN (SELECT record_type::text, record_id FROM turn)),
-    {projection.APPLY}
+    present AS (SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date
+                FROM record_invoice WHERE (record_type, record_id) IN (SELECT record_type, record_id FROM turn)),
+    {projection.APPLY}, {projection.MOVE_BALANCES} {projection.APPLIED}
 """)
 
 
@@ -210,7 +210,7 @@ PROJECT_AFFECTED = text(f"""
 def test_the_rounds_go_wrong_when_the_writer_expands_the_marks() -> None:
     world = SmallWorld(seed=1)
     with transaction() as session:
-        session.execute(text("CREATE TABLE affected (record_type record_type, record_id bigint)"))
+        session.execute(text("CREATE TABLE affected (record_type text, record_id bigint)"))
 
     def expand(session: Session) -> None:
         session.execute(AFFECTED, {"account": world.account})

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import httpx
 
-from store import inbox, projection, runs
+from store import accounts, inbox, projection, runs
+from store import links as by_hand
 from store.database import transaction
 from store.drift import added
+from store.models import RecordType
 from store.projection import Comparison
 from store.runs import Run
 from tests.model import expected
@@ -73,6 +75,7 @@ class World:
     tenants: list[str] = field(default_factory=list)
     contacts: dict[str, str] = field(default_factory=dict)
     companies: dict[str, int] = field(default_factory=dict)
+    links: set[tuple[str, int, str]] = field(default_factory=set)
 
     def open(self, *, organisations: int = 1, name: str = "Acme Sales") -> World:
         """Open the vendors' accounts and connect them."""
@@ -140,6 +143,22 @@ class World:
         """Relate, and touch the opportunity, as Copper does not tell of relations alone."""
         self.copper_act("relate", type="opportunity", id=opportunity, to_type=kind, to_id=other)
         self.copper_act("change_record", type="opportunity", id=opportunity, name="touched")
+
+    def link(self, kind: str, record_id: int, contact: str, organisation: int = 0) -> None:
+        """Link a contact to a record by hand."""
+        with transaction() as session:
+            by_hand.link(session, self.account, self._link(kind, record_id, contact, organisation), "Ada Admin")
+        self.links.add((kind, record_id, contact))
+
+    def unlink(self, kind: str, record_id: int, contact: str, organisation: int = 0) -> None:
+        with transaction() as session:
+            assert by_hand.unlink(session, self.account, self._link(kind, record_id, contact, organisation))
+        self.links.remove((kind, record_id, contact))
+
+    def _link(self, kind: str, record_id: int, contact: str, organisation: int) -> by_hand.Link:
+        with transaction() as session:
+            place = accounts.organisations(session, self.account)[organisation].id
+        return by_hand.Link(place, UUID(contact), RecordType(kind), record_id)
 
     def copper_act(self, action: str, /, **values: Any) -> dict[str, Any]:
         return self.sandbox.act(action, account=self.copper, **values)
@@ -251,7 +270,7 @@ class World:
         assert found.clean, found
         account = self.sandbox.control("GET", "world", params={"account": self.copper})
         books = [self.sandbox.control("GET", "world", params={"tenant": tenant}) for tenant in self.tenants]
-        for (kind, record_id), wanted in expected(account, books).items():
+        for (kind, record_id), wanted in expected(account, books, self.links).items():
             rows = self.rows(PLURAL[kind], record_id)
             got = {row["id"]: (row["status"], row["balance_due"]) for row in rows}
             assert got == wanted, f"{kind} {record_id}"

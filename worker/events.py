@@ -13,7 +13,7 @@ import structlog
 
 from runtime.logs import scrub
 from runtime.settings import settings
-from store import accounts, inbox, mirror
+from store import accounts, freshness, inbox, mirror
 from store.accounts import Organisation
 from store.database import Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
@@ -202,6 +202,8 @@ def _apply_once(held: Lease, events: Sequence[LeasedEvent]) -> int:
         correlation=events[0].correlation_id,
     )
     project(held.source.account_id)
+    with transaction() as session:
+        freshness.record(session, held.source.account_id, [event.id for event in good])
     return len(good)
 
 

@@ -9,7 +9,7 @@ import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
 
 from runtime.settings import settings
-from store import access, accounts, audit, chores, closing, inbox, meters, projection, runs, sequences
+from store import access, accounts, audit, chores, closing, freshness, inbox, meters, projection, runs, sequences
 from store.database import transaction
 from worker import jobs, sync
 from worker.broker import wake
@@ -128,6 +128,7 @@ def forget() -> None:
             return
         forgotten = meters.forget(session, chosen.meter_days) + runs.forget(session, chosen.inbox_days)
         forgotten += access.forget(session) + audit.forget(session, AUDIT_DAYS)
+        forgotten += freshness.forget(session, chosen.inbox_days)
     for _ in range(RETENTION_ROUNDS):
         with transaction() as session:
             gone = inbox.forget(session, chosen.inbox_days, RETENTION_ROWS)
