@@ -102,15 +102,15 @@ def migrate(revision: Annotated[str, typer.Argument(help="head, base, -1 or a re
 @app.command()
 def web() -> None:
     """Serve the webhooks' receivers and the read API."""
-    import uvicorn
-
     from runtime.settings import settings
 
     settings().need("xero_webhook_keys")
     _ready()
-    uvicorn.run(
-        "web.app:create",
-        factory=True,
+    from web.app import create
+    from web.server import Server
+
+    Server(
+        create(),
         host=settings().web_host,
         port=settings().port,
         log_level="warning",
@@ -119,7 +119,7 @@ def web() -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=25,
         h11_max_incomplete_event_size=64 * 1024,
-    )
+    ).run()
 
 
 @app.command()
@@ -321,16 +321,21 @@ def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
 @keys_app.command("make")
 def make_key(
     name: Annotated[str, typer.Argument(help="to know it by")],
-    scope: Annotated[str, typer.Option(help="read or admin")] = "read",
+    scope: Annotated[str, typer.Option(help="read, admin or panel")] = "read",
     account: AccountOption = None,
 ) -> None:
-    """Make a key; it is printed this once."""
+    """Make a key; it is printed this once. With `--scope panel`: the address to embed in Copper."""
     from store.access import SCOPES
     from worker import connect as connecting
 
     if scope not in SCOPES:
         _fail(f"--scope is one of {', '.join(SCOPES)}")
-    typer.echo(connecting.make_key(_account(account), name, [scope]))
+    made = connecting.make_key(_account(account), name, [scope])
+    if scope == "panel":
+        from web import links
+
+        made = links.panel(made)
+    typer.echo(made)
 
 
 @keys_app.command("revoke")

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     copper_login_url: str = Field("https://app.copper.com", description="Copper's sign-in host")
     copper_client_id: str | None = Field(None, description="client id of the Copper app; unset: no sign-in with Copper")
     copper_client_secret: str | None = Field(None, description="client secret of the Copper app")
+    panel_origins: Words = Field(
+        (), description="origins that may embed the panel, separated by commas; unset: the one of COPPER_LOGIN_URL"
+    )
     copper_webhook_url: str | None = Field(
         None, description="where Copper posts notifications, when that is not PUBLIC_URL"
     )
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 
-    @field_validator("encryption_keys", "xero_webhook_keys", mode="before")
+    @field_validator("encryption_keys", "xero_webhook_keys", "panel_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
@@ -120,6 +123,16 @@ class Settings(BaseSettings):
             except ValueError:
                 raise ValueError("each key must be 32 random bytes in url-safe base64") from None
         return keys
+
+    @field_validator("panel_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+            if not safe or origin != f"{parts.scheme}://{parts.netloc}" or set(origin) & set(" ;,'*"):
+                raise ValueError("each must be an https origin, such as https://app.copper.com")
+        return origins
 
     @field_validator("database_url")
     @classmethod
@@ -152,6 +165,12 @@ class Settings(BaseSettings):
         missing = [name for name in names if not getattr(self, name)]
         if missing:
             raise SettingsError("\n".join(f"{name.upper()} is not set: {_meaning(name)}." for name in missing))
+
+    @property
+    def framing_origins(self) -> tuple[str, ...]:
+        """Which origins may embed the panel: Copper's own, unless others are named."""
+        parts = urlsplit(self.copper_login_url)
+        return self.panel_origins or (f"{parts.scheme}://{parts.netloc}",)
 
     @property
     def uses_loopback_xero(self) -> bool:

@@ -238,6 +238,21 @@ class Actions:
         place.users.append(made)
         return {"user": made.id, "email": made.email, "api_key": made.api_key}
 
+    def join_team(self, user: int, team: int, name: str = "Sales", account: int | None = None) -> dict[str, Any]:
+        """Put a Copper user on a team, instead of the teams that they were on."""
+        place = self._account(account)
+        found = next((one for one in place.users if one.id == user), None)
+        if found is None:
+            raise ActionError("there is no such user")
+        found.groups = [(team, name)]
+        return {"user": user}
+
+    def install_app(self, url: str, account: int | None = None) -> dict[str, Any]:
+        """Embed an app in Copper's pages, as an admin does; answers where to see it."""
+        place = self._account(account)
+        place.app_url = url
+        return {"account": place.id, "page": f"/copper/companies/{place.id}/app"}
+
     def make_record(
         self,
         type: RecordType,

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox.actions import Actions
 from sandbox.control import Control
 from sandbox.copper_api import CopperApi, CopperOAuth
+from sandbox.copper_app import CopperApp
 from sandbox.delivery import Delivery
 from sandbox.faults import FaultMiddleware, Faults
 from sandbox.generate import Generator
@@ -111,6 +112,7 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
             Route("/", root),
             *_xero_routes(oauth, XeroApi(world, oauth, meter)),
             *_copper_routes(copper, CopperOAuth(world)),
+            *CopperApp(world).routes(),
             *control.routes(),
         ],
         middleware=[

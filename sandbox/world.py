@@ -200,7 +200,7 @@ class Subscription:
 
 @dataclass
 class CopperAccount:
-    """A Copper account with its records, relations and subscriptions."""
+    """A Copper account with its records, relations and subscriptions; `app_url` is the embedded app's."""
 
     id: int
     name: str
@@ -211,6 +211,7 @@ class CopperAccount:
     next_id: int = 1000
     oauth_codes: dict[str, str] = field(default_factory=dict)
     oauth_tokens: dict[str, str] = field(default_factory=dict)
+    app_url: str = ""
 
     def fresh_id(self) -> int:
         """An id not used before in this account."""

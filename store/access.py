@@ -14,7 +14,7 @@ from sqlmodel import Session
 from store.database import touched
 from store.secrets import digest, fresh_token, seal, unseal
 
-SCOPES = ("read", "admin")
+SCOPES = ("read", "admin", "panel")
 SESSION_SECONDS = 12 * 3_600
 STATE_SECONDS = 600
 
@@ -30,6 +30,9 @@ REVOKE_KEY = text("""
     UPDATE api_key SET revoked_at = now() WHERE account_id = :account AND id = :key AND revoked_at IS NULL
     RETURNING name
 """)
+ACCOUNT_OF_KEY = text("""
+    SELECT account_id FROM api_key WHERE key_hash = :hash AND revoked_at IS NULL AND scopes && CAST(:scopes AS text[])
+""")
 USE_KEYS = text("""
     UPDATE api_key SET last_used_at = now()
     WHERE key_hash = ANY(:hashes) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
@@ -39,9 +42,12 @@ OPEN_SESSION = text("""
     VALUES (:account, :hash, :role, :user, :name, now() + make_interval(secs => :seconds))
 """)
 SESSION = text("""
-    SELECT s.account_id, a.name, s.id, s.role, s.user_id, s.user_name
+    SELECT s.account_id, a.name, s.id, s.role, s.user_id, s.user_name, s.teams, s.teams_at
     FROM web_session s JOIN account a ON a.id = s.account_id
     WHERE s.token_hash = :hash AND s.expires_at > now()
+""")
+SAVE_TEAMS = text("""
+    UPDATE web_session SET teams = :teams, teams_at = now() WHERE account_id = :account AND id = :session
 """)
 CLOSE_SESSION = text("DELETE FROM web_session WHERE token_hash = :hash")
 FORGET_SESSIONS = text("DELETE FROM web_session WHERE expires_at < now()")
@@ -78,7 +84,10 @@ class KeySummary:
 
 @dataclass(frozen=True)
 class BrowserSession:
-    """A signed-in browser: whose account, and who sits in front of it. An admin proved it with a Copper key."""
+    """A signed-in browser: whose account, and who sits in front of it. An admin proved it with a Copper key.
+
+    `teams` are the user's in Copper as of `teams_at`; None when nobody asked yet.
+    """
 
     account_id: int
     account_name: str
@@ -86,6 +95,8 @@ class BrowserSession:
     role: str
     user_id: int
     user_name: str
+    teams: Sequence[int] | None = None
+    teams_at: datetime | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -118,7 +129,10 @@ class StateError(Exception):
 
 
 def make_key(session: Session, account_id: int, name: str, scopes: Sequence[str] = ("read",)) -> str:
-    """A new API key of the account, returned this once: only its hash is kept."""
+    """A new API key of the account, returned this once: only its hash is kept.
+
+    `read` opens the records' invoices, `admin` all of the API, `panel` the panel in Copper and nothing else.
+    """
     if not scopes or set(scopes) - set(SCOPES):
         raise ValueError(f"scopes are {', '.join(SCOPES)}")
     prefix = f"pat_{randomness.token_hex(4)}"
@@ -138,6 +152,19 @@ def revoke_key(session: Session, account_id: int, key_id: int) -> str | None:
     """Revoke a key at once; returns its name, or None when the account has no such key."""
     name: str | None = session.execute(REVOKE_KEY, {"account": account_id, "key": key_id}).scalar_one_or_none()
     return name
+
+
+def account_of_key(session: Session, key: str, scopes: Sequence[str]) -> int | None:
+    """Whose key this is, if it has one of `scopes` and is not revoked."""
+    found: int | None = session.execute(
+        ACCOUNT_OF_KEY, {"hash": digest(key), "scopes": list(scopes)}
+    ).scalar_one_or_none()
+    return found
+
+
+def save_teams(session: Session, account_id: int, session_id: int, teams: Sequence[int]) -> None:
+    """Keep the teams that Copper just told of a signed-in user."""
+    session.execute(SAVE_TEAMS, {"account": account_id, "session": session_id, "teams": list(teams)})
 
 
 def used_keys(session: Session, hashes: Sequence[bytes]) -> None:

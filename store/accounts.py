@@ -88,6 +88,7 @@ LOST = text("""
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
 ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
+SYNCED_AT = text("SELECT synced_at FROM account WHERE id = :account")
 KNOWN = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id")
 CHOICES = text("""
     SELECT name, record_types, shown, show_bills, visible_to_teams FROM account WHERE id = :account
@@ -303,6 +304,12 @@ def lost_organisations(session: Session, account_id: int) -> list[str]:
 def accounts(session: Session) -> list[AccountSummary]:
     """Every account, oldest first."""
     return [AccountSummary(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in session.execute(ACCOUNTS)]
+
+
+def synced_at(session: Session, account_id: int) -> datetime | None:
+    """When the account's rows were last known to be right."""
+    at: datetime | None = session.execute(SYNCED_AT, {"account": account_id}).scalar_one()
+    return at
 
 
 def account_of_copper(session: Session, copper_account_id: int) -> int | None:

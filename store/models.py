@@ -128,7 +128,7 @@ class XeroOrganisation(SQLModel, table=True):
 class ApiKey(SQLModel, table=True):
     """A bearer key of an account: its SHA-256 alone is kept, and a prefix to recognise it by.
 
-    `scopes` say what it opens: `read` the records' invoices, `admin` all of the API.
+    `scopes` say what it opens: `read` the records' invoices, `admin` all of the API, `panel` the panel in Copper.
     """
 
     __tablename__ = "api_key"

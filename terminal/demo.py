@@ -77,6 +77,7 @@ class Stage:
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     web: str = ""
     sandbox: str = ""
+    copper: str = ""
 
     def __enter__(self) -> Stage:
         try:
@@ -175,7 +176,8 @@ class Stage:
     def stay(self) -> None:
         """Keep everything up until Ctrl-C."""
         self.console.print(
-            f"\nStill running. Settings, as the admin: {self.web} (address {ADMIN[0]}, key {ADMIN[1]})\n"
+            f"\nStill running. The panel, in the sandbox's Copper: {self.copper}\n"
+            f"Settings, as the admin: {self.web} (address {ADMIN[0]}, key {ADMIN[1]})\n"
             f"API and its description: {self.web}/docs\n"
             f"Sandbox: {self.sandbox}/control/state\n"
             "Act as a user from another terminal: .venv/bin/patina sandbox act\n"
@@ -262,6 +264,7 @@ class Tour:
         return self._control("POST", f"act/{name}", json=values)
 
     def _connect(self) -> None:
+        from web import links
         from worker import connect
         from worker.xero import loopback
 
@@ -275,6 +278,9 @@ class Tour:
             self.key = connect.make_key(self.account, "demo")
             self._control("PUT", "app", json={"webhook_url": f"{self.stage.web}/webhooks/xero"})
             self._control("POST", "webhooks/enable")
+            panel = links.panel(connect.make_key(self.account, "demo's panel", ["panel"]))
+            installed = {"url": panel, "account": self.copper_account}
+            self.stage.copper = self.stage.sandbox + self._control("POST", "act/install_app", json=installed)["page"]
         self.tenants = [one["tenant"] for one in state["organisations"]]
 
     def _backfill(self) -> None:
@@ -330,6 +336,7 @@ class Tour:
         """One company's invoices, as a table."""
         company = self._company_with_open_invoice()
         rows = self.read("companies", company["id"], 8)
+        self.stage.copper = f"{self.stage.copper}#/organization/{company['id']}"
         self.stage.console.print(f"\n[bold]{company['name']}[/bold], company {company['id']} in Copper:")
         table = Table(box=None, padding=(0, 1), header_style="dim")
         for name in ("number", "status", "issuer", "due"):

@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
+
+from web.server import Server
 
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """The app's address, served until the block ends."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="error", access_log=False, date_header=False, timeout_graceful_shutdown=1)
-    )
+    options: dict[str, Any] = {"port": 0, "log_level": "error", "access_log": False, "date_header": False}
+    options["timeout_graceful_shutdown"] = 1
+    ours = isinstance(app, FastAPI)
+    server = Server(app, **options) if ours else uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 20

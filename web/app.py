@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from runtime import logs
@@ -16,7 +16,10 @@ from store.database import async_pool, reading_pool
 from web import health, invoices, metrics, pages, problems
 from web.browser import SignInNeededError
 from web.looks import Looks
-from web.pages.render import sign_in_first, trouble
+from web.pages.render import meet, sign_in_first, trouble
+from web.panel import pages as panel
+from web.panel.changes import Changes
+from web.panel.viewers import NoViewerError
 from web.security import SecurityHeaders
 from webhooks import receivers
 from worker import schedule
@@ -27,13 +30,15 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool, app.state.reading = async_pool(), reading_pool()
-    app.state.looks = Looks()
+    app.state.looks, app.state.changes = Looks(), Changes()
     await app.state.pool.open()
     await app.state.reading.open()
     stopping = asyncio.Event()
     beating = asyncio.create_task(_beat(app, stopping))
+    hearing = asyncio.create_task(app.state.changes.listen())
     yield
     stopping.set()
+    hearing.cancel()
     await beating
     await app.state.reading.close(timeout=5)
     await app.state.pool.close(timeout=5)
@@ -66,11 +71,13 @@ def create() -> FastAPI:
     )
     problems.install(app, trouble)
     app.add_exception_handler(SignInNeededError, sign_in_first)
+    app.add_exception_handler(NoViewerError, panel.no_viewer)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(receivers.router)
     app.include_router(invoices.router)
     app.include_router(pages.router)
+    app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)
     app.add_middleware(SecurityHeaders)
     return app

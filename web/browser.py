@@ -59,6 +59,15 @@ def _set(answer: Response, what: str, value: str, seconds: int) -> None:
     answer.set_cookie(_name(what), value, max_age=seconds, path="/", secure=_secure(), httponly=True, samesite="lax")
 
 
+def _set_embedded(answer: Response, what: str, value: str, seconds: int) -> None:
+    """A cookie for a page within another site's: kept for that site alone (CHIPS), so it says nothing elsewhere.
+
+    Written by hand, as Starlette knows `Partitioned` from Python 3.14 on only.
+    """
+    parts = f"Max-Age={seconds}; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"
+    answer.headers.append("set-cookie", f"{_name(what)}={value}; {parts}")
+
+
 def of(request: Request) -> Browser:
     """The browser that sent a request; cookies that we did not sign are as good as none."""
     name = signed("browser", request.cookies.get(_name("browser"), ""))
@@ -68,6 +77,22 @@ def of(request: Request) -> Browser:
         with transaction() as database:
             session = access.session_of(database, token)
     return Browser(name or fresh_token(), name is None, token if session else None, session)
+
+
+def panel_session(request: Request) -> BrowserSession | None:
+    """Who signed in to the panel in this browser, if anybody."""
+    token = signed("panel", request.cookies.get(_name("panel"), ""))
+    if not token:
+        return None
+    with transaction() as database:
+        return access.session_of(database, token)
+
+
+def open_panel_session(answer: Response, account_id: int, user_id: int, user_name: str) -> None:
+    """Sign somebody in to the panel: a viewer, whoever they are elsewhere."""
+    with transaction() as database:
+        token = access.open_session(database, account_id, "viewer", user_id, user_name)
+    _set_embedded(answer, "panel", sign("panel", token), SESSION_SECONDS)
 
 
 def open_session(answer: Response, account_id: int, role: str, user_id: int, user_name: str) -> None:

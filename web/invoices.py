@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from store import reads
 from store.models import RecordType
 from store.reads import Page, ShownInvoice
-from web import cursor, links, looks, throttle
+from web import cursor, links, locales, looks, throttle, words
 from web.currencies import amount
 from web.problems import ProblemError
 
@@ -134,7 +134,7 @@ async def invoices_of(
 
 
 def _answer(kind: RecordType, record_id: int, page: Page) -> dict[str, Any]:
-    today = datetime.now(UTC).date()
+    today = locales.today()
     return {
         "record": {"type": kind.value, "id": record_id},
         "invoices": [_invoice(one, today) for one in page.invoices],
@@ -148,8 +148,6 @@ def _instant(moment: datetime) -> str:
 
 
 def _invoice(one: ShownInvoice, today: date) -> dict[str, Any]:
-    owed = one.status == "AUTHORISED" and one.balance > 0
-    late = (today - one.due_date).days if owed and one.due_date else 0
     return {
         "id": str(one.invoice_id),
         "number": one.number,
@@ -163,6 +161,6 @@ def _invoice(one: ShownInvoice, today: date) -> dict[str, Any]:
         "currency": one.currency,
         "created_at": _instant(one.created_at),
         "created_at_source": one.created_source,
-        "overdue_days": max(late, 0),
+        "overdue_days": words.overdue_days(one.status, one.balance, one.due_date, today),
         "url": links.invoice(one.type, one.invoice_id, one.short_code),
     }

@@ -15,6 +15,9 @@ from runtime.settings import settings
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 YEAR = 31_536_000
 DOCS = "/docs"
+PANEL = "/panel"
+# The window that signs a viewer in comes by these pages, and must keep in touch with the panel that opened it.
+WINDOW = ("/callback/copper", "/signin/copper/finish")
 
 
 def _origin(url: str) -> str:
@@ -29,6 +32,15 @@ def policy() -> str:
     return (
         "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
         f"form-action 'self' {targets}"
+    )
+
+
+def panel_policy() -> str:
+    """Our own script and styles, answers from here alone, and framed by Copper."""
+    frames = " ".join(settings().framing_origins)
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        f"base-uri 'none'; form-action 'none'; frame-ancestors {frames}"
     )
 
 
@@ -58,24 +70,27 @@ class SecurityHeaders:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._dress(message, policy())
+                self._dress(message, scope["path"])
                 if scope["path"] == DOCS:
                     held.append(message)
                     return
             elif held:
                 start = held.pop()
-                self._dress(start, docs_policy(message.get("body", b"").decode()))
+                MutableHeaders(scope=start)["Content-Security-Policy"] = docs_policy(message.get("body", b"").decode())
                 await send(start)
             await send(message)
 
         await self.app(scope, receive, guarded)
 
-    def _dress(self, start: Message, allowed: str) -> None:
+    def _dress(self, start: Message, path: str) -> None:
+        in_panel = path == PANEL or path.startswith(f"{PANEL}/")
         headers = MutableHeaders(scope=start)
-        headers["Content-Security-Policy"] = allowed
+        headers["Content-Security-Policy"] = panel_policy() if in_panel else policy()
         headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "same-origin"
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        # The panel's address has its token in it.
+        headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"
+        if not in_panel and path not in WINDOW:
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers.setdefault("Cache-Control", "no-store")
         if self.secure:
             headers["Strict-Transport-Security"] = f"max-age={YEAR}; includeSubDomains"

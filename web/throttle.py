@@ -17,6 +17,7 @@ from web.problems import ProblemError
 from worker.broker import client
 
 SIGN_IN = parse("10/5minutes")
+VIEWERS_SIGN_IN = parse("100/5minutes")
 
 
 @lru_cache(maxsize=1)
@@ -53,15 +54,24 @@ def _refuse(limiter: FixedWindowRateLimiter, item: RateLimitItem, *names: str) -
 
 def sign_in(request: Request) -> None:
     """Count a try to sign in or connect; raises `ProblemError` 429. Without Redis each process counts alone."""
+    _count(request, SIGN_IN, "sign-in")
+
+
+def viewer_sign_in(request: Request) -> None:
+    """Count a step of a sign-in to the panel: many people of one office do that from one address."""
+    _count(request, VIEWERS_SIGN_IN, "viewer-sign-in")
+
+
+def _count(request: Request, item: RateLimitItem, what: str) -> None:
     address = _address(request)
     try:
         limiter = _shared()
-        allowed = limiter.hit(SIGN_IN, "sign-in", address)
+        allowed = limiter.hit(item, what, address)
     except StorageError:
         limiter = _own()
-        allowed = limiter.hit(SIGN_IN, "sign-in", address)
+        allowed = limiter.hit(item, what, address)
     if not allowed:
-        _refuse(limiter, SIGN_IN, "sign-in", address)
+        _refuse(limiter, item, what, address)
 
 
 def api(request: Request, key: str) -> None:

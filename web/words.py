@@ -1,6 +1,9 @@
-"""Xero's own words for what its API calls by code."""
+"""Xero's own words for what its API calls by code, and how late something is."""
 
 from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
 
 STATUS = {
     "DRAFT": "Draft",
@@ -8,9 +11,23 @@ STATUS = {
     "AUTHORISED": "Awaiting payment",
     "PAID": "Paid",
     "VOIDED": "Voided",
+    "OVERDUE": "Overdue",
 }
 
 
 def status(code: str) -> str:
     """A status as Xero's users know it; one that Xero may add later is shown as it came."""
     return STATUS.get(code, code.capitalize())
+
+
+def overdue_days(code: str, balance: Decimal, due: date | None, today: date) -> int:
+    """Days since the due date while something is owed; 0 otherwise."""
+    owed = code == "AUTHORISED" and balance > 0
+    return max((today - due).days, 0) if owed and due else 0
+
+
+def overdue(days: int) -> str:
+    """That in words; '' where nothing is overdue."""
+    if not days:
+        return ""
+    return "1 day overdue" if days == 1 else f"{days:,} days overdue"

@@ -114,6 +114,19 @@ def wake_later(actor: dramatiq.Actor[..., None], seconds: float, *args: Any) -> 
     return True
 
 
+def changes_channel() -> str:
+    """Where the ids of accounts are told whose rows have just changed."""
+    return f"{settings().redis_namespace}:changed"
+
+
+def tell_changed(account_id: int) -> None:
+    """Tell open panels that an account's rows changed. Nobody depends on it: they look by themselves too."""
+    try:
+        client().publish(changes_channel(), account_id)
+    except redis.RedisError as error:
+        log.info("change.untold", account=account_id, error=type(error).__name__)
+
+
 def awake(actor: str, *args: Any) -> None:
     """Drop the key that coalesces wake-ups: what comes from now on wakes the next run.
 

@@ -6,6 +6,7 @@ import structlog
 
 from store import projection
 from store.database import transaction
+from worker.broker import tell_changed
 
 log = structlog.get_logger()
 ROUNDS = 10_000
@@ -18,6 +19,8 @@ def project(account_id: int) -> int:
         with transaction() as session:
             done = projection.project_batch(session, account_id)
         rows += done.written + done.removed
+        if done.written or done.removed:
+            tell_changed(account_id)
         if done.marks:
             log.info(
                 "marks.projected",
@@ -35,5 +38,6 @@ def rebuild(account_id: int) -> projection.Projected:
     """Compute every row of an account again from the mirror."""
     with transaction() as session:
         done = projection.rebuild(session, account_id)
+    tell_changed(account_id)
     log.info("account.rebuilt", account=account_id, written=done.written, removed=done.removed)
     return done

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from store import access, accounts, audit, mirror, projection, runs
 from store.database import bound
 from web import browser
-from web.pages.render import STYLE, go, page
+from web.pages.render import KINDS, assets, go, page
+from web.problems import ProblemError
 from worker import connect
 from worker.steps import Kind
 
@@ -100,11 +101,9 @@ def goodbye(request: Request) -> Response:
 
 @router.get("/static/{name}")
 def static(name: str) -> Response:
-    """The one style sheet; its name changes with its content."""
-    from web.pages.render import style_name
-
-    if name != style_name():
-        return RedirectResponse(f"/static/{style_name()}", 302)
-    return Response(
-        STYLE.read_bytes(), media_type="text/css", headers={"Cache-Control": "public, max-age=31536000, immutable"}
-    )
+    """Style sheets and scripts; a file's name changes with its content."""
+    path = assets().get(name)
+    if path is None:
+        raise ProblemError(404, "There is no such file; it may have changed. Load the page again.")
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return Response(path.read_bytes(), media_type=KINDS[path.suffix], headers=headers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import secrets as randomness
 from typing import Annotated
 from uuid import UUID
 
@@ -21,13 +23,15 @@ from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import connect
 from worker.copper import oauth as copper_oauth
+from worker.copper.oauth import SignedIn
 from worker.errors import ReconnectNeededError, VendorError
 from worker.xero import oauth as xero_oauth
 
 log = structlog.get_logger()
 router = APIRouter()
-XERO, SIGN_IN, TICKET = "xero", "sign-in", "ticket"
+XERO, SIGN_IN, TICKET, PANEL = "xero", "sign-in", "ticket", "panel"
 ANYBODY = 0
+CODE_BYTES = 10
 
 
 def _xero_callback() -> str:
@@ -224,18 +228,20 @@ def back_from_copper(code: Annotated[str, Form()] = "", state: Annotated[str, Fo
 @router.get("/signin/copper/finish")
 def finish_copper(request: Request, ticket: str = "") -> Response:
     """See who came back, and sign them in: as an admin if an admin named them one, as a viewer otherwise."""
-    throttle.sign_in(request)
     try:
         with transaction() as database:
             carried = access.take_state(database, ANYBODY, ticket, ticket)
         back = carried.checked(TICKET)
         with transaction() as database:
             taken = access.take_state(database, ANYBODY, back["state"], request.state.browser.name)
-        taken.checked(SIGN_IN)
+        values = taken.checked(PANEL if taken.purpose == PANEL else SIGN_IN)
         who = copper_oauth.finish(_copper_callback(), back["code"])
     except (StateError, VendorError) as problem:
+        throttle.sign_in(request)
         said = f"That did not work: {problem}. Start again below."
         return page(request, "connect.html", status=400, error=said, with_copper=True)
+    if taken.purpose == PANEL:
+        return _hand_over(request, who, values["challenge"])
     role = "viewer"
     with transaction() as database:
         account_id = accounts.account_of_copper(database, who.account.id)
@@ -244,8 +250,25 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
                 role = "admin"
             audit.note(database, account_id, who.user.name, f"{role}.signed_in", "with Copper")
     if account_id is None:
-        said = "This Copper account is not connected. An admin connects it with an API key, below."
-        return page(request, "connect.html", status=403, error=said, with_copper=True)
+        return _not_connected(request)
     answer = go(request, "/settings" if role == "admin" else "/viewer")
     open_session(answer, account_id, role, who.user.id, who.user.name)
     return answer
+
+
+def _not_connected(request: Request) -> Response:
+    said = "This Copper account is not connected. An admin connects it with an API key, below."
+    return page(request, "connect.html", status=403, error=said, with_copper=True)
+
+
+def _hand_over(request: Request, who: SignedIn, challenge: str) -> Response:
+    """Give the panel's window a code for the panel that opened it; it stands in the address's fragment alone."""
+    code = base64.b32encode(randomness.token_bytes(CODE_BYTES)).decode()
+    with transaction() as database:
+        account_id = accounts.account_of_copper(database, who.account.id)
+        if account_id is not None:
+            values = {"user": who.user.id, "name": who.user.name}
+            access.save_state(database, account_id, code, PANEL, challenge, values)
+    if account_id is None:
+        return _not_connected(request)
+    return go(request, f"/panel/signed-in#{code}")

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from store import access, audit
 from store.database import bound
-from web import browser
+from web import browser, links
 from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import connect
@@ -18,11 +18,13 @@ from worker import connect
 router = APIRouter()
 
 
-def _page(request: Request, *, made: str | None = None, error: str | None = None, status: int = 200) -> Response:
+def _page(
+    request: Request, *, made: str | None = None, is_panel: bool = False, error: str | None = None, status: int = 200
+) -> Response:
     session = browser.admin(request.state.browser)
     with bound(session.account_id) as database:
         known = access.keys(database, session.account_id)
-    return page(request, "keys.html", status=status, keys=known, made=made, error=error, scopes=access.SCOPES)
+    return page(request, "keys.html", status=status, keys=known, made=made, is_panel=is_panel, error=error)
 
 
 @router.get("/keys")
@@ -38,7 +40,8 @@ def make(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> 
     name, scope = str(form.get("name", "")).strip()[:100], str(form.get("scope", "read"))
     if not name or scope not in access.SCOPES:
         return _page(request, error="Give the key a name, so that you know it when you want to revoke it.", status=422)
-    return _page(request, made=connect.make_key(session.account_id, name, [scope], who=session.user_name))
+    made = connect.make_key(session.account_id, name, [scope], who=session.user_name)
+    return _page(request, made=links.panel(made) if scope == "panel" else made, is_panel=scope == "panel")
 
 
 @router.post("/keys/{key_id}/revoke")

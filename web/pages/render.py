@@ -13,12 +13,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from store.secrets import fresh_token
-from web import browser
+from web import browser, locales
 from web.browser import Browser
 from web.problems import TITLES, problem
 
 HERE = Path(__file__).resolve().parent.parent
-STYLE = HERE / "static" / "patina.css"
+STATIC = HERE / "static"
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @lru_cache(maxsize=1)
@@ -31,14 +32,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(moment=moment, ago=ago, number=lambda value: f"{value:,}")
-    made.globals["style"] = f"/static/{style_name()}"
+    made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, USUAL=locales.USUAL)
     return made
 
 
+@lru_cache(maxsize=20)
+def asset_name(name: str) -> str:
+    """A static file's name with its content's hash in it: it may be kept for ever."""
+    path = STATIC / name
+    return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+
+
 @lru_cache(maxsize=1)
-def style_name() -> str:
-    """The style sheet's name, with its content's hash: it may be kept for ever."""
-    return f"patina-{hashlib.sha256(STYLE.read_bytes()).hexdigest()[:12]}.css"
+def assets() -> dict[str, Path]:
+    """Every static file by the name that it is served under."""
+    return {asset_name(path.name): path for path in STATIC.iterdir() if path.suffix in KINDS}
 
 
 def moment(at: datetime | None) -> str:
@@ -70,8 +78,12 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
 
 def render(who: Browser, template: str, *, status: int = 200, **values: Any) -> Response:
     """A page."""
-    text = _environment().get_template(template).render(session=who.session, csrf=who.csrf(), **values)
-    return who.dress(HTMLResponse(text, status))
+    return who.dress(HTMLResponse(text(template, session=who.session, csrf=who.csrf(), **values), status))
+
+
+def text(template: str, **values: Any) -> str:
+    """A template, filled in."""
+    return _environment().get_template(template).render(**values)
 
 
 def go(request: Request, path: str) -> Response:

@@ -105,6 +105,10 @@ class CopperClient:
         """Whose key or token this is; raises `ReconnectNeededError` unless it works."""
         return WireUser.model_validate(json_of(self._ask("GET", "users/me")))
 
+    def user(self, user_id: int) -> WireUser:
+        """One user of the account, with their teams; raises `NotThereError` when there is none."""
+        return WireUser.model_validate(json_of(self._ask("GET", f"users/{user_id}")))
+
     def teams(self) -> dict[int, str]:
         """The account's teams by id: Copper has no listing of them but its users' groups."""
         found: dict[int, str] = {}

@@ -1,0 +1,170 @@
+"""The panel's page, its records, and the way in for viewers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field, ValidationError
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+
+from runtime.settings import settings
+from store import access, audit, matching
+from store.access import StateError
+from store.database import bound, transaction
+from store.models import RecordType
+from web import browser, locales, looks, shown, throttle
+from web.pages import render
+from web.pages.connect import PANEL
+from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer
+from web.problems import ProblemError
+from webhooks.bodies import TooLargeError, read
+from worker.copper import oauth as copper_oauth
+
+router = APIRouter(include_in_schema=False)
+LARGEST_ID = 2**63 - 1
+LONGEST_WAIT = 20.0
+BETWEEN_LOOKS = 0.5
+ANYBODY = 0
+RecordId = Annotated[int, Path(ge=0, le=LARGEST_ID)]
+Looker = Annotated[Viewer, Depends(viewer)]
+
+
+def no_viewer(request: Request, error: Exception) -> Response:
+    """Say what is missing, in the panel's own words."""
+    assert isinstance(error, NoViewerError)
+    text = render.text(
+        "panel_refused.html", said=error.said, sign_in=error.sign_in and bool(settings().copper_client_id)
+    )
+    return HTMLResponse(text, error.status)
+
+
+@router.get("/panel")
+def panel(request: Request) -> Response:
+    """The page that Copper embeds. It holds no data: what is shown comes once Copper has said which record."""
+    origins = settings().framing_origins
+    if request.query_params.get("origin", "") not in origins:
+        raise ProblemError(
+            403,
+            "This panel works within Copper. Add its address there as an embedded app; a browser alone shows nothing.",
+        )
+    return HTMLResponse(render.text("panel.html", origins=origins, has_token=bool(token_of(request))))
+
+
+@router.get("/panel/records/{kind}/{record_id}")
+async def record(
+    request: Request,
+    who: Looker,
+    kind: RecordType,
+    record_id: RecordId,
+    status: Annotated[str, Query(max_length=20)] = "",
+    limit: Annotated[int | None, Query(ge=1, le=shown.LARGEST)] = None,
+) -> Response:
+    """A record's part of the panel; 304 while it is as `If-None-Match` says.
+
+    `Prefer: wait=20` (RFC 7240) holds the answer back until it changes, for that many seconds at most.
+    """
+    known = request.headers.get("if-none-match", "").strip('"')
+    locale = locales.of(request)
+    changes = request.app.state.changes
+    until = asyncio.get_running_loop().time() + _wait(request)
+    with changes.of(who.account_id) as changed:
+        while True:
+            changed.clear()
+            found = await run_in_threadpool(
+                shown.look, who.account_id, kind, record_id, locale, status=status, limit=limit
+            )
+            left = until - asyncio.get_running_loop().time()
+            if found.tag != known or left <= 0 or changes.is_closed or await request.is_disconnected():
+                break
+            try:
+                await asyncio.wait_for(changed.wait(), left)
+            except TimeoutError:
+                break
+            await asyncio.sleep(BETWEEN_LOOKS)
+    request.app.state.looks.used(who.token)
+    headers = {"ETag": f'"{found.tag}"', "X-Up-To-Date-As-Of": found.synced_at.isoformat() if found.synced_at else ""}
+    background: BackgroundTask | None = looks.after_reading(request.app.state.looks, who.account_id, kind, record_id)
+    if found.tag == known:
+        return Response(status_code=304, headers=headers, background=background)
+    return HTMLResponse(
+        render.text("record_part.html", record=found, locale=locale), 200, headers, background=background
+    )
+
+
+def _wait(request: Request) -> float:
+    name, _, value = request.headers.get("prefer", "").partition("=")
+    return min(float(value), LONGEST_WAIT) if name.strip() == "wait" and value.isdigit() else 0.0
+
+
+@router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
+def why(who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
+    """Why an invoice stands on a record."""
+    with bound(who.account_id) as session:
+        found = matching.why(session, who.account_id, kind, record_id, invoice_id)
+    if found is None:
+        raise ProblemError(404, "This invoice does not stand on this record any more.")
+    return HTMLResponse(render.text("why_part.html", reasons=found[1], kind=kind))
+
+
+# Signing in. The panel lives in a frame whose cookies are kept apart (CHIPS), so that what a window of our own is
+# told does not reach it. The window gets a code instead, and hands it to the frame that opened it, and to nobody
+# else: by a message to our own origin. The code works with the secret of that frame alone (as PKCE does).
+
+
+@router.get("/panel/signin")
+def sign_in(request: Request, challenge: Annotated[str, Query(min_length=43, max_length=43)]) -> Response:
+    """Send the window that the panel opened to Copper."""
+    throttle.viewer_sign_in(request)
+    url, state = copper_oauth.begin(f"{settings().public_url}/callback/copper")
+    with transaction() as session:
+        access.save_state(session, ANYBODY, state, PANEL, request.state.browser.name, {"challenge": challenge})
+    answer: Response = request.state.browser.dress(RedirectResponse(url, 303))
+    return answer
+
+
+@router.get("/panel/signed-in")
+def signed_in(request: Request) -> Response:
+    """The window's last page: its script hands over the code, which stands in the address's fragment."""
+    return HTMLResponse(render.text("panel_signed_in.html"))
+
+
+class HandOver(BaseModel):
+    """What the panel redeems: the code that the window got, and the secret whose hash it was opened with."""
+
+    code: str = Field(min_length=8, max_length=64)
+    secret: str = Field(min_length=43, max_length=43)
+
+
+@router.post("/panel/session")
+async def redeem(request: Request) -> Response:
+    """Sign the panel in."""
+    try:
+        sent = HandOver.model_validate(orjson.loads(await read(request)))
+    except (ValidationError, ValueError, TooLargeError):
+        raise ProblemError(400, "Send the code and the secret.") from None
+    return await run_in_threadpool(_redeem, request, sent)
+
+
+def _redeem(request: Request, sent: HandOver) -> Response:
+    throttle.viewer_sign_in(request)
+    account_id = account_of(request)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(sent.secret.encode()).digest()).decode().rstrip("=")
+    with transaction() as session:
+        taken = access.take_state(session, account_id, sent.code.strip().upper(), challenge)
+    try:
+        user = taken.checked(PANEL)
+    except StateError:
+        raise ProblemError(403, "This code is not valid here, or not any more. Sign in again.") from None
+    with transaction() as session:
+        audit.note(session, account_id, user["name"], "viewer.signed_in", "to the panel")
+    answer = Response(status_code=204)
+    browser.open_panel_session(answer, account_id, user["user"], user["name"])
+    return answer
