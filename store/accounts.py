@@ -88,6 +88,7 @@ LOST = text("""
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
 ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
+COPPER_ACCOUNT = text("SELECT copper_account_id FROM account WHERE id = :account")
 SYNCED_AT = text("SELECT synced_at FROM account WHERE id = :account")
 KNOWN = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id")
 CHOICES = text("""
@@ -304,6 +305,11 @@ def lost_organisations(session: Session, account_id: int) -> list[str]:
 def accounts(session: Session) -> list[AccountSummary]:
     """Every account, oldest first."""
     return [AccountSummary(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in session.execute(ACCOUNTS)]
+
+
+def copper_account(session: Session, account_id: int) -> int:
+    """Copper's own id of the account."""
+    return int(session.execute(COPPER_ACCOUNT, {"account": account_id}).scalar_one())
 
 
 def synced_at(session: Session, account_id: int) -> datetime | None:

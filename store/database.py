@@ -92,27 +92,30 @@ async def _become_bound(connection: AsyncConnection[TupleRow]) -> None:
     await connection.execute("SET ROLE patina_bound")
 
 
-def reading_pool() -> AsyncConnectionPool:
+def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> AsyncConnectionPool:
     """A pool for reads by key: its connections see nothing until a key has bound them to its account."""
-    return async_pool(configure=_become_bound)
+    return async_pool(configure=_become_bound, size=size, statement_seconds=statement_seconds)
 
 
 def async_pool(
     configure: Callable[[AsyncConnection[TupleRow]], Awaitable[None]] | None = None,
+    *,
+    size: int = POOL,
+    statement_seconds: int = 4,
 ) -> AsyncConnectionPool:
     """A pool for the web process's hot paths, not yet opened; a caller waits 3 s at most."""
     return AsyncConnectionPool(
         conninfo(),
         configure=configure,
-        min_size=2,
-        max_size=POOL,
+        min_size=min(2, size),
+        max_size=size,
         timeout=3,
         open=False,
         kwargs={
             "autocommit": True,
             "row_factory": tuple_row,
             "connect_timeout": CONNECT_SECONDS,
-            "options": "-c timezone=UTC -c statement_timeout=4s",
+            "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s",
         },
     )
 

@@ -12,8 +12,9 @@ from fastapi_offline import FastAPIOffline
 
 from runtime import logs
 from runtime.settings import settings
+from store import exports
 from store.database import async_pool, reading_pool
-from web import health, invoices, metrics, pages, problems
+from web import answers, health, invoices, metrics, pages, problems
 from web.browser import SignInNeededError
 from web.looks import Looks
 from web.pages.render import meet, sign_in_first, trouble
@@ -29,10 +30,11 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.pool, app.state.reading = async_pool(), reading_pool()
+    app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
     app.state.looks, app.state.changes = Looks(), Changes()
-    await app.state.pool.open()
-    await app.state.reading.open()
+    pools = (app.state.pool, app.state.reading, app.state.exporting)
+    for pool in pools:
+        await pool.open()
     stopping = asyncio.Event()
     beating = asyncio.create_task(_beat(app, stopping))
     hearing = asyncio.create_task(app.state.changes.listen())
@@ -40,8 +42,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stopping.set()
     hearing.cancel()
     await beating
-    await app.state.reading.close(timeout=5)
-    await app.state.pool.close(timeout=5)
+    for pool in reversed(pools):
+        await pool.close(timeout=5)
 
 
 async def _beat(app: FastAPI, stopping: asyncio.Event) -> None:
@@ -75,6 +77,7 @@ def create() -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(receivers.router)
+    app.include_router(answers.router)
     app.include_router(invoices.router)
     app.include_router(pages.router)
     app.include_router(panel.router, dependencies=[Depends(meet)])

@@ -14,6 +14,7 @@ from store import reads
 from store.models import RecordType
 from store.reads import Page, ShownInvoice
 from web import cursor, links, locales, looks, throttle, words
+from web.callers import KEYED, bearer, problems
 from web.currencies import amount
 from web.problems import ProblemError
 
@@ -60,36 +61,20 @@ class InvoicesView(BaseModel):
     synced_at: datetime | None = Field(description="when the rows were last known to be up to date")
 
 
-class ProblemView(BaseModel):
-    """An error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
+Plural = Annotated[
+    str, Path(description="leads, people, companies or opportunities", json_schema_extra={"enum": PLURALS})
+]
+RecordId = Annotated[int, Path(ge=0, le=LARGEST_ID, description="the record's id in Copper")]
+PROBLEMS = problems(_404="no such record type; an unknown record is an empty list")
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": text,
-        "content": {"application/problem+json": {"schema": ProblemView.model_json_schema()}},
-    }
-    for status, text in {
-        400: "a parameter is malformed",
-        401: "no API key, or one that is unknown or revoked",
-        404: "no such record type; an unknown record is an empty list",
-        429: "too many calls of this key, or from this address; Retry-After says how long to wait",
-        503: "the database does not answer",
-    }.items()
-}
-
-
-def bearer(request: Request) -> str:
-    """The API key of the request; raises a 401 problem when there is none."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise ProblemError(401, "Send your API key as: Authorization: Bearer pat_…")
-    return key.strip()
+def kind_of(plural: str) -> RecordType:
+    """The record type of a path's word; raises a 404 problem that names those there are."""
+    kind = RecordType.of_plural(plural)
+    if kind is None:
+        known = ", ".join(one.plural for one in RecordType)
+        raise ProblemError(404, f"There is no record type {plural[:40]!r}; there are {known}.")
+    return kind
 
 
 @router.get(
@@ -97,14 +82,12 @@ def bearer(request: Request) -> str:
     response_model=InvoicesView,
     responses=PROBLEMS,
     summary="The invoices of a record",
-    openapi_extra={"security": [{"bearer": []}]},
+    openapi_extra=KEYED,
 )
 async def invoices_of(
     request: Request,
-    type: Annotated[
-        str, Path(description="leads, people, companies or opportunities", json_schema_extra={"enum": PLURALS})
-    ],
-    id: Annotated[int, Path(ge=0, le=LARGEST_ID, description="the record's id in Copper")],
+    type: Plural,
+    id: RecordId,
     limit: Annotated[
         int | None, Query(ge=1, le=LARGEST_PAGE, description="rows; the account's own number if unset")
     ] = None,
@@ -114,10 +97,7 @@ async def invoices_of(
     """The Xero invoices of a Copper record, in order of created date."""
     key = bearer(request)
     throttle.api(request, key)
-    kind = RecordType.of_plural(type)
-    if kind is None:
-        words = ", ".join(one.plural for one in RecordType)
-        raise ProblemError(404, f"There is no record type {type[:40]!r}; there are {words}.")
+    kind = kind_of(type)
     try:
         position = cursor.read(after) if after is not None else None
     except ValueError as error:

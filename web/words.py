@@ -31,3 +31,10 @@ def overdue(days: int) -> str:
     if not days:
         return ""
     return "1 day overdue" if days == 1 else f"{days:,} days overdue"
+
+
+def unmatched(record_type: str, has_address: bool) -> str:
+    """Why a record matches nothing, in a few words."""
+    if record_type in {"company", "opportunity"}:
+        return "nobody on it is known in Xero"
+    return "no contact in Xero has its address" if has_address else "no address"
