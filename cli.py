@@ -240,7 +240,7 @@ def _say_drift(what: str, account_id: int, outcome: Outcome, json_: bool, *, rep
         told = {"account": account_id, "counts": outcome.counts, "drift": outcome.drift, "drifted": outcome.drifted}
         typer.echo(json.dumps(told))
         return
-    from terminal.overview import drift_words
+    from worker.overview import drift_words
 
     end = ", repaired" if outcome.drifted and repaired else ""
     typer.echo(f"{what} ok: drift {drift_words(outcome.drift)}{end}")
@@ -298,6 +298,32 @@ def status(json_: JsonOption = False) -> None:
     else:
         well = overview.show()
     raise SystemExit(0 if well else 1)
+
+
+@app.command()
+def explain(
+    type: Annotated[str, typer.Argument(help="lead, person, company or opportunity")],
+    record: Annotated[int, typer.Argument(help="its number in Copper", min=0)],
+    account: AccountOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Why a record shows what it shows: addresses, contacts, what those bring, and what nearly matches."""
+    from store.models import RecordType
+    from terminal import explanation
+    from worker.explain import explain as look
+
+    if type not in list(RecordType):
+        _fail(f"{type}: a record is a {', '.join(RecordType)}")
+    found = look(_account(account), RecordType(type), record)
+    if json_:
+        from web.answers import match_view
+
+        typer.echo(match_view(found).model_dump_json())
+    elif found.record is None:
+        raise LookupError(f"Copper has told nothing of {type} {record} yet.")
+    else:
+        for line in explanation.lines(found):
+            typer.echo(line)
 
 
 @keys_app.command("list")

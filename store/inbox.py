@@ -292,6 +292,7 @@ DISMISS = text("""
     UPDATE inbox SET state = 'dismissed', finished_at = now(), body = NULL
     WHERE account_id = :account AND state = 'failed' AND (:everything OR id = ANY(:ids))
 """)
+LAST = text("SELECT received_at FROM inbox WHERE account_id = :account ORDER BY id DESC LIMIT 1")
 QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
 
 
@@ -395,6 +396,12 @@ def dismiss(session: Session, account_id: int, ids: Sequence[int] | None) -> int
     """Let quarantined events (None: all) be; returns how many."""
     chosen = {"account": account_id, "ids": list(ids or ()), "everything": ids is None}
     return touched(session, DISMISS, chosen)
+
+
+def last_received(session: Session, account_id: int) -> datetime | None:
+    """When the account's latest event came; None when none is kept."""
+    at: datetime | None = session.execute(LAST, {"account": account_id}).scalar_one_or_none()
+    return at
 
 
 def quarantined_count(session: Session, account_id: int) -> int:

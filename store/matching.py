@@ -76,6 +76,22 @@ RECORD = text("""
     SELECT name, gone, updated_at FROM crm_record
     WHERE account_id = :account AND record_type = :type AND record_id = :record
 """)
+# Names have no index that finds their middles: the account's records are looked through, which is quick enough for a
+# person who searches.
+SEARCH = text("""
+    SELECT c.record_type, c.record_id, c.name, e.email
+    FROM crm_record c
+    LEFT JOIN LATERAL (
+        SELECT email FROM crm_record_email m
+        WHERE m.account_id = :account AND m.record_type = c.record_type AND m.record_id = c.record_id
+        ORDER BY position(:wanted IN email) > 0 DESC, email LIMIT 1) e ON true
+    WHERE c.account_id = :account AND NOT c.gone AND (
+          position(:wanted IN lower(c.name)) > 0 OR c.record_id = CAST(:number AS bigint)
+          OR (c.record_type, c.record_id) IN (
+              SELECT record_type, record_id FROM crm_record_email
+              WHERE account_id = :account AND position(:wanted IN email) > 0))
+    ORDER BY lower(c.name) <> :wanted, lower(c.name), c.record_type, c.record_id LIMIT :limit
+""")
 INVOICES = text("""
     SELECT i.organisation_id, i.contact_id, i.invoice_id, i.type, i.number, i.status, i.total, i.balance, i.currency
     FROM unnest(CAST(:organisations AS bigint[]), CAST(:contacts AS uuid[])) AS k(organisation_id, contact_id)
@@ -216,6 +232,16 @@ class KnownRecord:
 
 
 @dataclass(frozen=True)
+class FoundRecord:
+    """A record that a search found, with one of its addresses."""
+
+    record_type: str
+    record_id: int
+    name: str
+    email: str | None
+
+
+@dataclass(frozen=True)
 class Reason:
     """One way from a record to a Xero contact: whose address it is, through which company, or who linked it.
 
@@ -295,6 +321,13 @@ def why(
     if row is None:
         return None
     return row.number, reasons(session, account_id, kind, record_id, (row.organisation_id, row.contact_id))
+
+
+def search(session: Session, account_id: int, wanted: str, limit: int) -> list[FoundRecord]:
+    """Living records whose name or an address contains `wanted`, or whose number it is."""
+    number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else None
+    chosen = {"account": account_id, "wanted": wanted.casefold(), "number": number, "limit": limit}
+    return [FoundRecord(*row) for row in session.execute(SEARCH, chosen)]
 
 
 def invoices_of(session: Session, account_id: int, contacts: Iterable[tuple[int, UUID]]) -> list[ContactInvoice]:

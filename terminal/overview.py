@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker import overview
-from worker.overview import GIGABYTE, AccountOverview, SourceOverview
+from worker.overview import AccountOverview, SourceOverview, bytes_in_words, drift_words
 
 KIND_WORDS = {
     "backfill": "backfill",
@@ -44,6 +44,8 @@ def _data(one: AccountOverview) -> dict[str, Any]:
         "oldest_waiting_seconds": one.oldest_waiting,
         "events_quarantined": one.events_quarantined,
         "synced_at": one.synced_at.isoformat() if one.synced_at else None,
+        "last_event_at": one.last_event_at.isoformat() if one.last_event_at else None,
+        "freshness_day": {"events": one.events_day, "p50_seconds": one.median, "p99_seconds": one.slowest},
         "egress_month_bytes": {"wire": one.egress_wire, "plain": one.egress_plain},
         "calls_month": [vars(metered) for metered in one.metered],
         "sources": [vars(source) for source in one.sources],
@@ -85,6 +87,8 @@ def _show_account(console: Console, one: AccountOverview) -> None:
     table.add_row("Invoices", f"{one.invoices:,}, in {one.rows:,} rows")
     table.add_row("Events waiting", f"{one.events_waiting:,}")
     table.add_row("Up to date as of", _moment(one.synced_at))
+    table.add_row("Last event", _moment(one.last_event_at))
+    table.add_row("Event to visible, 24 h", _freshness(one))
     for kind in ("catch_up", "reconciliation"):
         ended = [run.finished_at for run in one.runs if run.kind == kind and run.state == "done" and run.finished_at]
         table.add_row(f"Last {KIND_WORDS[kind]}", _moment(max(ended, default=None)))
@@ -92,22 +96,21 @@ def _show_account(console: Console, one: AccountOverview) -> None:
     table.add_row("Drift found by it", drift_words(one.drift) if reconciled else "not reconciled yet")
     for source in one.sources:
         table.add_row(f"{source.name[:24]}: calls", _calls(one, source))
-    table.add_row("Xero egress, this month", f"{_size(one.egress_wire)} sent, {_size(one.egress_plain)} uncompressed")
+    table.add_row(
+        "Xero egress, this month",
+        f"{bytes_in_words(one.egress_wire)} sent, {bytes_in_words(one.egress_plain)} uncompressed",
+    )
     console.print(table)
+
+
+def _freshness(one: AccountOverview) -> str:
+    if one.median is None or one.slowest is None:
+        return "no event"
+    return f"p50 {one.median:.2g} s, p99 {one.slowest:.2g} s, {one.events_day:,} events"
 
 
 def _moment(at: datetime | None) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else "never"
-
-
-def drift_words(drift: dict[str, dict[str, int]]) -> str:
-    """Drift in words, by kind; `none` where everything was right."""
-    said = [
-        f"{kind}: " + ", ".join(f"{rows} {name}" for name, rows in found.items() if rows)
-        for kind, found in drift.items()
-        if any(found.values())
-    ]
-    return "; ".join(said) or "none"
 
 
 def _calls(one: AccountOverview, source: SourceOverview) -> str:
@@ -118,10 +121,3 @@ def _calls(one: AccountOverview, source: SourceOverview) -> str:
         if number is not None
     ]
     return ", ".join([f"{spent:,} this month", *left])
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", GIGABYTE), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

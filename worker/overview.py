@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, inbox, meters, mirror, projection, runs
+from store import accounts, freshness, inbox, meters, mirror, projection, runs
 from store.accounts import AccountSummary
 from store.database import transaction
 from store.drift import added
+from store.freshness import Hour, quantile
 from store.meters import Metered
 from store.runs import Run
 from worker.budget import Budget
@@ -31,7 +32,7 @@ class SourceOverview:
 
 @dataclass(frozen=True)
 class AccountOverview:
-    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills."""
+    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills, `hours` its last 24."""
 
     id: int
     name: str
@@ -48,6 +49,23 @@ class AccountOverview:
     metered: tuple[Metered, ...]
     lost: tuple[str, ...]
     wrong: tuple[str, ...]
+    last_event_at: datetime | None
+    hours: tuple[Hour, ...]
+
+    @property
+    def events_day(self) -> int:
+        """How many events became visible in the last 24 hours."""
+        return sum(hour.events for hour in self.hours)
+
+    @property
+    def median(self) -> float | None:
+        """Seconds from an event to its rows, half of the day's events; None without any."""
+        return quantile(self.hours, 0.5)
+
+    @property
+    def slowest(self) -> float | None:
+        """The same of 99 in 100 of them."""
+        return quantile(self.hours, 0.99)
 
     @property
     def wrong_for_admins(self) -> tuple[str, ...]:
@@ -99,6 +117,8 @@ def of(account: AccountSummary) -> AccountOverview:
         copper = accounts.copper_state(session, account.id)
         lost = accounts.lost_organisations(session, account.id)
         organisations = accounts.organisations(session, account.id)
+        last_event_at = inbox.last_received(session, account.id)
+        hours = freshness.since(session, account.id, 24)
     wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
     if copper is not None and copper.lost:
         wrong.append("Copper refuses the API key: run `patina connect` with a new one")
@@ -122,6 +142,8 @@ def of(account: AccountSummary) -> AccountOverview:
         metered=tuple(metered),
         lost=(*lost, *(("Copper",) if copper is not None and copper.lost else ())),
         wrong=tuple(wrong),
+        last_event_at=last_event_at,
+        hours=tuple(hours),
     )
 
 
@@ -137,3 +159,21 @@ def _source(budget: Budget, name: str, seen_to: datetime | None) -> SourceOvervi
 def allowance_left(accounts_: list[AccountOverview]) -> float:
     """Gigabytes left of the month's egress allowance, which all accounts of the app share; below 0 it costs."""
     return settings().egress_allowance_gb - sum(one.egress_plain for one in accounts_) / GIGABYTE
+
+
+def drift_words(drift: dict[str, dict[str, int]]) -> str:
+    """Drift in words, by kind; `none` where everything was right."""
+    said = [
+        f"{kind}: " + ", ".join(f"{rows} {name}" for name, rows in found.items() if rows)
+        for kind, found in drift.items()
+        if any(found.values())
+    ]
+    return "; ".join(said) or "none"
+
+
+def bytes_in_words(count: int) -> str:
+    """A number of bytes in words."""
+    for unit, least in (("GB", GIGABYTE), ("MB", 10**6), ("kB", 10**3)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count} bytes"

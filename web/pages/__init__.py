@@ -1,9 +1,9 @@
-"""The pages that an admin looks at: connect, settings, progress, keys, the trail, disconnect."""
+"""The pages that an admin looks at: status, records, lists, settings, keys, the trail, connecting and leaving."""
 
 from fastapi import APIRouter, Depends
 
-from web.pages import account, connect, keys, render, settings
+from web.pages import account, connect, keys, lists, records, render, settings, status
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(render.meet)])
-for part in (connect, settings, keys, account):
+for part in (connect, status, records, lists, settings, keys, account):
     router.include_router(part.router)

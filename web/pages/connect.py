@@ -44,11 +44,11 @@ def _copper_callback() -> str:
 
 @router.get("/")
 def start(request: Request) -> Response:
-    """The first page: for whoever is signed in, their settings."""
+    """The first page: for an admin who is signed in, how the account does."""
     session = request.state.browser.session
     if session is None:
         return go(request, "/connect")
-    return go(request, "/settings" if session.is_admin else "/viewer")
+    return go(request, "/status" if session.is_admin else "/viewer")
 
 
 @router.get("/connect")

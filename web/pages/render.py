@@ -16,6 +16,7 @@ from store.secrets import fresh_token
 from web import browser, locales
 from web.browser import Browser
 from web.problems import TITLES, problem
+from worker.overview import bytes_in_words, drift_words
 
 HERE = Path(__file__).resolve().parent.parent
 STATIC = HERE / "static"
@@ -31,7 +32,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(moment=moment, ago=ago, number=lambda value: f"{value:,}")
+    made.filters.update(
+        moment=moment,
+        ago=ago,
+        number=lambda value: f"{value:,}",
+        seconds=seconds,
+        bytes=bytes_in_words,
+        drift=drift_words,
+    )
     made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, USUAL=locales.USUAL)
     return made
 
@@ -64,6 +72,17 @@ def ago(at: datetime | None) -> str:
             count = int(seconds // size)
             return f"{count} {word}{'s' if count > 1 else ''} ago"
     return "a moment ago"
+
+
+def seconds(value: float | None) -> str:
+    """A stretch of time in words: as fine as it matters."""
+    if value is None:
+        return "no time known"
+    if value < 1:
+        return f"{max(value, 0.01):.2g} s"
+    if value < 120:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    return f"{value / 60:.0f} minutes" if value < 7_200 else f"{value / 3_600:.0f} hours"
 
 
 def meet(request: Request) -> None:

@@ -14,21 +14,15 @@ from store.database import bound
 from store.models import RecordType
 from web import browser, throttle
 from web.pages.render import go, page
+from web.pages.status import overview_of
 from web.problems import ProblemError
-from worker import connect, overview
+from worker import connect
 from worker.budget import Purpose
 from worker.copper.client import connected
 from worker.errors import ReconnectNeededError, VendorError
-from worker.overview import AccountOverview
 
 router = APIRouter()
 MOST_SHOWN = 50
-
-
-def _overview(account_id: int) -> AccountOverview:
-    with bound(account_id) as database:
-        (known,) = accounts.accounts(database)
-    return overview.of(known)
 
 
 def _teams(account_id: int) -> tuple[dict[int, str], str | None]:
@@ -66,7 +60,7 @@ def _settings_page(
         lost=lost,
         copper=copper,
         named=named,
-        overview=_overview(session.account_id),
+        overview=overview_of(session.account_id),
         most=MOST_SHOWN,
     )
 

@@ -1,0 +1,180 @@
+"""The pages that answer an admin's questions: records, why, links, who owes, what matches nobody, status."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from store import audit
+from store.database import bound, transaction
+from store.freshness import Hour
+from store.models import RecordType
+from tests.admin import AdminBrowser
+from tests.databases import forget_budgets
+from tests.test_pages import sign_in
+from tests.test_project import patina
+from tests.world import World
+from web import plots
+
+
+@pytest.fixture
+def admin(world: World) -> AdminBrowser:
+    forget_budgets("throttle")
+    return sign_in(world)
+
+
+def said(browser: AdminBrowser) -> str:
+    assert browser.page is not None
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", browser.page.text)).strip()
+
+
+def test_any_record_is_found_and_seen_as_a_user_sees_it(world: World, admin: AdminBrowser) -> None:
+    company = world.company()
+    person = world.person("ann@acme.test", company=company)
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    for wanted in ("ANN@acme", "a person", str(person)):
+        assert f'href="/records/person/{person}"' in admin.open(f"/records?q={wanted}").text, wanted
+    assert "No record has that" in admin.open("/records?q=nobody%25").text
+    answer = admin.open(f"/records/company/{company}")
+    assert invoice.number in answer.text
+    assert "script" not in answer.text
+    assert f"/companies/{world.copper}/app#/organization/{company}" in answer.text
+    assert admin.open(f"/records/company/{company}?status=PAID").status_code == 200
+    assert "No invoice has this status" in said(admin)
+    admin.open(f"/records/company/{company}/invoices/{invoice.id}/why")
+    assert "ann@acme.test is an address of A person , who is with this company" in said(admin)
+    assert admin.open(f"/records/lead/1/invoices/{invoice.id}/why").status_code == 404
+    assert admin.open("/records/task/1").status_code == 400
+    for form in ("csv", "jsonl"):
+        assert invoice.number in admin.http.get(f"/export/records/company/{company}.{form}").text
+        assert invoice.number in admin.http.get(f"/export/invoices.{form}").text
+
+
+def test_a_near_miss_is_linked_in_one_click_and_undone_in_another(world: World, admin: AdminBrowser) -> None:
+    person = world.person("ann@acme.test")
+    invoice = world.invoice(world.contact("Acme", "an@acme.test"))
+    world.settle()
+    page = admin.open(f"/records/person/{person}/match")
+    assert "one character off" in page.text
+    form = re.search(
+        r'action="/links">.*?name="organisation" value="(\d+)".*?name="contact" value="([^"]+)"', page.text
+    )
+    assert form
+    ends = {"organisation": form[1], "contact": form[2], "type": "person", "record": str(person)}
+    admin.send("/links", ends)
+    assert "linked to A person by Sam Admin" in said(admin)
+    world.settle()
+    assert world.shown("people", person) == [invoice.number]
+    world.reconcile()
+    assert world.shown("people", person) == [invoice.number]
+    admin.send("/links/undo", ends)
+    world.settle()
+    assert world.shown("people", person) == []
+    with bound(world.account) as session:
+        told = [(one.action, one.who) for one in audit.latest(session, world.account)]
+    assert told[:2] == [("contact.unlinked", "Sam Admin"), ("contact.linked", "Sam Admin")]
+
+
+def test_what_cannot_be_linked_is_refused_and_changes_nothing(world: World, admin: AdminBrowser) -> None:
+    world.invoice(world.contact("Stray"))
+    world.settle()
+    page = admin.open("/unmatched")
+    found = re.search(
+        r'name="organisation" value="(\d+)"><input type="hidden" name="contact" value="([^"]+)"', page.text
+    )
+    assert found
+    ends = {"organisation": found[1], "contact": found[2], "type": "person"}
+    admin.send("/links", {**ends, "record": "999", "from": "unmatched"})
+    assert "Nothing was linked: there is no person 999 here" in said(admin)
+    admin.open("/unmatched")
+    for wrong in ({"record": "x"}, {"record": "1", "contact": "x"}, {"record": "1", "type": "task"}):
+        assert admin.send("/links", {**ends, **wrong}, follow=False).status_code == 400
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM contact_link")).scalar_one() == 0
+
+
+def test_who_owes_and_what_matches_nobody_stand_in_lists(world: World, admin: AdminBrowser) -> None:
+    company = world.company()
+    world.person("ann@acme.test", company=company)
+    world.invoice("ann@acme.test", "1234.00", due="2020-01-31")
+    world.invoice("ann@acme.test", "5.00", currency="GBP")
+    world.invoice(world.contact("Stray"), "77.00")
+    lead = world.lead("lee@acme.test")
+    world.settle()
+    admin.open("/receivables")
+    assert "A company 1 NZD 1,234.00 NZD 1,234.00" in said(admin) or "A company 1 GBP 5.00" in said(admin)
+    admin.open("/receivables?type=person&sort=open&currency=NZD")
+    assert "A person 1 NZD 1,234.00 NZD 1,234.00" in said(admin)
+    admin.open("/receivables?type=lead")
+    assert "Nothing is open on leads" in said(admin)
+    admin.open("/unmatched")
+    assert "Stray" in said(admin)
+    assert "A lead lead no contact in Xero has its address" in said(admin)
+    assert f"/app#/lead/{lead}" in (admin.page.text if admin.page else "")
+    assert "Stray" in admin.http.get("/export/unmatched-contacts.csv").text
+    assert "no contact in Xero" in admin.http.get("/export/unmatched-records.csv").text
+
+
+def test_the_status_page_says_first_whether_all_is_well(world: World, admin: AdminBrowser) -> None:
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    world.reconcile()
+    admin.open("/status")
+    assert re.search(r"All well: a change is visible after [\d.]+ s, 99 in 100 within [\d.]+ s\.", said(admin))
+    assert "polyline" in (admin.page.text if admin.page else "")
+    assert "Reconciliation Acme Sales Ltd 1" in said(admin)
+    assert "of 10 GB that the plan includes" in said(admin)
+    with transaction() as session:
+        session.execute(text("UPDATE inbox SET state = 'failed', error = 'always fails' WHERE kind = 'person'"))
+        event = session.execute(text("SELECT id FROM inbox WHERE state = 'failed'")).scalar_one()
+    admin.open("/status")
+    assert "1 events are quarantined." in said(admin) or "1 event is quarantined." in said(admin)
+    assert "always fails" in said(admin)
+    admin.send("/events/replay", {"event": str(event)})
+    world.settle()
+    admin.open("/status")
+    assert "Events that always failed None." in said(admin)
+    with transaction() as session:
+        session.execute(text("UPDATE inbox SET state = 'failed' WHERE kind = 'person'"))
+    admin.open("/status")
+    admin.send("/events/dismiss", {"event": "all"})
+    assert "Events that always failed None." in said(admin)
+    assert admin.send("/events/dismiss", {"event": "x"}, follow=False).status_code == 400
+    with bound(world.account) as session:
+        told = [one.action for one in audit.latest(session, world.account)]
+    assert told[:2] == ["events.dismissed", "events.replayed"]
+
+
+def test_a_plot_has_its_hours_in_order_and_stays_within_its_frame() -> None:
+    now = datetime(2026, 11, 25, 12, 30, tzinfo=UTC)
+    hours = [Hour(now.replace(minute=0) - timedelta(hours=ago), {0: 9, 18: 1}) for ago in (30, 23, 5, 0)]
+    plot = plots.freshness(hours, now)
+    assert plot is not None
+    assert len(plot.median) == 3, "what is older than a day is not in it"
+    assert [x for x, _ in plot.median] == sorted(x for x, _ in plot.median)
+    assert all(plot.left <= x <= plot.right and 0 <= y <= plot.bottom for x, y in plot.median + plot.worst)
+    assert all(worst[1] < median[1] for worst, median in zip(plot.worst, plot.median, strict=True)), "slower is higher"
+    assert plots.freshness([], now) is None
+
+
+def test_the_command_explains_a_record(world: World) -> None:
+    person = world.person("ann@acme.test")
+    invoice = world.invoice(world.contact("Acme Ltd", "ann@acme.test"))
+    world.contact("Typo", "anne@acme.test")
+    world.settle()
+    done = patina("explain", "person", str(person))
+    assert done.returncode == 0, done.stderr
+    assert "ann@acme.test" in done.stdout
+    assert "Acme Ltd" in done.stdout
+    assert invoice.number in done.stdout
+    assert "Typo" in done.stdout
+    assert done.stdout.splitlines()[-1] == "explain ok: 1 address, 1 contact, 1 invoice, 1 near miss"
+    assert '"near_misses"' in patina("explain", "person", str(person), "--json").stdout
+    assert patina("explain", "task", "1").returncode != 0
+    assert patina("explain", "person", "424242").returncode == 1
+    assert RecordType.PERSON
