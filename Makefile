@@ -30,7 +30,7 @@ check: $(STAMP)
 
 # Takes the pictures of every page anew, for the documentation. Needs a Chromium.
 pictures: $(STAMP)
-	@PATINA_PICTURES=1 $(BIN)/python -m pytest tests/test_browser.py
+	@PATINA_PICTURES=1 $(BIN)/python -m pytest tests/test_browser.py tests/test_panel_browser.py
 
 # Recompiles the lock: names, versions and hashes, no address. Needs `uv` on the PATH.
 lock:

@@ -10,8 +10,11 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import text
 
+from store.database import transaction
 from tests import chromium
 from tests.conftest import Processes, patina
 from tests.databases import forget_budgets
@@ -187,3 +190,100 @@ def test_the_description_of_the_api_runs_under_its_policy(browser: Browser, web:
     page.goto("/docs")
     expect(page.get_by_text("The invoices of a record")).to_be_visible()
     assert complaints == []
+
+
+@pytest.mark.timeout(120)
+def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, world: World, pictures: Path) -> None:
+    forget_budgets("throttle")
+    company = world.company()
+    world.copper_act("change_record", type="company", id=company, name="Kauri Joinery")
+    person = world.person("ann@kauri.test", company=company)
+    world.copper_act("change_record", type="person", id=person, name="Ann Aroha")
+    contact = world.contact("Kauri Joinery", "ann@kauri.test")
+    for number in range(7):
+        world.invoice(contact, f"{1_100 + number * 37}.50", due="2026-01-31" if number < 2 else "2999-01-31")
+    for name, email in (("Kauri accounts", "accounts@kauri.test"), ("Kauri (typo)", "an@kauri.test")):
+        world.invoice(world.contact(name, email), "480.00", due="2026-02-28")
+    world.lead("lee@rimu.test")
+    world.person()
+    world.settle()
+    for name in ("Rimu Timber", "Totara Homes", "Matai Design"):
+        owing = world.company()
+        world.copper_act("change_record", type="company", id=owing, name=name)
+        world.person(f"office@{name[:4].lower()}.test", company=owing)
+        world.invoice(f"office@{name[:4].lower()}.test", f"{len(name) * 131}.00", due="2026-03-31")
+    world.settle()
+    world.reconcile()
+    spread_freshness(world)
+    page = chromium.opened(browser, str(world.web.base_url))
+    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    page.goto("/connect")
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
+    invoice = world.rows("companies", company)[0]["id"]
+    for path, name in (
+        ("/records?q=kauri", "records"),
+        (f"/records/company/{company}", "record"),
+        (f"/records/company/{company}/invoices/{invoice}/why", "why"),
+        (f"/records/company/{company}/match", "match"),
+        ("/receivables", "receivables"),
+        ("/unmatched", "unmatched"),
+        ("/status", "status"),
+    ):
+        page.goto(path)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        picture(page, pictures, name)
+    page.goto(f"/records/company/{company}")
+    page.get_by_role("link", name="Show all 7").click()
+    expect(page.locator(".invoices tbody tr")).to_have_count(7)
+    page.get_by_label("Status").select_option(label="Overdue (2)")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator(".invoices tbody tr")).to_have_count(2)
+
+
+def spread_freshness(world: World) -> None:
+    """Give the account a day of events, so that the picture has something to show."""
+    with transaction() as session:
+        session.execute(
+            text("""
+            INSERT INTO freshness (account_id, hour, bucket, events)
+            SELECT :account, date_trunc('hour', now()) - make_interval(hours => ago), bucket,
+                   CASE bucket WHEN 1 THEN 60 + ago WHEN 2 THEN 200 WHEN 3 THEN 40 ELSE 1 + ago % 5 END
+            FROM generate_series(1, 23) AS ago, unnest('{1,2,3,5,8}'::int[]) AS bucket
+            WHERE bucket < 8 OR ago % 4 = 0"""),
+            {"account": world.account},
+        )
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_on_any_page(
+    browser: Browser, world: World, scheme: Literal["light", "dark"]
+) -> None:
+    forget_budgets("throttle")
+    company = world.company()
+    person = world.person("ann@acme.test", company=company)
+    world.invoice("ann@acme.test", due="2020-01-31")
+    world.invoice(world.contact("Near", "an@acme.test"))
+    world.lead("lee@rimu.test")
+    world.settle()
+    page = chromium.opened(browser, str(world.web.base_url), scripts=True)
+    page.emulate_media(color_scheme=scheme)
+    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    page.goto("/connect")
+    axe_is_content(page)
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
+    for path in (
+        *("/settings", "/status", "/records?q=a", f"/records/person/{person}", f"/records/company/{company}/match"),
+        *("/receivables", "/unmatched", "/keys", "/trail", "/disconnect", "/connect/xero", "/progress"),
+    ):
+        page.goto(path)
+        axe_is_content(page)
+
+
+def axe_is_content(page: Page) -> None:
+    """axe-core, put into the page by the test, which our policy lets no page do by itself."""
+    found = Axe().run(page)
+    bad = [one for one in found.response["violations"] if one["impact"] in {"serious", "critical"}]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in bad] == [], page.url

@@ -57,16 +57,17 @@ def receivables(
 def unmatched(
     request: Request,
     currency: Annotated[str | None, Query(max_length=3)] = None,
-    type: RecordType | None = None,
+    type: Annotated[str, Query(pattern="^(lead|person|company|opportunity)?$")] = "",
     problem: Annotated[
         str | None, Query(max_length=40, pattern=r"^(lead|person|company|opportunity)-\d{1,19}$")
     ] = None,
 ) -> Response:
     """Xero contacts with sales invoices that no record matches, and records that no contact matches."""
     session = browser.admin(request.state.browser)
+    kind = RecordType(type) if type else None
     with bound(session.account_id) as database:
         contacts = matching.unmatched_contacts(database, session.account_id, currency, MOST_LISTED + 1)
-        records = matching.unmatched_records(database, session.account_id, type, MOST_LISTED + 1)
+        records = matching.unmatched_records(database, session.account_id, kind, MOST_LISTED + 1)
         copper = accounts.copper_account(database, session.account_id)
     return page(
         request,
@@ -76,7 +77,7 @@ def unmatched(
         records=records[:MOST_LISTED],
         more_records=len(records) > MOST_LISTED,
         most=MOST_LISTED,
-        kind=type,
+        kind=kind,
         kinds=list(RecordType),
         locale=locales.of(request),
         in_xero=links.contact,
