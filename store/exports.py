@@ -20,6 +20,7 @@ AT_ONCE = 4
 STATEMENT_SECONDS = 120
 
 BIND = "SELECT set_config('patina.account', %(account)s, true)"
+# In the order of the index, walked backwards: the first rows come at once, and each record's newest come first.
 INVOICES = """
     SELECT r.record_type, r.record_id, coalesce(c.name, '') AS record_name, r.invoice_id, r.number, r.type, r.status,
            r.issuer, r.issue_date, r.due_date, r.total, r.balance, r.currency, r.created_at, r.created_source,
@@ -32,7 +33,7 @@ INVOICES = """
     WHERE a.id = %(account)s
       AND (%(type)s::text IS NULL OR r.record_type = %(type)s)
       AND (%(record)s::bigint IS NULL OR r.record_id = %(record)s)
-    ORDER BY r.record_type, r.record_id, r.created_at DESC, r.invoice_id DESC
+    ORDER BY r.record_type DESC, r.record_id DESC, r.created_at DESC, r.invoice_id DESC
 """
 UNMATCHED_CONTACTS = matching.UNMATCHED_CONTACTS
 UNMATCHED_RECORDS = matching.UNMATCHED_RECORDS

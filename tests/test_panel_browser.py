@@ -155,6 +155,22 @@ def test_a_change_shows_by_itself_by_one_held_request(copper: Copper) -> None:
     assert len(asked) <= 3
 
 
+def test_what_was_shown_stays_while_patina_is_not_reached(copper: Copper) -> None:
+    person = copper.world.person("ann@acme.test")
+    invoice = copper.world.invoice("ann@acme.test")
+    copper.world.settle()
+    panel = copper.open("contact", person)
+    expect(panel.locator("tbody tr")).to_have_count(1)
+    copper.page.route("**/panel/records/**", lambda route: route.abort())
+    copper.world.sandbox.act("pay_invoice", invoice=invoice.id)
+    copper.world.settle()
+    expect(panel.get_by_text("Not reached just now. What is shown may have changed; tried again in")).to_be_visible()
+    expect(panel.locator("tbody tr")).to_have_count(1)
+    copper.page.unroute("**/panel/records/**")
+    expect(panel.locator(".chip")).to_have_text("Paid", timeout=20_000)
+    expect(panel.locator("#note")).to_be_empty()
+
+
 def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
