@@ -168,7 +168,7 @@ def test_what_was_shown_stays_while_patina_is_not_reached(copper: Copper) -> Non
     expect(panel.locator("tbody tr")).to_have_count(1)
     copper.page.unroute("**/panel/records/**")
     expect(panel.locator(".chip")).to_have_text("Paid", timeout=20_000)
-    expect(panel.locator("#note")).to_be_empty()
+    expect(panel.locator("#note")).to_be_empty(timeout=20_000)
 
 
 def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper) -> None:
