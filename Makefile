@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check pictures lock clean
+.PHONY: demo test chaos check pictures lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -19,6 +19,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+# Kills processes and services at random under load, and looks whether anything was lost: ARGS="--rounds 50 --seed 1".
+chaos: $(STAMP)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

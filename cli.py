@@ -132,6 +132,8 @@ def worker() -> None:
 
     settings().need("xero_client_id", "xero_client_secret")
     _ready()
+    # A message taken ahead waits for one process's threads while another's may be free.
+    os.environ["dramatiq_queue_prefetch"] = "1"  # noqa: SIM112
     words = ["worker.jobs", "--processes", str(settings().worker_processes)]
     words += ["--threads", str(settings().worker_threads), "--worker-shutdown-timeout", "25000"]
     sys.exit(run(make_argument_parser().parse_args(words)))

@@ -74,6 +74,7 @@ class Control:
         """All of them."""
         return [
             Route("/control/state", self.state),
+            Route("/control/acknowledged", self.acknowledged),
             Route("/control/actions", self.list_actions),
             Route("/control/act/{name}", self.act, methods=["POST"]),
             Route("/control/world", self.show_world),
@@ -83,6 +84,11 @@ class Control:
             Route("/control/clock", self._setter(ClockSettings, self._set_clock), methods=["PUT"]),
             Route("/control/webhooks/enable", self.enable, methods=["POST"]),
         ]
+
+    async def acknowledged(self, _: Request) -> Response:
+        """Events that a receiver has acknowledged, the last 100,000: source, kind, event, id, and the event's
+        time (Xero) or the body's SHA-256 (Copper)."""
+        return JSONResponse(list(self.delivery.acknowledged))
 
     async def state(self, _: Request) -> Response:
         """Counts of data, calls and deliveries; `waiting` is 0 when every webhook is delivered."""

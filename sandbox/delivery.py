@@ -26,6 +26,7 @@ ANSWER_SECONDS = 5.0
 RETRY_SECONDS = (10, 30, 60, 300, 900, 1_800, 3_600)
 GIVE_UP_SECONDS = 24 * 3_600
 COPPER_IDS = 30
+KEPT_ACKNOWLEDGED = 100_000
 COPPER_WINDOWS = ((60, 600), (600, 1_800))
 
 
@@ -54,6 +55,7 @@ class Delivery:
         self.world = world
         self.faults = faults
         self.counts = Delivered()
+        self.acknowledged: deque[tuple[str, str, str, str, str]] = deque(maxlen=KEPT_ACKNOWLEDGED)
         self._xero: list[dict[str, Any]] = []
         self._copper: dict[tuple[int, str, str], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         self._sent: dict[int, deque[float]] = defaultdict(deque)
@@ -134,6 +136,7 @@ class Delivery:
         while self.world.app.webhook_status == "ok":
             if await self.post_to_xero_receiver(body, self.sign(body)) == 200:
                 self.counts.xero_sent += 1
+                self._acknowledge_xero(body)
                 return
             self.counts.xero_failed += 1
             wait = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
@@ -143,6 +146,11 @@ class Delivery:
                 self.world.app.webhook_status = "disabled"
                 return
             await asyncio.sleep(self.world.clock.seconds(wait))
+
+    def _acknowledge_xero(self, body: bytes) -> None:
+        for one in orjson.loads(body)["events"]:
+            told = (one["eventCategory"], one["eventType"], one["resourceId"], one["eventDateUtc"])
+            self.acknowledged.append(("xero", *told))
 
     def sign(self, body: bytes, key: str | None = None) -> str:
         """`x-xero-signature`: base64 of the HMAC-SHA256 of the raw body."""
@@ -207,6 +215,10 @@ class Delivery:
                 answer = await self._client.post(one.target, json=body, headers=one.headers)
                 self.counts.note(f"copper: {answer.status_code}")
                 self.counts.copper_sent += 1
+                if answer.is_success:
+                    whole = hashlib.sha256(answer.request.content).hexdigest()
+                    told = [("copper", one.type, one.event, str(key), whole) for key in body["ids"]]
+                    self.acknowledged.extend(told)
             except httpx.HTTPError as error:
                 self.counts.note(f"copper: {type(error).__name__}")
                 self.counts.copper_failed += 1

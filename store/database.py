@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from alembic.config import Config
@@ -24,6 +24,7 @@ from runtime import embedded
 __all__ = [
     "UNAVAILABLE",
     "Session",
+    "answers",
     "async_pool",
     "at_head",
     "bound",
@@ -33,8 +34,10 @@ __all__ = [
     "reading_pool",
     "touched",
     "transaction",
+    "using",
 ]
 POOL = 10
+T = TypeVar("T")
 # What a database that is away, full or too slow raises on the web process's pool.
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 STATEMENT_SECONDS = 300
@@ -118,6 +121,29 @@ def async_pool(
             "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s",
         },
     )
+
+
+async def answers(connection: AsyncConnection[TupleRow]) -> bool:
+    """Whether the database answers; raises one of `UNAVAILABLE` otherwise."""
+    await connection.execute("SELECT 1")
+    return True
+
+
+async def using(pool: AsyncConnectionPool, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+    """What `work` answers with a connection of the pool; once more with a new one when that one turns out to be dead.
+
+    A database that was restarted leaves its pools full of dead connections: without the second try, each would
+    cost a request, and a notification that Copper sends once. `work` must bear to be done twice.
+    """
+    async with pool.connection() as connection:
+        try:
+            return await work(connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            if not connection.closed:
+                raise
+    await pool.check()
+    async with pool.connection() as connection:
+        return await work(connection)
 
 
 def migrate(revision: str = "head") -> None:

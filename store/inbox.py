@@ -265,6 +265,16 @@ RELEASE = text("""
     WHERE account_id = :account AND id = ANY(:ids) AND lease_id = :lease AND state = 'leased'
     RETURNING state
 """)
+# Not a try: nothing was asked of the vendor.
+LET_GO = text("""
+    UPDATE inbox SET state = 'pending', attempts = attempts - 1, lease_id = NULL, leased_until = NULL
+    WHERE account_id = :account AND lease_id = :lease AND state = 'leased' AND id = ANY(:ids)
+""")
+WAITS = text("""
+    SELECT EXISTS (SELECT FROM inbox
+        WHERE account_id = :account AND source = :source AND organisation_id = :organisation
+          AND state = 'pending' AND not_before <= now())
+""")
 WAITING = text("""
     SELECT DISTINCT account_id, organisation_id FROM inbox
     WHERE state IN ('pending', 'leased') AND not_before <= now()
@@ -362,6 +372,17 @@ def release(
         "free": free,
     }
     return [row.state for row in session.execute(RELEASE, chosen)].count("failed")
+
+
+def let_go(session: Session, held: Lease) -> None:
+    """Put what is left of a lease back as it came, for whoever's turn is next."""
+    chosen = {"account": held.source.account_id, "lease": held.id, "ids": [event.id for event in held.events]}
+    session.execute(LET_GO, chosen)
+
+
+def waits(session: Session, source: Source) -> bool:
+    """Whether an event of `source` could be taken now."""
+    return bool(session.execute(WAITS, _place(source)).scalar_one())
 
 
 def waiting(session: Session) -> set[Source]:

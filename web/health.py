@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from store.database import answers, at_head, using
+from worker.broker import is_reached
 
 router = APIRouter(include_in_schema=False)
 
@@ -15,7 +19,18 @@ async def alive() -> Response:
 
 @router.get("/readyz")
 async def ready(request: Request) -> Response:
-    """The process can reach its database; 503 as a problem document otherwise."""
-    async with request.app.state.pool.connection() as connection:
-        await connection.execute("SELECT 1")
-    return Response("ready\n", media_type="text/plain")
+    """What the process needs, a line each; 503 when it cannot keep events or answer reads.
+
+    Without Redis it can do both, and taking it out of service would lose what Copper sends once: so that is told,
+    and is no reason for a 503. A database that does not answer is a 503 as a problem document.
+    """
+    await using(request.app.state.pool, answers)
+    current = await run_in_threadpool(at_head)
+    redis = await run_in_threadpool(is_reached)
+    lines = [
+        "database: reached",
+        f"migrations: {'at head' if current else 'behind: run `patina migrate`'}",
+        f"redis: {'reached' if redis else 'away; events are kept and applied once it is back'}",
+        "ready" if current else "not ready",
+    ]
+    return Response("\n".join(lines) + "\n", 200 if current else 503, media_type="text/plain")

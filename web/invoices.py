@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from store import reads
+from store.database import using
 from store.models import RecordType
 from store.reads import Page, ShownInvoice
 from web import cursor, links, locales, looks, throttle, words
@@ -102,10 +103,12 @@ async def invoices_of(
         position = cursor.read(after) if after is not None else None
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
-    async with request.app.state.reading.connection() as connection:
-        page = await reads.invoices_of(
+    page = await using(
+        request.app.state.reading,
+        lambda connection: reads.invoices_of(
             connection, key, kind, id, limit=limit, after=position, newest_first=order == "newest"
-        )
+        ),
+    )
     if page is None:
         raise ProblemError(401, "This API key is unknown or was revoked.")
     request.app.state.looks.used(key)

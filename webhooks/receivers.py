@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from runtime.settings import settings
 from store import inbox
-from store.database import UNAVAILABLE
+from store.database import UNAVAILABLE, using
 from store.inbox import NOBODY, NewEvent, Source
 from store.secrets import digest, unseal
 from webhooks import signature
@@ -34,6 +34,11 @@ KEY_PARTS_JOINED_BY = "\x1f"
 
 def _key(*parts: object) -> str:
     return hashlib.sha256(KEY_PARTS_JOINED_BY.join(map(str, parts)).encode()).hexdigest()
+
+
+def key_of_copper(whole: str, record_id: int) -> str:
+    """The key of one id of a notification, whose body's SHA-256 is `whole`."""
+    return _key("copper", whole, record_id)
 
 
 def _xero_event(event: WireEvent) -> NewEvent:
@@ -82,9 +87,11 @@ async def _accept_xero(request: Request, body: bytes, correlation: str, backgrou
         await _keep_malformed(request, NOBODY, "xero", body, error, correlation)
         return Response(status_code=200)
     if events:
-        async with request.app.state.pool.connection() as connection:
-            first, last = delivery.first_sequence or 0, delivery.last_sequence or 0
-            woken = await inbox.accept_xero(connection, events, correlation, first=first, last=last)
+        first, last = delivery.first_sequence or 0, delivery.last_sequence or 0
+        woken = await using(
+            request.app.state.pool,
+            lambda connection: inbox.accept_xero(connection, events, correlation, first=first, last=last),
+        )
         log.info("webhook.accepted", source="xero", events=len(events), sources=len(woken))
         background.add_task(_wake, woken)
     return Response(status_code=200, background=background)
@@ -103,8 +110,9 @@ async def copper(token: str, request: Request, background: BackgroundTasks) -> R
     correlation = secrets.token_hex(8)
     with bound_contextvars(correlation=correlation):
         try:
-            async with request.app.state.pool.connection() as connection:
-                found = await inbox.copper_credential(connection, digest(token))
+            found = await using(
+                request.app.state.pool, lambda connection: inbox.copper_credential(connection, digest(token))
+            )
             if found is None:
                 return Response(status_code=401)
             return await _accept_copper(request, found, body, correlation, background)
@@ -138,12 +146,13 @@ async def _accept_copper(
             event=notice.event,
             resource_id=str(one),
             occurred_at=None,
-            dedupe_key=_key("copper", whole, one),
+            dedupe_key=key_of_copper(whole, one),
         )
         for one in notice.ids
     ]
-    async with request.app.state.pool.connection() as connection:
-        woken = await inbox.accept_copper(connection, account_id, events, correlation)
+    woken = await using(
+        request.app.state.pool, lambda connection: inbox.accept_copper(connection, account_id, events, correlation)
+    )
     log.info("webhook.accepted", source="copper", account=account_id, events=len(events))
     background.add_task(_wake, woken)
     return Response(status_code=200, background=background)
@@ -164,7 +173,8 @@ async def _keep_malformed(
     else:
         said = "not JSON, or not sent as JSON"
     log.error("webhook.malformed", source=source, account=account_id, bytes=len(body), problem=said)
-    async with request.app.state.pool.connection() as connection:
-        await inbox.keep_malformed(
-            connection, account_id, source, hashlib.sha256(body).digest(), body, said, correlation
-        )
+    key = hashlib.sha256(body).digest()
+    await using(
+        request.app.state.pool,
+        lambda connection: inbox.keep_malformed(connection, account_id, source, key, body, said, correlation),
+    )

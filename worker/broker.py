@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +24,8 @@ TIME_LIMIT_MS = 10 * 60 * 1000
 WAKE_SECONDS = 30
 LONGEST_DELAY = 60.0
 IDLE_MS = 50
+TURN_MS = 20_000
+END_TURN = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 
 @lru_cache(maxsize=1)
@@ -112,6 +117,40 @@ def wake_later(actor: dramatiq.Actor[..., None], seconds: float, *args: Any) -> 
         log.warning("wake.failed", actor=actor.actor_name, error=type(error).__name__)
         return False
     return True
+
+
+@contextmanager
+def turn(name: str, at_once: int) -> Iterator[bool]:
+    """Whether this job may work on `name`: `at_once` may, and who may not leaves it to them.
+
+    They look once more after their turn, so nothing that came meanwhile is missed. A killed worker's turn ends
+    by itself. Without Redis everybody may.
+    """
+    mine, token = None, secrets.token_hex(8)
+    try:
+        for number in range(at_once):
+            key = f"{settings().redis_namespace}:turn:{name}:{number}"
+            if client().set(key, token, nx=True, px=TURN_MS):
+                mine = key
+                break
+    except redis.RedisError:
+        mine = ""
+    try:
+        yield mine is not None
+    finally:
+        if mine:
+            try:
+                client().eval(END_TURN, 1, mine, token)
+            except redis.RedisError as error:
+                log.info("turn.kept", error=type(error).__name__)
+
+
+def is_reached() -> bool:
+    """Whether Redis answers."""
+    try:
+        return bool(client().ping())
+    except redis.RedisError:
+        return False
 
 
 def changes_channel() -> str:

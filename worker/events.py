@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ from worker.xero.stages import all_invoices
 from worker.xero.wire import WireContact, WireInvoice
 
 log = structlog.get_logger()
-ROUNDS = 50
+TURN_SECONDS = 1.0
 RECONNECT_SECONDS = 300.0
 LONGEST_DELAY = 900.0
 OPPORTUNITIES_AT_ONCE = 20
@@ -57,15 +58,15 @@ class Drained:
     again_in: float | None = None
 
 
-def drain(source: Source) -> Drained:
-    """Apply all waiting events of one source.
+def drain(source: Source, seconds: float = math.inf) -> Drained:
+    """Apply the waiting events of one source, for about `seconds`: a flood takes turns with everybody else's events.
 
     Each round leases a batch; its events are fetched in portions outside any transaction, and each portion is
     finished in the transaction that writes its rows. When the vendor or the budget says "later", what is done
     stays done and the rest is put back.
     """
-    finished = 0
-    for _ in range(ROUNDS):
+    finished, until = 0, time.monotonic() + seconds
+    while True:
         budget = _budget(source)
         if budget is not None and (wait := budget.pace()) > 0:
             return Drained(finished, wait)
@@ -74,11 +75,16 @@ def drain(source: Source) -> Drained:
             held = inbox.lease(session, source, settings().lease_seconds)
         if held is None:
             return Drained(finished)
-        done, again_in = _apply_all(held)
+        done, again_in = _apply_all(held, until)
         finished += done
-        if again_in is not None:
-            return Drained(finished, again_in)
-    return Drained(finished, 0.0)
+        if again_in is not None or time.monotonic() > until:
+            return Drained(finished, again_in or 0.0)
+
+
+def wait(source: Source) -> bool:
+    """Whether events of a source could be applied now."""
+    with transaction() as session:
+        return inbox.waits(session, source)
 
 
 def _budget(source: Source) -> Budget | None:
@@ -120,11 +126,18 @@ def portions(events: Sequence[LeasedEvent], source: Source) -> Iterator[list[Lea
             yield [event for one in ids[start : start + size] for event in by_id[one]]
 
 
-def _apply_all(held: Lease) -> tuple[int, float | None]:
-    """Apply a lease portion by portion; returns how many events were finished, and when to look again."""
+def _apply_all(held: Lease, until: float) -> tuple[int, float | None]:
+    """Apply a lease portion by portion; returns how many events were finished, and when to look again.
+
+    What is left when the turn is over goes back as it came.
+    """
     finished = 0
     waiting = list(portions(held.events, held.source))
     while waiting:
+        if finished and time.monotonic() > until:
+            with transaction() as session:
+                inbox.let_go(session, held)
+            return finished, 0.0
         try:
             finished += _apply(held, waiting[0])
         except LeaseLostError:

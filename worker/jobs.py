@@ -12,13 +12,16 @@ from store.inbox import Source
 from store.models import RecordType
 from store.runs import Run
 from worker import events, history, leftovers, projecting, relations, sync
-from worker.broker import awake, broker, wake, wake_later
+from worker.broker import awake, broker, turn, wake, wake_later
 from worker.errors import VendorError
 from worker.xero import oauth
 
 log = structlog.get_logger()
 broker()
-STEP_SECONDS = 10.0
+# No job holds a thread for long while others wait: floods and backfills take turns with a single event.
+STEP_SECONDS = 2.0
+# Threads that one source may hold: a vendor that hangs for one account leaves the others theirs.
+TURNS_AT_ONCE = 2
 GRANTS_AT_ONCE = 100
 EVENTS, PROJECTION, SYNC, SPARE = "events", "projection", "sync", "spare"
 
@@ -26,10 +29,16 @@ EVENTS, PROJECTION, SYNC, SPARE = "events", "projection", "sync", "spare"
 @dramatiq.actor(actor_name="drain", queue_name=EVENTS, max_retries=0)
 def drain(account_id: int, organisation_id: int) -> None:
     """Apply all waiting events of one organisation, or (organisation 0) of the account's Copper."""
+    source = Source(account_id, organisation_id)
     awake("drain", account_id, organisation_id)
-    done = events.drain(Source(account_id, organisation_id))
-    if done.again_in is not None:
+    with turn(f"{account_id}:{organisation_id}", TURNS_AT_ONCE) as mine:
+        if not mine:
+            return
+        done = events.drain(source, events.TURN_SECONDS)
+    if done.again_in:
         wake_later(drain, done.again_in, account_id, organisation_id)
+    elif done.again_in is not None or events.wait(source):
+        wake(drain, account_id, organisation_id)
 
 
 @dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)

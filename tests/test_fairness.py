@@ -1,0 +1,84 @@
+"""One account's trouble is not another's: floods, hanging vendors, poison."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy import text
+
+from runtime.settings import override
+from store import inbox
+from store.database import bound, transaction
+from tests.conftest import Processes, patina
+from tests.serving import wait_until
+from tests.world import World
+
+FLOOD = 100_000
+LONGEST_SECONDS = 5.0
+POUR = text("""
+    INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
+                       dedupe_key, correlation_id)
+    SELECT :account, 'xero', o.id, o.tenant_id::text, 'INVOICE', 'UPDATE', gen_random_uuid()::text, now(),
+           decode(md5('flood' || n), 'hex'), 'flood'
+    FROM generate_series(1, :events) AS n, xero_organisation o WHERE o.account_id = :account
+""")
+
+
+@pytest.fixture
+def two(unconnected: World, processes: Processes) -> tuple[World, World]:
+    """Two accounts, and two worker processes of four threads each."""
+    override({"XERO_MINUTE_LIMIT": "1000", "XERO_DAY_LIMIT": "1000000", "LIMIT_WINDOW_SECONDS": "1"})
+    first = World(unconnected.sandbox, unconnected.web).open(name="Loud")
+    second = World(unconnected.sandbox, unconnected.web).open(name="Quiet")
+    processes += [patina("worker", environment={"WORKER_PROCESSES": "2"}), patina("scheduler")]
+    first.workers = second.workers = True
+    return first, second
+
+
+def open_events(world: World) -> int:
+    with transaction() as session:
+        return inbox.open_count(session, world.account)
+
+
+def seconds_until_paid(world: World) -> float:
+    """How long one payment takes to show."""
+    person = world.person("ann@quiet.test")
+    invoice = world.invoice("ann@quiet.test")
+    wait_until(lambda: world.shown("people", person) == [invoice.number], what="the quiet account's invoice")
+    began = time.monotonic()
+    world.sandbox.act("pay_invoice", invoice=invoice.id)
+    wait_until(lambda: world.rows("people", person)[0]["status"] == "PAID", what="the payment")
+    return time.monotonic() - began
+
+
+@pytest.mark.timeout(120)
+def test_one_accounts_flood_does_not_delay_anothers_single_event(two: tuple[World, World]) -> None:
+    loud, quiet = two
+    with transaction() as session:
+        session.execute(POUR, {"account": loud.account, "events": FLOOD})
+    wait_until(lambda: open_events(loud) < FLOOD, what="the flood being drained")
+    assert seconds_until_paid(quiet) < LONGEST_SECONDS
+    assert open_events(loud) > 0, "the flood was over before it could delay anything"
+
+
+@pytest.mark.timeout(120)
+def test_a_vendor_that_hangs_for_one_account_leaves_the_others_their_threads(two: tuple[World, World]) -> None:
+    loud, quiet = two
+    loud.settle()
+    loud.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "kind": "hang", "seconds": 20, "times": 30}])
+    with transaction() as session:
+        session.execute(POUR, {"account": loud.account, "events": 10})
+        session.execute(text("UPDATE inbox SET kind = 'CONTACT' WHERE correlation_id = 'flood'"))
+    wait_until(lambda: loud.sandbox.calls("/Contacts") > 0, what="a call that hangs")
+    began = time.monotonic()
+    person = quiet.person("lee@quiet.test")
+    wait_until(lambda: known(quiet, person), what="the quiet account's person")
+    assert time.monotonic() - began < LONGEST_SECONDS
+
+
+def known(world: World, person: int) -> bool:
+    with bound(world.account) as session:
+        return bool(
+            session.execute(text("SELECT 1 FROM crm_record WHERE record_id = :p"), {"p": person}).scalar_one_or_none()
+        )

@@ -1,0 +1,52 @@
+"""What a process does when a service it needs was restarted, or is away."""
+
+from __future__ import annotations
+
+import httpx
+import psycopg
+
+from runtime.settings import override
+from store.database import conninfo
+from tests import databases
+from tests.world import World
+from worker import broker
+
+
+def cut_connections() -> None:
+    """What a restart of PostgreSQL does to everybody's connections."""
+    name = conninfo().rpartition("/")[2].partition("?")[0]
+    with psycopg.connect(databases.address("postgres"), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            (name,),
+        )
+
+
+def test_a_restarted_database_costs_no_read_and_no_notification(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    for _ in range(3):
+        cut_connections()
+        for _ in range(3):
+            assert world.read("people", person).status_code == 200
+        cut_connections()
+        added = world.person(f"bob{person}@acme.test")
+        world.settle()
+        assert world.rows("people", added) == []
+    assert world.sandbox.state()["delivered"]["last_answers"].count("copper: 503") == 0
+
+
+def test_readiness_tells_of_each_service_and_that_redis_can_be_missed(web: httpx.Client) -> None:
+    told = web.get("/readyz")
+    assert told.status_code == 200
+    assert told.text == "database: reached\nmigrations: at head\nredis: reached\nready\n"
+    override({"REDIS_URL": "redis://127.0.0.1:1/0"})
+    broker.client.cache_clear()
+    try:
+        told = web.get("/readyz")
+        assert told.status_code == 200
+        assert "redis: away; events are kept" in told.text
+    finally:
+        override({"REDIS_URL": databases.redis_address()})
+        broker.client.cache_clear()
