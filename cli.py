@@ -27,6 +27,8 @@ sandbox_app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 keys_app = typer.Typer(help="API keys of an account: made, listed, revoked.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+inbox_app = typer.Typer(help="Events that wait for a person: listed, shown, replayed, dismissed.", no_args_is_help=True)
+app.add_typer(inbox_app, name="inbox")
 SANDBOX_PORT = 8701
 AccountOption = Annotated[
     int | None, typer.Option("--account", help="the account's id; needed only when there are several")
@@ -382,6 +384,99 @@ def revoke_key(
             raise LookupError(f"Account {account_id} has no key {key}. `patina keys list` shows them.")
         audit.note(session, account_id, COMMAND, "key.revoked", name)
     typer.echo(f"revoked: {name}")
+
+
+EventsArgument = Annotated[list[int] | None, typer.Argument(help="their numbers; none with --all")]
+AllOption = Annotated[bool, typer.Option("--all", help="all of the account's quarantined events")]
+
+
+@inbox_app.command("list")
+def list_events(account: AccountOption = None, json_: JsonOption = False) -> None:
+    """The account's quarantined events, the latest first; 200 at most."""
+    from store import inbox
+    from store.database import bound
+
+    account_id = _account(account)
+    with bound(account_id) as session:
+        found = inbox.quarantined(session, account_id, 200)
+        total = inbox.quarantined_count(session, account_id)
+    if json_:
+        typer.echo(json.dumps([vars(one) for one in found], default=str))
+        return
+    for one in found:
+        what = f"{one.source} {one.kind.lower()} {one.resource_id}"[:40]
+        typer.echo(f"{one.id:>9}  {one.received_at:%Y-%m-%d %H:%M}  {what:<40}  {(one.error or '')[:60]}")
+    typer.echo(f"{total} quarantined")
+
+
+@inbox_app.command("show")
+def show_event(event: Annotated[int, typer.Argument(help="its number")], account: AccountOption = None) -> None:
+    """One event, whatever became of it."""
+    from store import inbox
+    from store.database import bound
+
+    account_id = _account(account)
+    with bound(account_id) as session:
+        found = inbox.shown(session, account_id, event)
+    if found is None:
+        raise LookupError(f"Account {account_id} has no event {event}.")
+    for name, value in found.items():
+        typer.echo(f"{name:<15} {value if value is not None else ''}")
+
+
+def _chosen_events(events: list[int] | None, everything: bool) -> list[int] | None:
+    if bool(events) == everything:
+        _fail("Name events by their numbers (`patina inbox list`), or all of them with --all.")
+    return None if everything else events
+
+
+@inbox_app.command("replay")
+def replay_events(events: EventsArgument = None, everything: AllOption = False, account: AccountOption = None) -> None:
+    """Apply quarantined events again, from their first try."""
+    from store import audit, inbox
+    from store.database import bound
+    from worker import jobs
+    from worker.connect import COMMAND
+
+    chosen, account_id = _chosen_events(events, everything), _account(account)
+    with bound(account_id) as session:
+        count, sources = inbox.replay(session, account_id, chosen)
+        if count:
+            audit.note(session, account_id, COMMAND, "events.replayed", f"{count} events")
+    for source in sources:
+        jobs.wake_source(source)
+    typer.echo(f"replay ok: {count} events are tried again")
+
+
+@inbox_app.command("dismiss")
+def dismiss_events(events: EventsArgument = None, everything: AllOption = False, account: AccountOption = None) -> None:
+    """Let quarantined events be."""
+    from store import audit, inbox
+    from store.database import bound
+    from worker.connect import COMMAND
+
+    chosen, account_id = _chosen_events(events, everything), _account(account)
+    with bound(account_id) as session:
+        count = inbox.dismiss(session, account_id, chosen)
+        if count:
+            audit.note(session, account_id, COMMAND, "events.dismissed", f"{count} events")
+    typer.echo(f"dismiss ok: {count} events")
+
+
+@app.command()
+def doctor(json_: JsonOption = False) -> None:
+    """Look at configuration, services, migrations, clocks and connections; says what is wrong, and what to do."""
+    from runtime import logs
+    from terminal import doctor as looking
+
+    logs.configure("doctor")
+    found = looking.examine()
+    if json_:
+        typer.echo(json.dumps([vars(one) for one in found]))
+    else:
+        for line in looking.lines(found):
+            typer.echo(line)
+    raise SystemExit(0 if all(one.well for one in found) else 1)
 
 
 @app.command("rotate-keys")

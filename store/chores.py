@@ -36,6 +36,7 @@ CLAIM_NIGHTLY = text("""
       AND c.begun_at < date_trunc('day', now() AT TIME ZONE 'UTC' - a.at) AT TIME ZONE 'UTC' + a.at
     RETURNING c.account_id
 """)
+SINCE_BEAT = text("SELECT extract(epoch FROM now() - at) FROM heartbeat WHERE process = :process")
 BEAT = text("""
     WITH before AS (SELECT at FROM heartbeat WHERE process = :process),
     beat AS (
@@ -44,6 +45,12 @@ BEAT = text("""
         RETURNING 1)
     SELECT extract(epoch FROM now() - (SELECT at FROM before)) FROM beat
 """)
+
+
+def since_beat(session: Session, process: str) -> float | None:
+    """Seconds since a kind of process was last known to be up; None when it never was."""
+    ago = session.execute(SINCE_BEAT, {"process": process}).scalar_one_or_none()
+    return float(ago) if ago is not None else None
 
 
 def claim(session: Session, name: str, seconds: float) -> list[int]:

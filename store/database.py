@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ __all__ = [
     "engine",
     "let_go",
     "migrate",
+    "now",
     "reading_pool",
     "touched",
     "transaction",
@@ -83,6 +85,12 @@ def bound(account_id: int) -> Iterator[Session]:
     with transaction() as session:
         session.execute(BIND, {"account": str(account_id)})
         yield session
+
+
+def now(session: Session) -> datetime:
+    """The database's clock, by which everything that is stored goes."""
+    at: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return at
 
 
 def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> int:

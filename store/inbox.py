@@ -293,6 +293,11 @@ LISTED = text("""
     SELECT id, source, organisation_id, kind, event, resource_id, received_at, attempts, error FROM inbox
     WHERE account_id = :account AND state = 'failed' ORDER BY id DESC LIMIT :limit
 """)
+SHOWN = text("""
+    SELECT id, source, organisation_id, kind, event, resource_id, occurred_at, received_at, state, attempts,
+           not_before, finished_at, correlation_id, error, length(body) AS body_bytes
+    FROM inbox WHERE account_id = :account AND id = :id
+""")
 REPLAY = text("""
     UPDATE inbox SET state = 'pending', attempts = 0, not_before = now(), error = NULL, finished_at = NULL
     WHERE account_id = :account AND state = 'failed' AND kind <> 'malformed' AND (:everything OR id = ANY(:ids))
@@ -404,6 +409,12 @@ def oldest_waiting(session: Session, account_id: int) -> float | None:
 def quarantined(session: Session, account_id: int, limit: int) -> list[QuarantinedEvent]:
     """The account's events that wait for a person, the latest first."""
     return [QuarantinedEvent(*row) for row in session.execute(LISTED, {"account": account_id, "limit": limit})]
+
+
+def shown(session: Session, account_id: int, event_id: int) -> dict[str, Any] | None:
+    """One event with all that is known of it, apart from the body that nobody could read; None when there is none."""
+    row = session.execute(SHOWN, {"account": account_id, "id": event_id}).mappings().one_or_none()
+    return dict(row) if row else None
 
 
 def replay(session: Session, account_id: int, ids: Sequence[int] | None) -> tuple[int, set[Source]]:

@@ -9,6 +9,7 @@ from worker.copper.client import CopperClient
 from worker.copper.wire import WireSubscription
 
 PATH = "/webhooks/copper/"
+WANTED = len(COPPER_KINDS) * len(COPPER_EVENTS)
 SECRET_KEY = "patina_secret"
 
 
@@ -25,7 +26,7 @@ def register(client: CopperClient, access: CopperAccess) -> int:
             client.subscribe(target, kind, event, {SECRET_KEY: access.webhook_secret})
     for one in older:
         client.unsubscribe(one.id)
-    return len(COPPER_KINDS) * len(COPPER_EVENTS)
+    return WANTED
 
 
 def remove(client: CopperClient, webhook_token: str) -> int:
@@ -33,10 +34,15 @@ def remove(client: CopperClient, webhook_token: str) -> int:
 
     The path and not all of ours: the account may have been connected anew under another one.
     """
-    ours = [one for one in _ours(client) if one.target == _base() + webhook_token]
+    ours = at(client, webhook_token)
     for one in ours:
         client.unsubscribe(one.id)
     return len(ours)
+
+
+def at(client: CopperClient, webhook_token: str) -> list[WireSubscription]:
+    """The subscriptions to one webhook path."""
+    return [one for one in _ours(client) if one.target == _base() + webhook_token]
 
 
 def _base() -> str:
