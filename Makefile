@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test chaos check pictures lock clean
+.PHONY: demo test chaos fuzz check pictures lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -23,6 +23,10 @@ test: $(STAMP)
 # Kills processes and services at random under load, and looks whether anything was lost: ARGS="--rounds 50 --seed 1".
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+# Posts bodies to the receivers as no vendor would: ARGS="--bodies 100000 --seed 1".
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -320,6 +320,12 @@ def settle_settings(home: Path) -> tuple[int, int]:
             "SWEEP_SECONDS": "1",
             "LEASE_SECONDS": "5",
             "CATCH_UP_SECONDS": "3",
+            # The vendors' minute would hide how fast we recover: it is five seconds here, with room for many calls.
+            "LIMIT_WINDOW_SECONDS": "5",
+            "XERO_MINUTE_LIMIT": "500",
+            "XERO_CONCURRENT_LIMIT": "20",
+            "XERO_DAY_LIMIT": "1000000",
+            "COPPER_MINUTE_LIMIT": "2000",
             "LOG_LEVEL": "warning",
             "LOG_FORMAT": "json",
             "CONNECT_TIMEOUT": "2",

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override, settings
+from store import inbox
 from store.accounts import copper_access
 from store.database import transaction
 from tests import databases
@@ -335,3 +336,14 @@ def test_postgresql_being_down_is_answered_503_and_xeros_retry_brings_the_event(
         world.listen_again()
         world.settle()
     assert contact in {row.resource_id for row in inbox_rows() if row.state == "done"}
+
+
+def test_what_no_text_of_postgresql_can_hold_is_put_aside(world: World) -> None:
+    """Found by fuzzing: a NUL in an event's words was answered with a 500."""
+    with transaction() as session:
+        held = copper_access(session, world.account)
+    body = {"ids": [1], "type": "per\x00son", "event": "update", "patina_secret": held.webhook_secret}
+    answer = world.web.post(f"/webhooks/copper/{held.webhook_token}", json=body)
+    assert answer.status_code == 200
+    with transaction() as session:
+        assert inbox.quarantined_count(session, world.account) == 1

@@ -46,6 +46,8 @@ def plain(value: Any) -> Any:
 XeroInstant = Annotated[datetime, BeforeValidator(instant)]
 XeroDate = Annotated[date | None, BeforeValidator(calendar_date)]
 Text = Annotated[str, BeforeValidator(plain)]
+# Ids and words of events: what is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
+PRINTABLE = r"^[ -~]*$"
 
 
 class WireContactReference(BaseModel):
@@ -146,10 +148,10 @@ class WireConnection(BaseModel):
 class WireEvent(BaseModel):
     """One event of a webhook; `resourceUrl` is never followed."""
 
-    tenant_id: str = Field(alias="tenantId", max_length=100)
-    resource_id: str = Field(alias="resourceId", max_length=100)
-    category: str = Field(alias="eventCategory", max_length=50)
-    type: str = Field(alias="eventType", max_length=50)
+    tenant_id: str = Field(alias="tenantId", max_length=100, pattern=PRINTABLE)
+    resource_id: str = Field(alias="resourceId", max_length=100, pattern=PRINTABLE)
+    category: str = Field(alias="eventCategory", max_length=50, pattern=PRINTABLE)
+    type: str = Field(alias="eventType", max_length=50, pattern=PRINTABLE)
     occurred_at: XeroInstant = Field(alias="eventDateUtc")
 
 
