@@ -95,6 +95,35 @@ def test_a_reading_connection_sees_nothing_until_a_key_has_bound_it(two: tuple[W
         assert connection.execute(call, (b"unknown", company, greatest)).fetchone() == (0,)
 
 
+def test_answers_tell_nothing_of_another_accounts_records(two: tuple[World, World]) -> None:
+    first, second = two
+    company, invoice = second.rows_of("company")[0], second.rows("companies", second.rows_of("company")[0])[0]["id"]
+    key = {"Authorization": f"Bearer {connect.make_key(first.account, 'admin', ['admin'])}"}
+    told = first.web.get(f"/v1/companies/{company}/match", headers=key).json()
+    assert (told["name"], told["addresses"], told["contacts"], told["near_misses"]) == (None, [], [], [])
+    browser = sign_in(first)
+    for path in (
+        f"/records/company/{company}",
+        f"/records/company/{company}/match",
+        "/records?q=ann@second",
+        "/unmatched",
+    ):
+        assert "ann@second" not in browser.open(path).text.replace('value="ann@second"', "")
+        assert invoice not in (browser.page.text if browser.page else "")
+    assert browser.open(f"/records/company/{company}/invoices/{invoice}/why").status_code == 404
+    with transaction() as session:
+        place = accounts.organisations(session, second.account)[0].id
+        theirs = session.execute(
+            text("SELECT contact_id FROM xero_contact WHERE account_id = :a LIMIT 1"), {"a": second.account}
+        ).scalar_one()
+    browser.open("/unmatched")
+    mine = first.rows_of("person")[0]
+    ends = {"organisation": str(place), "contact": str(theirs), "type": "person", "record": str(mine)}
+    assert browser.send("/links", ends).status_code == 422
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM contact_link")).scalar_one() == 0
+
+
 def test_no_endpoint_opens_another_accounts_things(two: tuple[World, World], web: httpx.Client) -> None:
     first, second = two
     for plural, kind in (("people", "person"), ("companies", "company")):
