@@ -171,12 +171,13 @@ def test_what_was_shown_stays_while_patina_is_not_reached(copper: Copper) -> Non
     expect(panel.locator("#note")).to_be_empty(timeout=20_000)
 
 
-def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper) -> None:
+def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper, pictures: Path) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
         accounts.choose(session, copper.world.account, accounts.Choices("", ("company",), 5, False, (1,)))
     panel = copper.open("organization", company)
     expect(panel.get_by_text("Invoices are shown to some teams only.")).to_be_visible()
+    copper.page.locator("iframe").screenshot(path=pictures / "panel-signin.png")
     with copper.page.expect_popup() as opened:
         panel.get_by_role("button", name="Sign in with Copper").click()
     window = opened.value
@@ -190,7 +191,7 @@ def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper) -> None:
     assert str(cookies[0].get("partitionKey")).startswith("http://localhost"), cookies
 
 
-def test_a_window_that_lost_its_opener_shows_a_code_to_enter(copper: Copper, browser: Browser) -> None:
+def test_a_window_that_lost_its_opener_shows_a_code_to_enter(copper: Copper) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
         accounts.choose(session, copper.world.account, accounts.Choices("", ("company",), 5, False, (1,)))
