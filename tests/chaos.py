@@ -120,7 +120,7 @@ class Stage:
                 self.signal_group(name, signal.SIGKILL)
 
 
-def strikes(stage: Stage, dice: random.Random) -> list[tuple[str, Callable[[], None]]]:
+def strikes(stage: Stage, dice: random.Random, only: str) -> list[tuple[str, Callable[[], None]]]:
     """One or two things to happen at once, to different victims."""
     possible: list[tuple[str, str, Callable[[], None]]] = []
     for name in PROCESSES:
@@ -135,6 +135,7 @@ def strikes(stage: Stage, dice: random.Random) -> list[tuple[str, Callable[[], N
         ("postgres", "stop postgres at once", lambda: stage.kill_server("postgres", signal.SIGQUIT)),
         ("postgres", "stop postgres at once", lambda: stage.kill_server("postgres", signal.SIGQUIT)),
     ]
+    possible = [one for one in possible if only in one[1]]
     chosen: dict[str, tuple[str, Callable[[], None]]] = {}
     for victim, what, strike in dice.sample(possible, len(possible)):
         chosen.setdefault(victim, (what, strike))
@@ -219,8 +220,8 @@ def eventually(true: Callable[[], bool], seconds: float, what: str) -> None:
 class Round:
     """Strikes, and what must be true afterwards."""
 
-    def __init__(self, stage: Stage, world: World, load: Load, dice: random.Random, loud: bool) -> None:
-        self.loud = loud
+    def __init__(self, stage: Stage, world: World, load: Load, dice: random.Random, loud: bool, only: str) -> None:
+        self.loud, self.only = loud, only
         self.stage, self.world, self.load, self.dice = stage, world, load, dice
         self.kills: list[str] = []
         self.slowest = 0.0
@@ -232,7 +233,7 @@ class Round:
             time.sleep(self.dice.uniform(0.2, 1.5))
             at_once = []
             struck = []
-            for what, strike in strikes(self.stage, self.dice):
+            for what, strike in strikes(self.stage, self.dice, self.only):
                 self.kills.append(what)
                 struck.append(what)
                 at_once.append(threading.Thread(target=strike))
@@ -278,7 +279,7 @@ class Round:
             self.world.check()
         except AssertionError as error:
             self.wrong += 1
-            print(f"wrong after {', '.join(self.kills[-2:])}: {str(error)[:500]}", file=sys.stderr)
+            print(f"wrong after {', '.join(self.kills[-2:])}: {str(error)[:1500]}", file=sys.stderr)
 
     def _missing_events(self) -> list[tuple[str, ...]]:
         """Acknowledged events of which the inbox knows nothing."""
@@ -366,11 +367,12 @@ def main() -> int:
     reader = argparse.ArgumentParser(description=__doc__)
     reader.add_argument("--rounds", type=int, default=50)
     reader.add_argument("--seed", type=int, default=1)
+    reader.add_argument("--only", default="", help="strikes whose name has this word in it")
     reader.add_argument("--loud", action="store_true", help="a line a round")
     chosen = reader.parse_args()
     dice = random.Random(chosen.seed)
     stage, world = open_stage(ROOT / ".patina" / "chaos")
-    one = Round(stage, world, Load(world, dice), dice, chosen.loud)
+    one = Round(stage, world, Load(world, dice), dice, chosen.loud, chosen.only)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns) as bar:

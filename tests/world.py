@@ -235,10 +235,16 @@ class World:
         return self.web.get(f"/v1/{plural}/{record_id}/invoices", params=query, headers=headers)
 
     def rows(self, plural: str, record_id: int, **query: Any) -> list[dict[str, Any]]:
-        answer = self.read(plural, record_id, **{"limit": 200, **query})
-        assert answer.status_code == 200, answer.text
-        rows: list[dict[str, Any]] = answer.json()["invoices"]
-        return rows
+        """Every row of a record, page by page."""
+        rows: list[dict[str, Any]] = []
+        after: dict[str, Any] = {}
+        while True:
+            answer = self.read(plural, record_id, **{"limit": 200, **query, **after})
+            assert answer.status_code == 200, answer.text
+            rows += answer.json()["invoices"]
+            if not (following := answer.json()["next"]) or "limit" in query:
+                return rows
+            after = {"after": following}
 
     def shown(self, plural: str, record_id: int) -> list[str]:
         """The numbers that a record shows, newest first."""
@@ -273,6 +279,6 @@ class World:
         for (kind, record_id), wanted in expected(account, books, self.links).items():
             rows = self.rows(PLURAL[kind], record_id)
             got = {row["id"]: (row["status"], row["balance_due"]) for row in rows}
-            assert got == wanted, f"{kind} {record_id}"
+            assert got == wanted, f"{kind} {record_id} shows {got.items() ^ wanted.items()} wrongly"
             assert len(rows) == len(got)
             assert rows == sorted(rows, key=lambda row: (row["created_at"], row["id"]), reverse=True)
