@@ -29,7 +29,6 @@ Reader = Annotated[Caller, Depends(keyed("read", "admin"))]
 Admin = Annotated[Caller, Depends(keyed("admin"))]
 NO_SUCH_TYPE = "no such record type"
 WRONG_SCOPE = "a key with another scope"
-Kinds = Literal["lead", "person", "company", "opportunity"]
 
 
 def _file(*media: str) -> dict[str, Any]:

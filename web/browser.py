@@ -71,21 +71,22 @@ def _set_embedded(answer: Response, what: str, value: str, seconds: int) -> None
 def of(request: Request) -> Browser:
     """The browser that sent a request; cookies that we did not sign are as good as none."""
     name = signed("browser", request.cookies.get(_name("browser"), ""))
-    token = signed("session", request.cookies.get(_name("session"), ""))
-    session = None
-    if token:
-        with transaction() as database:
-            session = access.session_of(database, token)
+    token, session = _signed_in(request, "session")
     return Browser(name or fresh_token(), name is None, token if session else None, session)
+
+
+def _signed_in(request: Request, what: str) -> tuple[str | None, BrowserSession | None]:
+    """The token in one of our cookies, and the session that it opens."""
+    token = signed(what, request.cookies.get(_name(what), ""))
+    if not token:
+        return None, None
+    with transaction() as database:
+        return token, access.session_of(database, token)
 
 
 def panel_session(request: Request) -> BrowserSession | None:
     """Who signed in to the panel in this browser, if anybody."""
-    token = signed("panel", request.cookies.get(_name("panel"), ""))
-    if not token:
-        return None
-    with transaction() as database:
-        return access.session_of(database, token)
+    return _signed_in(request, "panel")[1]
 
 
 def open_panel_session(answer: Response, account_id: int, user_id: int, user_name: str) -> None:

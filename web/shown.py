@@ -15,7 +15,7 @@ from store import accounts, balances, matching, reads, runs
 from store.accounts import Choices
 from store.balances import Balance
 from store.database import Session, bound
-from store.matching import Reason
+from store.matching import KnownRecord, Reason
 from store.models import RecordType
 from store.reads import ShownInvoice
 from web import links, locales, words
@@ -109,7 +109,7 @@ def look(
         count = sum(number for name, number in counts.items() if name != "OVERDUE")
         empty = None
         if not count:
-            empty = _empty(session, account_id, choices, kind, record_id)
+            empty = _empty(session, account_id, choices, kind, record_id, known)
         elif not rows:
             empty = Empty("No invoice has this status.", "Choose another one, or all.")
     found = counts.get(status, 0) if status else count
@@ -184,7 +184,14 @@ def _trouble(lost: Sequence[str]) -> str | None:
     )
 
 
-def _empty(session: Session, account_id: int, choices: Choices, kind: RecordType, record_id: int) -> Empty:
+def _empty(
+    session: Session,
+    account_id: int,
+    choices: Choices,
+    kind: RecordType,
+    record_id: int,
+    known: KnownRecord | None,
+) -> Empty:
     """The first reason that there is: what is switched off or not fetched yet, then what is missing on the way."""
     if kind.value not in choices.record_types:
         return Empty(f"Invoices are switched off for {kind.plural}.", "An admin can switch them on in the settings.")
@@ -192,7 +199,6 @@ def _empty(session: Session, account_id: int, choices: Choices, kind: RecordType
         return Empty("Xero is not connected yet.", "An admin connects it in the settings.")
     if any(run.kind == Kind.BACKFILL and run.state == "running" for run in runs.latest(session, account_id)):
         return Empty("Still fetching from Xero and Copper.", "Invoices show here by themselves as they come.")
-    known = matching.record(session, account_id, kind, record_id)
     if known is None or known.gone:
         said = "was deleted in Copper" if known else "is not known here yet"
         return Empty(f"This {kind.value} {said}.", "A new record is here within a minute.")

@@ -58,8 +58,11 @@ def explain(account_id: int, kind: RecordType, record_id: int) -> Explanation:
     with bound(account_id) as session:
         record = matching.record(session, account_id, kind, record_id)
         ways = matching.reasons(session, account_id, kind, record_id)
-        reached = {(one.organisation_id, one.contact_id) for one in ways if one.organisation_id and one.contact_id}
-        known = [(organisation, contact) for organisation, contact in reached if organisation and contact]
+        known = [
+            (one.organisation_id, one.contact_id)
+            for one in ways
+            if one.organisation_id is not None and one.contact_id is not None
+        ]
         invoices = matching.invoices_of(session, account_id, known)
         emails = [one.email for one in ways if one.email]
         near = matching.near_misses(session, account_id, emails, known) if emails else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
@@ -16,6 +16,7 @@ from store.links import Link, LinkError
 from store.models import RecordType
 from web import browser, exports, links, locales, shown
 from web.exports import Form
+from web.invoices import RecordId
 from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import jobs
@@ -24,8 +25,6 @@ from worker.explain import explain
 
 router = APIRouter()
 MOST_FOUND = 50
-RecordId = Annotated[int, Path(ge=0, le=2**63 - 1)]
-KINDS = tuple(kind.value for kind in RecordType)
 
 
 @router.get("/records")

@@ -40,7 +40,7 @@ def _environment() -> Environment:
         bytes=bytes_in_words,
         drift=drift_words,
     )
-    made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, USUAL=locales.USUAL)
+    made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales)
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.background import BackgroundTask
@@ -21,19 +21,17 @@ from store.access import StateError
 from store.database import bound, transaction
 from store.models import RecordType
 from web import browser, locales, looks, shown, throttle
+from web.invoices import RecordId
 from web.pages import render
-from web.pages.connect import PANEL
+from web.pages.connect import ANYBODY, PANEL
 from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer
 from web.problems import ProblemError
 from webhooks.bodies import TooLargeError, read
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
-LARGEST_ID = 2**63 - 1
 LONGEST_WAIT = 20.0
 BETWEEN_LOOKS = 0.5
-ANYBODY = 0
-RecordId = Annotated[int, Path(ge=0, le=LARGEST_ID)]
 Looker = Annotated[Viewer, Depends(viewer)]
 
 
