@@ -127,13 +127,15 @@ def web() -> None:
 @app.command()
 def worker() -> None:
     """Work on events, backfills and the projection."""
-    from dramatiq.cli import main as run
-    from dramatiq.cli import make_argument_parser
-
     from runtime.settings import settings
 
     settings().need("xero_client_id", "xero_client_secret")
     _ready()
+    if port := settings().worker_metrics_port:
+        _share_metrics(settings().metrics_host, port)
+    from dramatiq.cli import main as run
+    from dramatiq.cli import make_argument_parser
+
     # A message taken ahead waits for one process's threads while another's may be free.
     os.environ["dramatiq_queue_prefetch"] = "1"  # noqa: SIM112
     words = ["worker.jobs", "--processes", str(settings().worker_processes)]
@@ -141,18 +143,43 @@ def worker() -> None:
     sys.exit(run(make_argument_parser().parse_args(words)))
 
 
+def _share_metrics(host: str, port: int) -> None:
+    """Have the worker's processes count in files that one more process of Dramatiq's adds up and serves.
+
+    Both libraries read this from the environment when they are imported.
+    """
+    import atexit
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="patina-metrics-")
+    owner = os.getpid()
+
+    def clear() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(clear)
+    os.environ.update(
+        PROMETHEUS_MULTIPROC_DIR=folder, dramatiq_prom_db=folder, dramatiq_prom_host=host, dramatiq_prom_port=str(port)
+    )
+
+
 @app.command()
 def scheduler() -> None:
     """Start what is due, and find what was left behind."""
-    from runtime import logs
     from runtime.settings import settings
 
     settings().need("xero_client_id", "xero_client_secret")
     _ready()
+    from runtime import logs, tracing
+
     logs.configure("scheduler")
+    tracing.start("scheduler")
     from worker.schedule import serve
 
     serve()
+    tracing.stop()
 
 
 @app.command()

@@ -13,15 +13,10 @@ LOCK = 0x7A71_0001
 def run() -> None:
     """Run the migrations one process at a time: two that start at once must not race."""
     with engine().connect() as connection:
-        connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK})")
-        connection.commit()
-        try:
-            context.configure(connection=connection, target_metadata=SQLModel.metadata, compare_server_default=True)
-            with context.begin_transaction():
-                context.run_migrations()
-        finally:
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOCK})")
-            connection.commit()
+        context.configure(connection=connection, target_metadata=SQLModel.metadata, compare_server_default=True)
+        with context.begin_transaction():
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+            context.run_migrations()
 
 
 run()

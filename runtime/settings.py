@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="PostgreSQL 15 or newer, postgresql://user:password@host/name; unset: embedded"
     )
+    database_pooler: bool = Field(
+        False, description="whether DATABASE_URL leads to PgBouncer in transaction mode: nothing outlives a transaction"
+    )
     redis_url: str | None = Field(
         None, description="Redis 6.2 or newer, redis://host:6379/0 or unix:///path; unset: embedded"
     )
@@ -101,6 +104,13 @@ class Settings(BaseSettings):
         6_000, ge=1, le=10_000_000, description="API calls a minute, key and web process; the same for an address"
     )
     metrics_token: str | None = Field(None, min_length=16, description="bearer token of /metrics; unset: not served")
+    metrics_host: str = Field("127.0.0.1", description="address of the worker's and the scheduler's metrics")
+    worker_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port of the worker's metrics; unset: not served"
+    )
+    scheduler_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port of the scheduler's metrics; unset: not served"
+    )
 
     connect_timeout: float = Field(5, gt=0, le=60, description="seconds to connect to a vendor")
     read_timeout: float = Field(30, gt=0, le=300, description="seconds to wait for a vendor's answer")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +16,16 @@ from alembic.script import ScriptDirectory
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy import Engine, TextClause, create_engine, text
+from sqlalchemy import Connection, Engine, TextClause, create_engine, event, text
 from sqlmodel import Session
 
 from alembic import command
 from runtime import embedded
+from runtime.settings import settings
 
 __all__ = [
     "UNAVAILABLE",
+    "Pool",
     "Session",
     "answers",
     "async_pool",
@@ -54,22 +56,43 @@ def conninfo() -> str:
     return f"{scheme.partition('+')[0]}://{rest}"
 
 
+def _connecting(statement_seconds: int) -> dict[str, Any]:
+    """How a connection is made. Through a pooler it is somebody else's at the next transaction: it keeps nothing."""
+    if settings().database_pooler:
+        return {"connect_timeout": CONNECT_SECONDS, "prepare_threshold": None}
+    options = f"-c timezone=UTC -c statement_timeout={statement_seconds}s"
+    return {"connect_timeout": CONNECT_SECONDS, "options": options}
+
+
+def _opening(statement_seconds: int, role: str | None = None) -> str | None:
+    """What each transaction begins with through a pooler, in place of what a connection of our own keeps."""
+    if not settings().database_pooler:
+        return None
+    chosen = [("timezone", "UTC"), ("statement_timeout", f"{statement_seconds}s"), *([("role", role)] if role else [])]
+    return "SELECT " + ", ".join(f"set_config('{name}', '{to}', true)" for name, to in chosen)
+
+
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """The process's engine for jobs and commands; statements end after five minutes."""
     _, rest = conninfo().split("://", 1)
-    return create_engine(
+    made = create_engine(
         f"postgresql+psycopg://{rest}",
         pool_size=POOL,
         max_overflow=POOL,
         pool_timeout=30,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={
-            "connect_timeout": CONNECT_SECONDS,
-            "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_SECONDS}s",
-        },
+        connect_args=_connecting(STATEMENT_SECONDS),
     )
+    opening = _opening(STATEMENT_SECONDS)
+    if opening is not None:
+
+        @event.listens_for(made, "begin")
+        def _open(connection: Connection) -> None:
+            connection.exec_driver_sql(opening)
+
+    return made
 
 
 @contextmanager
@@ -99,36 +122,45 @@ def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> 
     return result.rowcount
 
 
-async def _become_bound(connection: AsyncConnection[TupleRow]) -> None:
-    await connection.execute("SET ROLE patina_bound")
+class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
+    """Connections of the web process's hot paths; whoever wants one waits 3 s at most. Not yet opened."""
+
+    def __init__(self, *, size: int, statement_seconds: int, role: str | None) -> None:
+        self._role = role
+        self._opening = _opening(statement_seconds, role)
+        super().__init__(
+            conninfo(),
+            configure=self._set_role if role and self._opening is None else None,
+            min_size=min(2, size),
+            max_size=size,
+            timeout=3,
+            open=False,
+            kwargs={"autocommit": True, "row_factory": tuple_row, **_connecting(statement_seconds)},
+        )
+
+    async def _set_role(self, connection: AsyncConnection[TupleRow]) -> None:
+        await connection.execute("SELECT set_config('role', %s, false)", (self._role,))
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """A connection with this pool's role and bounds: through a pooler they last for one transaction, this one."""
+        async with self.connection() as connection:
+            if self._opening is None:
+                yield connection
+                return
+            async with connection.transaction():
+                await connection.execute(self._opening)
+                yield connection
 
 
-def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> AsyncConnectionPool:
+def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:
     """A pool for reads by key: its connections see nothing until a key has bound them to its account."""
-    return async_pool(configure=_become_bound, size=size, statement_seconds=statement_seconds)
+    return Pool(size=size, statement_seconds=statement_seconds, role="patina_bound")
 
 
-def async_pool(
-    configure: Callable[[AsyncConnection[TupleRow]], Awaitable[None]] | None = None,
-    *,
-    size: int = POOL,
-    statement_seconds: int = 4,
-) -> AsyncConnectionPool:
-    """A pool for the web process's hot paths, not yet opened; a caller waits 3 s at most."""
-    return AsyncConnectionPool(
-        conninfo(),
-        configure=configure,
-        min_size=min(2, size),
-        max_size=size,
-        timeout=3,
-        open=False,
-        kwargs={
-            "autocommit": True,
-            "row_factory": tuple_row,
-            "connect_timeout": CONNECT_SECONDS,
-            "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s",
-        },
-    )
+def async_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:
+    """A pool with the rights of the installation's own role."""
+    return Pool(size=size, statement_seconds=statement_seconds, role=None)
 
 
 async def answers(connection: AsyncConnection[TupleRow]) -> bool:
@@ -137,21 +169,22 @@ async def answers(connection: AsyncConnection[TupleRow]) -> bool:
     return True
 
 
-async def using(pool: AsyncConnectionPool, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+async def using(pool: Pool, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
     """What `work` answers with a connection of the pool; once more with a new one when that one turns out to be dead.
 
     A database that was restarted leaves its pools full of dead connections: without the second try, each would
     cost a request, and a notification that Copper sends once. `work` must bear to be done twice.
     """
-    async with pool.connection() as connection:
-        try:
-            return await work(connection)
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            if not connection.closed:
-                raise
+    lent: AsyncConnection[TupleRow] | None = None
+    try:
+        async with pool.lend() as lent:
+            return await work(lent)
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        if lent is None or not lent.closed:
+            raise
     await pool.check()
-    async with pool.connection() as connection:
-        return await work(connection)
+    async with pool.lend() as lent:
+        return await work(lent)
 
 
 def migrate(revision: str = "head") -> None:

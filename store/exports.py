@@ -8,10 +8,9 @@ from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
 from store import matching
-from store.database import reading_pool
+from store.database import Pool, reading_pool
 
 BATCH = 1_000
 # A client that stops reading holds a connection for this long at most.
@@ -39,16 +38,16 @@ UNMATCHED_CONTACTS = matching.UNMATCHED_CONTACTS
 UNMATCHED_RECORDS = matching.UNMATCHED_RECORDS
 
 
-def pool() -> AsyncConnectionPool:
+def pool() -> Pool:
     """Connections for exports alone, so that they take none from reads; not yet opened."""
     return reading_pool(size=AT_ONCE, statement_seconds=STATEMENT_SECONDS)
 
 
 async def stream(
-    connections: AsyncConnectionPool, account_id: int, statement: str, chosen: Mapping[str, Any]
+    connections: Pool, account_id: int, statement: str, chosen: Mapping[str, Any]
 ) -> AsyncIterator[list[TupleRow]]:
     """Batches of a statement's rows, bound to the account by its policies too."""
-    async with connections.connection() as connection:
+    async with connections.lend() as connection:
         ending = asyncio.create_task(_end(connection))
         try:
             async with connection.transaction(), connection.cursor(name="export") as cursor:

@@ -15,12 +15,15 @@ from store.database import touched
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0)
 
 RECORD = text("""
-    INSERT INTO freshness AS known (account_id, hour, bucket, events)
-    SELECT :account, date_trunc('hour', now()),
-           width_bucket(CAST(extract(epoch FROM now() - received_at) AS float8), CAST(:bounds AS float8[])), count(*)
-    FROM inbox WHERE account_id = :account AND id = ANY(:ids)
-    GROUP BY 3 ORDER BY 3
-    ON CONFLICT (account_id, hour, bucket) DO UPDATE SET events = known.events + EXCLUDED.events
+    WITH finished AS MATERIALIZED (
+        SELECT CAST(extract(epoch FROM now() - received_at) AS float8) AS took
+        FROM inbox WHERE account_id = :account AND id = ANY(:ids)),
+    kept AS (
+        INSERT INTO freshness AS known (account_id, hour, bucket, events)
+        SELECT :account, date_trunc('hour', now()), width_bucket(took, CAST(:bounds AS float8[])), count(*)
+        FROM finished GROUP BY 3 ORDER BY 3
+        ON CONFLICT (account_id, hour, bucket) DO UPDATE SET events = known.events + EXCLUDED.events)
+    SELECT took FROM finished
 """)
 SINCE = text("""
     SELECT hour, bucket, events FROM freshness
@@ -42,9 +45,10 @@ class Hour:
         return sum(self.buckets.values())
 
 
-def record(session: Session, account_id: int, event_ids: Sequence[int]) -> None:
-    """Note that the rows of some events are visible now."""
-    session.execute(RECORD, {"account": account_id, "ids": list(event_ids), "bounds": list(BOUNDS)})
+def record(session: Session, account_id: int, event_ids: Sequence[int]) -> list[float]:
+    """Note that the rows of some events are visible now; returns how many seconds each took."""
+    chosen = {"account": account_id, "ids": list(event_ids), "bounds": list(BOUNDS)}
+    return list(session.execute(RECORD, chosen).scalars())
 
 
 def since(session: Session, account_id: int, hours: int) -> list[Hour]:

@@ -50,6 +50,11 @@ class Source:
         """Whether this is the account's Copper side."""
         return self.organisation_id == 0
 
+    @property
+    def vendor(self) -> str:
+        """`copper` or `xero`."""
+        return "copper" if self.is_copper else "xero"
+
 
 # Xero's eventDateUtc is the change's own millisecond and a fetch always begins later than that, so an
 # event with the same key says nothing that the first one did not: it is dropped.
@@ -108,6 +113,25 @@ def _as_json(events: Sequence[NewEvent]) -> str:
     return orjson.dumps(list(unique.values())).decode()
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """What became of a delivery's events: whom to wake, rows kept and ignored, events that were known already.
+
+    An event of an organisation that two accounts have is kept twice.
+    """
+
+    sources: frozenset[Source]
+    kept: int
+    ignored: int
+    repeated: int
+
+
+def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow]) -> Accepted:
+    sources = frozenset(Source(row[0], row[1]) for row in rows if row[2] == "pending")
+    kept = sum(row[2] == "pending" for row in rows)
+    return Accepted(sources, kept, len(rows) - kept, max(len(events) - len(rows), 0))
+
+
 async def accept_xero(
     connection: AsyncConnection[TupleRow],
     events: Sequence[NewEvent],
@@ -115,8 +139,8 @@ async def accept_xero(
     *,
     first: int = 0,
     last: int = 0,
-) -> set[Source]:
-    """Commit Xero's events, one row for each account that has the tenant; returns whom to wake.
+) -> Accepted:
+    """Commit Xero's events, one row for each account that has the tenant.
 
     `first` and `last` are the delivery's sequence numbers, kept with it; 0 where it has none.
     """
@@ -129,13 +153,13 @@ async def accept_xero(
         "types": list(XERO_EVENTS),
     }
     cursor = await connection.execute(ACCEPT_XERO, chosen)
-    return {Source(row[0], row[1]) for row in await cursor.fetchall() if row[2] == "pending"}
+    return _accepted(events, await cursor.fetchall())
 
 
 async def accept_copper(
     connection: AsyncConnection[TupleRow], account_id: int, events: Sequence[NewEvent], correlation: str
-) -> set[Source]:
-    """Commit one account's Copper events; returns whom to wake."""
+) -> Accepted:
+    """Commit one account's Copper events."""
     chosen = {
         "account": account_id,
         "events": _as_json(events),
@@ -144,7 +168,7 @@ async def accept_copper(
         "types": list(COPPER_EVENTS),
     }
     cursor = await connection.execute(ACCEPT_COPPER, chosen)
-    return {Source(row[0], row[1]) for row in await cursor.fetchall() if row[2] == "pending"}
+    return _accepted(events, await cursor.fetchall())
 
 
 async def keep_malformed(
@@ -315,7 +339,7 @@ def _place(source: Source) -> dict[str, Any]:
     return {
         "account": source.account_id,
         "organisation": source.organisation_id,
-        "source": "copper" if source.is_copper else "xero",
+        "source": source.vendor,
     }
 
 

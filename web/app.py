@@ -10,7 +10,7 @@ import structlog
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from runtime import logs
+from runtime import logs, tracing
 from runtime.settings import settings
 from store import exports
 from store.database import async_pool, reading_pool
@@ -22,6 +22,7 @@ from web.panel import pages as panel
 from web.panel.changes import Changes
 from web.panel.viewers import NoViewerError
 from web.security import SecurityHeaders
+from web.timing import Timed
 from webhooks import receivers
 from worker import schedule
 
@@ -38,12 +39,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     beating = asyncio.create_task(_beat(app, stopping))
     hearing = asyncio.create_task(app.state.changes.listen())
+    tracing.start("web")
     yield
     stopping.set()
     hearing.cancel()
     await beating
     for pool in reversed(pools):
         await pool.close(timeout=5)
+    await asyncio.to_thread(tracing.stop)
 
 
 async def _beat(app: FastAPI, stopping: asyncio.Event) -> None:
@@ -83,6 +86,7 @@ def create() -> FastAPI:
     app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Timed)
     return app
 
 

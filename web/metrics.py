@@ -1,4 +1,5 @@
-"""`/metrics` for Prometheus: budgets, bytes, drift and what waits, read from PostgreSQL when scraped.
+"""`/metrics` for Prometheus: budgets, bytes, drift and what waits, read from PostgreSQL when scraped; and what this
+process counted of its own requests and events.
 
 Account and organisation ids are its labels, so it is served to whoever holds METRICS_TOKEN alone.
 """
@@ -10,7 +11,7 @@ import hmac
 from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
@@ -87,7 +88,7 @@ class Overview(Collector):
 def _page() -> bytes:
     registry = CollectorRegistry()
     registry.register(Overview(overview.everything()))
-    return generate_latest(registry)
+    return generate_latest(registry) + generate_latest(REGISTRY)
 
 
 @router.get("/metrics")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 
 import orjson
 import structlog
@@ -15,14 +16,15 @@ from fastapi import APIRouter, BackgroundTasks, Request, Response
 from pydantic import ValidationError
 from structlog.contextvars import bound_contextvars
 
+from runtime import tracing
 from runtime.settings import settings
 from store import inbox
 from store.database import UNAVAILABLE, using
-from store.inbox import NOBODY, NewEvent, Source
+from store.inbox import NOBODY, Accepted, NewEvent, Source
 from store.secrets import digest, unseal
 from webhooks import signature
 from webhooks.bodies import TooLargeError, is_json, read
-from worker import jobs
+from worker import instruments, jobs
 from worker.copper.subscriptions import SECRET_KEY
 from worker.copper.wire import WireNotification
 from worker.xero.wire import WireDelivery, WireEvent
@@ -54,9 +56,14 @@ def _xero_event(event: WireEvent) -> NewEvent:
     )
 
 
-def _wake(sources: set[Source]) -> None:
+def _wake(sources: Iterable[Source]) -> None:
     for source in sources:
         jobs.wake_source(source)
+
+
+def _count(source: str, done: Accepted) -> None:
+    for outcome, number in (("kept", done.kept), ("ignored", done.ignored), ("repeated", done.repeated)):
+        instruments.EVENTS.labels(source, outcome).inc(number)
 
 
 @router.post("/webhooks/xero")
@@ -68,7 +75,7 @@ async def xero(request: Request, background: BackgroundTasks) -> Response:
         return Response(status_code=413)
     if not signature.xero(body, request.headers.get("x-xero-signature", ""), settings().xero_webhook_keys):
         return Response(status_code=401)
-    correlation = secrets.token_hex(8)
+    correlation = tracing.here() or secrets.token_hex(8)
     with bound_contextvars(correlation=correlation):
         try:
             return await _accept_xero(request, body, correlation, background)
@@ -88,12 +95,13 @@ async def _accept_xero(request: Request, body: bytes, correlation: str, backgrou
         return Response(status_code=200)
     if events:
         first, last = delivery.first_sequence or 0, delivery.last_sequence or 0
-        woken = await using(
+        done = await using(
             request.app.state.pool,
             lambda connection: inbox.accept_xero(connection, events, correlation, first=first, last=last),
         )
-        log.info("webhook.accepted", source="xero", events=len(events), sources=len(woken))
-        background.add_task(_wake, woken)
+        _count("xero", done)
+        log.info("webhook.accepted", source="xero", events=len(events), sources=len(done.sources))
+        background.add_task(_wake, done.sources)
     return Response(status_code=200, background=background)
 
 
@@ -107,7 +115,7 @@ async def copper(token: str, request: Request, background: BackgroundTasks) -> R
         body = await read(request)
     except TooLargeError:
         return Response(status_code=413)
-    correlation = secrets.token_hex(8)
+    correlation = tracing.here() or secrets.token_hex(8)
     with bound_contextvars(correlation=correlation):
         try:
             found = await using(
@@ -150,11 +158,12 @@ async def _accept_copper(
         )
         for one in notice.ids
     ]
-    woken = await using(
+    done = await using(
         request.app.state.pool, lambda connection: inbox.accept_copper(connection, account_id, events, correlation)
     )
+    _count("copper", done)
     log.info("webhook.accepted", source="copper", account=account_id, events=len(events))
-    background.add_task(_wake, woken)
+    background.add_task(_wake, done.sources)
     return Response(status_code=200, background=background)
 
 
@@ -172,6 +181,7 @@ async def _keep_malformed(
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors()[:5])
     else:
         said = "not JSON, or not sent as JSON"
+    instruments.EVENTS.labels(source, "malformed").inc()
     log.error("webhook.malformed", source=source, account=account_id, bytes=len(body), problem=said)
     key = hashlib.sha256(body).digest()
     await using(

@@ -13,9 +13,10 @@ import redis
 import structlog
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, Retries, ShutdownNotifications, TimeLimit
+from dramatiq.middleware.prometheus import Prometheus
 from typing_extensions import override
 
-from runtime import embedded, logs
+from runtime import embedded, logs, tracing
 from runtime.settings import settings
 
 log = structlog.get_logger()
@@ -49,12 +50,17 @@ class PromptBroker(RedisBroker):
         return consumer
 
 
-class Logs(dramatiq.Middleware):
-    """Sets up the logs of each worker process."""
+class Watched(dramatiq.Middleware):
+    """Sets up the logs and traces of each worker process."""
 
     @override
     def after_process_boot(self, broker: dramatiq.Broker) -> None:
         logs.configure("worker")
+        tracing.start("worker")
+
+    @override
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        tracing.stop()
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +78,8 @@ def broker() -> RedisBroker:
             Callbacks(),
             Pipelines(),
             Retries(max_retries=0),
-            Logs(),
+            Watched(),
+            *([Prometheus()] if settings().worker_metrics_port else []),
         ],
     )
     dramatiq.set_broker(made)

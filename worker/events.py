@@ -6,12 +6,14 @@ import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 
+from runtime import tracing
 from runtime.logs import scrub
 from runtime.settings import settings
 from store import accounts, freshness, inbox, mirror
@@ -19,6 +21,7 @@ from store.accounts import Organisation
 from store.database import Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
 from store.models import RecordType
+from worker import instruments
 from worker.budget import Budget, Purpose
 from worker.copper.client import PAGE_SIZE, Records, connected
 from worker.copper.stages import write_records
@@ -34,6 +37,7 @@ RECONNECT_SECONDS = 300.0
 LONGEST_DELAY = 900.0
 OPPORTUNITIES_AT_ONCE = 20
 # A burst is let come to its end, so that what changes several times is fetched once.
+CORRELATIONS = 10
 BURST_EVENTS = IDS_PER_CALL
 BURST_QUIET, BURST_LONGEST, BURST_LOOK = 0.15, 1.0, 0.05
 
@@ -166,7 +170,8 @@ def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool = False) -
     may lie in what was asked for (a 500) is no outage while the vendor answers something else (`alive`).
     """
     try:
-        return _apply_once(held, events)
+        with correlated(events):
+            return _apply_once(held, events)
     except (LeaseLostError, ReconnectNeededError):
         raise
     except Exception as error:
@@ -179,6 +184,15 @@ def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool = False) -
             log.exception("event.failed", account=held.source.account_id, event_id=events[0].id)
         _put_back(held, events, scrub(f"{type(error).__name__}: {error}"), delay=_backoff(events[0]), free=False)
         return 0
+
+
+@contextmanager
+def correlated(events: Sequence[LeasedEvent]) -> Iterator[None]:
+    """Put the ids that the receivers gave the events' deliveries on every line logged meanwhile; ten at most."""
+    ids = list(dict.fromkeys(event.correlation_id for event in events))
+    named = " ".join(ids[:CORRELATIONS]) + (f" and {len(ids) - CORRELATIONS} more" if len(ids) > CORRELATIONS else "")
+    with structlog.contextvars.bound_contextvars(correlation=named), tracing.span("events.apply", follows=ids):
+        yield
 
 
 def _answers(source: Source) -> bool:
@@ -212,11 +226,12 @@ def _apply_once(held: Lease, events: Sequence[LeasedEvent]) -> int:
         account=held.source.account_id,
         organisation=held.source.organisation_id,
         events=len(good),
-        correlation=events[0].correlation_id,
     )
     project(held.source.account_id)
     with transaction() as session:
-        freshness.record(session, held.source.account_id, [event.id for event in good])
+        took = freshness.record(session, held.source.account_id, [event.id for event in good])
+    for seconds in took:
+        instruments.FRESHNESS.labels(held.source.vendor).observe(seconds)
     return len(good)
 
 
@@ -233,6 +248,7 @@ def _put_back(held: Lease, events: Sequence[LeasedEvent], error: str, *, delay: 
             free=free,
         )
     if failed:
+        instruments.QUARANTINED.labels(held.source.vendor).inc(failed)
         log.error("events.quarantined", account=held.source.account_id, events=failed, error=error)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import structlog
 
+from runtime import tracing
 from store import projection
 from store.database import transaction
+from worker import instruments
 from worker.broker import tell_changed
 
 log = structlog.get_logger()
@@ -16,8 +20,13 @@ def project(account_id: int) -> int:
     """Project until no mark is left; returns how many rows changed. Others who want to, wait their turn."""
     rows = 0
     for _ in range(ROUNDS):
-        with transaction() as session:
+        began = time.monotonic()
+        with tracing.span("projection.batch"), transaction() as session:
             done = projection.project_batch(session, account_id)
+        if done.marks:
+            instruments.BATCHES.observe(time.monotonic() - began)
+            instruments.ROWS.labels("written").inc(done.written)
+            instruments.ROWS.labels("removed").inc(done.removed)
         rows += done.written + done.removed
         if done.written or done.removed:
             tell_changed(account_id)

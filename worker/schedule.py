@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
 
 import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
+from prometheus_client import start_http_server
 
 from runtime.settings import settings
 from store import access, accounts, audit, chores, closing, freshness, inbox, meters, projection, runs, sequences
 from store.database import transaction
-from worker import jobs, sync
+from worker import instruments, jobs, sync
 from worker.broker import wake
 from worker.steps import Kind
 
@@ -41,6 +43,8 @@ def sweep() -> int:
     for account_id, run_id in steps:
         wake(jobs.advance_run, account_id, run_id)
     found = len(sources) + len(dirty) + len(steps)
+    for what, number in (("sources", len(sources)), ("marks", len(dirty)), ("runs", len(steps))):
+        instruments.FOUND.labels(what).inc(number)
     if found:
         log.info("sweep.found", sources=len(sources), dirty=len(dirty), runs=len(steps))
     return found
@@ -52,6 +56,7 @@ def start(account_ids: list[int], kind: Kind, why: str) -> None:
         begun = sync.begin(account_id, kind)
         for run in begun:
             jobs.wake_run(run)
+        instruments.RUNS.labels(kind.value).inc(len(begun))
         log.info("runs.begun", account=account_id, kind=kind.value, runs=len(begun), why=why)
 
 
@@ -168,10 +173,13 @@ TASKS = (
 def tick() -> None:
     """Look at everything once; what fails is tried again at the next tick and holds up nothing else."""
     for task in TASKS:
+        began, outcome = time.monotonic(), "done"
         try:
             task()
         except Exception as error:
+            outcome = "failed"
             log.warning("tick.failed", task=task.__name__, error=type(error).__name__)
+        instruments.TICKS.labels(task.__name__, outcome).observe(time.monotonic() - began)
 
 
 def serve() -> None:
@@ -184,6 +192,8 @@ def serve() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if port := settings().scheduler_metrics_port:
+        start_http_server(port, settings().metrics_host)
     log.info("scheduler.started", sweep_seconds=settings().sweep_seconds)
     tick()
     scheduler.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ import tenacity
 from pydantic import BaseModel, ValidationError
 from requests.adapters import HTTPAdapter
 
+from runtime import tracing
 from runtime.settings import settings
+from worker import instruments
 from worker.budget import Budget, Purpose, Told
 from worker.errors import BudgetSpentError, NotThereError, PassingError, VendorError
 
@@ -92,21 +95,26 @@ def _spend(send: Callable[[], requests.Response], spender: Spender) -> requests.
     """One try within the budget; what its answer says of the limits corrects the budget."""
     token = spender.budget.take(spender.purpose)
     answers: list[requests.Response] = []
+    began = time.monotonic()
 
     def sent() -> requests.Response:
         answers.append(send())
         return answers[0]
 
+    vendor = "xero" if spender.budget.tenant else "copper"
     try:
-        return _once(sent)
+        with tracing.span("vendor.call", attributes={"vendor": vendor, "purpose": spender.purpose.value}):
+            return _once(sent)
     finally:
         answer = answers[0] if answers else None
         spender.budget.settle(token, _told(answer) if answer is not None else Told())
         status = answer.status_code if answer is not None else 0
         wire = answer.raw.tell() if answer is not None and spender.egress else 0
         plain = len(answer._content or b"") if answer is not None and spender.egress and _was_read(answer) else 0
+        outcome = "answered" if 200 <= status < 400 else "refused" if status == 429 else "failed"
+        instruments.CALLS.labels(vendor, outcome).observe(time.monotonic() - began)
         spender.budget.meter(
-            spender.purpose, failed=not 200 <= status < 400, refused=status == 429, wire=wire, plain=plain
+            spender.purpose, failed=outcome != "answered", refused=outcome == "refused", wire=wire, plain=plain
         )
 
 
