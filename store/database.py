@@ -47,7 +47,14 @@ UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
 BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")
-CONNECT_SECONDS = 5
+# A host that is gone answers nothing, not even that: without these, whoever waits for it waits for hours.
+BOUNDED: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
+}
 
 
 def conninfo() -> str:
@@ -59,9 +66,8 @@ def conninfo() -> str:
 def _connecting(statement_seconds: int) -> dict[str, Any]:
     """How a connection is made. Through a pooler it is somebody else's at the next transaction: it keeps nothing."""
     if settings().database_pooler:
-        return {"connect_timeout": CONNECT_SECONDS, "prepare_threshold": None}
-    options = f"-c timezone=UTC -c statement_timeout={statement_seconds}s"
-    return {"connect_timeout": CONNECT_SECONDS, "options": options}
+        return {**BOUNDED, "prepare_threshold": None}
+    return {**BOUNDED, "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s"}
 
 
 def _opening(statement_seconds: int, role: str | None = None) -> str | None:

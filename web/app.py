@@ -15,6 +15,7 @@ from runtime.settings import settings
 from store import exports
 from store.database import async_pool, reading_pool
 from web import answers, health, invoices, metrics, pages, problems
+from web.bounds import Bounded
 from web.browser import SignInNeededError
 from web.looks import Looks
 from web.pages.render import meet, sign_in_first, trouble
@@ -85,6 +86,7 @@ def create() -> FastAPI:
     app.include_router(pages.router)
     app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)
+    app.add_middleware(Bounded)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Timed)
     return app

@@ -18,6 +18,7 @@ TITLES = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     413: "Content too large",
     429: "Too many requests",
     502: "Bad gateway",

@@ -26,7 +26,6 @@ from web.pages import render
 from web.pages.connect import ANYBODY, PANEL
 from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer
 from web.problems import ProblemError
-from webhooks.bodies import TooLargeError, read
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
@@ -145,8 +144,8 @@ class HandOver(BaseModel):
 async def redeem(request: Request) -> Response:
     """Sign the panel in."""
     try:
-        sent = HandOver.model_validate(orjson.loads(await read(request)))
-    except (ValidationError, ValueError, TooLargeError):
+        sent = HandOver.model_validate(orjson.loads(await request.body()))
+    except (ValidationError, ValueError):
         raise ProblemError(400, "Send the code and the secret.") from None
     return await run_in_threadpool(_redeem, request, sent)
 

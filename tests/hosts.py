@@ -1,0 +1,169 @@
+"""Hosts of our own on this machine: network namespaces on one bridge, each with its address, cut off and healed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+NET = "10.77.7"
+CONNECT_SECONDS = 1.0
+
+
+def possible() -> bool:
+    """Whether this user may make network namespaces here."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    name = f"probe-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    return made.returncode == 0
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@dataclass
+class Host:
+    """One host: a namespace with an address, and what runs there."""
+
+    name: str
+    address: str
+    wire: str
+    hub: str
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, words: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a program on this host."""
+        one = subprocess.Popen(
+            ["ip", "netns", "exec", self.name, *words],
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.running.append(one)
+        return one
+
+    def relay(self, port: int, target: str) -> None:
+        """Have this host's own `port` lead to another host's, as a vendor's address would."""
+        self.run([sys.executable, "-m", "tests.hosts", str(port), target])
+
+    def cut_off(self) -> None:
+        """Pull the wire: nothing comes and nothing goes, and nobody is told."""
+        _ip("netns", "exec", self.hub, "ip", "link", "set", self.wire, "down")
+
+    def heal(self) -> None:
+        """Plug it in again."""
+        _ip("netns", "exec", self.hub, "ip", "link", "set", self.wire, "up")
+
+
+def _end(name: str) -> None:
+    """Delete a namespace and end what still runs in it."""
+    inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    for pid in inside.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _forget_leftovers() -> None:
+    """Delete the namespaces of test runs that were killed."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    for name in (line.split()[0] for line in listed.stdout.splitlines() if line.startswith("patina-")):
+        if not psutil.pid_exists(int(name.split("-")[1])):
+            _end(name)
+
+
+@contextmanager
+def network(*names: str) -> Iterator[dict[str, Host]]:
+    """Hosts on one bridge; this process is on it too, as `NET`.1."""
+    _forget_leftovers()
+    mark, hub = os.getpid() % 100_000, f"patina-{os.getpid()}-hub"
+    made: dict[str, Host] = {}
+    _ip("netns", "add", hub)
+    try:
+        _ip("netns", "exec", hub, "ip", "link", "add", "br0", "type", "bridge")
+        _ip("netns", "exec", hub, "ip", "link", "set", "br0", "up")
+        _ip("link", "add", f"pa{mark}h", "type", "veth", "peer", "name", "here", "netns", hub)
+        _ip("netns", "exec", hub, "ip", "link", "set", "here", "master", "br0", "up")
+        _ip("addr", "add", f"{NET}.1/24", "dev", f"pa{mark}h")
+        _ip("link", "set", f"pa{mark}h", "up")
+        for number, name in zip(count(2), names, strict=False):
+            host = Host(f"patina-{os.getpid()}-{name}", f"{NET}.{number}", f"to{number}", hub)
+            made[name] = host
+            _ip("netns", "add", host.name)
+            inside = ("netns", "exec", host.name, "ip")
+            _ip(*inside, "link", "set", "lo", "up")
+            _ip(*inside, "link", "add", "eth0", "type", "veth", "peer", "name", host.wire, "netns", hub)
+            _ip("netns", "exec", hub, "ip", "link", "set", host.wire, "master", "br0", "up")
+            _ip(*inside, "addr", "add", f"{host.address}/24", "dev", "eth0")
+            _ip(*inside, "link", "set", "eth0", "up")
+        yield made
+    finally:
+        for host in reversed(made.values()):
+            for one in host.running:
+                one.terminate()
+            for one in host.running:
+                try:
+                    one.wait(10)
+                except subprocess.TimeoutExpired:
+                    one.kill()
+        for name in (*(host.name for host in made.values()), hub):
+            _end(name)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while part := await source.read(65_536):
+            sink.write(part)
+            await sink.drain()
+    sink.close()
+
+
+async def _serve(listen: tuple[str, int], targets: Sequence[tuple[str, int]], ready: threading.Event) -> None:
+    turns = count()
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = next(turns)
+        for number in range(len(targets)):
+            host, port = targets[(first + number) % len(targets)]
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    there, back = await asyncio.open_connection(host, port)
+            except OSError:
+                continue
+            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            return
+        writer.close()
+
+    server = await asyncio.start_server(meet, *listen)
+    ready.set()
+    async with server:
+        await server.serve_forever()
+
+
+def relay(listen: tuple[str, int], *targets: tuple[str, int]) -> None:
+    """Pass connections on to the targets in turn, in a thread of this process; one that is away is passed by."""
+    ready = threading.Event()
+    threading.Thread(target=lambda: asyncio.run(_serve(listen, targets, ready)), daemon=True).start()
+    assert ready.wait(10)
+
+
+if __name__ == "__main__":
+    _host, _, _port = sys.argv[2].partition(":")
+    asyncio.run(_serve(("127.0.0.1", int(sys.argv[1])), [(_host, int(_port))], threading.Event()))

@@ -1,0 +1,223 @@
+"""The documented nginx configuration, run by the real nginx: Xero's rules hold end to end, and slow senders end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.chaos import free_port
+from tests.conftest import Processes, patina
+from tests.serving import wait_until
+from tests.test_receivers import delivery, event, inbox_rows, signed
+from tests.world import World
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+CONFIGURATION = Path(__file__).resolve().parent.parent / "docs" / "deploy" / "nginx.conf"
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (Debian: nginx-light)")
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of this machine's own, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "patina.example.com")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem, secret = folder / "site.pem", folder / "site.key"
+    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    unsealed = serialization.NoEncryption()
+    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unsealed))
+    return pem, secret
+
+
+@dataclass
+class Proxy:
+    """nginx, listening with TLS, before two web processes of which the second is away until a test starts it."""
+
+    port: int
+    second: int
+    log: Path
+    client: httpx.Client
+
+    def post(self, body: bytes) -> httpx.Response:
+        headers = {"x-xero-signature": signed(body), "content-type": "application/json"}
+        return self.client.post("/webhooks/xero", content=body, headers=headers)
+
+
+def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[bytes], int]:
+    """The documented configuration with this test's ports, paths and certificate in it."""
+    port, plain = free_port(), free_port()
+    pem, key = certificate(folder)
+    text = CONFIGURATION.read_text()
+    for was, now in {
+        "    # server 127.0.0.1:8710": "    server 127.0.0.1:8710",
+        "127.0.0.1:8700": f"127.0.0.1:{first}",
+        "127.0.0.1:8710": f"127.0.0.1:{second}",
+        "listen 80;": f"listen 127.0.0.1:{plain};",
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "/etc/ssl/patina.example.com.pem": str(pem),
+        "/etc/ssl/patina.example.com.key": str(key),
+        "/var/log/nginx/": f"{folder}/",
+    }.items():
+        assert was in text, f"{was} is not in {CONFIGURATION.name} any more"
+        text = text.replace(was, now)
+    (folder / "site.conf").write_text(text)
+    places = "".join(
+        f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        f"{user}daemon off; pid {folder}/nginx.pid; error_log {folder}/start.log;\n"
+        f"events {{ worker_connections 512; }}\nhttp {{ {places} include {folder}/site.conf; }}\n"
+    )
+    return subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]), port
+
+
+@pytest.fixture
+def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
+    """nginx before this test's web process."""
+    second = free_port()
+    process, port = run_nginx(tmp_path, world.web.base_url.port or 0, second)
+    with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=10, trust_env=False) as client:
+
+        def answers() -> bool:
+            try:
+                return client.get("/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, what="nginx")
+        yield Proxy(port, second, tmp_path / "patina.log", client)
+    process.terminate()
+    process.wait(15)
+
+
+@needs_nginx
+def test_xeros_rules_hold_through_nginx(world: World, proxy: Proxy) -> None:
+    before = len(inbox_rows())
+    body = delivery(event(world.tenants[0]))
+    began = time.monotonic()
+    answer = proxy.post(body)
+    assert time.monotonic() - began < 5
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "set-cookie" not in answer.headers
+    assert len(inbox_rows()) == before + 1
+    wrong = proxy.client.post("/webhooks/xero", content=body, headers={"x-xero-signature": "no"})
+    assert (wrong.status_code, wrong.content) == (401, b"")
+    large = proxy.post(b"x" * (1024 * 1024 + 1))
+    assert large.status_code == 413
+    assert len(inbox_rows()) == before + 1
+
+
+@needs_nginx
+def test_a_web_process_that_is_away_costs_no_event_and_no_read(
+    world: World, proxy: Proxy, processes: Processes
+) -> None:
+    """The second one is down at first; later the first one hangs."""
+    person = world.person("ann@acme.test")
+    world.settle()
+    headers = {"Authorization": f"Bearer {world.key}"}
+    for number in range(20):
+        body = delivery(event(world.tenants[0], resourceId=f"11111111-1111-4111-8111-{number:012}"))
+        assert proxy.post(body).status_code == 200
+        assert proxy.client.get(f"/v1/people/{person}/invoices", headers=headers).status_code == 200
+    processes.append(patina("web", environment={"PORT": str(proxy.second)}))
+    straight = f"http://127.0.0.1:{proxy.second}/healthz"
+
+    def is_up() -> bool:
+        try:
+            return httpx.get(straight, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(is_up, what="the second web process")
+    processes[-1].send_signal(19)
+    try:
+        for number in range(4):
+            body = delivery(event(world.tenants[0], resourceId=f"22222222-1111-4111-8111-{number:012}"))
+            began = time.monotonic()
+            assert proxy.post(body).status_code == 200, "a process that hangs is passed by"
+            assert time.monotonic() - began < 5, "in Xero's time"
+    finally:
+        processes[-1].send_signal(18)
+
+
+@needs_nginx
+def test_no_secret_of_a_path_is_in_the_proxys_logs(proxy: Proxy) -> None:
+    proxy.client.post("/webhooks/copper/a-secret-path", json={})
+    proxy.client.get("/panel?token=pat_a-secret-token")
+    proxy.client.get("/v1/people/1/invoices?after=secret-position")
+    wait_until(lambda: proxy.log.read_text().count("\n") >= 4)
+    assert "secret" not in proxy.log.read_text()
+    assert "/webhooks/copper/-" in proxy.log.read_text()
+    assert proxy.client.get("/metrics").status_code == 404
+
+
+def connected(port: int, secure: bool) -> socket.socket:
+    line = socket.create_connection(("127.0.0.1", port), timeout=30)
+    if not secure:
+        return line
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(line)
+
+
+def ended_after(port: int, secure: bool, opening: bytes) -> tuple[float, bytes]:
+    """Send an opening, then a byte a second; after how many seconds the other side ended it, and what it said."""
+    began = time.monotonic()
+    with connected(port, secure) as line:
+        line.sendall(opening)
+        line.settimeout(1)
+        while time.monotonic() - began < 30:
+            try:
+                line.sendall(b"x")
+                return time.monotonic() - began, line.recv(1000)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    return time.monotonic() - began, b""
+
+
+HALF_A_BODY = b"POST /webhooks/xero HTTP/1.1\r\nhost: patina\r\ncontent-length: 1000\r\n\r\n{"
+HALF_A_HEAD = b"POST /webhooks/xero HTTP/1.1\r\nhost: pati"
+
+
+def test_a_body_that_does_not_come_is_ended_and_holds_up_nobody(world: World) -> None:
+    port = world.web.base_url.port or 0
+    with ThreadPoolExecutor(100) as pool:
+        slow = [pool.submit(ended_after, port, False, HALF_A_BODY) for _ in range(100)]
+        time.sleep(0.5)
+        body = delivery(event(world.tenants[0]))
+        began = time.monotonic()
+        headers = {"x-xero-signature": signed(body), "content-type": "application/json"}
+        assert world.web.post("/webhooks/xero", content=body, headers=headers).status_code == 200
+        assert time.monotonic() - began < 5
+        for seconds, answer in (one.result() for one in slow):
+            assert seconds < 20
+            assert answer.startswith(b"HTTP/1.1 408"), answer
+
+
+@needs_nginx
+def test_a_head_that_trickles_is_ended_by_nginx(proxy: Proxy) -> None:
+    seconds, _ = ended_after(proxy.port, True, HALF_A_HEAD)
+    assert seconds < 15
