@@ -69,9 +69,9 @@ def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[b
     pem, key = certificate(folder)
     text = CONFIGURATION.read_text()
     for was, now in {
-        "    # server 127.0.0.1:8710": "    server 127.0.0.1:8710",
+        "    # server 127.0.0.1:8701": "    server 127.0.0.1:8701",
         "127.0.0.1:8700": f"127.0.0.1:{first}",
-        "127.0.0.1:8710": f"127.0.0.1:{second}",
+        "127.0.0.1:8701": f"127.0.0.1:{second}",
         "listen 80;": f"listen 127.0.0.1:{plain};",
         "listen 443": f"listen 127.0.0.1:{port}",
         "/etc/ssl/patina.example.com.pem": str(pem),

@@ -1,0 +1,55 @@
+"""What docs/deploy.md tells to run exists, and is what the Procfile says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runtime.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "docs" / "deploy"
+PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+
+
+def test_the_compose_file_runs_what_the_procfile_names() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert {name: services[name]["command"] for name in PROCFILE} == PROCFILE
+    for name in PROCFILE:
+        assert {word.lower() for word in services[name]["environment"]} <= set(Settings.model_fields)
+    grace = {name: services[name]["stop_grace_period"] for name in PROCFILE}
+    assert set(grace.values()) == {"35s"}, "longer than the 25 s in which a process drains"
+
+
+def test_the_settings_that_the_guide_names_exist() -> None:
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    block = guide.partition("```ini\n")[2].partition("```")[0]
+    names = [line.partition("=")[0] for line in block.splitlines() if not line.startswith("#")]
+    assert len(names) > 8
+    assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+def test_units_are_exported_and_pass_systemds_own_check(tmp_path: Path) -> None:
+    words = [str(Path(sys.executable).parent / "honcho"), "export", "-e", "/dev/null", "-a", "patina", "-u", "root"]
+    words += ["-c", "release=0,web=2,worker=1,scheduler=1", "-p", "8600", "-t", str(DEPLOY / "systemd")]
+    subprocess.run([*words, "systemd", str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=30)
+    units = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sum(name.endswith(".service") for name in units) == 4
+    for number, port in (("1", "8700"), ("2", "8701")):
+        assert f"Environment=PORT={port}\n" in units[f"patina-web-{number}.service"]
+        assert f"ExecStart={ROOT}/.venv/bin/patina web\n" in units[f"patina-web-{number}.service"]
+    if not (ROOT / ".venv" / "bin" / "patina").exists() or shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze, and the environment of `make`")
+    found = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert str(tmp_path) not in found.stderr, found.stderr
