@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     history_days: int = Field(30, ge=1, le=3_650, description="age in days up to which invoices are looked up")
     grant_idle_days: float = Field(7, ge=0, le=50, description="days after which an idle Xero grant is refreshed")
     inbox_days: int = Field(30, ge=1, le=3_650, description="days that finished events are kept")
+    quarantine_days: int = Field(
+        180, ge=1, le=3_650, description="days that events wait for a person, then are dropped"
+    )
     meter_days: int = Field(400, ge=40, le=3_650, description="days that call meters and ended runs are kept")
 
     xero_minute_limit: int = Field(60, ge=1, le=1_000, description="calls a minute and Xero organisation")

@@ -270,10 +270,14 @@ RESUME = text("""
 """)
 FORGET = text("""
     DELETE FROM inbox WHERE (account_id, id) IN (
-        SELECT account_id, id FROM inbox
-        WHERE received_at < now() - make_interval(days => :days) AND finished_at < now() - make_interval(days => :days)
-          AND state IN ('done', 'ignored', 'dismissed')
-        LIMIT :limit)
+        (SELECT account_id, id FROM inbox
+         WHERE received_at < now() - make_interval(days => :days) AND finished_at < now() - make_interval(days => :days)
+           AND state IN ('done', 'ignored', 'dismissed')
+         LIMIT :limit)
+        UNION ALL
+        (SELECT account_id, id FROM inbox
+         WHERE state = 'failed' AND received_at < now() - make_interval(days => :quarantine_days)
+         LIMIT :limit))
 """)
 FINISH = text("""
     UPDATE inbox SET state = 'done', finished_at = now(), error = NULL
@@ -364,9 +368,12 @@ def resume(session: Session, source: Source) -> None:
     session.execute(RESUME, _place(source))
 
 
-def forget(session: Session, days: int, limit: int) -> int:
-    """Delete up to `limit` events that ended more than `days` ago; returns how many went."""
-    return touched(session, FORGET, {"days": days, "limit": limit})
+def forget(session: Session, days: int, quarantine_days: int, limit: int) -> int:
+    """Delete events that ended more than `days` ago, and those that nobody took out of quarantine for so long.
+
+    Up to `limit` of either; returns how many went.
+    """
+    return touched(session, FORGET, {"days": days, "quarantine_days": quarantine_days, "limit": limit})
 
 
 def finish(session: Session, held: Lease, ids: Sequence[int]) -> None:

@@ -162,7 +162,7 @@ def test_an_outage_of_the_web_process_is_caught_up_at_once(world: World) -> None
     assert not schedule.note_web()
 
 
-def test_finished_events_are_kept_for_a_time_only_and_what_waits_for_ever(world: World) -> None:
+def test_finished_events_are_kept_for_a_time_quarantined_ones_for_longer_and_what_waits_for_ever(world: World) -> None:
     world.invoice("ann@acme.test")
     world.settle()
     execute(
@@ -180,10 +180,15 @@ def test_finished_events_are_kept_for_a_time_only_and_what_waits_for_ever(world:
         kept = session.execute(text("SELECT kind, state FROM inbox ORDER BY id")).all()
         assert session.execute(text("SELECT count(*) FROM call_meter WHERE day < '2021-01-01'")).scalar_one() == 0
     assert [tuple(row) for row in kept] == [("INVOICE", "done"), ("INVOICE", "failed"), ("INVOICE", "pending")]
+    execute("UPDATE inbox SET received_at = now() - interval '200 days' WHERE state IN ('failed', 'pending')")
+    execute("UPDATE chore SET begun_at = 'epoch' WHERE name = 'retention'")
+    schedule.forget()
+    with transaction() as session:
+        assert session.execute(text("SELECT state FROM inbox ORDER BY id")).scalars().all() == ["done", "pending"]
     execute("UPDATE inbox SET finished_at = 'epoch', received_at = 'epoch' WHERE state = 'done'")
     schedule.forget()
     with transaction() as session:
-        assert session.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 3, "once an hour"
+        assert session.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 2, "once an hour"
 
 
 def test_forgetting_goes_in_bounded_batches(world: World) -> None:
@@ -193,9 +198,9 @@ def test_forgetting_goes_in_bounded_batches(world: World) -> None:
         " 'epoch', 'epoch' FROM generate_series(1, 25) AS n"
     )
     with transaction() as session:
-        assert inbox.forget(session, 30, 10) == 10
+        assert inbox.forget(session, 30, 180, 10) == 10
     with transaction() as session:
-        assert inbox.forget(session, 30, 100) == 15
+        assert inbox.forget(session, 30, 180, 100) == 15
 
 
 def test_one_task_that_fails_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

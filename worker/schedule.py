@@ -136,7 +136,7 @@ def forget() -> None:
         forgotten += freshness.forget(session, chosen.inbox_days)
     for _ in range(RETENTION_ROUNDS):
         with transaction() as session:
-            gone = inbox.forget(session, chosen.inbox_days, RETENTION_ROWS)
+            gone = inbox.forget(session, chosen.inbox_days, chosen.quarantine_days, RETENTION_ROWS)
         forgotten += gone
         if gone < RETENTION_ROWS:
             break
