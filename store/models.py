@@ -231,6 +231,7 @@ class Inbox(SQLModel, table=True):
             "id",
             postgresql_where=sa.text("state IN ('pending', 'leased')"),
         ),
+        sa.Index("inbox_failed_idx", "account_id", "id", postgresql_where=sa.text("state = 'failed'")),
         sa.Index("inbox_received_idx", "received_at", postgresql_using="brin"),
         sa.CheckConstraint("state IN ('pending', 'leased', 'done', 'failed', 'ignored', 'dismissed')", name="state"),
     )
