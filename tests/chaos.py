@@ -336,11 +336,12 @@ def settle_settings(home: Path) -> tuple[int, int]:
     return web, vendors
 
 
-def open_stage(home: Path) -> tuple[Stage, World]:
-    """Start everything and connect an account."""
+def open_stage(home: Path, more: dict[str, str] | None = None) -> tuple[Stage, World]:
+    """Start everything, with some settings of one's own, and connect an account."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     web, vendors = settle_settings(home)
+    override(more or {})
     from runtime import embedded
     from store.database import migrate
     from tests.world import Sandbox, World
