@@ -217,6 +217,28 @@ def eventually(true: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
+def become_quiet(world: World) -> None:
+    """Wait until everything is back, a catch-up has found what Copper sent once or not at all, and nothing waits."""
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC)
+
+    def caught_up() -> bool:
+        known = world.runs()
+        sources = {one.organisation_id for one in known}
+        new = {
+            one.organisation_id
+            for one in known
+            if one.kind == "catch_up" and one.started_at > now and one.state == "done"
+        }
+        return sources == new
+
+    eventually(lambda: world.web.get("/readyz").status_code == 200, HEAL_SECONDS, "the web process")
+    eventually(lambda: world.sandbox.state()["waiting"] == 0, HEAL_SECONDS, "delivery of all webhooks")
+    eventually(caught_up, HEAL_SECONDS, "a catch-up")
+    eventually(world.quiet, HEAL_SECONDS, "quiet")
+
+
 class Round:
     """Strikes, and what must be true afterwards."""
 
@@ -243,32 +265,12 @@ class Round:
             for one in at_once:
                 one.join()
         healed = time.monotonic()
-        self._become_quiet()
+        become_quiet(self.world)
         took = time.monotonic() - healed
         self.slowest = max(self.slowest, took)
         if self.loud:
             print(f"{took:6.1f} s  {', '.join(struck)}", file=sys.stderr)
         self._compare()
-
-    def _become_quiet(self) -> None:
-        from datetime import UTC, datetime
-
-        now = datetime.now(UTC)
-
-        def caught_up() -> bool:
-            known = self.world.runs()
-            sources = {one.organisation_id for one in known}
-            new = {
-                one.organisation_id
-                for one in known
-                if one.kind == "catch_up" and one.started_at > now and one.state == "done"
-            }
-            return sources == new
-
-        eventually(lambda: self.world.web.get("/readyz").status_code == 200, HEAL_SECONDS, "the web process")
-        eventually(lambda: self.world.sandbox.state()["waiting"] == 0, HEAL_SECONDS, "delivery of all webhooks")
-        eventually(caught_up, HEAL_SECONDS, "a catch-up")
-        eventually(self.world.quiet, HEAL_SECONDS, "quiet")
 
     def _compare(self) -> None:
         """Every acknowledged event is in the inbox, and every record shows what the vendors hold."""
