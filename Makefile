@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test chaos fuzz soak check pictures lock clean
+.PHONY: demo test chaos fuzz soak check pictures lock licences clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -39,6 +39,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
 	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic check
+	$(BIN)/python -m tests.audit
 
 # Takes the pictures of every page anew, for the documentation. Needs a Chromium.
 pictures: $(STAMP)
@@ -47,6 +48,10 @@ pictures: $(STAMP)
 # Recompiles the lock: names, versions and hashes, no address. Needs `uv` on the PATH.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+
+# Lists the licences of everything in the lock, anew after it changed.
+licences: $(STAMP)
+	@$(BIN)/python -m tests.licences > docs/licences.md
 
 clean:
 	rm -rf $(VENV) .patina build *.egg-info .mypy_cache .ruff_cache
