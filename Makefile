@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test chaos fuzz soak check pictures lock licences clean
+.PHONY: demo test chaos fuzz fuzz-parsers soak check pictures lock licences clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -27,6 +27,10 @@ chaos: $(STAMP)
 # Posts bodies to the receivers as no vendor would: ARGS="--bodies 100000 --seed 1".
 fuzz: $(STAMP)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Fuzzes the receivers' parsers by coverage: ARGS="-atheris_runs=1000000". Needs atheris.
+fuzz-parsers: $(STAMP)
+	@$(BIN)/python -m tests.fuzz_parsers $(ARGS)
 
 # Plays some hours as fast as they are taken, and looks whether anything grows: ARGS="--hours 2".
 soak: $(STAMP)

@@ -56,6 +56,34 @@ def _xero_event(event: WireEvent) -> NewEvent:
     )
 
 
+def xero_events(body: bytes) -> tuple[WireDelivery, list[NewEvent]]:
+    """What a delivery of Xero's says; raises `ValueError` (pydantic's too) for what nobody can read."""
+    delivery = WireDelivery.model_validate(parsed(body))
+    return delivery, [_xero_event(one) for one in delivery.events or ()]
+
+
+def copper_events(notice: WireNotification, body: bytes) -> list[NewEvent]:
+    """The events of a notification, one for each of its ids."""
+    whole = hashlib.sha256(body).hexdigest()
+    return [
+        NewEvent(
+            tenant="",
+            kind=notice.type,
+            event=notice.event,
+            resource_id=str(one),
+            occurred_at=None,
+            dedupe_key=key_of_copper(whole, one),
+        )
+        for one in notice.ids
+    ]
+
+
+def parsed(body: bytes) -> object:
+    """The body as JSON; raises `ValueError`. orjson bounds nesting and refuses NaN and bad UTF-8."""
+    found: object = orjson.loads(body)
+    return found
+
+
 def _wake(sources: Iterable[Source]) -> None:
     for source in sources:
         jobs.wake_source(source)
@@ -85,9 +113,8 @@ async def _accept_xero(request: Request, body: bytes, correlation: str, backgrou
     try:
         if not is_json(request):
             raise ValueError("the content type is not application/json")
-        delivery = WireDelivery.model_validate(_parsed(body))
-        events = [_xero_event(one) for one in delivery.events or ()]
-    except (ValidationError, ValueError) as error:
+        delivery, events = xero_events(body)
+    except ValueError as error:
         await _keep_malformed(request, NOBODY, "xero", body, error, correlation)
         return Response(status_code=200)
     if events:
@@ -128,7 +155,7 @@ async def _accept_copper(
 ) -> Response:
     account_id, sealed = found
     try:
-        raw = _parsed(body) if is_json(request) else None
+        raw = parsed(body) if is_json(request) else None
     except ValueError:
         raw = None
     if not isinstance(raw, dict):
@@ -140,18 +167,7 @@ async def _accept_copper(
     except ValidationError as error:
         await _keep_malformed(request, account_id, "copper", body, error, correlation)
         return Response(status_code=200)
-    whole = hashlib.sha256(body).hexdigest()
-    events = [
-        NewEvent(
-            tenant="",
-            kind=notice.type,
-            event=notice.event,
-            resource_id=str(one),
-            occurred_at=None,
-            dedupe_key=key_of_copper(whole, one),
-        )
-        for one in notice.ids
-    ]
+    events = copper_events(notice, body)
     done = await using(
         request.app.state.pool, lambda connection: inbox.accept_copper(connection, account_id, events, correlation)
     )
@@ -159,12 +175,6 @@ async def _accept_copper(
     log.info("webhook.accepted", source="copper", account=account_id, events=len(events))
     background.add_task(_wake, done.sources)
     return Response(status_code=200, background=background)
-
-
-def _parsed(body: bytes) -> object:
-    """The body as JSON; raises `ValueError`. orjson bounds nesting and refuses NaN and bad UTF-8."""
-    parsed: object = orjson.loads(body)
-    return parsed
 
 
 async def _keep_malformed(
