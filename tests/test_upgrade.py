@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from runtime.settings import override
 from sandbox import server
 from store.database import alembic_config
 from tests.chaos import free_port
-from tests.conftest import Processes
+from tests.conftest import Processes, patina
 from tests.serving import wait_until
+from tests.test_receivers import delivery, event, signed
 from tests.world import Sandbox, World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +47,13 @@ def older(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 @pytest.fixture
 def old_web(older: Path, database: str, sandbox: Sandbox, processes: Processes) -> Iterator[httpx.Client]:
     """Web, worker and scheduler of the older code on the newest schema."""
@@ -55,13 +65,7 @@ def old_web(older: Path, database: str, sandbox: Sandbox, processes: Processes) 
         words = [sys.executable, "-m", "cli", name]
         processes.append(subprocess.Popen(words, cwd=older, env=environment, stdout=subprocess.DEVNULL))
 
-    def is_up() -> bool:
-        try:
-            return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_until(is_up, what="the older web process, ready")
+    wait_until(lambda: is_ready(url), what="the older web process, ready")
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         yield client
 
@@ -80,3 +84,41 @@ def test_the_older_code_keeps_events_applies_them_and_answers_on_the_newer_schem
     wait_until(lambda: world.rows("people", person)[0]["status"] == "PAID")
     world.check()
     assert all(one.poll() is None for one in processes), "none of the older processes ended"
+
+
+def test_web_and_worker_end_within_thirty_seconds_of_sigterm_and_nothing_is_lost(
+    world: World, processes: Processes
+) -> None:
+    """A request is on its way, and a vendor's answer takes its time, when both are told to stop."""
+    person = world.person("ann@acme.test")
+    world.settle()
+    world.workers = True
+    port = free_port()
+    worker, web = patina("worker"), patina("web", environment={"PORT": str(port)})
+    processes += [worker, web]
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: is_ready(url), what="the web process")
+    world.sandbox.faults(api=[{"vendor": "xero", "kind": "latency", "path": "Invoices", "seconds": 3.0}])
+    body = delivery(event(world.tenants[0], resourceId=world.invoice("ann@acme.test").id))
+    wait_until(lambda: world.sandbox.calls("Invoices") > 0, what="a call that the vendor is slow to answer")
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        told = {"host": "patina", "content-type": "application/json", "x-xero-signature": signed(body)}
+        told["content-length"] = str(len(body))
+        head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        line.sendall(f"POST /webhooks/xero HTTP/1.1\r\n{head}\r\n".encode() + body[:10])
+        time.sleep(0.3)
+        began = time.monotonic()
+        web.terminate()
+        worker.terminate()
+        time.sleep(0.5)
+        line.sendall(body[10:])
+        line.settimeout(20)
+        assert line.recv(100).startswith(b"HTTP/1.1 200"), "what was begun is answered"
+    assert web.wait(30) is not None
+    assert worker.wait(max(30 - (time.monotonic() - began), 0.1)) is not None
+    world.sandbox.faults()
+    processes.append(patina("worker"))
+    processes.append(patina("scheduler"))
+    wait_until(lambda: len(world.rows("people", person)) == 1, what="the invoice")
+    world.settle()
+    world.check()
