@@ -1,0 +1,57 @@
+"""`make bench`: measures everything, writes docs/performance.md. `ARGS="--only reads --rounds 5 --json out.json"`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import intake, page, projecting, reads, stage, startup
+from bench.figures import Figure
+from tests import databases
+
+MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
+    "reads": ("Reading", reads.http),
+    "cost": ("What a read costs in the database", reads.cost),
+    "intake": ("Taking webhooks in", intake.measure),
+    "rebuild": ("Projecting everything anew", projecting.rebuild),
+    "one": ("Projecting one changed invoice", projecting.one),
+    "startup": ("Starting", startup.measure),
+}
+
+
+def main() -> int:
+    """Measure; the last line says how it went. Exit 0 whether goals were met or not: the page says which."""
+    reader = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    reader.add_argument("--only", choices=list(MEASURES), action="append", help="a part; the page is left as it is")
+    reader.add_argument("--rounds", type=int, default=5)
+    reader.add_argument("--json", type=Path, help="a file for the figures, for machines")
+    chosen = reader.parse_args()
+    stage.settle_settings()
+    databases.make_template()
+    sections: list[tuple[str, list[Figure]]] = []
+    for name in chosen.only or list(MEASURES):
+        title, measure = MEASURES[name]
+        print(f"{title} …", file=sys.stderr, flush=True)
+        found = measure(chosen.rounds)
+        sections.append((title, found))
+        for one in found:
+            print(
+                f"  {'met   ' if one.met else 'MISSED'} {one.what}: {one.middle:.3g} {one.unit} ({one.goal})",
+                flush=True,
+            )
+    if chosen.json:
+        told = {title: [vars(one) for one in found] for title, found in sections}
+        chosen.json.write_text(json.dumps(told, indent=1))
+    if not chosen.only:
+        command = f'make bench ARGS="--rounds {chosen.rounds}"'
+        print(f"written: {page.write(sections, command).name}")
+    everything = [one for _, found in sections for one in found]
+    print(f"bench ok: {len(everything)} figures, {sum(bool(one.met) for one in everything)} goals met")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
