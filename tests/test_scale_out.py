@@ -113,7 +113,7 @@ def in_the_end(true: Callable[[], bool], what: str) -> None:
         except httpx.TransportError:
             return False
 
-    wait_until(tried, seconds=60, what=what)
+    wait_until(tried, seconds=120, what=what)
 
 
 def test_one_host_after_the_other_is_cut_off_and_healed(machines: tuple[World, dict[str, Host]]) -> None:

@@ -22,7 +22,8 @@ from runtime.settings import settings
 log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
 TIME_LIMIT_MS = 10 * 60 * 1000
-WAKE_SECONDS = 30
+# A message may be lost with the host that took it: after this long, the next look sends another.
+WAKE_SECONDS = 10
 LONGEST_DELAY = 60.0
 IDLE_MS = 50
 TURN_MS = 20_000
