@@ -8,10 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
-import structlog
-
-log = structlog.get_logger()
-
 
 @dataclass(frozen=True)
 class Figure:
