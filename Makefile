@@ -62,4 +62,4 @@ licences: $(STAMP)
 	@$(BIN)/python -m tests.licences > docs/licences.md
 
 clean:
-	rm -rf $(VENV) .patina build *.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .patina build *.egg-info .mypy_cache .ruff_cache

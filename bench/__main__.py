@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import intake, page, projecting, reads, stage, startup
+from bench import freshness, intake, page, projecting, reads, stage, startup
 from bench.figures import Figure
 from tests import databases
 
@@ -18,6 +18,7 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "intake": ("Taking webhooks in", intake.measure),
     "rebuild": ("Projecting everything anew", projecting.rebuild),
     "one": ("Projecting one changed invoice", projecting.one),
+    "freshness": ("From webhook to row", freshness.measure),
     "startup": ("Starting", startup.measure),
 }
 

@@ -28,7 +28,8 @@ INSERT = """
 _numbers = itertools.count()
 
 
-def _event() -> dict[str, str]:
+def event() -> dict[str, str]:
+    """An event of an invoice that nobody has heard of, at a moment of its own."""
     number = next(_numbers)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(1_700_000_000 + number // 1000))
     return {
@@ -42,14 +43,18 @@ def _event() -> dict[str, str]:
     }
 
 
-def _deliveries(events: int) -> Callable[[], bytes]:
+def signed(events: list[dict[str, str]]) -> tuple[bytes, dict[str, str]]:
+    """A delivery's body, and the headers that Xero would send with it."""
+    body = json.dumps({"events": events}).encode()
     key = settings().xero_webhook_keys[0].encode()
+    signature = base64.b64encode(hmac.new(key, body, hashlib.sha256).digest()).decode()
+    return body, {"content-type": "application/json", "x-xero-signature": signature}
 
+
+def _deliveries(events: int) -> Callable[[], bytes]:
     def made() -> Iterator[bytes]:
         while True:
-            body = json.dumps({"events": [_event() for _ in range(events)]}).encode()
-            signature = base64.b64encode(hmac.new(key, body, hashlib.sha256).digest()).decode()
-            headers = {"content-type": "application/json", "x-xero-signature": signature}
+            body, headers = signed([event() for _ in range(events)])
             yield load.request("POST", "/webhooks/xero", headers, body)
 
     return load.each(made())

@@ -16,6 +16,8 @@ from tests.world import World
 
 FLOOD = 100_000
 LONGEST_SECONDS = 5.0
+# A machine that is busy with other tests may be slow once; who waits behind a flood is slow every time.
+TRIES = 3
 POUR = text("""
     INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
                        dedupe_key, correlation_id)
@@ -41,10 +43,10 @@ def open_events(world: World) -> int:
         return inbox.open_count(session, world.account)
 
 
-def seconds_until_paid(world: World) -> float:
+def seconds_until_paid(world: World, address: str) -> float:
     """How long one payment takes to show."""
-    person = world.person("ann@quiet.test")
-    invoice = world.invoice("ann@quiet.test")
+    person = world.person(address)
+    invoice = world.invoice(address)
     wait_until(lambda: world.shown("people", person) == [invoice.number], what="the quiet account's invoice")
     began = time.monotonic()
     world.sandbox.act("pay_invoice", invoice=invoice.id)
@@ -58,7 +60,8 @@ def test_one_accounts_flood_does_not_delay_anothers_single_event(two: tuple[Worl
     with transaction() as session:
         session.execute(POUR, {"account": loud.account, "events": FLOOD})
     wait_until(lambda: open_events(loud) < FLOOD, what="the flood being drained")
-    assert seconds_until_paid(quiet) < LONGEST_SECONDS
+    took = (seconds_until_paid(quiet, f"ann{number}@quiet.test") for number in range(TRIES))
+    assert any(seconds < LONGEST_SECONDS for seconds in took)
     assert open_events(loud) > 0, "the flood was over before it could delay anything"
 
 
@@ -71,10 +74,16 @@ def test_a_vendor_that_hangs_for_one_account_leaves_the_others_their_threads(two
         session.execute(POUR, {"account": loud.account, "events": 10})
         session.execute(text("UPDATE inbox SET kind = 'CONTACT' WHERE correlation_id = 'flood'"))
     wait_until(lambda: loud.sandbox.calls("/Contacts") > 0, what="a call that hangs")
+    took = (seconds_until_known(quiet, f"lee{number}@quiet.test") for number in range(TRIES))
+    assert any(seconds < LONGEST_SECONDS for seconds in took)
+
+
+def seconds_until_known(world: World, address: str) -> float:
+    """How long a new person takes to be mirrored."""
     began = time.monotonic()
-    person = quiet.person("lee@quiet.test")
-    wait_until(lambda: known(quiet, person), what="the quiet account's person")
-    assert time.monotonic() - began < LONGEST_SECONDS
+    person = world.person(address)
+    wait_until(lambda: known(world, person), what="the quiet account's person")
+    return time.monotonic() - began
 
 
 def known(world: World, person: int) -> bool:
