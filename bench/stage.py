@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-import httpx
 import psycopg
 from sqlalchemy import text
 
@@ -21,6 +19,7 @@ from store.database import let_go, transaction
 from store.secrets import digest, seal
 from tests import databases
 from tests.chaos import free_port
+from tests.serving import answers, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "pat_bench_key_of_this_run_alone"
@@ -129,11 +128,10 @@ def process(
     quiet = {"LOG_LEVEL": "error", **os.environ, **(environment or {})}
     started = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=quiet, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
-        while ready and not _answers(ready):
-            if started.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"{' '.join(words)} did not start")
-            time.sleep(0.02)
+        if ready:
+            wait_until(lambda: started.poll() is not None or answers(ready), seconds=60, what=" ".join(words))
+        if started.poll() is not None:
+            raise SystemExit(f"{' '.join(words)} did not start")
         yield started
     finally:
         started.terminate()
@@ -143,20 +141,16 @@ def process(
             started.kill()
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False, timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 @contextmanager
-def web(name: str = "bench.server") -> Iterator[str]:
-    """The web process, with the yardsticks in it; its address."""
+def web(*words: str) -> Iterator[str]:
+    """The web process; its address. Without words of its own, the one with the yardsticks in it."""
     port = free_port()
-    words = [name, str(port)] if name == "bench.server" else ["cli", "web"]
     url = f"http://127.0.0.1:{port}"
-    with process(*words, ready=f"{url}/healthz", environment={"PORT": str(port), "PUBLIC_URL": url}):
+    with process(
+        *(words or ("bench.server", str(port))),
+        ready=f"{url}/healthz",
+        environment={"PORT": str(port), "PUBLIC_URL": url},
+    ):
         yield url
 
 

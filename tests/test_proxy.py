@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.chaos import free_port
 from tests.conftest import Processes, patina
-from tests.serving import wait_until
+from tests.serving import answers, wait_until
 from tests.test_receivers import delivery, event, inbox_rows, signed
 from tests.world import World
 
@@ -99,13 +99,13 @@ def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
     process, port = run_nginx(tmp_path, world.web.base_url.port or 0, second)
     with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=10, trust_env=False) as client:
 
-        def answers() -> bool:
+        def is_up() -> bool:
             try:
                 return client.get("/healthz").status_code == 200
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, what="nginx")
+        wait_until(is_up, what="nginx")
         yield Proxy(port, second, tmp_path / "patina.log", client)
     process.terminate()
     process.wait(15)
@@ -142,14 +142,7 @@ def test_a_web_process_that_is_away_costs_no_event_and_no_read(
         assert proxy.client.get(f"/v1/people/{person}/invoices", headers=headers).status_code == 200
     processes.append(patina("web", environment={"PORT": str(proxy.second)}))
     straight = f"http://127.0.0.1:{proxy.second}/healthz"
-
-    def is_up() -> bool:
-        try:
-            return httpx.get(straight, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_until(is_up, what="the second web process")
+    wait_until(lambda: answers(straight), what="the second web process")
     processes[-1].send_signal(19)
     try:
         for number in range(4):

@@ -17,7 +17,7 @@ from store.database import let_go, migrate
 from tests import hosts
 from tests.chaos import free_port
 from tests.hosts import NET, Host
-from tests.serving import wait_until
+from tests.serving import answers, wait_until
 from tests.world import Sandbox, World
 from worker import broker
 
@@ -51,14 +51,14 @@ def start_services(host: Host, folder: Path) -> None:
     let_go()
     broker.client.cache_clear()
 
-    def answers() -> bool:
+    def both_answer() -> bool:
         try:
             psycopg.connect(f"postgresql://postgres@{host.address}/postgres", connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return broker.is_reached()
 
-    wait_until(answers, what="PostgreSQL and Redis")
+    wait_until(both_answer, what="PostgreSQL and Redis")
     migrate()
 
 
@@ -98,10 +98,7 @@ def machines(tmp_path: Path, sandbox: Sandbox) -> Iterator[tuple[World, dict[str
 
 
 def ready(host: Host) -> bool:
-    try:
-        return httpx.get(f"http://{host.address}:{WEB}/readyz", timeout=2, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
+    return answers(f"http://{host.address}:{WEB}/readyz")
 
 
 def in_the_end(true: Callable[[], bool], what: str) -> None:

@@ -19,7 +19,7 @@ from sandbox import server
 from store.database import alembic_config
 from tests.chaos import free_port
 from tests.conftest import Processes, patina
-from tests.serving import wait_until
+from tests.serving import answers, wait_until
 from tests.test_receivers import delivery, event, signed
 from tests.world import Sandbox, World
 
@@ -47,13 +47,6 @@ def older(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 @pytest.fixture
 def old_web(older: Path, database: str, sandbox: Sandbox, processes: Processes) -> Iterator[httpx.Client]:
     """Web, worker and scheduler of the older code on the newest schema."""
@@ -65,7 +58,7 @@ def old_web(older: Path, database: str, sandbox: Sandbox, processes: Processes) 
         words = [sys.executable, "-m", "cli", name]
         processes.append(subprocess.Popen(words, cwd=older, env=environment, stdout=subprocess.DEVNULL))
 
-    wait_until(lambda: is_ready(url), what="the older web process, ready")
+    wait_until(lambda: answers(f"{url}/readyz"), what="the older web process, ready")
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         yield client
 
@@ -97,7 +90,7 @@ def test_web_and_worker_end_within_thirty_seconds_of_sigterm_and_nothing_is_lost
     worker, web = patina("worker"), patina("web", environment={"PORT": str(port)})
     processes += [worker, web]
     url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: is_ready(url), what="the web process")
+    wait_until(lambda: answers(f"{url}/readyz"), what="the web process")
     world.sandbox.faults(api=[{"vendor": "xero", "kind": "latency", "path": "Invoices", "seconds": 3.0}])
     body = delivery(event(world.tenants[0], resourceId=world.invoice("ann@acme.test").id))
     wait_until(lambda: world.sandbox.calls("Invoices") > 0, what="a call that the vendor is slow to answer")

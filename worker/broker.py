@@ -13,7 +13,6 @@ import redis
 import structlog
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, Retries, ShutdownNotifications, TimeLimit
-from dramatiq.middleware.prometheus import Prometheus
 from typing_extensions import override
 
 from runtime import embedded, logs, tracing
@@ -64,6 +63,15 @@ class Watched(dramatiq.Middleware):
         tracing.stop()
 
 
+def _metrics() -> list[dramatiq.Middleware]:
+    """Dramatiq's own figures, where they are wanted: its module makes a folder as soon as it is imported."""
+    if not settings().worker_metrics_port:
+        return []
+    from dramatiq.middleware.prometheus import Prometheus
+
+    return [Prometheus()]
+
+
 @lru_cache(maxsize=1)
 def broker() -> RedisBroker:
     """The process's broker, set as Dramatiq's own. A killed worker's message comes back in seconds."""
@@ -80,7 +88,7 @@ def broker() -> RedisBroker:
             Pipelines(),
             Retries(max_retries=0),
             Watched(),
-            *([Prometheus()] if settings().worker_metrics_port else []),
+            *_metrics(),
         ],
     )
     dramatiq.set_broker(made)

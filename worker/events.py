@@ -36,8 +36,8 @@ TURN_SECONDS = 1.0
 RECONNECT_SECONDS = 300.0
 LONGEST_DELAY = 900.0
 OPPORTUNITIES_AT_ONCE = 20
-# A burst is let come to its end, so that what changes several times is fetched once.
 CORRELATIONS = 10
+# A burst is let come to its end, so that what changes several times is fetched once.
 BURST_EVENTS = IDS_PER_CALL
 BURST_QUIET, BURST_LONGEST, BURST_LOOK = 0.15, 1.0, 0.05
 
