@@ -128,7 +128,8 @@ def test_rows_are_exported_as_csv_and_json_lines_and_it_is_noted(
     invoices = [world.invoice("ann@acme.test", "10.00", due="2020-01-31") for _ in range(3)]
     world.settle()
     rows = table(get(world, f"people/{person}/invoices.csv", reader))
-    assert [one["number"] for one in rows] == [one.number for one in reversed(invoices)]
+    assert [one["number"] for one in rows] == world.shown("people", person)
+    assert {one["number"] for one in rows} == {one.number for one in invoices}
     assert rows[0]["total_due"] == "10.00"
     assert int(rows[0]["overdue_days"]) > 2_000
     lines = [orjson.loads(one) for one in get(world, "invoices.jsonl", admin).text.splitlines()]
