@@ -63,10 +63,18 @@ MIRROR = (
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """A migrated database of its own with an account, an organisation and a key in it."""
+def empty() -> Iterator[str]:
+    """A migrated database of its own with nothing in it; its name."""
     with databases.fresh() as name:
         databases.forget_budgets()
+        databases.forget_budgets("wake")
+        yield name
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The same with an account, an organisation and a key in it."""
+    with empty() as name:
         with transaction() as session:
             session.execute(text("INSERT INTO account (id, copper_account_id, name) VALUES (1, 1, 'Bench')"))
             session.execute(
@@ -159,6 +167,7 @@ def settle_settings() -> None:
     override(
         {
             **sandbox_server.environment("http://127.0.0.1:1"),
+            "PUBLIC_URL": "http://127.0.0.1:1",
             "REDIS_URL": databases.redis_address(),
             "REDIS_NAMESPACE": f"bench-{os.getpid()}",
             "API_MINUTE_LIMIT": "10000000",

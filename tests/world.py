@@ -204,14 +204,14 @@ class World:
         found = added(*[run.drift for run in self.run(Kind.DRY_RUN if dry else Kind.RECONCILIATION)])
         return {kind: rows for kind, rows in found.items() if any(rows.values())}
 
-    def run(self, kind: Kind) -> list[Run]:
-        """Begin runs of all sources and see them end, in this process or by the workers."""
+    def run(self, kind: Kind, *, seconds: float = 60) -> list[Run]:
+        """Begin runs of all sources and see them end, in this process or by the workers within `seconds`."""
         began = sync.begin(self.account, kind)
         ids = [run.id for run in began]
         if self.workers:
             for run in began:
                 jobs.wake_run(run)
-            wait_until(lambda: all(one.state == "done" for one in self.runs(ids)), seconds=60, what=f"the {kind}")
+            wait_until(lambda: all(one.state == "done" for one in self.runs(ids)), seconds=seconds, what=f"the {kind}")
             return self.runs(ids)
         for run in began:
             while sync.step(run.account_id, run.id).more:
