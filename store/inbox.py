@@ -19,6 +19,7 @@ from store.database import touched
 
 NOBODY = 0
 LEASE_LIMIT = 1_000
+LEASE_MOST, LEASE_WINDOW = 10_000, 100_000
 ERROR_LENGTH = 500
 
 XERO_KINDS = ("INVOICE", "CONTACT")
@@ -244,15 +245,27 @@ class LeaseLostError(Exception):
     """The lease ran out and another worker took over: whoever sees this must roll back."""
 
 
+# The oldest events, and all others of the same resources: one fetch answers for them all. The window bounds what is
+# looked through for them. Events that another worker is just taking are skipped: whoever gets none looks again.
 LEASE = text("""
-    UPDATE inbox SET state = 'leased', lease_id = :lease, attempts = attempts + 1,
-                     leased_until = now() + make_interval(secs => :seconds)
-    WHERE account_id = :account AND id IN (
-        SELECT id FROM inbox
+    WITH waiting AS MATERIALIZED (
+        SELECT id, kind, resource_id FROM inbox
         WHERE account_id = :account AND source = :source AND organisation_id = :organisation
           AND state IN ('pending', 'leased') AND not_before <= now()
           AND (state = 'pending' OR leased_until < now())
-        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+        ORDER BY id LIMIT :window),
+    chosen AS (
+        SELECT DISTINCT kind, resource_id FROM (
+            SELECT kind, resource_id FROM waiting ORDER BY id LIMIT :limit) AS oldest),
+    taken AS (
+        SELECT id FROM inbox
+        WHERE account_id = :account AND state IN ('pending', 'leased')
+          AND (state = 'pending' OR leased_until < now())
+          AND id = ANY(ARRAY(SELECT id FROM waiting JOIN chosen USING (kind, resource_id) ORDER BY id LIMIT :most))
+        FOR UPDATE SKIP LOCKED)
+    UPDATE inbox SET state = 'leased', lease_id = :lease, attempts = attempts + 1,
+                     leased_until = now() + make_interval(secs => :seconds)
+    WHERE account_id = :account AND id = ANY(ARRAY(SELECT id FROM taken))
     RETURNING id, kind, event, resource_id, occurred_at, correlation_id, attempts
 """)
 BURST = text("""
@@ -348,9 +361,13 @@ def _place(source: Source) -> dict[str, Any]:
 
 
 def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_LIMIT) -> Lease | None:
-    """Take up to `limit` waiting events of `source` for `seconds`; None when nothing waits."""
+    """Take the oldest `limit` waiting events of `source`, and further ones of their resources, for `seconds`.
+
+    None when nothing waits, or another worker is just taking it.
+    """
     token = uuid4()
-    chosen = {**_place(source), "lease": token, "seconds": seconds, "limit": limit}
+    bounds = {"limit": limit, "most": max(limit, LEASE_MOST), "window": max(limit, LEASE_WINDOW)}
+    chosen = {**_place(source), "lease": token, "seconds": seconds, **bounds}
     rows = session.execute(LEASE, chosen).all()
     if not rows:
         return None

@@ -344,10 +344,18 @@ COMPARE = text(f"""
                     + (SELECT count(*) FROM account WHERE id = :account AND balances_on < CURRENT_DATE), NULL
 """)
 
-# Rows are right as of now, or as of when the oldest event that is not applied yet came.
+# Rows are right as of now, or as of when the oldest event that is not applied yet came. Ids are given in the order of
+# receipt but for statements that ran side by side, so the oldest is among each source's first thousand.
 SYNCED = text("""
     UPDATE account SET synced_at = GREATEST(synced_at, LEAST(now(), (
-        SELECT min(received_at) FROM inbox WHERE account_id = :account AND state IN ('pending', 'leased'))))
+        SELECT min(oldest.received_at)
+        FROM (SELECT 'copper' AS source, 0 AS organisation_id
+              UNION ALL
+              SELECT 'xero', id FROM xero_organisation WHERE account_id = :account) AS s,
+             LATERAL (SELECT received_at FROM inbox i
+                      WHERE i.account_id = :account AND i.source = s.source
+                        AND i.organisation_id = s.organisation_id AND i.state IN ('pending', 'leased')
+                      ORDER BY i.id LIMIT 1000) AS oldest)))
     WHERE id = :account
 """)
 WAITING = text("""

@@ -336,3 +336,51 @@ def test_an_outage_is_not_blamed_on_the_events(world: World) -> None:
     world.sandbox.faults()
     world.settle()
     assert world.shown("people", person) == [invoice.number]
+
+
+def test_a_lease_of_one_event_takes_along_the_others_of_its_resource(world: World) -> None:
+    contact = world.contact("Acme", "ann@acme.test")
+    first, second = world.invoice(contact), world.invoice(contact)
+    world.settle()
+    for one in (first, second, first):
+        world.sandbox.act("change_invoice", invoice=one.id, total="200.00")
+        arrive(world)
+    with transaction() as session:
+        held = inbox.lease(session, source_of(world), 60, limit=1)
+        rest = inbox.lease(session, source_of(world), 60, limit=1)
+    assert held is not None
+    assert rest is not None
+    assert [one.resource_id for one in held.events] == [first.id, first.id]
+    assert [one.resource_id for one in rest.events] == [second.id]
+    expire_leases()
+    world.settle()
+    world.check()
+
+
+def test_a_row_that_cannot_be_written_stops_none_of_those_written_with_it(world: World) -> None:
+    override({"EVENT_ATTEMPTS": "1"})
+    person = world.person("ann@acme.test")
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    made = [world.invoice(contact) for _ in range(90)]
+    arrive(world)
+    poison = made[70]
+    with transaction() as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'not this one'; END $$"
+            )
+        )
+        session.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE INSERT ON invoice FOR EACH ROW"
+                f" WHEN (NEW.invoice_id = '{UUID(poison.id)}') EXECUTE FUNCTION refuse()"
+            )
+        )
+    world.settle()
+
+    assert sorted(world.shown("people", person)) == sorted(one.number for one in made if one is not poison)
+    with transaction() as session:
+        (failed,) = session.execute(text("SELECT resource_id FROM inbox WHERE state = 'failed'")).scalars()
+    assert failed == poison.id

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -40,6 +41,8 @@ CORRELATIONS = 10
 # A burst is let come to its end, so that what changes several times is fetched once.
 BURST_EVENTS = IDS_PER_CALL
 BURST_QUIET, BURST_LONGEST, BURST_LOOK = 0.15, 1.0, 0.05
+# Portions that a fast vendor answers within a moment share one transaction and one projection.
+TOGETHER, TOGETHER_SECONDS = 10, 0.2
 
 
 @dataclass
@@ -52,6 +55,9 @@ class Fetched:
     records: list[tuple[RecordType, Records]] = field(default_factory=list)
     related: dict[int, list[mirror.RelationRow]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+
+
+Portion: TypeAlias = tuple[Sequence[LeasedEvent], Fetched]
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,13 @@ def wait(source: Source) -> bool:
     """Whether events of a source could be applied now."""
     with transaction() as session:
         return inbox.waits(session, source)
+
+
+def is_flood(source: Source) -> bool:
+    """Whether more waits than one worker takes at once: a second one may help."""
+    with transaction() as session:
+        count, _ = inbox.burst(session, source, inbox.LEASE_LIMIT + 1)
+    return count > inbox.LEASE_LIMIT
 
 
 def _budget(source: Source) -> Budget | None:
@@ -143,7 +156,12 @@ def _apply_all(held: Lease, until: float) -> tuple[int, float | None]:
                 inbox.let_go(session, held)
             return finished, 0.0
         try:
-            finished += _apply(held, waiting[0])
+            some, error = _fetch_some(held.source, waiting)
+            finished += _finish_some(held, some) if some else 0
+            del waiting[: len(some)]
+            if error is not None:
+                finished += _cope(held, waiting[0], error, alive=bool(some))
+                waiting.pop(0)
         except LeaseLostError:
             log.warning("lease.lost", account=held.source.account_id, events=len(waiting[0]))
             return finished, None
@@ -153,8 +171,37 @@ def _apply_all(held: Lease, until: float) -> tuple[int, float | None]:
             log.warning("events.put_back", account=held.source.account_id, error=str(error), events=len(rest))
             _put_back(held, rest, str(error), delay=delay, free=True)
             return finished, delay
-        waiting.pop(0)
     return finished, None
+
+
+def _fetch_some(source: Source, waiting: Sequence[list[LeasedEvent]]) -> tuple[list[Portion], Exception | None]:
+    """Fetch the first portions, as many as are answered in a moment: they are written together.
+
+    Returns with the error of the portion after them, if it met one.
+    """
+    some: list[Portion] = []
+    until = time.monotonic() + TOGETHER_SECONDS
+    for events in waiting[:TOGETHER]:
+        try:
+            with correlated(events):
+                some.append((events, _fetch(source, events)))
+        except Exception as error:
+            return some, error
+        if time.monotonic() > until:
+            break
+    return some, None
+
+
+def _finish_some(held: Lease, some: Sequence[Portion]) -> int:
+    """Write portions together; when that fails, one by one, so that the guilty one stops no other."""
+    try:
+        return _finish(held, some)
+    except LeaseLostError:
+        raise
+    except Exception as error:
+        if len(some) == 1:
+            return _cope(held, some[0][0], error, alive=True)
+        return sum(_apply(held, events, alive=True) for events, _ in some)
 
 
 def _delay_of(error: VendorError) -> float:
@@ -163,27 +210,32 @@ def _delay_of(error: VendorError) -> float:
     return error.retry_after if error.retry_after is not None else random.uniform(10, 30)
 
 
-def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool = False) -> int:
-    """Fetch and write some events; returns how many were finished. What fails is halved down to the guilty one.
+def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool) -> int:
+    """Fetch and write some events; returns how many were finished. Raises what `_cope` raises."""
+    try:
+        with correlated(events):
+            return _finish(held, [(events, _fetch(held.source, events))])
+    except Exception as error:
+        return _cope(held, events, error, alive=alive)
+
+
+def _cope(held: Lease, events: Sequence[LeasedEvent], error: Exception, *, alive: bool) -> int:
+    """What some events failed with is halved down to the guilty one; returns how many of them were finished.
 
     Raises what concerns all of them: `PassingError`, `ReconnectNeededError`, `LeaseLostError`. An error that
     may lie in what was asked for (a 500) is no outage while the vendor answers something else (`alive`).
     """
-    try:
-        with correlated(events):
-            return _apply_once(held, events)
-    except (LeaseLostError, ReconnectNeededError):
-        raise
-    except Exception as error:
-        if isinstance(error, PassingError) and not (error.suspect and (alive or _answers(held.source))):
-            raise
-        if len(events) > 1:
-            middle = len(events) // 2
-            return _apply(held, events[:middle], alive=True) + _apply(held, events[middle:], alive=True)
-        if not isinstance(error, VendorError):
-            log.exception("event.failed", account=held.source.account_id, event_id=events[0].id)
-        _put_back(held, events, scrub(f"{type(error).__name__}: {error}"), delay=_backoff(events[0]), free=False)
-        return 0
+    if isinstance(error, (LeaseLostError, ReconnectNeededError)):
+        raise error
+    if isinstance(error, PassingError) and not (error.suspect and (alive or _answers(held.source))):
+        raise error
+    if len(events) > 1:
+        middle = len(events) // 2
+        return _apply(held, events[:middle], alive=True) + _apply(held, events[middle:], alive=True)
+    if not isinstance(error, VendorError):
+        log.error("event.failed", account=held.source.account_id, event_id=events[0].id, exc_info=error)
+    _put_back(held, events, scrub(f"{type(error).__name__}: {error}"), delay=_backoff(events[0]), free=False)
+    return 0
 
 
 @contextmanager
@@ -212,26 +264,32 @@ def _backoff(event: LeasedEvent) -> float:
     return min(random.uniform(2, 6) * 2.0 ** min(event.attempts - 1, 10), LONGEST_DELAY)
 
 
-def _apply_once(held: Lease, events: Sequence[LeasedEvent]) -> int:
-    fetched = _fetch(held.source, events)
-    bad = [event for event in events if event.resource_id.lower() in fetched.unreadable]
-    good = [event for event in events if event not in bad]
-    with transaction() as session:
-        _write(session, held.source, fetched)
-        inbox.finish(session, held, [event.id for event in good])
-    for event in bad:
-        _put_back(held, [event], fetched.unreadable[event.resource_id.lower()], delay=_backoff(event), free=False)
-    log.info(
-        "events.applied",
-        account=held.source.account_id,
-        organisation=held.source.organisation_id,
-        events=len(good),
-    )
-    project(held.source.account_id)
-    with transaction() as session:
-        took = freshness.record(session, held.source.account_id, [event.id for event in good])
-    for seconds in took:
-        instruments.FRESHNESS.labels(held.source.vendor).observe(seconds)
+def _finish(held: Lease, some: Sequence[Portion]) -> int:
+    """Write what was fetched and finish its events, in one transaction; project; note how long they took."""
+    bad: dict[int, str] = {}
+    for events, fetched in some:
+        found = ((event.id, fetched.unreadable.get(event.resource_id.lower())) for event in events)
+        bad.update({key: said for key, said in found if said is not None})
+    good = [event.id for events, _ in some for event in events if event.id not in bad]
+    with correlated([event for events, _ in some for event in events]):
+        with transaction() as session:
+            for _, fetched in some:
+                _write(session, held.source, fetched)
+            inbox.finish(session, held, good)
+        for event in (event for events, _ in some for event in events if event.id in bad):
+            _put_back(held, [event], bad[event.id], delay=_backoff(event), free=False)
+        log.info(
+            "events.applied",
+            account=held.source.account_id,
+            organisation=held.source.organisation_id,
+            events=len(good),
+        )
+        project(held.source.account_id)
+        with transaction() as session:
+            took = freshness.record(session, held.source.account_id, good)
+        seen = instruments.FRESHNESS.labels(held.source.vendor)
+        for seconds in took:
+            seen.observe(seconds)
     return len(good)
 
 

@@ -34,6 +34,8 @@ def drain(account_id: int, organisation_id: int) -> None:
     with turn(f"{account_id}:{organisation_id}", TURNS_AT_ONCE) as mine:
         if not mine:
             return
+        if events.is_flood(source):
+            wake(drain, account_id, organisation_id)
         done = events.drain(source, events.TURN_SECONDS)
     if done.again_in:
         wake_later(drain, done.again_in, account_id, organisation_id)
