@@ -236,7 +236,7 @@ LOCK_SPACE = 0x7061_7469
 
 TAKE = text("""
     DELETE FROM dirty WHERE account_id = :account
-      AND id IN (SELECT id FROM dirty WHERE account_id = :account ORDER BY id LIMIT :batch)
+      AND id = ANY(ARRAY(SELECT id FROM dirty WHERE account_id = :account ORDER BY id LIMIT :batch))
     RETURNING kind, organisation_id, xero_id, record_id, email
 """)
 
