@@ -40,21 +40,22 @@ class Search(BaseModel):
     minimum_modified_date: int | None = None
     maximum_modified_date: int | None = None
 
-    def keeps(self, one: Record) -> bool:
-        """Whether a record is asked for."""
-        mine = {email.casefold() for email in one.emails}
+    def keeps(self) -> Callable[[Record], bool]:
+        """Whether a record is asked for, by the criteria that are given."""
         wanted = {email.casefold() for email in self.emails or ()}
-        return (
-            (self.ids is None or one.id in self.ids)
-            and (self.emails is None or bool(mine & wanted))
-            and (self.name is None or self.name.casefold() in one.name.casefold())
-            and (self.company_ids is None or one.company_id in self.company_ids)
-            and (self.primary_contact_ids is None or one.primary_contact_id in self.primary_contact_ids)
-            and (self.minimum_created_date is None or one.created >= self.minimum_created_date)
-            and (self.maximum_created_date is None or one.created <= self.maximum_created_date)
-            and (self.minimum_modified_date is None or one.modified >= self.minimum_modified_date)
-            and (self.maximum_modified_date is None or one.modified <= self.maximum_modified_date)
-        )
+        tests: dict[str, Callable[[Record], bool]] = {
+            "ids": lambda one: one.id in (self.ids or ()),
+            "emails": lambda one: not wanted.isdisjoint(map(str.casefold, one.emails)),
+            "name": lambda one: (self.name or "").casefold() in one.name.casefold(),
+            "company_ids": lambda one: one.company_id in (self.company_ids or ()),
+            "primary_contact_ids": lambda one: one.primary_contact_id in (self.primary_contact_ids or ()),
+            "minimum_created_date": lambda one: one.created >= (self.minimum_created_date or 0),
+            "maximum_created_date": lambda one: one.created <= (self.maximum_created_date or 0),
+            "minimum_modified_date": lambda one: one.modified >= (self.minimum_modified_date or 0),
+            "maximum_modified_date": lambda one: one.modified <= (self.maximum_modified_date or 0),
+        }
+        given = [test for name, test in tests.items() if getattr(self, name) is not None]
+        return lambda one: all(test(one) for test in given)
 
 
 SORTS: dict[str, Callable[[Record], Any]] = {
@@ -209,19 +210,21 @@ class CopperApi:
         return JSONResponse([record_json(one, account) for one in page], headers={"X-PW-TOTAL": str(len(found))})
 
     def _found(self, account: CopperAccount, kind: str, search: Search) -> list[Record]:
-        """Filtered and sorted, remembered until something changes: pages come one after another."""
+        """What is asked for, in order."""
         records = account.records[kind]
         if search.ids is not None:
             some = [records[key] for key in search.ids if key in records]
-            return sorted(filter(search.keeps, some), key=SORTS[search.sort_by])
-        shape = search.model_dump(exclude={"page_number", "page_size"})
-        key = f"{account.id} {kind} {shape}"
+            return sorted(filter(search.keeps(), some), key=SORTS[search.sort_by])
+        found = list(filter(search.keeps(), self._in_order(account, kind, search.sort_by)))
+        return found[::-1] if search.sort_direction == "desc" else found
+
+    def _in_order(self, account: CopperAccount, kind: str, sort_by: str) -> list[Record]:
+        """All records of a type, sorted once until something changes: pages come one after another."""
+        key = f"{account.id} {kind} {sort_by}"
         known = self._sorted.get(key)
         if known and known[0] == self.revision:
             return known[1]
-        found = sorted(filter(search.keeps, records.values()), key=SORTS[search.sort_by])
-        if search.sort_direction == "desc":
-            found.reverse()
+        found = sorted(account.records[kind].values(), key=SORTS[sort_by])
         if len(self._sorted) > 50:
             self._sorted.clear()
         self._sorted[key] = (self.revision, found)
