@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from pydantic import BaseModel
 from sqlalchemy import text
 from sqlmodel import Session
 
@@ -28,8 +27,12 @@ COPPER_KINDS = ("lead", "person", "company", "opportunity")
 COPPER_EVENTS = ("new", "update", "delete")
 
 
-class NewEvent(BaseModel):
-    """One event as a receiver understood it, before anybody looked up whose it is."""
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """One event as a receiver understood it, before anybody looked up whose it is.
+
+    `dedupe_key` is the hexadecimal SHA-256 of what makes it the same event.
+    """
 
     tenant: str
     kind: str
@@ -37,6 +40,16 @@ class NewEvent(BaseModel):
     resource_id: str
     occurred_at: datetime | None
     dedupe_key: str
+    correlation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one webhook of Xero's brought; `first` and `last` are its sequence numbers, 0 where it has none."""
+
+    events: Sequence[NewEvent]
+    first: int = 0
+    last: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,15 +75,17 @@ class Source:
 ACCEPT_XERO = """
     WITH delivery AS (
         INSERT INTO xero_delivery (first_sequence, last_sequence)
-        SELECT %(first)s::bigint, %(last)s::bigint WHERE %(first)s::bigint > 0 AND %(last)s::bigint >= %(first)s::bigint
+        SELECT first, last FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS d(first, last)
+        WHERE first > 0 AND last >= first ORDER BY 1, 2
         ON CONFLICT DO NOTHING)
     INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
                        dedupe_key, correlation_id, state, finished_at)
     SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
-           e.occurred_at, decode(e.dedupe_key, 'hex'), %(correlation)s,
+           e.occurred_at, decode(e.dedupe_key, 'hex'), e.correlation,
            CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
     FROM json_to_recordset(%(events)s::json)
-         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text)
+         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
+              correlation text)
     LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped',
     LATERAL (SELECT o.id IS NOT NULL AND e.kind = ANY(%(kinds)s) AND e.event = ANY(%(types)s) AS wanted) w
     ORDER BY 1, e.dedupe_key
@@ -84,10 +99,11 @@ ACCEPT_COPPER = """
     INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, occurred_at, dedupe_key,
                                 correlation_id, state, finished_at)
     SELECT %(account)s, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
-           decode(e.dedupe_key, 'hex'), %(correlation)s,
+           decode(e.dedupe_key, 'hex'), e.correlation,
            CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
     FROM json_to_recordset(%(events)s::json)
-         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text),
+         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
+              correlation text),
     LATERAL (SELECT e.kind = ANY(%(kinds)s) AND e.event = ANY(%(types)s)
                     AND e.resource_id ~ '^[0-9]{1,18}$' AS wanted) w
     ORDER BY e.dedupe_key
@@ -110,13 +126,13 @@ CREDENTIAL = "SELECT account_id, sealed FROM copper_credential WHERE webhook_tok
 
 
 def _as_json(events: Sequence[NewEvent]) -> str:
-    unique = {event.dedupe_key: event.model_dump() for event in events}
+    unique = {event.dedupe_key: event for event in events}
     return orjson.dumps(list(unique.values())).decode()
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """What became of a delivery's events: whom to wake, rows kept and ignored, events that were known already.
+    """What became of some deliveries' events: whom to wake, rows kept and ignored, events that were known already.
 
     An event of an organisation that two accounts have is kept twice.
     """
@@ -133,23 +149,13 @@ def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow]) -> Accepted:
     return Accepted(sources, kept, len(rows) - kept, max(len(events) - len(rows), 0))
 
 
-async def accept_xero(
-    connection: AsyncConnection[TupleRow],
-    events: Sequence[NewEvent],
-    correlation: str,
-    *,
-    first: int = 0,
-    last: int = 0,
-) -> Accepted:
-    """Commit Xero's events, one row for each account that has the tenant.
-
-    `first` and `last` are the delivery's sequence numbers, kept with it; 0 where it has none.
-    """
+async def accept_xero(connection: AsyncConnection[TupleRow], deliveries: Sequence[Delivery]) -> Accepted:
+    """Commit Xero's events, one row for each account that has the tenant, and the numbers of their deliveries."""
+    events = [event for delivery in deliveries for event in delivery.events]
     chosen = {
         "events": _as_json(events),
-        "first": first,
-        "last": last,
-        "correlation": correlation,
+        "firsts": [delivery.first for delivery in deliveries],
+        "lasts": [delivery.last for delivery in deliveries],
         "kinds": list(XERO_KINDS),
         "types": list(XERO_EVENTS),
     }
@@ -157,14 +163,11 @@ async def accept_xero(
     return _accepted(events, await cursor.fetchall())
 
 
-async def accept_copper(
-    connection: AsyncConnection[TupleRow], account_id: int, events: Sequence[NewEvent], correlation: str
-) -> Accepted:
+async def accept_copper(connection: AsyncConnection[TupleRow], account_id: int, events: Sequence[NewEvent]) -> Accepted:
     """Commit one account's Copper events."""
     chosen = {
         "account": account_id,
         "events": _as_json(events),
-        "correlation": correlation,
         "kinds": list(COPPER_KINDS),
         "types": list(COPPER_EVENTS),
     }

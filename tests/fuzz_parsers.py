@@ -16,7 +16,7 @@ except ImportError:
     raise SystemExit("atheris is not installed: .venv/bin/pip install atheris") from None
 
 with atheris.instrument_imports(include=["webhooks", "worker.xero.wire", "worker.copper.wire"]):
-    from webhooks.receivers import copper_events, parsed, xero_events
+    from webhooks.receivers import copper_events, parsed, xero_delivery
     from worker.copper.wire import WireNotification
 
 XERO = {
@@ -71,7 +71,7 @@ def _odd(data: Any, good: Any) -> Any:
 
 
 def _xero(body: bytes) -> list[str]:
-    return [one.dedupe_key for one in xero_events(body)[1]]
+    return [one.dedupe_key for one in xero_delivery(body).events]
 
 
 def _copper(body: bytes) -> list[str]:

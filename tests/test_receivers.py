@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -347,3 +349,51 @@ def test_what_no_text_of_postgresql_can_hold_is_put_aside(world: World) -> None:
     assert answer.status_code == 200
     with transaction() as session:
         assert inbox.quarantined_count(session, world.account) == 1
+
+
+def post_at_once(web: httpx.Client, bodies: list[bytes]) -> list[int]:
+    """Post all at the same time; the statuses, in the bodies' order."""
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        return [one.status_code for one in threads.map(lambda body: post_xero(web, body), bodies)]
+
+
+def test_deliveries_that_come_together_share_a_commit_and_none_is_lost(world: World) -> None:
+    ids = [f"11111111-1111-4111-8111-{number:012}" for number in range(20)]
+    bodies = [delivery(event(world.tenants[0], resourceId=one), first=n + 1) for n, one in enumerate(ids)]
+    with transaction() as session:
+        # Held up here, they gather; when the table is free again, they are committed by a few statements.
+        session.execute(text("LOCK TABLE inbox IN SHARE MODE"))
+        with ThreadPoolExecutor(1) as thread:
+            answers = thread.submit(post_at_once, world.web, bodies)
+            time.sleep(0.5)
+            assert not answers.done(), "nothing is acknowledged before it is committed"
+            session.commit()
+            assert answers.result() == [200] * len(ids)
+    with transaction() as session:
+        kept = session.execute(
+            text("SELECT resource_id, xmin::text AS by FROM inbox WHERE resource_id LIKE '11111111-%'")
+        ).all()
+    assert sorted(row.resource_id for row in kept) == ids
+    assert len({row.by for row in kept}) <= 4
+
+
+def test_a_delivery_that_cannot_be_kept_takes_no_other_with_it(world: World) -> None:
+    ids = [f"11111111-1111-4111-8111-{number:012}" for number in range(20)]
+    with transaction() as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN PERFORM pg_sleep(0.1); RAISE EXCEPTION 'not this one'; END $$"
+            )
+        )
+        session.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE INSERT ON inbox FOR EACH ROW"
+                f" WHEN (NEW.resource_id = '{ids[3]}') EXECUTE FUNCTION refuse()"
+            )
+        )
+    bodies = [delivery(event(world.tenants[0], resourceId=one), first=n + 1) for n, one in enumerate(ids)]
+    answers = post_at_once(world.web, bodies)
+    assert [status for status in answers if status != 200] == [answers[3]] == [500]
+    kept = sorted(row.resource_id for row in inbox_rows() if row.resource_id.startswith("11111111-"))
+    assert kept == [one for one in ids if one != ids[3]]

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
+    app.state.intake = receivers.intake(app.state.pool)
     app.state.looks, app.state.changes = Looks(), Changes()
     pools = (app.state.pool, app.state.reading, app.state.exporting)
     for pool in pools:
@@ -45,6 +46,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stopping.set()
     hearing.cancel()
     await beating
+    await app.state.intake.close()
     for pool in reversed(pools):
         await pool.close(timeout=5)
     await asyncio.to_thread(tracing.stop)
@@ -78,11 +80,11 @@ def create() -> FastAPI:
     problems.install(app, trouble)
     app.add_exception_handler(SignInNeededError, sign_in_first)
     app.add_exception_handler(NoViewerError, panel.no_viewer)
+    app.router.routes.extend(receivers.routes)
+    app.include_router(invoices.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.include_router(receivers.router)
     app.include_router(answers.router)
-    app.include_router(invoices.router)
     app.include_router(pages.router)
     app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)

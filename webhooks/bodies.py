@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from starlette.requests import Request
 
 BODY_LIMIT = 1024 * 1024
 BODY_SECONDS = 10

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
 
 import orjson
 import structlog
-from fastapi import APIRouter, BackgroundTasks, Request, Response
 from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from structlog.contextvars import bound_contextvars
 
 from runtime import tracing
 from runtime.settings import settings
 from store import inbox
-from store.database import UNAVAILABLE, using
-from store.inbox import NOBODY, Accepted, NewEvent, Source
+from store.database import UNAVAILABLE, Pool, using
+from store.inbox import NOBODY, Accepted, Delivery, NewEvent
 from store.secrets import digest, unseal
 from webhooks import signature
 from webhooks.bodies import is_json
+from webhooks.intake import Intake
 from worker import instruments, jobs
 from worker.copper.subscriptions import SECRET_KEY
 from worker.copper.wire import WireNotification
 from worker.xero.wire import WireDelivery, WireEvent
 
 log = structlog.get_logger()
-router = APIRouter(include_in_schema=False)
 KEY_PARTS_JOINED_BY = "\x1f"
 
 
@@ -43,10 +44,11 @@ def key_of_copper(whole: str, record_id: int) -> str:
     return _key("copper", whole, record_id)
 
 
-def _xero_event(event: WireEvent) -> NewEvent:
+def _xero_event(event: WireEvent, correlation: str) -> NewEvent:
     """The key is the change itself, so that a delivery sent twice is kept once."""
     occurred = event.occurred_at
     return NewEvent(
+        correlation=correlation,
         tenant=event.tenant_id,
         kind=event.category,
         event=event.type,
@@ -56,17 +58,19 @@ def _xero_event(event: WireEvent) -> NewEvent:
     )
 
 
-def xero_events(body: bytes) -> tuple[WireDelivery, list[NewEvent]]:
+def xero_delivery(body: bytes, correlation: str = "") -> Delivery:
     """What a delivery of Xero's says; raises `ValueError` (pydantic's too) for what nobody can read."""
-    delivery = WireDelivery.model_validate(parsed(body))
-    return delivery, [_xero_event(one) for one in delivery.events or ()]
+    told = WireDelivery.model_validate(parsed(body))
+    events = [_xero_event(one, correlation) for one in told.events or ()]
+    return Delivery(events, told.first_sequence or 0, told.last_sequence or 0)
 
 
-def copper_events(notice: WireNotification, body: bytes) -> list[NewEvent]:
+def copper_events(notice: WireNotification, body: bytes, correlation: str = "") -> list[NewEvent]:
     """The events of a notification, one for each of its ids."""
     whole = hashlib.sha256(body).hexdigest()
     return [
         NewEvent(
+            correlation=correlation,
             tenant="",
             kind=notice.type,
             event=notice.event,
@@ -84,9 +88,9 @@ def parsed(body: bytes) -> object:
     return found
 
 
-def _wake(sources: Iterable[Source]) -> None:
-    for source in sources:
-        jobs.wake_source(source)
+def intake(pool: Pool) -> Intake:
+    """What commits the deliveries of one web process."""
+    return Intake(pool, jobs.wake_source, lambda done: _count("xero", done))
 
 
 def _count(source: str, done: Accepted) -> None:
@@ -94,8 +98,7 @@ def _count(source: str, done: Accepted) -> None:
         instruments.EVENTS.labels(source, outcome).inc(number)
 
 
-@router.post("/webhooks/xero")
-async def xero(request: Request, background: BackgroundTasks) -> Response:
+async def xero(request: Request) -> Response:
     """Xero's events: 200 for a right signature, 401 for a wrong one, 503 when they cannot be kept."""
     body = await request.body()
     if not signature.xero(body, request.headers.get("x-xero-signature", ""), settings().xero_webhook_keys):
@@ -103,56 +106,45 @@ async def xero(request: Request, background: BackgroundTasks) -> Response:
     correlation = tracing.here() or secrets.token_hex(8)
     with bound_contextvars(correlation=correlation):
         try:
-            return await _accept_xero(request, body, correlation, background)
+            return await _accept_xero(request, body, correlation)
         except UNAVAILABLE as error:
             log.error("webhook.not_kept", source="xero", error=type(error).__name__)
             return Response(status_code=503)
 
 
-async def _accept_xero(request: Request, body: bytes, correlation: str, background: BackgroundTasks) -> Response:
+async def _accept_xero(request: Request, body: bytes, correlation: str) -> Response:
     try:
         if not is_json(request):
             raise ValueError("the content type is not application/json")
-        delivery, events = xero_events(body)
+        delivery = xero_delivery(body, correlation)
     except ValueError as error:
         await _keep_malformed(request, NOBODY, "xero", body, error, correlation)
         return Response(status_code=200)
-    if events:
-        first, last = delivery.first_sequence or 0, delivery.last_sequence or 0
-        done = await using(
-            request.app.state.pool,
-            lambda connection: inbox.accept_xero(connection, events, correlation, first=first, last=last),
-        )
-        _count("xero", done)
-        log.info("webhook.accepted", source="xero", events=len(events), sources=len(done.sources))
-        background.add_task(_wake, done.sources)
-    return Response(status_code=200, background=background)
+    if delivery.events:
+        await request.app.state.intake.accept(delivery)
+        log.info("webhook.accepted", source="xero", events=len(delivery.events))
+    return Response(status_code=200)
 
 
-@router.post("/webhooks/copper/{token}")
-async def copper(token: str, request: Request, background: BackgroundTasks) -> Response:
+async def copper(request: Request) -> Response:
     """An account's Copper notifications: the path is unguessable, and the body carries the secret.
 
     A wrong path and a wrong secret look the same from outside.
     """
-    body = await request.body()
+    body, token = await request.body(), digest(request.path_params["token"])
     correlation = tracing.here() or secrets.token_hex(8)
     with bound_contextvars(correlation=correlation):
         try:
-            found = await using(
-                request.app.state.pool, lambda connection: inbox.copper_credential(connection, digest(token))
-            )
+            found = await using(request.app.state.pool, lambda connection: inbox.copper_credential(connection, token))
             if found is None:
                 return Response(status_code=401)
-            return await _accept_copper(request, found, body, correlation, background)
+            return await _accept_copper(request, found, body, correlation)
         except UNAVAILABLE as error:
             log.error("webhook.not_kept", source="copper", error=type(error).__name__)
             return Response(status_code=503)
 
 
-async def _accept_copper(
-    request: Request, found: tuple[int, bytes], body: bytes, correlation: str, background: BackgroundTasks
-) -> Response:
+async def _accept_copper(request: Request, found: tuple[int, bytes], body: bytes, correlation: str) -> Response:
     account_id, sealed = found
     try:
         raw = parsed(body) if is_json(request) else None
@@ -167,14 +159,12 @@ async def _accept_copper(
     except ValidationError as error:
         await _keep_malformed(request, account_id, "copper", body, error, correlation)
         return Response(status_code=200)
-    events = copper_events(notice, body)
-    done = await using(
-        request.app.state.pool, lambda connection: inbox.accept_copper(connection, account_id, events, correlation)
-    )
+    events = copper_events(notice, body, correlation)
+    done = await using(request.app.state.pool, lambda connection: inbox.accept_copper(connection, account_id, events))
     _count("copper", done)
     log.info("webhook.accepted", source="copper", account=account_id, events=len(events))
-    background.add_task(_wake, done.sources)
-    return Response(status_code=200, background=background)
+    request.app.state.intake.wake(done.sources)
+    return Response(status_code=200)
 
 
 async def _keep_malformed(
@@ -192,3 +182,10 @@ async def _keep_malformed(
         request.app.state.pool,
         lambda connection: inbox.keep_malformed(connection, account_id, source, key, body, said, correlation),
     )
+
+
+# Plain routes: nothing of a webhook is for the API's description or its parameters.
+routes = [
+    Route("/webhooks/xero", xero, methods=["POST"]),
+    Route("/webhooks/copper/{token}", copper, methods=["POST"]),
+]
