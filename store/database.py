@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -147,16 +147,15 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
     async def _set_role(self, connection: AsyncConnection[TupleRow]) -> None:
         await connection.execute("SELECT set_config('role', %s, false)", (self._role,))
 
-    @asynccontextmanager
-    async def lend(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    def lend(self) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
         """A connection with this pool's role and bounds: through a pooler they last for one transaction, this one."""
-        async with self.connection() as connection:
-            if self._opening is None:
-                yield connection
-                return
-            async with connection.transaction():
-                await connection.execute(self._opening)
-                yield connection
+        return self.connection() if self._opening is None else self._lend_through_pooler(self._opening)
+
+    @asynccontextmanager
+    async def _lend_through_pooler(self, opening: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(opening)
+            yield connection
 
 
 def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -49,8 +50,7 @@ FIRST_POSITION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ShownInvoice:
+class ShownInvoice(NamedTuple):
     """One row of a record."""
 
     created_at: datetime
@@ -112,7 +112,7 @@ async def invoices_of(
     if not rows:
         return None
     wanted = limit if limit is not None else rows[0][1]
-    shown = tuple(ShownInvoice(*row[3:]) for row in rows[:wanted] if row[3] is not None)
+    shown = tuple(ShownInvoice._make(row[3:]) for row in rows[:wanted] if row[3] is not None)
     more = len(rows) > wanted
     last = Position(shown[-1].created_at, shown[-1].invoice_id) if more else None
     return Page(shown, last, rows[0][0], rows[0][2])

@@ -12,11 +12,11 @@ DECIMALS = {**dict.fromkeys((*NONE, *PACIFIC_AND_AFRICAN_FRANCS), 0), **dict.fro
 
 def decimals(value: Decimal, currency: str | None) -> int:
     """How many decimals to write: the currency's own; finer amounts, should a vendor send one, are not cut."""
-    exponent = value.normalize().as_tuple().exponent
-    given = -exponent if isinstance(exponent, int) else 0
-    return max(DECIMALS.get(currency or "", 2), given)
+    return len(amount(value, currency).partition(".")[2])
 
 
 def amount(value: Decimal, currency: str | None) -> str:
     """`value` with the currency's own decimals, as machines read it."""
-    return f"{value.normalize():.{decimals(value, currency)}f}"
+    whole, _, given = f"{value:f}".partition(".")
+    shown = given.rstrip("0").ljust(DECIMALS.get(currency or "", 2), "0")
+    return f"{whole}.{shown}" if shown else whole

@@ -132,13 +132,13 @@ def _instant(moment: datetime) -> str:
 
 def _invoice(one: ShownInvoice, today: date) -> dict[str, Any]:
     return {
-        "id": str(one.invoice_id),
+        "id": one.invoice_id,
         "number": one.number,
         "type": one.type,
         "status": one.status,
         "issuer": one.issuer,
-        "issue_date": one.issue_date.isoformat() if one.issue_date else None,
-        "due_date": one.due_date.isoformat() if one.due_date else None,
+        "issue_date": one.issue_date,
+        "due_date": one.due_date,
         "total_due": amount(one.total, one.currency),
         "balance_due": amount(one.balance, one.currency),
         "currency": one.currency,

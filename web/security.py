@@ -60,6 +60,7 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.secure = settings().public_url.startswith("https://")
+        self.policy = policy()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -85,7 +86,7 @@ class SecurityHeaders:
     def _dress(self, start: Message, path: str) -> None:
         in_panel = path == PANEL or path.startswith(f"{PANEL}/")
         headers = MutableHeaders(scope=start)
-        headers["Content-Security-Policy"] = panel_policy() if in_panel else policy()
+        headers["Content-Security-Policy"] = panel_policy() if in_panel else self.policy
         headers["X-Content-Type-Options"] = "nosniff"
         # The panel's address has its token in it.
         headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"
