@@ -11,6 +11,8 @@ from bench import page, stage
 from bench.figures import Figure
 from tests import databases
 
+FATES = {True: "met   ", False: "MISSED", None: "      "}
+
 
 def main() -> int:
     """Measure; the last line says how it went. Exit 0 whether goals were met or not: the page says which."""
@@ -31,7 +33,7 @@ def main() -> int:
         sections.append((title, found))
         for one in found:
             print(
-                f"  {'met   ' if one.met else 'MISSED'} {one.what}: {one.middle:.3g} {one.unit} ({one.goal})",
+                f"  {FATES[one.met]} {one.what}: {one.middle:.3g} {one.unit} ({one.goal or 'no goal'})",
                 flush=True,
             )
     if chosen.json:
@@ -41,7 +43,8 @@ def main() -> int:
         command = f'make bench ARGS="--rounds {chosen.rounds}"'
         print(f"written: {page.write(sections, command).name}")
     everything = [one for _, found in sections for one in found]
-    print(f"bench ok: {len(everything)} figures, {sum(bool(one.met) for one in everything)} goals met")
+    goals = [one for one in everything if one.goal]
+    print(f"bench ok: {len(everything)} figures, {sum(one.met is True for one in goals)} of {len(goals)} goals met")
     return 0
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the page: `values` over the rounds, in `unit`; `goal` in words, `met` whether the median keeps it."""
+    """One line of the page: `values` over the rounds, in `unit`.
+
+    `goal` in words, '' where there is none; `met` says whether the median keeps it, `why` what stands in its way.
+    """
 
     what: str
     values: tuple[float, ...]
@@ -20,6 +23,7 @@ class Figure:
     met: bool | None
     yardstick: str = ""
     note: str = ""
+    why: str = ""
     details: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -67,16 +71,32 @@ def at_least(
     *,
     unit: str = "times",
     note: str = "",
+    why: str = "",
 ) -> Figure:
     """A figure of rates: ours over the yardstick's, at least `least`."""
+    plain = shown(what, mine, theirs, yardstick)
+    met = plain.middle >= least
+    return replace(plain, unit=unit, goal=f"at least {least:g}", met=met, note=note, why=why)
+
+
+def shown(what: str, mine: list[float], theirs: list[float], yardstick: str) -> Figure:
+    """A figure of rates, ours over the yardstick's, without a goal."""
     values = tuple(a / b for a, b in zip(mine, theirs, strict=True))
     details = {"ours": f"{median(mine):,.0f} a second", "yardstick": f"{median(theirs):,.0f} a second"}
-    return Figure(what, values, unit, f"at least {least:g}", median(values) >= least, yardstick, note, details)
+    return Figure(what, values, "times", "", None, yardstick, details=details)
 
 
 def at_most(
-    what: str, values: Iterable[float], most: float, unit: str, *, yardstick: str = "", note: str = "", **details: str
+    what: str,
+    values: Iterable[float],
+    most: float,
+    unit: str,
+    *,
+    yardstick: str = "",
+    note: str = "",
+    why: str = "",
+    **details: str,
 ) -> Figure:
     """A figure that must not exceed `most`."""
     kept = tuple(values)
-    return Figure(what, kept, unit, f"at most {most:g} {unit}", median(kept) <= most, yardstick, note, details)
+    return Figure(what, kept, unit, f"at most {most:g} {unit}", median(kept) <= most, yardstick, note, why, details)

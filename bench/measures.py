@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import backfill, drain, freshness, intake, mirror, projecting, reads, startup, whale
+from bench import backfill, drain, freshness, intake, mirror, processes, projecting, reads, startup, whale
 from bench.figures import Figure
 
 MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
@@ -21,5 +21,6 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "one": ("Projecting one changed invoice", projecting.one),
     "whale": ("A whale", whale.measure),
     "freshness": ("From webhook to row", freshness.measure),
+    "processes": ("One process or two", processes.measure),
     "startup": ("Starting", startup.measure),
 }

@@ -19,7 +19,7 @@ MOST = 2.0
 
 def write(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> Path:
     """Write page and plot; returns the page."""
-    figures = [one for _, found in sections for one in found]
+    figures = [one for _, found in sections for one in found if one.goal]
     (DOCS / PLOT).write_text(plot(figures))
     page = DOCS / "performance.md"
     before, _, _ = page.read_text().partition("<!-- measured -->") if page.exists() else ("", "", "")
@@ -45,8 +45,9 @@ def _measured(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) ->
 def _row(one: Figure) -> str:
     told = "; ".join(f"{name}: {value}" for name, value in one.details.items())
     what = one.what + (f" ({told})" if told else "") + (f". {one.note}" if one.note else "")
+    what += f". Missed, as {one.why}" if one.met is False and one.why else ""
     spread = f"{_number(min(one.values))} to {_number(max(one.values))}"
-    fate = "met" if one.met else "**missed**"
+    fate = {True: "met", False: "**missed**", None: ""}[one.met]
     return f"| {what} | {one.yardstick} | {_number(one.middle)} {one.unit} | {spread} | {one.goal} | {fate} |"
 
 
@@ -64,21 +65,26 @@ def plot(figures: Sequence[Figure]) -> str:
     ]
     for number, one in enumerate(figures):
         top = LINE * number + 6
-        share = min(_share(one), MOST) / MOST
+        share, *ends = (min(_share(one, value), MOST) / MOST for value in (one.middle, *one.values))
         colour = "#2e7d5b" if one.met else "#b3452c"
         parts.append(f'<text x="{LABELS - 8}" y="{top + 13}" text-anchor="end">{escape(one.what[:66])}</text>')
         parts.append(f'<rect x="{LABELS}" y="{top}" width="{BAR * share:.1f}" height="{LINE - 9}" fill="{colour}"/>')
+        middle, low, high = top + (LINE - 9) / 2, LABELS + BAR * min(ends), LABELS + BAR * max(ends)
+        parts.append(
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222" stroke-width="2"/>'
+        )
     goal = LABELS + BAR / MOST
     parts.append(
         f'<line x1="{goal}" x2="{goal}" y1="0" y2="{height - LINE + 6}" stroke="#333" stroke-dasharray="4 3"/>'
     )
-    parts.append(f'<text x="{goal}" y="{height - 6}" text-anchor="middle">the goal (bars end at twice it)</text>')
+    told = "the goal (bars end at twice it; dark: least to most of the rounds)"
+    parts.append(f'<text x="{goal}" y="{height - 6}" text-anchor="middle">{told}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _share(one: Figure) -> float:
-    """How often the goal is reached: 1 is the goal itself."""
+def _share(one: Figure, value: float) -> float:
+    """How often the goal is reached by a value of the figure: 1 is the goal itself."""
     goal = float(one.goal.split()[2])
     if one.goal.startswith("at least"):
-        return one.middle / goal
-    return goal / one.middle if one.middle > 0 else MOST
+        return value / goal
+    return goal / value if value > 0 else MOST

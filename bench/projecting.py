@@ -63,7 +63,8 @@ def rebuild(rounds: int) -> list[Figure]:
             rates.append(rows / seconds)
             bare.append(rows / _join())
     what = f"rows of a full rebuild, {rows:,} of them"
-    return [at_least(what, rates, bare, GOAL_REBUILD, "CREATE TABLE AS of the same join")]
+    why = "CREATE TABLE AS keeps no index: the primary key covers every column and a second one is by invoice"
+    return [at_least(what, rates, bare, GOAL_REBUILD, "CREATE TABLE AS of the same join", why=why)]
 
 
 def _changes(invoices: int) -> float:

@@ -20,6 +20,8 @@ def main() -> None:
     """Serve on a port of this machine."""
     app = create()
     app.add_api_route("/empty", empty, include_in_schema=False)
+    # Where it is found as quickly as a read is: the order of routes is not what is measured.
+    app.router.routes.insert(0, app.router.routes.pop())
     app.include_router(plain.router)
     options = {"log_level": "warning", "access_log": False, "server_header": False, "timeout_keep_alive": 30}
     Server(app, host="127.0.0.1", port=int(sys.argv[1]), **options).run()
