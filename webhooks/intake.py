@@ -40,7 +40,8 @@ class Intake:
         away."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, done))
-        if len(self._committing) < AT_ONCE:
+        # Not their number: one that has just found nothing more to do is there until the loop's next round.
+        if sum(not task.done() for task in self._committing) < AT_ONCE:
             task = asyncio.create_task(self._commit())
             self._committing.add(task)
             task.add_done_callback(self._committing.discard)
