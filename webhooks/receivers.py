@@ -14,8 +14,10 @@ import structlog
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 from structlog.contextvars import bound_contextvars
+from typing_extensions import override
 
 from runtime import tracing
 from runtime.settings import settings
@@ -189,8 +191,16 @@ async def _keep_malformed(
     )
 
 
-# Plain routes: nothing of a webhook is for the API's description or its parameters.
+class Receiver(Route):
+    """A plain route, as nothing of a webhook is for the API's description; metrics and traces know it by its path."""
+
+    @override
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return match, {**child, "route": self} if child else child
+
+
 routes = [
-    Route("/webhooks/xero", xero, methods=["POST"]),
-    Route("/webhooks/copper/{token}", copper, methods=["POST"]),
+    Receiver("/webhooks/xero", xero, methods=["POST"]),
+    Receiver("/webhooks/copper/{token}", copper, methods=["POST"]),
 ]
