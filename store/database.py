@@ -56,6 +56,9 @@ BOUNDED: dict[str, Any] = {
     "tcp_user_timeout": 5_000,
 }
 
+# Nor does PostgreSQL soon notice by itself that a host is gone, and the locks of its last transaction stay until then.
+NOTICED = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
+
 
 def conninfo() -> str:
     """The database's address as libpq (and psycopg) reads it."""
@@ -67,7 +70,7 @@ def _connecting(statement_seconds: int) -> dict[str, Any]:
     """How a connection is made. Through a pooler it is somebody else's at the next transaction: it keeps nothing."""
     if settings().database_pooler:
         return {**BOUNDED, "prepare_threshold": None}
-    return {**BOUNDED, "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s"}
+    return {**BOUNDED, "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s {NOTICED}"}
 
 
 def _opening(statement_seconds: int, role: str | None = None) -> str | None:
