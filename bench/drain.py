@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from sqlalchemy import text
 
 from bench import stage, vendors
@@ -76,7 +74,6 @@ def measure(rounds: int) -> list[Figure]:
     for _ in range(rounds):
         with stage.empty():
             theirs.append(stripe_sync.rate("webhooks", EVENTS, invoices))
-        time.sleep(1)
     mine = rates(rounds, PROCESSES)
     what = f"events drained, {EVENTS:,} on {invoices:,} invoices, {PROCESSES} processes"
     return [at_least(what, mine, theirs, GOAL, "processWebhook of @supabase/stripe-sync-engine, once an event")]

@@ -214,7 +214,8 @@ def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool) -> int:
     """Fetch and write some events; returns how many were finished. Raises what `_cope` raises."""
     try:
         with correlated(events):
-            return _finish(held, [(events, _fetch(held.source, events))])
+            fetched = _fetch(held.source, events)
+        return _finish(held, [(events, fetched)])
     except Exception as error:
         return _cope(held, events, error, alive=alive)
 
