@@ -35,11 +35,6 @@ class RecordType(StrEnum):
         """The word in Copper's and our own paths."""
         return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
 
-    @classmethod
-    def of_plural(cls, word: str) -> RecordType | None:
-        """The type of a path's word (`people`), or None."""
-        return next((kind for kind in cls if kind.plural == word), None)
-
 
 def _kinds(column: str) -> sa.CheckConstraint:
     """Record types are text: behind row-level security only leakproof comparisons may use an index, not an enum's."""

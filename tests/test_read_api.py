@@ -156,6 +156,25 @@ def test_pages_follow_each_other_without_a_gap_or_a_repeat(world: World) -> None
         assert [one for one in seen if one != "in between"] == wanted
 
 
+def test_a_request_of_the_usual_form_and_one_of_another_get_the_same_answer(world: World) -> None:
+    person = world.person("ann@acme.test")
+    for _ in range(3):
+        world.invoice("ann@acme.test")
+    world.settle()
+    key = {"Authorization": f"Bearer {world.key}"}
+
+    def answer(path: str) -> dict[str, Any]:
+        told: dict[str, Any] = world.web.get(f"/v1/{path}", headers=key).raise_for_status().json()
+        return told
+
+    assert answer(f"people/{person}/invoices") == answer(f"people/{person}/invoices?order=newest")
+    limited = answer(f"people/{person}/invoices?limit=2")
+    assert len(limited["invoices"]) == 2
+    assert limited["next"]
+    for other in (f"people/{person}/invoices?limit=02", f"people/0{person}/invoices?limit=2&order=newest"):
+        assert answer(other) == limited
+
+
 def test_the_accounts_own_number_of_rows_is_the_default(world: World) -> None:
     person = world.person("ann@acme.test")
     for _ in range(7):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,30 @@ def test_a_reading_connection_sees_nothing_until_a_key_has_bound_it(two: tuple[W
         assert connection.execute(call, (key, company, greatest)).fetchone() == (1,)
         assert connection.execute("SELECT count(*) FROM record_invoice").fetchone() == (0,), "for that call only"
         assert connection.execute(call, (b"unknown", company, greatest)).fetchone() == (0,)
+
+
+def test_reads_that_share_a_statement_show_each_key_its_own_account(two: tuple[World, World]) -> None:
+    first, second = two
+    asked = [(world.key, other.rows_of("company")[0]) for world in two for other in two] * 8 + [("pat_unknown", 1)] * 8
+
+    def read(one: tuple[str, int]) -> httpx.Response:
+        return first.web.get(f"/v1/companies/{one[1]}/invoices", headers={"Authorization": f"Bearer {one[0]}"})
+
+    shown = {world.key: world.rows("companies", world.rows_of("company")[0]) for world in two}
+    with transaction() as session, ThreadPoolExecutor(len(asked)) as threads:
+        # Held up here, they gather; when the table is free again, they are answered by a few statements.
+        session.execute(text("LOCK TABLE record_invoice IN ACCESS EXCLUSIVE MODE"))
+        coming = [threads.submit(read, one) for one in asked]
+        time.sleep(0.5)
+        assert not any(one.done() for one in coming)
+        session.commit()
+        answers = [one.result() for one in coming]
+    own = {(world.key, world.rows_of("company")[0]) for world in two}
+    for one, answer in zip(asked, answers, strict=True):
+        if one[0] == "pat_unknown":
+            assert answer.status_code == 401
+        else:
+            assert answer.json()["invoices"] == (shown[one[0]] if one in own else [])
 
 
 def test_answers_tell_nothing_of_another_accounts_records(two: tuple[World, World]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from store import access
 from store.database import transaction
+from store.secrets import digest
 from web import throttle
 from web.problems import ProblemError
 
@@ -66,7 +67,7 @@ def keyed(*scopes: str) -> Callable[[Request], Caller]:
 
     def caller(request: Request) -> Caller:
         key = bearer(request)
-        throttle.api(request, key)
+        throttle.api(request, digest(key))
         with transaction() as session:
             account_id = access.account_of_key(session, key, scopes)
             known = account_id is not None or access.account_of_key(session, key, ("read", "admin")) is not None
@@ -74,7 +75,7 @@ def keyed(*scopes: str) -> Callable[[Request], Caller]:
             if known:
                 raise ProblemError(403, f"This needs a key with the scope {' or '.join(scopes)}; this one has another.")
             raise ProblemError(401, "This API key is unknown or was revoked.")
-        request.app.state.looks.used(key)
+        request.app.state.looks.used(digest(key))
         return Caller(account_id, key[:12])
 
     return caller

@@ -15,8 +15,12 @@ def decimals(value: Decimal, currency: str | None) -> int:
     return len(amount(value, currency).partition(".")[2])
 
 
-def amount(value: Decimal, currency: str | None) -> str:
+def amount(value: Decimal | str, currency: str | None) -> str:
     """`value` with the currency's own decimals, as machines read it."""
-    whole, _, given = f"{value:f}".partition(".")
-    shown = given.rstrip("0").ljust(DECIMALS.get(currency or "", 2), "0")
+    text = value if isinstance(value, str) else f"{value:f}"
+    whole, _, given = text.partition(".")
+    places = DECIMALS.get(currency or "", 2)
+    if len(given) == places:
+        return text
+    shown = given.rstrip("0").ljust(places, "0")
     return f"{whole}.{shown}" if shown else whole

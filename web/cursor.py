@@ -10,12 +10,13 @@ from uuid import UUID
 from store.reads import Position
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 LENGTH = 24
 
 
 def write(position: Position) -> str:
     """A cursor for the page after `position`."""
-    microseconds = (position.created_at - EPOCH) // timedelta(microseconds=1)
+    microseconds = (position.created_at - EPOCH) // MICROSECOND
     raw = microseconds.to_bytes(8, "big", signed=True) + position.invoice_id.bytes
     return base64.urlsafe_b64encode(raw).decode()
 

@@ -12,7 +12,7 @@ PAGES = {"ACCREC": "/AccountsReceivable/View.aspx", "ACCPAY": "/AccountsPayable/
 COPPER_WORDS = {"lead": "lead", "person": "contact", "company": "organization", "opportunity": "deal"}
 
 
-def invoice(kind: str, invoice_id: UUID, short_code: str | None) -> str:
+def invoice(kind: str, invoice_id: UUID | str, short_code: str | None) -> str:
     """Opens the invoice in its own organisation (Xero docs: deep-link-xero).
 
     Without a short code the page opens in whichever organisation the reader used last.

@@ -11,7 +11,6 @@ from runtime.settings import settings
 from store import access
 from store.database import transaction
 from store.models import RecordType
-from store.secrets import digest
 from worker import jobs
 from worker.broker import wake
 
@@ -38,10 +37,10 @@ class Looks:
             self._until.popitem(last=False)
         return True
 
-    def used(self, key: str) -> None:
-        """A key has opened something; noted in a while (`note_keys`), not with every read."""
+    def used(self, key: bytes) -> None:
+        """A key, by its digest, has opened something; noted in a while (`note_keys`), not with every read."""
         if len(self._keys) < MOST:
-            self._keys.add(digest(key))
+            self._keys.add(key)
 
     def note_keys(self) -> None:
         """Write down which keys were used since the last time."""

@@ -41,10 +41,13 @@ def _a_minute(calls: int) -> RateLimitItem:
     return parse(f"{calls}/minute")
 
 
+def _host(request: Request) -> str:
+    return request.client.host if request.client else "nowhere"
+
+
 def _address(request: Request) -> str:
-    """Where the request came from, as a hash: an address is personal data."""
-    host = request.client.host if request.client else "nowhere"
-    return hashlib.sha256(host.encode()).hexdigest()[:16]
+    """Where the request came from, as a hash: an address is personal data, and this one leaves the process."""
+    return hashlib.sha256(_host(request).encode()).hexdigest()[:16]
 
 
 def _refuse(limiter: FixedWindowRateLimiter, item: RateLimitItem, *names: str) -> None:
@@ -74,9 +77,9 @@ def _count(request: Request, item: RateLimitItem, what: str) -> None:
         _refuse(limiter, item, what, address)
 
 
-def api(request: Request, key: str) -> None:
-    """Count an API call of a key, and of an address; raises `ProblemError` 429."""
+def api(request: Request, key: bytes) -> None:
+    """Count an API call of a key, by its digest, and of an address; raises `ProblemError` 429."""
     item, limiter = _a_minute(settings().api_minute_limit), _own()
-    for kind, name in (("key", hashlib.sha256(key.encode()).hexdigest()[:16]), ("address", _address(request))):
+    for kind, name in (("key", key.hex()), ("address", _host(request))):
         if not limiter.hit(item, kind, name):
             _refuse(limiter, item, kind, name)

@@ -20,6 +20,7 @@ from store import access, audit, matching
 from store.access import StateError
 from store.database import bound, transaction
 from store.models import RecordType
+from store.secrets import digest
 from web import browser, locales, looks, shown, throttle
 from web.invoices import RecordId
 from web.pages import render
@@ -86,7 +87,7 @@ async def record(
             except TimeoutError:
                 break
             await asyncio.sleep(BETWEEN_LOOKS)
-    request.app.state.looks.used(who.token)
+    request.app.state.looks.used(digest(who.token))
     headers = {"ETag": f'"{found.tag}"', "X-Up-To-Date-As-Of": found.synced_at.isoformat() if found.synced_at else ""}
     background: BackgroundTask | None = looks.after_reading(request.app.state.looks, who.account_id, kind, record_id)
     if found.tag == known:

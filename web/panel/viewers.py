@@ -14,6 +14,7 @@ from fastapi import Request
 from store import access, accounts
 from store.access import BrowserSession
 from store.database import bound, transaction
+from store.secrets import digest
 from web import browser, throttle
 from worker.budget import Purpose
 from worker.copper.client import connected
@@ -50,7 +51,7 @@ def token_of(request: Request) -> str:
 def account_of(request: Request) -> int:
     """Whose panel this is; raises `NoViewerError` for a token that is unknown or revoked."""
     token = token_of(request)
-    throttle.api(request, token)
+    throttle.api(request, digest(token))
     with transaction() as session:
         account_id = access.account_of_key(session, token, ["panel"]) if token else None
     if account_id is None:

@@ -1,0 +1,88 @@
+"""Statements that several share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import psycopg
+import pytest
+
+from store.database import async_pool
+from store.sharing import AT_ONCE, Connection, Shared
+
+T = TypeVar("T")
+HUNDRED_BY = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, place) ORDER BY place"
+
+
+class Statements:
+    """A statement that divides, and what each of its runs was asked."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[int]] = []
+
+    async def divide(self, connection: Connection, asked: Sequence[int]) -> list[int]:
+        """100 by each."""
+        self.runs.append(list(asked))
+        rows = await (await connection.execute(HUNDRED_BY, (list(asked),))).fetchall()
+        return [row[0] for row in rows]
+
+
+def shared(work: Callable[[Statements, Shared[int, int]], Awaitable[T]], *, most: int = 50, heaviest: int = 50) -> T:
+    """What `work` gives with statements on a pool of its own; the weight of a number is itself."""
+
+    async def run() -> T:
+        pool, statements = async_pool(), Statements()
+        await pool.open()
+        try:
+            return await work(
+                statements, Shared(pool, statements.divide, most=most, heaviest=heaviest, weigh=lambda n: n)
+            )
+        finally:
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+def test_who_comes_while_others_are_on_their_way_goes_together_and_gets_their_own_answer(database: str) -> None:
+    async def work(statements: Statements, division: Shared[int, int]) -> None:
+        answers = await asyncio.gather(*[division.ask(n) for n in range(1, 10)])
+        assert answers == [100 // n for n in range(1, 10)]
+        assert len(statements.runs) <= AT_ONCE + 1
+        assert sorted(n for run in statements.runs for n in run) == list(range(1, 10))
+        assert await division.ask(25) == 4, "and after a rest"
+
+    shared(work)
+
+
+def test_what_one_is_refused_for_is_its_own(database: str) -> None:
+    async def work(statements: Statements, division: Shared[int, int]) -> None:
+        answers = await asyncio.gather(*[division.ask(n) for n in (1, 2, 0, 4, 5)], return_exceptions=True)
+        assert isinstance(answers[2], psycopg.errors.DivisionByZero)
+        assert [answers[place] for place in (0, 1, 3, 4)] == [100, 50, 25, 20]
+        assert await division.ask(10) == 10, "it goes on"
+
+    shared(work)
+
+
+@pytest.mark.parametrize(("most", "heaviest"), [(2, 1_000), (1_000, 10)])
+def test_a_statement_holds_so_much_and_no_more_but_always_one(database: str, most: int, heaviest: int) -> None:
+    async def work(statements: Statements, division: Shared[int, int]) -> None:
+        asked = [5, 5, 50, 1, 2, 3, 4]
+        assert await asyncio.gather(*[division.ask(n) for n in asked]) == [100 // n for n in asked]
+        assert max(len(run) for run in statements.runs) <= most
+        assert all(sum(run) <= heaviest for run in statements.runs if len(run) > 1)
+
+    shared(work, most=most, heaviest=heaviest)
+
+
+def test_a_caller_who_gives_up_takes_nothing_from_the_others(database: str) -> None:
+    async def work(statements: Statements, division: Shared[int, int]) -> None:
+        asking = [asyncio.create_task(division.ask(n)) for n in (1, 2, 4)]
+        await asyncio.sleep(0)
+        asking[1].cancel()
+        assert await asyncio.gather(asking[0], asking[2]) == [100, 25]
+        assert asking[1].cancelled()
+
+    shared(work)
