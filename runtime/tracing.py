@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PLACE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{16})")
+NO_SPAN: nullcontext[None] = nullcontext()
 _provider: TracerProvider | None = None
 
 
@@ -49,25 +50,28 @@ def stop() -> None:
         _provider = None
 
 
-@contextmanager
 def span(
     name: str, *, follows: Sequence[str] = (), attributes: Mapping[str, str | int] | None = None
-) -> Iterator[Span | None]:
+) -> AbstractContextManager[Span | None]:
     """A span around the block, None when nobody traces.
 
     `follows` are what `here` gave to whatever caused this: a single cause is continued, several are linked.
     """
-    if _provider is None:
-        yield None
-        return
+    return NO_SPAN if _provider is None else _span(_provider, name, follows, attributes or {})
+
+
+@contextmanager
+def _span(
+    provider: TracerProvider, name: str, follows: Sequence[str], attributes: Mapping[str, str | int]
+) -> Iterator[Span]:
     from opentelemetry import trace
 
     causes = [one for one in map(_context, follows) if one is not None]
     alone = len(causes) == 1
     parent = trace.set_span_in_context(trace.NonRecordingSpan(causes[0])) if alone else None
     links: list[Link] = [] if alone else [trace.Link(one) for one in causes]
-    tracer = _provider.get_tracer("patina")
-    with tracer.start_as_current_span(name, context=parent, links=links, attributes=dict(attributes or {})) as begun:
+    tracer = provider.get_tracer("patina")
+    with tracer.start_as_current_span(name, context=parent, links=links, attributes=dict(attributes)) as begun:
         yield begun
 
 

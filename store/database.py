@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy import Connection, Engine, TextClause, create_engine, event, text
 from sqlmodel import Session
+from typing_extensions import override
 
 from alembic import command
 from runtime import embedded
@@ -131,6 +132,22 @@ def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> 
     return result.rowcount
 
 
+class _Lent(AbstractAsyncContextManager[AsyncConnection[TupleRow]]):
+    """A connection until the block ends. Each of its statements is committed by itself: there is nothing to end."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @override
+    async def __aenter__(self) -> AsyncConnection[TupleRow]:
+        self._connection = await self._pool.getconn()
+        return self._connection
+
+    @override
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.putconn(self._connection)
+
+
 class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
     """Connections of the web process's hot paths; whoever wants one waits 3 s at most. Not yet opened."""
 
@@ -152,7 +169,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
 
     def lend(self) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
         """A connection with this pool's role and bounds: through a pooler they last for one transaction, this one."""
-        return self.connection() if self._opening is None else self._lend_through_pooler(self._opening)
+        return _Lent(self) if self._opening is None else self._lend_through_pooler(self._opening)
 
     @asynccontextmanager
     async def _lend_through_pooler(self, opening: str) -> AsyncIterator[AsyncConnection[TupleRow]]:

@@ -27,7 +27,7 @@ COPPER_KINDS = ("lead", "person", "company", "opportunity")
 COPPER_EVENTS = ("new", "update", "delete")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewEvent:
     """One event as a receiver understood it, before anybody looked up whose it is.
 
@@ -72,46 +72,50 @@ class Source:
 
 # Xero's eventDateUtc is the change's own millisecond and a fetch always begins later than that, so an
 # event with the same key says nothing that the first one did not: it is dropped.
-ACCEPT_XERO = """
+ACCEPT_XERO = f"""
     WITH delivery AS (
         INSERT INTO xero_delivery (first_sequence, last_sequence)
-        SELECT first, last FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS d(first, last)
+        SELECT first, last FROM json_to_recordset(%(deliveries)s::json) AS d(first bigint, last bigint)
         WHERE first > 0 AND last >= first ORDER BY 1, 2
-        ON CONFLICT DO NOTHING)
-    INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
-                       dedupe_key, correlation_id, state, finished_at)
-    SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
-           e.occurred_at, decode(e.dedupe_key, 'hex'), e.correlation,
-           CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
-    FROM json_to_recordset(%(events)s::json)
-         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
-              correlation text)
-    LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped',
-    LATERAL (SELECT o.id IS NOT NULL AND e.kind = ANY(%(kinds)s) AND e.event = ANY(%(types)s) AS wanted) w
-    ORDER BY 1, e.dedupe_key
-    ON CONFLICT (account_id, dedupe_key) DO NOTHING
-    RETURNING account_id, organisation_id, state
+        ON CONFLICT DO NOTHING),
+    accepted AS (
+        INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
+                           dedupe_key, correlation_id, state, finished_at)
+        SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
+               e.occurred_at, decode(e.dedupe_key, 'hex'), e.correlation,
+               CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
+        FROM json_to_recordset(%(events)s::json)
+             AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
+                  correlation text)
+        LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped',
+        LATERAL (SELECT o.id IS NOT NULL AND e.kind IN {XERO_KINDS} AND e.event IN {XERO_EVENTS} AS wanted) w
+        ORDER BY 1, e.dedupe_key
+        ON CONFLICT (account_id, dedupe_key) DO NOTHING
+        RETURNING account_id, organisation_id, state)
+    SELECT account_id, organisation_id, state, count(*) FROM accepted GROUP BY 1, 2, 3
 """
 
 # Copper's timestamps may be whole seconds, so two changes can look alike, and the second may come after
 # the first was fetched: a known key is opened again instead of dropped. It costs one fetch at most.
-ACCEPT_COPPER = """
-    INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, occurred_at, dedupe_key,
-                                correlation_id, state, finished_at)
-    SELECT %(account)s, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
-           decode(e.dedupe_key, 'hex'), e.correlation,
-           CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
-    FROM json_to_recordset(%(events)s::json)
-         AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
-              correlation text),
-    LATERAL (SELECT e.kind = ANY(%(kinds)s) AND e.event = ANY(%(types)s)
-                    AND e.resource_id ~ '^[0-9]{1,18}$' AS wanted) w
-    ORDER BY e.dedupe_key
-    ON CONFLICT (account_id, dedupe_key) DO UPDATE
-    SET state = 'pending', attempts = 0, not_before = now(), lease_id = NULL, leased_until = NULL,
-        finished_at = NULL
-    WHERE known.state IN ('leased', 'done')
-    RETURNING account_id, organisation_id, state
+ACCEPT_COPPER = f"""
+    WITH accepted AS (
+        INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, occurred_at, dedupe_key,
+                                    correlation_id, state, finished_at)
+        SELECT %(account)s, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
+               decode(e.dedupe_key, 'hex'), e.correlation,
+               CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
+        FROM json_to_recordset(%(events)s::json)
+             AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
+                  correlation text),
+        LATERAL (SELECT e.kind IN {COPPER_KINDS} AND e.event IN {COPPER_EVENTS}
+                        AND e.resource_id ~ '^[0-9]{{1,18}}$' AS wanted) w
+        ORDER BY e.dedupe_key
+        ON CONFLICT (account_id, dedupe_key) DO UPDATE
+        SET state = 'pending', attempts = 0, not_before = now(), lease_id = NULL, leased_until = NULL,
+            finished_at = NULL
+        WHERE known.state IN ('leased', 'done')
+        RETURNING account_id, organisation_id, state)
+    SELECT account_id, organisation_id, state, count(*) FROM accepted GROUP BY 1, 2, 3
 """
 
 KEEP_MALFORMED = """
@@ -144,33 +148,23 @@ class Accepted:
 
 
 def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow]) -> Accepted:
-    sources = frozenset(Source(row[0], row[1]) for row in rows if row[2] == "pending")
-    kept = sum(row[2] == "pending" for row in rows)
-    return Accepted(sources, kept, len(rows) - kept, max(len(events) - len(rows), 0))
+    kept = {Source(row[0], row[1]): row[3] for row in rows if row[2] == "pending"}
+    written = sum(row[3] for row in rows)
+    return Accepted(frozenset(kept), sum(kept.values()), written - sum(kept.values()), max(len(events) - written, 0))
 
 
 async def accept_xero(connection: AsyncConnection[TupleRow], deliveries: Sequence[Delivery]) -> Accepted:
     """Commit Xero's events, one row for each account that has the tenant, and the numbers of their deliveries."""
     events = [event for delivery in deliveries for event in delivery.events]
-    chosen = {
-        "events": _as_json(events),
-        "firsts": [delivery.first for delivery in deliveries],
-        "lasts": [delivery.last for delivery in deliveries],
-        "kinds": list(XERO_KINDS),
-        "types": list(XERO_EVENTS),
-    }
+    numbers = [{"first": delivery.first, "last": delivery.last} for delivery in deliveries if delivery.first]
+    chosen = {"events": _as_json(events), "deliveries": orjson.dumps(numbers).decode()}
     cursor = await connection.execute(ACCEPT_XERO, chosen)
     return _accepted(events, await cursor.fetchall())
 
 
 async def accept_copper(connection: AsyncConnection[TupleRow], account_id: int, events: Sequence[NewEvent]) -> Accepted:
     """Commit one account's Copper events."""
-    chosen = {
-        "account": account_id,
-        "events": _as_json(events),
-        "kinds": list(COPPER_KINDS),
-        "types": list(COPPER_EVENTS),
-    }
+    chosen = {"account": account_id, "events": _as_json(events)}
     cursor = await connection.execute(ACCEPT_COPPER, chosen)
     return _accepted(events, await cursor.fetchall())
 

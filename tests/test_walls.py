@@ -98,7 +98,7 @@ def test_a_reading_connection_sees_nothing_until_a_key_has_bound_it(two: tuple[W
 
 
 def test_reads_that_share_a_statement_show_each_key_its_own_account(two: tuple[World, World]) -> None:
-    first, second = two
+    first = two[0]
     asked = [(world.key, other.rows_of("company")[0]) for world in two for other in two] * 8 + [("pat_unknown", 1)] * 8
 
     def read(one: tuple[str, int]) -> httpx.Response:

@@ -80,6 +80,8 @@ def create() -> FastAPI:
         version="1",
         description="The Xero invoices of Copper's leads, people, companies and opportunities.",
         lifespan=_lifespan,
+        # Ours alone: FastAPI's own would tell whole addresses, and the panel's has its token in it.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redoc_url=None,
     )
     problems.install(app, trouble)

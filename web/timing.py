@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,11 @@ REQUESTS = Histogram(
     ("route", "method", "status"),
     buckets=SECONDS,
 )
+
+
+@lru_cache(maxsize=1_000)
+def _series(route: str, method: str, status: int) -> Histogram:
+    return REQUESTS.labels(route, method, str(status))
 
 
 class Timed:
@@ -44,7 +50,7 @@ class Timed:
             finally:
                 route = getattr(scope.get("route"), "path", "elsewhere")
                 method = scope["method"] if scope["method"] in METHODS else "OTHER"
-                REQUESTS.labels(route, method, str(status)).observe(time.perf_counter() - began)
+                _series(route, method, status).observe(time.perf_counter() - began)
                 if span is not None:
                     span.update_name(f"{method} {route}")
                     span.set_attribute("http.response.status_code", status)

@@ -16,7 +16,7 @@ from store.database import Pool
 from store.inbox import Accepted, Delivery, Source
 from store.sharing import Connection, Shared
 
-DELIVERIES, EVENTS = 64, 2_000
+DELIVERIES, EVENTS = 64, 400
 
 
 class Intake:

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Scope
-from structlog.contextvars import bound_contextvars
+from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from runtime import tracing
@@ -34,16 +33,17 @@ from worker.copper.wire import WireNotification
 from worker.xero.wire import WireDelivery, WireEvent
 
 log = structlog.get_logger()
+OK, NOT_YOURS, TRY_AGAIN = Response(status_code=200), Response(status_code=401), Response(status_code=503)
 KEY_PARTS_JOINED_BY = "\x1f"
 
 
-def _key(*parts: object) -> str:
-    return hashlib.sha256(KEY_PARTS_JOINED_BY.join(map(str, parts)).encode()).hexdigest()
+def _key(*parts: str) -> str:
+    return hashlib.sha256(KEY_PARTS_JOINED_BY.join(parts).encode()).hexdigest()
 
 
 def key_of_copper(whole: str, record_id: int) -> str:
     """The key of one id of a notification, whose body's SHA-256 is `whole`."""
-    return _key("copper", whole, record_id)
+    return _key("copper", whole, str(record_id))
 
 
 def _xero_event(event: WireEvent, correlation: str) -> NewEvent:
@@ -109,14 +109,13 @@ async def xero(request: Request) -> Response:
     """Xero's events: 200 for a right signature, 401 for a wrong one, 503 when they cannot be kept."""
     body = await request.body()
     if not signature.xero(body, request.headers.get("x-xero-signature", ""), settings().xero_webhook_keys):
-        return Response(status_code=401)
+        return NOT_YOURS
     correlation = _correlation()
-    with bound_contextvars(correlation=correlation):
-        try:
-            return await _accept_xero(request, body, correlation)
-        except UNAVAILABLE as error:
-            log.error("webhook.not_kept", source="xero", error=type(error).__name__)
-            return Response(status_code=503)
+    try:
+        return await _accept_xero(request, body, correlation)
+    except UNAVAILABLE as error:
+        log.error("webhook.not_kept", source="xero", error=type(error).__name__, correlation=correlation)
+        return TRY_AGAIN
 
 
 async def _accept_xero(request: Request, body: bytes, correlation: str) -> Response:
@@ -126,11 +125,11 @@ async def _accept_xero(request: Request, body: bytes, correlation: str) -> Respo
         delivery = xero_delivery(body, correlation)
     except ValueError as error:
         await _keep_malformed(request, NOBODY, "xero", body, error, correlation)
-        return Response(status_code=200)
+        return OK
     if delivery.events:
         await request.app.state.intake.accept(delivery)
-        log.info("webhook.accepted", source="xero", events=len(delivery.events))
-    return Response(status_code=200)
+        log.info("webhook.accepted", source="xero", events=len(delivery.events), correlation=correlation)
+    return OK
 
 
 async def copper(request: Request) -> Response:
@@ -140,15 +139,14 @@ async def copper(request: Request) -> Response:
     """
     body, token = await request.body(), digest(request.path_params["token"])
     correlation = _correlation()
-    with bound_contextvars(correlation=correlation):
-        try:
-            found = await using(request.app.state.pool, lambda connection: inbox.copper_credential(connection, token))
-            if found is None:
-                return Response(status_code=401)
-            return await _accept_copper(request, found, body, correlation)
-        except UNAVAILABLE as error:
-            log.error("webhook.not_kept", source="copper", error=type(error).__name__)
-            return Response(status_code=503)
+    try:
+        found = await using(request.app.state.pool, lambda connection: inbox.copper_credential(connection, token))
+        if found is None:
+            return NOT_YOURS
+        return await _accept_copper(request, found, body, correlation)
+    except UNAVAILABLE as error:
+        log.error("webhook.not_kept", source="copper", error=type(error).__name__, correlation=correlation)
+        return TRY_AGAIN
 
 
 async def _accept_copper(request: Request, found: tuple[int, bytes], body: bytes, correlation: str) -> Response:
@@ -158,20 +156,20 @@ async def _accept_copper(request: Request, found: tuple[int, bytes], body: bytes
     except ValueError:
         raw = None
     if not isinstance(raw, dict):
-        return Response(status_code=401)
+        return NOT_YOURS
     if not signature.copper(raw.get(SECRET_KEY), unseal(sealed)["webhook_secret"]):
-        return Response(status_code=401)
+        return NOT_YOURS
     try:
         notice = WireNotification.model_validate(raw)
     except ValidationError as error:
         await _keep_malformed(request, account_id, "copper", body, error, correlation)
-        return Response(status_code=200)
+        return OK
     events = copper_events(notice, body, correlation)
     done = await using(request.app.state.pool, lambda connection: inbox.accept_copper(connection, account_id, events))
     _count("copper", done)
-    log.info("webhook.accepted", source="copper", account=account_id, events=len(events))
+    log.info("webhook.accepted", source="copper", account=account_id, events=len(events), correlation=correlation)
     request.app.state.intake.wake(done.sources)
-    return Response(status_code=200)
+    return OK
 
 
 async def _keep_malformed(
@@ -183,7 +181,8 @@ async def _keep_malformed(
     else:
         said = "not JSON, or not sent as JSON"
     instruments.EVENTS.labels(source, "malformed").inc()
-    log.error("webhook.malformed", source=source, account=account_id, bytes=len(body), problem=said)
+    about = {"source": source, "account": account_id, "bytes": len(body), "correlation": correlation}
+    log.error("webhook.malformed", problem=said, **about)
     key = hashlib.sha256(body).digest()
     await using(
         request.app.state.pool,
@@ -198,6 +197,14 @@ class Receiver(Route):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
         return match, {**child, "route": self} if child else child
+
+    @override
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await super().handle(scope, receive, send)
+            return
+        answer = await self.endpoint(Request(scope, receive))
+        await answer(scope, receive, send)
 
 
 routes = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 from collections.abc import Iterable
 
@@ -17,7 +16,7 @@ def xero(body: bytes, signature: str, keys: Iterable[str]) -> bool:
     given = signature.encode("utf-8", "replace")
     right = False
     for key in keys:
-        wanted = base64.b64encode(hmac.new(key.encode(), body, hashlib.sha256).digest())
+        wanted = base64.b64encode(hmac.digest(key.encode(), body, "sha256"))
         right |= hmac.compare_digest(wanted, given)
     return right
 

@@ -19,8 +19,7 @@ MILLISECONDS = re.compile(r"^/Date\((-?\d{1,15})(?:[+-]\d{4})?\)/$")
 def instant(value: Any) -> Any:
     """`/Date(1541176290160+0000)/` as an aware time; the `+0000` may be missing, it is UTC either way."""
     if isinstance(value, str):
-        match = MILLISECONDS.match(value)
-        if match:
+        if value.startswith("/") and (match := MILLISECONDS.match(value)):
             return datetime.fromtimestamp(int(match[1]) / 1000, UTC)
         moment = datetime.fromisoformat(value)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
