@@ -26,21 +26,17 @@ BATCH = 2_000
 # contact, or linked to it by hand; their companies, and those linked to it; and the opportunities of either.
 INVOICE_PAIRS = """
     linked AS (
-        SELECT i.organisation_id, i.invoice_id, k.record_type, k.record_id
+        SELECT s.organisation_id, s.invoice_id, k.record_type, k.record_id
         FROM scope_invoice s
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = s.organisation_id
-             AND i.invoice_id = s.invoice_id
-        JOIN contact_link k ON k.account_id = :account AND k.organisation_id = i.organisation_id
-             AND k.contact_id = i.contact_id
+        JOIN contact_link k ON k.account_id = :account AND k.organisation_id = s.organisation_id
+             AND k.contact_id = s.contact_id
         JOIN crm_record c ON c.account_id = :account AND c.record_type = k.record_type
              AND c.record_id = k.record_id AND NOT c.gone),
     holder AS (
-        SELECT DISTINCT i.organisation_id, i.invoice_id, re.record_type, re.record_id
+        SELECT DISTINCT s.organisation_id, s.invoice_id, re.record_type, re.record_id
         FROM scope_invoice s
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = s.organisation_id
-             AND i.invoice_id = s.invoice_id
-        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = i.organisation_id
-             AND ce.contact_id = i.contact_id
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = s.organisation_id
+             AND ce.contact_id = s.contact_id
         JOIN crm_record_email re ON re.account_id = :account AND re.email = ce.email
         UNION
         SELECT organisation_id, invoice_id, record_type, record_id FROM linked
@@ -134,8 +130,10 @@ DISPLAY = """
 
 # Rows that await payment count as open, and as overdue when they were due before the account's day.
 OWED = "status = 'AUTHORISED' AND balance > 0"
-# Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`.
-APPLY = """
+# Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`; `fresh` are those to be written.
+COLUMNS = """(account_id, record_type, record_id, created_at, invoice_id, organisation_id, type, status, number,
+            issuer, issue_date, due_date, total, balance, currency, created_source, short_code)"""
+APPLY = f"""
     removed AS (
         DELETE FROM record_invoice x
         USING (SELECT record_type, record_id, created_at, invoice_id FROM present
@@ -146,10 +144,8 @@ APPLY = """
           AND x.invoice_id = unwanted.invoice_id
         RETURNING 1),
     written AS (
-        INSERT INTO record_invoice AS old (account_id, record_type, record_id, created_at, invoice_id,
-            organisation_id, type, status, number, issuer, issue_date, due_date, total, balance, currency,
-            created_source, short_code)
-        SELECT :account, wanted.* FROM wanted
+        INSERT INTO record_invoice AS old {COLUMNS}
+        SELECT :account, fresh.* FROM fresh
         ORDER BY record_type, record_id, created_at, invoice_id
         ON CONFLICT (account_id, record_type, record_id, created_at, invoice_id) DO UPDATE SET
             organisation_id = EXCLUDED.organisation_id, type = EXCLUDED.type, status = EXCLUDED.status,
@@ -231,6 +227,8 @@ ADD_UP = text(f"""
 """)
 BALANCES_ARE_OLD = text("UPDATE account SET balances_on = '2000-01-01' WHERE id = :account")
 
+# Guesses about rows that earlier steps made are far off, and what is looked up row by row then takes minutes.
+AS_A_WHOLE = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
 LOCK_SPACE = 0x7061_7469
 
@@ -242,23 +240,25 @@ TAKE = text("""
 
 PROJECT_INVOICES = text(f"""
     WITH scope_invoice AS (
-        SELECT organisation_id, invoice_id
+        SELECT m.organisation_id, m.invoice_id, i.contact_id
         FROM unnest(CAST(:invoice_organisations AS bigint[]), CAST(:invoices AS uuid[]))
              AS m(organisation_id, invoice_id)
+        LEFT JOIN invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
+             AND i.invoice_id = m.invoice_id
         UNION
-        SELECT i.organisation_id, i.invoice_id
+        SELECT i.organisation_id, i.invoice_id, i.contact_id
         FROM unnest(CAST(:contact_organisations AS bigint[]), CAST(:contacts AS uuid[]))
              AS m(organisation_id, contact_id)
         JOIN invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
              AND i.contact_id = m.contact_id
         UNION
-        SELECT i.organisation_id, i.invoice_id
+        SELECT i.organisation_id, i.invoice_id, i.contact_id
         FROM contact_link k
         JOIN invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
              AND i.contact_id = k.contact_id
         WHERE k.account_id = :account AND k.record_type = 'person' AND k.record_id = ANY(:people)
         UNION
-        SELECT i.organisation_id, i.invoice_id
+        SELECT i.organisation_id, i.invoice_id, i.contact_id
         FROM (SELECT unnest(CAST(:emails AS text[])) AS email
               UNION
               SELECT re.email FROM crm_record_email re
@@ -274,6 +274,7 @@ PROJECT_INVOICES = text(f"""
                x.due_date
         FROM scope_invoice s
         JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = s.invoice_id),
+    fresh AS (SELECT * FROM wanted),
     {APPLY}, {MOVE_BALANCES} {APPLIED}
 """)
 
@@ -295,19 +296,41 @@ PROJECT_RECORDS = text(f"""
         FROM scope_record s
         JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type
              AND x.record_id = s.record_id),
+    fresh AS (SELECT * FROM wanted),
     {APPLY}, {MOVE_BALANCES} {APPLIED}
 """)
 
 EVERYTHING = """
-    scope_invoice AS (SELECT organisation_id, invoice_id FROM invoice WHERE account_id = :account)
+    scope_invoice AS (SELECT organisation_id, invoice_id, contact_id FROM invoice WHERE account_id = :account)
 """
 REBUILD = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
     wanted AS ({DISPLAY}),
     present AS (
-        SELECT record_type, record_id, created_at, invoice_id FROM record_invoice WHERE account_id = :account),
+        SELECT record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
+               issue_date, due_date, total, balance, currency, created_source, short_code
+        FROM record_invoice WHERE account_id = :account),
+    fresh AS (
+        SELECT w.* FROM wanted w WHERE NOT EXISTS (
+            SELECT FROM present p
+            WHERE p.record_type = w.record_type AND p.record_id = w.record_id AND p.created_at = w.created_at
+              AND p.invoice_id = w.invoice_id AND p IS NOT DISTINCT FROM w)),
     {APPLY} {APPLIED}
+""")
+# Where nothing stands, nothing is looked up and nothing kept beside: three quarters of the time.
+IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM record_invoice WHERE account_id = :account)")
+ANALYZE_ROWS = text("ANALYZE record_invoice")
+FILL = text(f"""
+    WITH {EVERYTHING}, {INVOICE_PAIRS},
+    pair AS (SELECT * FROM invoice_pair),
+    wanted AS ({DISPLAY}),
+    written AS (
+        INSERT INTO record_invoice {COLUMNS}
+        SELECT :account, wanted.* FROM wanted
+        ORDER BY record_type, record_id, created_at, invoice_id
+        RETURNING 1)
+    SELECT 0 AS removed, count(*) AS written FROM written
 """)
 COMPARE = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
@@ -443,8 +466,13 @@ def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str
 def rebuild(session: Session, account_id: int) -> Projected:
     """Compute every row of the account again, in the caller's transaction; marks waiting are covered."""
     take_turn(session, account_id)
+    session.execute(AS_A_WHOLE)
     marks = touched(session, FORGET_MARKS, {"account": account_id})
-    row = session.execute(REBUILD, {"account": account_id}).one()
+    empty = session.execute(IS_EMPTY, {"account": account_id}).scalar_one()
+    row = session.execute(FILL if empty else REBUILD, {"account": account_id}).one()
+    if empty:
+        # The planner still takes the table for what it was: the next look at all of it would take ten times as long.
+        session.execute(ANALYZE_ROWS)
     _add_up(session, account_id)
     session.execute(SYNCED, {"account": account_id})
     return Projected(marks, row.removed, row.written)
@@ -473,6 +501,7 @@ class Comparison:
 
 def compare(session: Session, account_id: int) -> Comparison:
     """Hold the account's rows against what a rebuild would give; changes nothing."""
+    session.execute(AS_A_WHOLE)
     found = {row.kind: row for row in session.execute(COMPARE, {"account": account_id})}
     kinds = ("missing", "stale", "extra", "balances", "marks")
     counts = {kind: found[kind].rows if kind in found else 0 for kind in kinds}

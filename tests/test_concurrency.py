@@ -175,7 +175,7 @@ AFFECTED = text(f"""
     WITH mine AS (DELETE FROM dirty WHERE account_id = :account
                   RETURNING kind, organisation_id, xero_id, record_id, email),
     scope_invoice AS (
-        SELECT i.organisation_id, i.invoice_id FROM invoice i
+        SELECT i.organisation_id, i.invoice_id, i.contact_id FROM invoice i
         WHERE i.account_id = :account AND (
             (SELECT bool_or(m.kind = 'invoice' AND m.xero_id = i.invoice_id) FROM mine m)
             OR (SELECT bool_or(m.kind = 'contact' AND m.xero_id = i.contact_id) FROM mine m)
@@ -201,6 +201,7 @@ PROJECT_AFFECTED = text(f"""
     wanted AS ({projection.DISPLAY}),
     present AS (SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date
                 FROM record_invoice WHERE (record_type, record_id) IN (SELECT record_type, record_id FROM turn)),
+    fresh AS (SELECT * FROM wanted),
     {projection.APPLY}, {projection.MOVE_BALANCES} {projection.APPLIED}
 """)
 
