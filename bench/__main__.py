@@ -1,4 +1,7 @@
-"""`make bench`: measures everything, writes docs/performance.md. `ARGS="--only reads --rounds 5 --json out.json"`."""
+"""`make bench`: measures everything, writes docs/performance.md. `ARGS="--only reads --rounds 5 --json out.json"`.
+
+A part that failed is measured again by itself: with the file of the run that it is missing from, the page is whole.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def main() -> int:
     from bench.measures import MEASURES
 
     reader = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    reader.add_argument("--only", choices=list(MEASURES), action="append", help="a part; the page is left as it is")
+    told = "a part; the page is of all parts, and written when --json has them"
+    reader.add_argument("--only", choices=list(MEASURES), action="append", help=told)
     reader.add_argument("--rounds", type=int, default=5)
     reader.add_argument("--json", type=Path, help="a file for the figures, for machines")
     chosen = reader.parse_args()
@@ -38,12 +42,15 @@ def main() -> int:
             print(f"  {FATES[one.met]} {one.what}: {one.middle:.3g} {one.unit} ({one.goal or 'no goal'})", flush=True)
     else:
         sections = [section for name in names for section in _apart(name, chosen.rounds)]
+    whole = dict(sections)
     if chosen.json:
-        told = {title: [vars(one) for one in found] for title, found in sections}
-        chosen.json.write_text(json.dumps(told, indent=1))
-    if not chosen.only and len(sections) == len(names):
+        whole = {**(_kept(chosen.json) if chosen.only else {}), **whole}
+        figures = {title: [vars(one) for one in found] for title, found in whole.items()}
+        chosen.json.write_text(json.dumps(figures, indent=1))
+    titles = [title for title, _ in MEASURES.values()]
+    if whole.keys() >= set(titles):
         command = f'make bench ARGS="--rounds {chosen.rounds}"'
-        print(f"written: {page.write(sections, command).name}")
+        print(f"written: {page.write([(title, whole[title]) for title in titles], command).name}")
     everything = [one for _, found in sections for one in found]
     goals = [one for one in everything if one.goal]
     well = "ok" if len(sections) == len(names) else f"failed in {len(names) - len(sections)} of {len(names)} parts"
@@ -58,10 +65,15 @@ def _apart(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:
         done = subprocess.run([sys.executable, "-m", "bench", *words], timeout=PART_SECONDS, check=False)
         if done.returncode:
             return []
-        told = json.loads(Path(kept.name).read_text())
-    return [
-        (title, [Figure(**{**one, "values": tuple(one["values"])}) for one in found]) for title, found in told.items()
-    ]
+        return list(_kept(Path(kept.name)).items())
+
+
+def _kept(path: Path) -> dict[str, list[Figure]]:
+    """The figures in a file, by their part's title; none where there is no such file yet."""
+    told = json.loads(path.read_text() or "{}") if path.exists() else {}
+    return {
+        title: [Figure(**{**one, "values": tuple(one["values"])}) for one in found] for title, found in told.items()
+    }
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 from bench.figures import Figure
 
@@ -67,7 +68,7 @@ def plot(figures: Sequence[Figure]) -> str:
         top = LINE * number + 6
         share, *ends = (min(_share(one, value), MOST) / MOST for value in (one.middle, *one.values))
         colour = "#2e7d5b" if one.met else "#b3452c"
-        parts.append(f'<text x="{LABELS - 8}" y="{top + 13}" text-anchor="end">{escape(one.what[:66])}</text>')
+        parts.append(f'<text x="{LABELS - 8}" y="{top + 13}" text-anchor="end">{_label(one)}</text>')
         parts.append(f'<rect x="{LABELS}" y="{top}" width="{BAR * share:.1f}" height="{LINE - 9}" fill="{colour}"/>')
         middle, low, high = top + (LINE - 9) / 2, LABELS + BAR * min(ends), LABELS + BAR * max(ends)
         parts.append(
@@ -80,6 +81,10 @@ def plot(figures: Sequence[Figure]) -> str:
     told = "the goal (bars end at twice it; dark: least to most of the rounds)"
     parts.append(f'<text x="{goal}" y="{height - 6}" text-anchor="middle">{told}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _label(one: Figure) -> str:
+    return escape(shorten(one.what.replace("`", ""), 66, placeholder=" …"))
 
 
 def _share(one: Figure, value: float) -> float:

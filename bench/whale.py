@@ -22,7 +22,7 @@ PAYMENTS = 5
 
 
 def _paid(world: World, plural: str, record: int, invoice: int) -> bool:
-    rows = {one["id"]: one["status"] for one in world.read(plural, record, limit=20).json()["invoices"]}
+    rows = {one["id"]: one["status"] for one in world.read(plural, record, limit=200).json()["invoices"]}
     return bool(rows[str(UUID(int=invoice + 1))] == "PAID")
 
 

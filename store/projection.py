@@ -130,9 +130,9 @@ DISPLAY = """
 
 # Rows that await payment count as open, and as overdue when they were due before the account's day.
 OWED = "status = 'AUTHORISED' AND balance > 0"
-# Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`; `fresh` are those to be written.
 COLUMNS = """(account_id, record_type, record_id, created_at, invoice_id, organisation_id, type, status, number,
             issuer, issue_date, due_date, total, balance, currency, created_source, short_code)"""
+# Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`; to be written: `fresh`.
 APPLY = f"""
     removed AS (
         DELETE FROM record_invoice x

@@ -1,7 +1,8 @@
 """Statements that are shared: what is asked for while others are on their way goes together in the next.
 
 A statement's way to the database and back costs a web process more than what it says. Nobody waits for company: who
-comes while fewer than `AT_ONCE` are on their way starts the next at once, alone.
+comes while fewer than `AT_ONCE` are on their way starts the next at once, alone. At most `LONGEST` wait, and when the
+database gives no connection in time nobody waits for the next try.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Generic, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout, TooManyRequests
 
 from store.database import UNAVAILABLE, Pool, using
 
 AT_ONCE = 2
+LONGEST = 1_000
 Connection = AsyncConnection[TupleRow]
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -45,6 +48,8 @@ class Shared(Generic[Q, A]):
 
     async def ask(self, one: Q) -> A:
         """Its answer; raises what the database raised, one of `UNAVAILABLE` when it is away."""
+        if len(self._waiting) >= LONGEST:
+            raise TooManyRequests(f"{LONGEST} wait for the database already")
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((one, answer))
         if self._running < AT_ONCE:
@@ -83,6 +88,9 @@ class Shared(Generic[Q, A]):
         except Exception as error:
             if len(some) > 1 and not isinstance(error, UNAVAILABLE):
                 return False
+            if isinstance(error, PoolTimeout):
+                some = [*some, *self._waiting]
+                self._waiting.clear()
             for _, waiting in some:
                 if not waiting.done():
                     waiting.set_exception(error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout, TooManyRequests
 
-from store.database import async_pool
-from store.sharing import AT_ONCE, Connection, Shared
+from store.database import POOL, Pool, async_pool
+from store.sharing import AT_ONCE, LONGEST, Connection, Shared
 
 T = TypeVar("T")
 HUNDRED_BY = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, place) ORDER BY place"
@@ -19,7 +22,8 @@ HUNDRED_BY = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, plac
 class Statements:
     """A statement that divides, and what each of its runs was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         self.runs: list[list[int]] = []
 
     async def divide(self, connection: Connection, asked: Sequence[int]) -> list[int]:
@@ -33,7 +37,8 @@ def shared(work: Callable[[Statements, Shared[int, int]], Awaitable[T]], *, most
     """What `work` gives with statements on a pool of its own; the weight of a number is itself."""
 
     async def run() -> T:
-        pool, statements = async_pool(), Statements()
+        pool = async_pool()
+        statements = Statements(pool)
         await pool.open()
         try:
             return await work(
@@ -75,6 +80,30 @@ def test_a_statement_holds_so_much_and_no_more_but_always_one(database: str, mos
         assert all(sum(run) <= heaviest for run in statements.runs if len(run) > 1)
 
     shared(work, most=most, heaviest=heaviest)
+
+
+def test_when_there_is_no_connection_nobody_waits_for_the_next_try(database: str) -> None:
+    async def work(statements: Statements, division: Shared[int, int]) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(POOL):
+                await stack.enter_async_context(statements.pool.lend())
+            began = time.monotonic()
+            answers = await asyncio.gather(*[division.ask(n) for n in range(1, 10)], return_exceptions=True)
+            assert all(isinstance(one, PoolTimeout) for one in answers)
+            assert time.monotonic() - began < 2 * statements.pool.timeout
+        assert await division.ask(4) == 25, "and it goes on when there is one"
+
+    shared(work, most=1)
+
+
+def test_the_queue_is_bounded(database: str) -> None:
+    async def work(statements: Statements, division: Shared[int, int]) -> None:
+        asking = [asyncio.create_task(division.ask(1)) for _ in range(LONGEST + 1)]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(answers[-1], TooManyRequests)
+        assert answers[:-1] == [100] * LONGEST
+
+    shared(work)
 
 
 def test_a_caller_who_gives_up_takes_nothing_from_the_others(database: str) -> None:
