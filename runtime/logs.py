@@ -18,7 +18,8 @@ SECRET = re.compile(r"(?i)(bearer |access_token['\"=: ]+|refresh_token['\"=: ]+)
 
 def scrub(text: str) -> str:
     """`text` without e-mail addresses and bearer tokens, for what a library or a vendor wrote."""
-    return SECRET.sub(r"\1[secret]", ADDRESS.sub("[address]", text))
+    without = ADDRESS.sub("[address]", text) if "@" in text else text
+    return SECRET.sub(r"\1[secret]", without)
 
 
 def _scrub_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
