@@ -69,14 +69,13 @@ def at_least(
     least: float,
     yardstick: str,
     *,
-    unit: str = "times",
     note: str = "",
     why: str = "",
 ) -> Figure:
     """A figure of rates: ours over the yardstick's, at least `least`."""
     plain = shown(what, mine, theirs, yardstick)
     met = plain.middle >= least
-    return replace(plain, unit=unit, goal=f"at least {least:g}", met=met, note=note, why=why)
+    return replace(plain, goal=f"at least {least:g}", met=met, note=note, why=why)
 
 
 def shown(what: str, mine: list[float], theirs: list[float], yardstick: str) -> Figure:

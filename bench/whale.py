@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -32,7 +33,7 @@ def _visible(world: World, invoice: int) -> float:
     world.sandbox.act("pay_invoice", invoice=UUID(int=invoice + 1))
     last = BEFORE_RECORDS + SHAPE.records - 1
     for plural, record in (("companies", BEFORE_RECORDS), ("opportunities", last)):
-        wait_until(lambda: _paid(world, plural, record, invoice), seconds=60, what="the payment")  # noqa: B023
+        wait_until(partial(_paid, world, plural, record, invoice), seconds=60, what="the payment")
     return time.monotonic() - began
 
 

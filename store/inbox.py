@@ -156,7 +156,7 @@ def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow]) -> Accepted:
 async def accept_xero(connection: AsyncConnection[TupleRow], deliveries: Sequence[Delivery]) -> Accepted:
     """Commit Xero's events, one row for each account that has the tenant, and the numbers of their deliveries."""
     events = [event for delivery in deliveries for event in delivery.events]
-    numbers = [{"first": delivery.first, "last": delivery.last} for delivery in deliveries if delivery.first]
+    numbers = [{"first": delivery.first, "last": delivery.last} for delivery in deliveries]
     chosen = {"events": _as_json(events), "deliveries": orjson.dumps(numbers).decode()}
     cursor = await connection.execute(ACCEPT_XERO, chosen)
     return _accepted(events, await cursor.fetchall())

@@ -130,8 +130,9 @@ DISPLAY = """
 
 # Rows that await payment count as open, and as overdue when they were due before the account's day.
 OWED = "status = 'AUTHORISED' AND balance > 0"
-COLUMNS = """(account_id, record_type, record_id, created_at, invoice_id, organisation_id, type, status, number,
-            issuer, issue_date, due_date, total, balance, currency, created_source, short_code)"""
+COLUMNS = """record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
+               issue_date, due_date, total, balance, currency, created_source, short_code"""
+ROWS = f"SELECT {COLUMNS} FROM record_invoice WHERE account_id = :account"
 # Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`; to be written: `fresh`.
 APPLY = f"""
     removed AS (
@@ -144,7 +145,7 @@ APPLY = f"""
           AND x.invoice_id = unwanted.invoice_id
         RETURNING 1),
     written AS (
-        INSERT INTO record_invoice AS old {COLUMNS}
+        INSERT INTO record_invoice AS old (account_id, {COLUMNS})
         SELECT :account, fresh.* FROM fresh
         ORDER BY record_type, record_id, created_at, invoice_id
         ON CONFLICT (account_id, record_type, record_id, created_at, invoice_id) DO UPDATE SET
@@ -307,10 +308,7 @@ REBUILD = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
     wanted AS ({DISPLAY}),
-    present AS (
-        SELECT record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
-               issue_date, due_date, total, balance, currency, created_source, short_code
-        FROM record_invoice WHERE account_id = :account),
+    present AS ({ROWS}),
     fresh AS (
         SELECT w.* FROM wanted w WHERE NOT EXISTS (
             SELECT FROM present p
@@ -326,7 +324,7 @@ FILL = text(f"""
     pair AS (SELECT * FROM invoice_pair),
     wanted AS ({DISPLAY}),
     written AS (
-        INSERT INTO record_invoice {COLUMNS}
+        INSERT INTO record_invoice (account_id, {COLUMNS})
         SELECT :account, wanted.* FROM wanted
         ORDER BY record_type, record_id, created_at, invoice_id
         RETURNING 1)
@@ -336,10 +334,7 @@ COMPARE = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
     wanted AS MATERIALIZED ({DISPLAY}),
-    actual AS (
-        SELECT record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
-               issue_date, due_date, total, balance, currency, created_source, short_code
-        FROM record_invoice WHERE account_id = :account),
+    actual AS ({ROWS}),
     day AS (SELECT balances_on FROM account WHERE id = :account),
     wanted_balance AS ({BALANCES.format(rows="wanted", owed=OWED)}),
     actual_balance AS (

@@ -17,6 +17,7 @@ from sqlmodel import Session
 
 from store.models import RecordType
 
+MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US'
 # OVERDUE is no status of Xero's: it is what awaits payment after its due date.
 IS_OVERDUE = "r.status = 'AUTHORISED' AND r.balance > 0 AND r.due_date < CURRENT_DATE"
 # One call of one function for each page that is asked for: it finds out whose key it is, binds what it does to that
@@ -25,12 +26,12 @@ IS_OVERDUE = "r.status = 'AUTHORISED' AND r.balance > 0 AND r.due_date < CURRENT
 # one with nothing but the account in it. (Its text is in the migrations. Measured beside it: docs/security.md.)
 # Values come as the text of the answer: to make objects of them and texts of those costs more than all the rest.
 READ = f"""
-    SELECT asked.place, r.account_id, r.shown, to_char(r.synced_at AT TIME ZONE 'UTC', %(moment)s),
-           to_char(r.created_at AT TIME ZONE 'UTC', %(moment)s), r.invoice_id::text, r.type, r.status,
+    SELECT asked.place, r.account_id, r.shown, to_char(r.synced_at AT TIME ZONE 'UTC', '{MOMENT}'),
+           to_char(r.created_at AT TIME ZONE 'UTC', '{MOMENT}'), r.invoice_id::text, r.type, r.status,
            r.number, r.issuer, to_char(r.issue_date, 'YYYY-MM-DD'), to_char(r.due_date, 'YYYY-MM-DD'),
            r.total::text, r.balance::text, r.currency, r.created_source, r.short_code,
            CASE WHEN {IS_OVERDUE} THEN CURRENT_DATE - r.due_date ELSE 0 END
-    FROM json_to_recordset(%(asked)s::json) AS asked(place int, key text, type text, record bigint, most int,
+    FROM json_to_recordset(%s::json) AS asked(place int, key text, type text, record bigint, most int,
                                               at timestamptz, invoice uuid, newest_first boolean),
          invoices_by_key(decode(asked.key, 'hex'), asked.type, asked.record, asked.most, asked.at, asked.invoice,
                          asked.newest_first) AS r
@@ -53,7 +54,6 @@ COUNTED = text(f"""
     SELECT r.status, count(*) AS invoices, count(*) FILTER (WHERE {IS_OVERDUE}) AS overdue
     {CHOSEN} GROUP BY r.status
 """)
-MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US'
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 FIRST_POSITION = {True: ("infinity", LAST_ID), False: ("-infinity", str(UUID(int=0)))}
 
@@ -143,7 +143,7 @@ class Asked(NamedTuple):
 async def pages(connection: AsyncConnection[TupleRow], asked: Sequence[Asked]) -> list[Page | None]:
     """The pages that are asked for, in that order; None where no account has that key."""
     chosen = orjson.dumps([one.chosen(place) for place, one in enumerate(asked)]).decode()
-    rows = await (await connection.execute(READ, {"asked": chosen, "moment": MOMENT})).fetchall()
+    rows = await (await connection.execute(READ, (chosen,))).fetchall()
     found: list[list[TupleRow]] = [[] for _ in asked]
     for row in rows:
         found[row[0]].append(row)

@@ -67,7 +67,8 @@ def keyed(*scopes: str) -> Callable[[Request], Caller]:
 
     def caller(request: Request) -> Caller:
         key = bearer(request)
-        throttle.api(request, digest(key))
+        hashed = digest(key)
+        throttle.api(request, hashed)
         with transaction() as session:
             account_id = access.account_of_key(session, key, scopes)
             known = account_id is not None or access.account_of_key(session, key, ("read", "admin")) is not None
@@ -75,7 +76,7 @@ def keyed(*scopes: str) -> Callable[[Request], Caller]:
             if known:
                 raise ProblemError(403, f"This needs a key with the scope {' or '.join(scopes)}; this one has another.")
             raise ProblemError(401, "This API key is unknown or was revoked.")
-        request.app.state.looks.used(digest(key))
+        request.app.state.looks.used(hashed)
         return Caller(account_id, key[:12])
 
     return caller

@@ -143,19 +143,22 @@ class OrdinaryRead(BaseRoute):
     """
 
     path = f"{router.prefix}{ROUTE}"
-    _usual = re.compile(rf"{router.prefix}/({'|'.join(PLURALS)})/([0-9]{{1,18}})/invoices")
-    _limit = re.compile(rb"limit=([1-9][0-9]?|1[0-9][0-9]|200)")
+    _usual = re.compile(path.format(type=f"({'|'.join(PLURALS)})", id="([0-9]{1,18})"))
+    _limit = re.compile(rb"limit=([0-9]{1,9})")
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or scope["method"] != "GET":
             return Match.NONE, {}
-        place, query = self._usual.fullmatch(scope["path"]), scope["query_string"]
-        limit = self._limit.fullmatch(query) if query else None
-        if place is None or (query and limit is None):
+        place, limit = self._usual.fullmatch(scope["path"]), None
+        if place is None:
             return Match.NONE, {}
-        asked = {"type": place[1], "id": int(place[2]), "limit": int(limit[1]) if limit else None}
-        return Match.FULL, {"route": self, "path_params": asked}
+        if query := scope["query_string"]:
+            given = self._limit.fullmatch(query)
+            limit = int(given[1]) if given else 0
+            if not 1 <= limit <= LARGEST_PAGE:
+                return Match.NONE, {}
+        return Match.FULL, {"route": self, "path_params": {"type": place[1], "id": int(place[2]), "limit": limit}}
 
     @override
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

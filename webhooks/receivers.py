@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Awaitable, Callable
 
 import orjson
 import structlog
@@ -193,21 +194,21 @@ async def _keep_malformed(
 class Receiver(Route):
     """A plain route, as nothing of a webhook is for the API's description; metrics and traces know it by its path."""
 
+    def __init__(self, path: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, answer, methods=["POST"])
+        self.app = self._answer
+
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
         return match, {**child, "route": self} if child else child
 
-    @override
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            await super().handle(scope, receive, send)
-            return
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self.endpoint(Request(scope, receive))
         await answer(scope, receive, send)
 
 
 routes = [
-    Receiver("/webhooks/xero", xero, methods=["POST"]),
-    Receiver("/webhooks/copper/{token}", copper, methods=["POST"]),
+    Receiver("/webhooks/xero", xero),
+    Receiver("/webhooks/copper/{token}", copper),
 ]
