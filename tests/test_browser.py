@@ -173,6 +173,7 @@ def test_a_user_of_copper_who_is_no_admin_sees_no_admins_page(browser: Browser, 
     page = chromium.opened(browser, str(world.web.base_url))
     page.goto("/connect")
     page.get_by_role("button", name="Sign in with Copper").click()
+    page.wait_for_url("**/oauth/authorize**")
     page.goto(f"{page.url}&login_hint={viewer['email']}")
     page.get_by_role("button", name="Allow access").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Signed in")
