@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,10 +13,9 @@ from sandbox import server
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
 from tests import databases
+from tests.processes import Processes, end
 from tests.serving import serving
 from tests.world import Sandbox, World
-
-Processes = list[subprocess.Popen[bytes]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,23 +80,4 @@ def processes() -> Iterator[Processes]:
     """Processes that a test starts, stopped at its end."""
     started: Processes = []
     yield started
-    for one in started:
-        one.terminate()
-    for one in started:
-        try:
-            one.wait(15)
-        except subprocess.TimeoutExpired:
-            one.kill()
-
-
-def patina(
-    *words: str, environment: dict[str, str] | None = None, stderr: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    """Start a `patina` command with this test's settings."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli", *words],
-        cwd=Path(__file__).resolve().parent.parent,
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-    )
+    end(started)

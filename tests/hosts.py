@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.processes import ROOT, end
+
 NET = "10.77.7"
 CONNECT_SECONDS = 1.0
 
@@ -115,14 +115,10 @@ def network(*names: str) -> Iterator[dict[str, Host]]:
             _ip(*inside, "link", "set", "eth0", "up")
         yield made
     finally:
-        for host in reversed(made.values()):
-            for one in host.running:
-                one.terminate()
-            for one in host.running:
-                try:
-                    one.wait(10)
-                except subprocess.TimeoutExpired:
-                    one.kill()
+        # What all others use is named first, and ends last.
+        services, *others = made.values()
+        end([one for host in others for one in host.running])
+        end(services.running)
         for name in (*(host.name for host in made.values()), hub):
             _end(name)
 

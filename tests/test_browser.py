@@ -16,8 +16,8 @@ from sqlalchemy import text
 
 from store.database import transaction
 from tests import chromium
-from tests.conftest import Processes, patina
 from tests.databases import forget_budgets
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import Sandbox, World
 

@@ -14,7 +14,7 @@ from store import meters
 from store.accounts import Organisation
 from store.database import transaction
 from tests import databases
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import broker

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.world import Sandbox, World
 
 ADDRESSES = ("ann@x.test", "BOB@x.test", "eve@x.test", "zoe@x.test")

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from runtime.settings import override
 from store import inbox
 from store.database import bound, transaction
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from store import accounts
 from store.database import transaction
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import connect, overview

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.settings import override
 from tests.chaos import free_port
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import jobs

@@ -19,7 +19,7 @@ from runtime.settings import override
 from store.database import bound, let_go, migrate, transaction
 from tests import databases
 from tests.chaos import free_port
-from tests.conftest import Processes, patina
+from tests.processes import Processes, end, patina
 from tests.serving import wait_until
 from tests.world import Sandbox, World
 from worker import connect
@@ -66,8 +66,7 @@ logfile = {tmp_path / "pgbouncer.log"}
     override({"DATABASE_URL": url, "DATABASE_POOLER": "true"})
     yield url
     let_go()
-    process.terminate()
-    process.wait(15)
+    end([process])
 
 
 def test_migrations_run_through_it(pooler: str) -> None:

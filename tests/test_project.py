@@ -19,8 +19,8 @@ from runtime.logs import scrub
 from runtime.settings import Settings, SettingsError, override, settings
 from store import database, secrets
 from tests import databases
-from tests.conftest import Processes
-from tests.conftest import patina as start_process
+from tests.processes import Processes
+from tests.processes import patina as start_process
 from tests.serving import wait_until
 from tests.world import World
 

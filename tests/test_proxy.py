@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.chaos import free_port
-from tests.conftest import Processes, patina
+from tests.processes import Processes, end, patina
 from tests.serving import answers, wait_until
 from tests.test_receivers import delivery, event, inbox_rows, signed
 from tests.world import World
@@ -107,8 +107,7 @@ def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
 
         wait_until(is_up, what="nginx")
         yield Proxy(port, second, tmp_path / "patina.log", client)
-    process.terminate()
-    process.wait(15)
+    end([process])
 
 
 @needs_nginx

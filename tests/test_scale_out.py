@@ -93,8 +93,8 @@ def machines(tmp_path: Path, sandbox: Sandbox) -> Iterator[tuple[World, dict[str
             world = World(sandbox, client, workers=True)
             world.listen()
             yield world.open(), made
-    let_go()
-    broker.client.cache_clear()
+        let_go()
+        broker.client.cache_clear()
 
 
 def ready(host: Host) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from runtime.settings import override
 from store import chores, inbox, sequences
 from store.database import transaction
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import schedule

@@ -13,7 +13,7 @@ from store import due, runs
 from store.database import transaction
 from store.due import Unseen
 from store.models import RecordType
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import history, relations, sync

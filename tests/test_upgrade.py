@@ -18,7 +18,7 @@ from runtime.settings import override
 from sandbox import server
 from store.database import alembic_config
 from tests.chaos import free_port
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import answers, wait_until
 from tests.test_receivers import delivery, event, signed
 from tests.world import Sandbox, World

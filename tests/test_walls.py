@@ -19,7 +19,7 @@ from store import access, accounts, mirror, secrets
 from store.database import bound, conninfo, transaction
 from tests import databases
 from tests.admin import AdminBrowser
-from tests.conftest import Processes, patina
+from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.test_pages import FORM, sign_in
 from tests.test_project import patina as run_patina
