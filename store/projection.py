@@ -33,7 +33,7 @@ INVOICE_PAIRS = """
         JOIN crm_record c ON c.account_id = :account AND c.record_type = k.record_type
              AND c.record_id = k.record_id AND NOT c.gone),
     holder AS (
-        SELECT DISTINCT s.organisation_id, s.invoice_id, re.record_type, re.record_id
+        SELECT s.organisation_id, s.invoice_id, re.record_type, re.record_id
         FROM scope_invoice s
         JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = s.organisation_id
              AND ce.contact_id = s.contact_id
@@ -42,7 +42,7 @@ INVOICE_PAIRS = """
         SELECT organisation_id, invoice_id, record_type, record_id FROM linked
         WHERE record_type IN ('lead', 'person')),
     company_holder AS (
-        SELECT DISTINCT h.organisation_id, h.invoice_id, l.related_id AS record_id
+        SELECT h.organisation_id, h.invoice_id, l.related_id AS record_id
         FROM holder h
         JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'person'
              AND l.record_id = h.record_id AND l.related_type = 'company'
@@ -51,21 +51,23 @@ INVOICE_PAIRS = """
         WHERE h.record_type = 'person'
         UNION
         SELECT organisation_id, invoice_id, record_id FROM linked WHERE record_type = 'company'),
-    invoice_pair AS (
-        SELECT organisation_id, invoice_id, record_type, record_id FROM holder
-        UNION
-        SELECT organisation_id, invoice_id, 'company', record_id FROM company_holder
-        UNION
-        SELECT h.organisation_id, h.invoice_id, 'opportunity', l.record_id
+    opportunity_holder AS (
+        SELECT h.organisation_id, h.invoice_id, l.record_id
         FROM holder h
         JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'person'
              AND l.related_id = h.record_id AND l.record_type = 'opportunity'
         WHERE h.record_type = 'person'
         UNION
-        SELECT h.organisation_id, h.invoice_id, 'opportunity', l.record_id
+        SELECT h.organisation_id, h.invoice_id, l.record_id
         FROM company_holder h
         JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
-             AND l.related_id = h.record_id AND l.record_type = 'opportunity')
+             AND l.related_id = h.record_id AND l.record_type = 'opportunity'),
+    invoice_pair AS (
+        SELECT organisation_id, invoice_id, record_type, record_id FROM holder
+        UNION ALL
+        SELECT organisation_id, invoice_id, 'company', record_id FROM company_holder
+        UNION ALL
+        SELECT organisation_id, invoice_id, 'opportunity', record_id FROM opportunity_holder)
 """
 
 # Which invoices a record shows, followed inwards from the record.
@@ -316,19 +318,17 @@ REBUILD = text(f"""
               AND p.invoice_id = w.invoice_id AND p IS NOT DISTINCT FROM w)),
     {APPLY} {APPLIED}
 """)
-# Where nothing stands, nothing is looked up and nothing kept beside: three quarters of the time.
+# Where nothing stands, nothing is looked up and nothing kept beside: three quarters of the time. Numbers sort faster
+# than words, and any order that keeps a record's rows together fills the index as well.
 IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM record_invoice WHERE account_id = :account)")
 ANALYZE_ROWS = text("ANALYZE record_invoice")
 FILL = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
-    wanted AS ({DISPLAY}),
-    written AS (
-        INSERT INTO record_invoice (account_id, {COLUMNS})
-        SELECT :account, wanted.* FROM wanted
-        ORDER BY record_type, record_id, created_at, invoice_id
-        RETURNING 1)
-    SELECT 0 AS removed, count(*) AS written FROM written
+    wanted AS ({DISPLAY})
+    INSERT INTO record_invoice (account_id, {COLUMNS})
+    SELECT :account, wanted.* FROM wanted
+    ORDER BY record_id, record_type, created_at, invoice_id
 """)
 COMPARE = text(f"""
     WITH {EVERYTHING}, {INVOICE_PAIRS},
@@ -463,14 +463,16 @@ def rebuild(session: Session, account_id: int) -> Projected:
     take_turn(session, account_id)
     session.execute(AS_A_WHOLE)
     marks = touched(session, FORGET_MARKS, {"account": account_id})
-    empty = session.execute(IS_EMPTY, {"account": account_id}).scalar_one()
-    row = session.execute(FILL if empty else REBUILD, {"account": account_id}).one()
-    if empty:
+    removed = 0
+    if session.execute(IS_EMPTY, {"account": account_id}).scalar_one():
+        written = touched(session, FILL, {"account": account_id})
         # The planner still takes the table for what it was: the next look at all of it would take ten times as long.
         session.execute(ANALYZE_ROWS)
+    else:
+        removed, written = session.execute(REBUILD, {"account": account_id}).one()
     _add_up(session, account_id)
     session.execute(SYNCED, {"account": account_id})
-    return Projected(marks, row.removed, row.written)
+    return Projected(marks, removed, written)
 
 
 @dataclass(frozen=True)
