@@ -381,6 +381,7 @@ WAITING = text("""
     UNION
     SELECT id FROM account WHERE balances_on < CURRENT_DATE
 """)
+HAS_MARKS = text("SELECT EXISTS (SELECT FROM dirty WHERE account_id = :account)")
 FORGET_MARKS = text("DELETE FROM dirty WHERE account_id = :account")
 COUNT_ROWS = text("""
     SELECT count(DISTINCT (record_type, record_id)) AS records, count(*) AS rows
@@ -503,6 +504,11 @@ def compare(session: Session, account_id: int) -> Comparison:
     kinds = ("missing", "stale", "extra", "balances", "marks")
     counts = {kind: found[kind].rows if kind in found else 0 for kind in kinds}
     return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items() if row.examples})
+
+
+def waits(session: Session, account_id: int) -> bool:
+    """Whether the account has marks that are not projected yet."""
+    return bool(session.execute(HAS_MARKS, {"account": account_id}).scalar_one())
 
 
 def waiting(session: Session) -> set[int]:

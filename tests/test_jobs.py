@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from uuid import UUID
 
@@ -9,11 +10,12 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override
-from store import inbox, runs
+from store import inbox, projection, runs
 from store.database import transaction
 from store.inbox import LeaseLostError, Source
 from tests.world import World
-from worker import events, sync
+from worker import events, jobs, sync
+from worker.broker import awake, broker, client, turn
 from worker.errors import ReconnectNeededError
 from worker.events import Drained
 from worker.steps import Kind
@@ -282,9 +284,6 @@ def test_a_backfill_costs_the_page_arithmetic(world: World) -> None:
 
 
 def test_wake_ups_coalesce_until_the_inbox_is_read(world: World) -> None:
-    from worker import jobs
-    from worker.broker import awake, broker, client
-
     queue = f"{broker().namespace}:{jobs.EVENTS}"
     source = Source(987_654, 3)
     for _ in range(5):
@@ -384,3 +383,62 @@ def test_a_row_that_cannot_be_written_stops_none_of_those_written_with_it(world:
     with transaction() as session:
         (failed,) = session.execute(text("SELECT resource_id FROM inbox WHERE state = 'failed'")).scalars()
     assert failed == poison.id
+
+
+def marks(world: World) -> int:
+    with transaction() as session:
+        found: int = session.execute(
+            text("SELECT count(*) FROM dirty WHERE account_id = :account"), {"account": world.account}
+        ).scalar_one()
+        return found
+
+
+def projections_waiting(account: int) -> int:
+    """How many messages would have the account projected."""
+    queue = f"{broker().namespace}:{jobs.PROJECTION}"
+    messages = client().hgetall(f"{queue}.msgs")
+    waiting = [json.loads(messages[one]) for one in client().lrange(queue, 0, -1)]
+    return sum(one["actor_name"] == "project" and one["args"] == [account] for one in waiting)
+
+
+def test_what_a_run_brings_is_projected_beside_it_and_shown_when_it_is_over(world: World) -> None:
+    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    copper, xero = sync.begin(world.account, Kind.BACKFILL)
+    while sync.step(xero.account_id, xero.id).more:
+        pass
+    assert sync.step(copper.account_id, copper.id).more, "people, and other types after them"
+    assert marks(world) > 0
+    assert world.shown("people", person) == []
+    jobs.project.fn(world.account)
+    assert world.shown("people", person) == [invoice.number], "while the run goes on"
+    late = world.opportunity(person=person)
+    while sync.step(copper.account_id, copper.id).more:
+        pass
+    assert marks(world) == 0
+    assert world.shown("opportunities", late) == [invoice.number]
+
+
+def test_one_job_at_a_time_projects_an_account_and_looks_again_for_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "STEP_SECONDS", 0.0)
+    with transaction() as session:
+        session.execute(
+            text("INSERT INTO dirty (account_id, kind, record_id) SELECT :a, 'lead', n FROM generate_series(0, :n) n"),
+            {"a": world.account, "n": projection.BATCH},
+        )
+    before = projections_waiting(world.account)
+    with turn(f"project:{world.account}", 1) as mine:
+        assert mine
+        jobs.project.fn(world.account)
+        assert marks(world) == projection.BATCH + 1, "left to whose turn it is"
+        assert projections_waiting(world.account) == before
+    jobs.project.fn(world.account)
+    assert marks(world) == 1, "one batch in no time"
+    assert projections_waiting(world.account) == before + 1, "and another look, as marks are left"
+    jobs.project.fn(world.account)
+    assert marks(world) == 0
+    assert projections_waiting(world.account) == before + 1

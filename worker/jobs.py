@@ -45,9 +45,14 @@ def drain(account_id: int, organisation_id: int) -> None:
 
 @dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)
 def project(account_id: int) -> None:
-    """Project an account's marks that a job left behind."""
+    """Project an account's marks: a run's, page after page, and what another job left behind."""
     awake("project", account_id)
-    projecting.project(account_id)
+    with turn(f"project:{account_id}", 1) as mine:
+        if not mine:
+            return
+        projecting.project(account_id, STEP_SECONDS)
+    if projecting.waits(account_id):
+        wake(project, account_id)
 
 
 @dramatiq.actor(actor_name="advance_run", queue_name=SYNC, max_retries=0)
@@ -55,9 +60,12 @@ def advance_run(account_id: int, run_id: int) -> None:
     """Take a run's next pages for some seconds, then hand on to the next job of the chain."""
     awake("advance_run", account_id, run_id)
     until = time.monotonic() + STEP_SECONDS
-    done = sync.step(account_id, run_id)
-    while done.more and not done.delay and time.monotonic() < until:
+    while True:
         done = sync.step(account_id, run_id)
+        if done.more:
+            wake(project, account_id)
+        if not done.more or done.delay or time.monotonic() > until:
+            break
     if done.more and done.delay:
         wake_later(advance_run, done.delay, account_id, run_id)
     elif done.more:

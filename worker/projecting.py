@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import structlog
@@ -16,9 +17,10 @@ log = structlog.get_logger()
 ROUNDS = 10_000
 
 
-def project(account_id: int) -> int:
-    """Project until no mark is left; returns how many rows changed. Others who want to, wait their turn."""
-    rows = 0
+def project(account_id: int, seconds: float = math.inf) -> int:
+    """Project until no mark is left, or some seconds are over; returns how many rows changed. Others who want to, wait
+    their turn."""
+    rows, until = 0, time.monotonic() + seconds
     for _ in range(ROUNDS):
         began = time.monotonic()
         with tracing.span("projection.batch"), transaction() as session:
@@ -38,9 +40,15 @@ def project(account_id: int) -> int:
                 written=done.written,
                 removed=done.removed,
             )
-        if done.marks < projection.BATCH:
+        if done.marks < projection.BATCH or time.monotonic() > until:
             break
     return rows
+
+
+def waits(account_id: int) -> bool:
+    """Whether the account has marks that are not projected yet."""
+    with transaction() as session:
+        return projection.waits(session, account_id)
 
 
 def rebuild(account_id: int) -> projection.Projected:

@@ -105,7 +105,9 @@ def step(account_id: int, run_id: int) -> Stepped:
     except Exception as error:
         log.exception("run.failed_step", account=account_id, run=run_id, stage=run.stage)
         return _put_back(run, lease, error, delay=5.0, free=False)
-    project(account_id)
+    if state != "running":
+        # What a run brought is shown when it is over. Until then others project beside it, many pages at a time.
+        project(account_id)
     if kind_of(run) is Kind.BACKFILL and result.done and (result.cursor is None or not run.cursor):
         with transaction() as session:
             mirror.analyze(session)
