@@ -381,7 +381,9 @@ WAITING = text("""
     UNION
     SELECT id FROM account WHERE balances_on < CURRENT_DATE
 """)
-HAS_MARKS = text("SELECT EXISTS (SELECT FROM dirty WHERE account_id = :account)")
+ARE_WAITING = text("""
+    SELECT count(*) >= :marks FROM (SELECT FROM dirty WHERE account_id = :account LIMIT :marks) AS waiting
+""")
 FORGET_MARKS = text("DELETE FROM dirty WHERE account_id = :account")
 COUNT_ROWS = text("""
     SELECT count(DISTINCT (record_type, record_id)) AS records, count(*) AS rows
@@ -506,9 +508,9 @@ def compare(session: Session, account_id: int) -> Comparison:
     return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items() if row.examples})
 
 
-def waits(session: Session, account_id: int) -> bool:
-    """Whether the account has marks that are not projected yet."""
-    return bool(session.execute(HAS_MARKS, {"account": account_id}).scalar_one())
+def waits(session: Session, account_id: int, marks: int) -> bool:
+    """Whether so many of the account's marks at least are not projected yet."""
+    return bool(session.execute(ARE_WAITING, {"account": account_id, "marks": marks}).scalar_one())
 
 
 def waiting(session: Session) -> set[int]:

@@ -393,6 +393,10 @@ def marks(world: World) -> int:
         return found
 
 
+def stage(world: World, run: int) -> str:
+    return world.runs([run])[0].stage
+
+
 def projections_waiting(account: int) -> int:
     """How many messages would have the account projected."""
     queue = f"{broker().namespace}:{jobs.PROJECTION}"
@@ -415,10 +419,23 @@ def test_what_a_run_brings_is_projected_beside_it_and_shown_when_it_is_over(worl
     jobs.project.fn(world.account)
     assert world.shown("people", person) == [invoice.number], "while the run goes on"
     late = world.opportunity(person=person)
-    while sync.step(copper.account_id, copper.id).more:
-        pass
+    while stage(world, copper.id) != sync.SHOWN:
+        sync.step(copper.account_id, copper.id)
+    assert world.shown("opportunities", late) == []
+    assert not sync.step(copper.account_id, copper.id).more, "it is over when all is shown"
     assert marks(world) == 0
     assert world.shown("opportunities", late) == [invoice.number]
+
+
+def test_a_run_that_is_far_ahead_projects_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "MARKS_AHEAD", 3)
+    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+    for number in range(3):
+        world.person(f"p{number}@acme.test")
+    world.settle()
+    copper, _ = sync.begin(world.account, Kind.BACKFILL)
+    assert sync.step(copper.account_id, copper.id).more
+    assert marks(world) == 0
 
 
 def test_one_job_at_a_time_projects_an_account_and_looks_again_for_the_others(

@@ -23,7 +23,7 @@ from store.inbox import Source
 from store.runs import Run, StepLostError
 from worker.copper import stages as copper
 from worker.errors import PassingError, ReconnectNeededError, VendorError
-from worker.projecting import project
+from worker.projecting import project, waits
 from worker.steps import Drift, Kind, Step, kind_of, nothing
 from worker.xero import stages as xero
 
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 LOST_SECONDS = 300.0
 PASSING_SECONDS, LONGEST_SECONDS = 15.0, 900.0
 UNSETTLED_TRIES = 20
+MARKS_AHEAD = 10_000
+SHOWN = "shown"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def _was_read(session: Session, source: Source) -> bool:
 
 
 def _stages(organisation_id: int, kind: Kind) -> tuple[str, ...]:
-    return xero.stages(kind) if organisation_id else copper.stages(kind)
+    of_vendor = xero.stages(kind) if organisation_id else copper.stages(kind)
+    return (*of_vendor, SHOWN) if kind.writes else of_vendor
 
 
 def step(account_id: int, run_id: int) -> Stepped:
@@ -105,8 +108,8 @@ def step(account_id: int, run_id: int) -> Stepped:
     except Exception as error:
         log.exception("run.failed_step", account=account_id, run=run_id, stage=run.stage)
         return _put_back(run, lease, error, delay=5.0, free=False)
-    if state != "running":
-        # What a run brought is shown when it is over. Until then others project beside it, many pages at a time.
+    # Others project beside the run, many pages at a time; it does so itself where they are not there or do not keep up.
+    if waits(account_id, MARKS_AHEAD):
         project(account_id)
     if kind_of(run) is Kind.BACKFILL and result.done and (result.cursor is None or not run.cursor):
         with transaction() as session:
@@ -115,6 +118,8 @@ def step(account_id: int, run_id: int) -> Stepped:
 
 
 def _fetch(run: Run) -> Step:
+    if run.stage == SHOWN:
+        return _shown(run)
     if run.stage == "rows":
         return _rows(run)
     if run.organisation_id == 0:
@@ -122,6 +127,12 @@ def _fetch(run: Run) -> Step:
     with transaction() as session:
         organisation = accounts.organisation(session, run.account_id, run.organisation_id)
     return xero.fetch(run, organisation) if organisation else Step(nothing, None, 0)
+
+
+def _shown(run: Run) -> Step:
+    """A run is over when all that it brought is shown."""
+    project(run.account_id)
+    return Step(nothing, None, 0)
 
 
 def _rows(run: Run) -> Step:
