@@ -19,11 +19,11 @@ STOP_SECONDS = 3.0
 def patina(
     *words: str, environment: dict[str, str] | None = None, stderr: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start a `patina` command with this test's settings."""
+    """Start a `patina` command with this test's settings; a worker is one process where the test does not say more."""
     return subprocess.Popen(
         [sys.executable, "-m", "cli", *words],
         cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        env={"WORKER_PROCESSES": "1", **os.environ, **(environment or {})},
         stdout=subprocess.DEVNULL,
         stderr=stderr,
     )
