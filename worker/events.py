@@ -41,6 +41,8 @@ CORRELATIONS = 10
 # A burst is let come to its end, so that what changes several times is fetched once.
 BURST_EVENTS = IDS_PER_CALL
 BURST_QUIET, BURST_LONGEST, BURST_LOOK = 0.15, 1.0, 0.05
+# In a steady stream a moment brings one more to share the next call; the first events of it never wait.
+GATHER_SECONDS = 0.02
 # Portions that a fast vendor answers within a moment share one transaction and one projection.
 TOGETHER, TOGETHER_SECONDS = 10, 0.2
 
@@ -80,7 +82,7 @@ def drain(source: Source, seconds: float = math.inf) -> Drained:
         budget = _budget(source)
         if budget is not None and (wait := budget.pace()) > 0:
             return Drained(finished, wait)
-        _let_burst_end(source)
+        _let_burst_end(source, going_on=finished > 0)
         with transaction() as session:
             held = inbox.lease(session, source, settings().lease_seconds)
         if held is None:
@@ -117,12 +119,14 @@ def _organisation(source: Source) -> Organisation | None:
         return accounts.organisation(session, source.account_id, source.organisation_id)
 
 
-def _let_burst_end(source: Source) -> None:
+def _let_burst_end(source: Source, *, going_on: bool) -> None:
     until = time.monotonic() + BURST_LONGEST
     while time.monotonic() < until:
         with transaction() as session:
             count, newest = inbox.burst(session, source, BURST_EVENTS + 1)
         if count <= BURST_EVENTS or newest > BURST_QUIET:
+            if going_on and 0 < count <= BURST_EVENTS:
+                time.sleep(GATHER_SECONDS)
             return
         time.sleep(BURST_LOOK)
 

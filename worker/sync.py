@@ -111,7 +111,8 @@ def step(account_id: int, run_id: int) -> Stepped:
     # Others project beside the run, many pages at a time; it does so itself where they are not there or do not keep up.
     if waits(account_id, MARKS_AHEAD):
         project(account_id)
-    if kind_of(run) is Kind.BACKFILL and result.done and (result.cursor is None or not run.cursor):
+    first_or_last = result.done and (result.cursor is None or not run.cursor)
+    if kind_of(run) is Kind.BACKFILL and (first_or_last or run.stage == SHOWN):
         with transaction() as session:
             mirror.analyze(session)
     return Stepped(state == "running", result.delay)
