@@ -294,9 +294,9 @@ class XeroApi:
                 and (not term or term in one.number.casefold())
             )
 
-        everything = organisation.invoices.values()
+        everything: Iterable[Invoice] = organisation.invoices.values()
         if ids is not None:
-            everything = [one for key in ids if (one := organisation.invoices.get(key))]  # type: ignore[assignment]
+            everything = [one for key in ids if (one := organisation.invoices.get(key))]
         found = self._sorted(organisation, request, everything, keep, INVOICE_ORDER)
         page, shape = page_of(request, found)
         summary = flag(request, "summaryOnly")

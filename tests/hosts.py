@@ -116,9 +116,9 @@ def network(*names: str) -> Iterator[dict[str, Host]]:
         yield made
     finally:
         # What all others use is named first, and ends last.
-        services, *others = made.values()
-        end([one for host in others for one in host.running])
-        end(services.running)
+        ended = list(made.values())
+        end([one for host in ended[1:] for one in host.running])
+        end([one for host in ended[:1] for one in host.running])
         for name in (*(host.name for host in made.values()), hub):
             _end(name)
 

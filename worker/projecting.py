@@ -45,10 +45,10 @@ def project(account_id: int, seconds: float = math.inf) -> int:
     return rows
 
 
-def waits(account_id: int, marks: int = 1) -> bool:
-    """Whether so many of the account's marks at least are not projected yet."""
+def waits(account_id: int) -> bool:
+    """Whether marks of the account are not projected yet."""
     with transaction() as session:
-        return projection.waits(session, account_id, marks)
+        return projection.waits(session, account_id, 1)
 
 
 def rebuild(account_id: int) -> projection.Projected:

@@ -23,7 +23,7 @@ from store.inbox import Source
 from store.runs import Run, StepLostError
 from worker.copper import stages as copper
 from worker.errors import PassingError, ReconnectNeededError, VendorError
-from worker.projecting import project, waits
+from worker.projecting import project
 from worker.steps import Drift, Kind, Step, kind_of, nothing
 from worker.xero import stages as xero
 
@@ -95,6 +95,7 @@ def step(account_id: int, run_id: int) -> Stepped:
         with transaction() as session:
             found = result.write(session)
             state = _advance(session, run, lease, result, found)
+            is_ahead = projection.waits(session, account_id, MARKS_AHEAD)
     except StepLostError:
         return OVER
     except ReconnectNeededError as error:
@@ -109,7 +110,7 @@ def step(account_id: int, run_id: int) -> Stepped:
         log.exception("run.failed_step", account=account_id, run=run_id, stage=run.stage)
         return _put_back(run, lease, error, delay=5.0, free=False)
     # Others project beside the run, many pages at a time; it does so itself where they are not there or do not keep up.
-    if waits(account_id, MARKS_AHEAD):
+    if is_ahead:
         project(account_id)
     first_or_last = result.done and (result.cursor is None or not run.cursor)
     if kind_of(run) is Kind.BACKFILL and (first_or_last or run.stage == SHOWN):
