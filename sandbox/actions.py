@@ -15,6 +15,7 @@ from sandbox.copper_api import CopperApi
 from sandbox.delivery import Delivery
 from sandbox.world import (
     PLURALS,
+    TIMEZONES,
     Contact,
     CopperAccount,
     HistoryLine,
@@ -42,9 +43,17 @@ class Actions:
 
     # Xero
 
-    def add_organisation(self, name: str, currency: str = "NZD", short_code: str | None = None) -> dict[str, Any]:
-        """Open a Xero organisation; answers its tenant id."""
-        made = Organisation(uuid4(), name, short_code or f"!{uuid4().hex[:5].upper()}", currency)
+    def add_organisation(
+        self,
+        name: str,
+        currency: str = "NZD",
+        short_code: str | None = None,
+        country: Literal["NZ", "GB", "US", "AU"] = "NZ",
+        timezone: str | None = None,
+    ) -> dict[str, Any]:
+        """Open a Xero organisation in its country's time zone, or in another one; answers its tenant id."""
+        code = short_code or f"!{uuid4().hex[:5].upper()}"
+        made = Organisation(uuid4(), name, code, currency, country, timezone or TIMEZONES[country])
         self._world.organisations[made.tenant_id] = made
         return {"tenant": str(made.tenant_id)}
 
@@ -89,10 +98,13 @@ class Actions:
         self._tell_contact(place, found, "UPDATE")
         return {"contact": str(contact)}
 
-    def rename_organisation(self, tenant: UUID, name: str, short_code: str | None = None) -> dict[str, Any]:
-        """Rename an organisation, and change its short code; Xero tells nobody."""
+    def rename_organisation(
+        self, tenant: UUID, name: str, short_code: str | None = None, timezone: str | None = None
+    ) -> dict[str, Any]:
+        """Rename an organisation, and change its short code or time zone; no notification is sent."""
         place = self._organisation(tenant)
         place.name = name
+        place.timezone = timezone or place.timezone
         place.short_code = short_code or place.short_code
         return {"tenant": str(tenant)}
 
@@ -215,9 +227,17 @@ class Actions:
 
     def disconnect(self, tenant: UUID) -> dict[str, Any]:
         """Disconnect the app inside Xero, as a user of the organisation can at any time."""
-        for held in self._world.app.authorisations.values():
-            held.connections = [one for one in held.connections if one.tenant_id != tenant]
+        self._organisation(tenant)
+        app = self._world.app
+        app.connections = {key: one for key, one in app.connections.items() if one.tenant_id != tenant}
         return {"tenant": str(tenant)}
+
+    def withdraw_scope(self, scope: str) -> dict[str, Any]:
+        """Take a scope from every authorisation that the app holds, as when Xero retires one."""
+        held = [one for one in self._world.app.authorisations.values() if scope in one.scope.split()]
+        for authorisation in held:
+            authorisation.scope = " ".join(name for name in authorisation.scope.split() if name != scope)
+        return {"authorisations": len(held)}
 
     # Copper
 

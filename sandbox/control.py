@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from sandbox.actions import ActionError, Actions
 from sandbox.delivery import Delivery
-from sandbox.faults import ApiFault, Faults, WebhookFault
+from sandbox.faults import ApiFault, Faults, FilterFault, WebhookFault
 from sandbox.limits import Limits, Meter
 from sandbox.world import World
 
@@ -25,17 +25,24 @@ class FaultSettings(BaseModel):
     """Replaces all faults that are on."""
 
     api: list[ApiFault] = Field(default_factory=list)
+    filters: list[FilterFault] = Field(default_factory=list)
     webhooks: list[WebhookFault] = Field(default_factory=list)
     seed: int | None = None
 
 
 class AppSettings(BaseModel):
-    """The Xero app: its webhook, and whether consent is given without a person."""
+    """The Xero app: its webhook, and how consent is given.
+
+    `auto_consent` without a person, `consent_to` for these organisations, `consent_as` by the Xero user with this
+    email address, `granted_scopes` for no more than these scopes (empty: for all that are asked for).
+    """
 
     webhook_url: str | None = None
     webhook_key: str | None = None
     auto_consent: bool | None = None
     consent_to: list[UUID] | None = None
+    consent_as: str | None = Field(None, min_length=3, max_length=254)
+    granted_scopes: list[str] | None = None
 
 
 class ClockSettings(BaseModel):
@@ -187,6 +194,7 @@ class Control:
 
     def _set_faults(self, wanted: FaultSettings) -> None:
         self.faults.api = list(wanted.api)
+        self.faults.filters = list(wanted.filters)
         self.faults.webhooks = {one.vendor: one for one in wanted.webhooks}
         if wanted.seed is not None:
             self.faults.random.seed(wanted.seed)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from sandbox.faults import Faults
 from sandbox.limits import Meter
 from sandbox.world import PLURALS, CopperAccount, Record, Subscription, User, World
 
@@ -127,9 +128,10 @@ def related_to(account: CopperAccount, kind: str, record_id: int) -> list[tuple[
 class CopperApi:
     """The developer API of the sandbox's Copper accounts."""
 
-    def __init__(self, world: World, meter: Meter) -> None:
+    def __init__(self, world: World, meter: Meter, faults: Faults) -> None:
         self.world = world
         self.meter = meter
+        self.faults = faults
         self._sorted: dict[str, tuple[int, list[Record]]] = {}
         self.revision = 0
 
@@ -197,8 +199,13 @@ class CopperApi:
 
     async def search(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /{type}/search`: a bare array, and an upper bound of the count in X-PW-TOTAL."""
-        kind = PLURALS[request.path_params["plural"]]
+        plural = request.path_params["plural"]
+        kind = PLURALS[plural]
         search = Search.model_validate_json(await request.body() or b"{}")
+        refused = search.model_fields_set & self.faults.filters_of(plural, "refuse")
+        if refused:
+            return problem(422, f"Invalid input: {', '.join(sorted(refused))}")
+        search = search.model_copy(update=dict.fromkeys(self.faults.filters_of(plural, "ignore")))
         if search.sort_by not in SORTS:
             return problem(422, f"sort_by: the sandbox knows {', '.join(SORTS)}")
         found = self._found(account, kind, search)

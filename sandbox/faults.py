@@ -30,6 +30,14 @@ class ApiFault(BaseModel):
     times: int | None = Field(None, ge=1)
 
 
+class FilterFault(BaseModel):
+    """A filter that Copper's search of `plural` refuses with 422, or ignores."""
+
+    plural: Literal["leads", "people", "companies", "opportunities"]
+    filter: str
+    kind: Literal["refuse", "ignore"]
+
+
 class WebhookFault(BaseModel):
     """Shares of a vendor's webhooks that are lost, sent twice, or held back up to `delay` seconds."""
 
@@ -46,8 +54,13 @@ class Faults:
     def __init__(self, seed: int = 1) -> None:
         self.random = random.Random(seed)
         self.api: list[ApiFault] = []
+        self.filters: list[FilterFault] = []
         self.webhooks: dict[str, WebhookFault] = {}
         self.calls: Counter[str] = Counter()
+
+    def filters_of(self, plural: str, kind: Literal["refuse", "ignore"]) -> set[str]:
+        """The filters that a search refuses, or ignores."""
+        return {fault.filter for fault in self.filters if (fault.plural, fault.kind) == (plural, kind)}
 
     def pick(self, vendor: str, path: str, query: str) -> list[ApiFault]:
         """The faults that strike this call."""

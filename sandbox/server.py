@@ -25,6 +25,7 @@ from sandbox.delivery import Delivery
 from sandbox.faults import FaultMiddleware, Faults
 from sandbox.generate import Generator
 from sandbox.limits import Limits, Meter
+from sandbox.query import BadQueryError, bad_query
 from sandbox.world import Clock, World, load, save
 from sandbox.xero_api import XeroApi
 from sandbox.xero_oauth import XeroOAuth
@@ -56,14 +57,17 @@ def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
         Route("/xero/identity/connect/authorize", oauth.decide, methods=["POST"]),
         Route("/xero/connect/token", oauth.token, methods=["POST"]),
         Route("/xero/connect/revocation", oauth.revoke, methods=["POST"]),
+        Route("/xero/.well-known/openid-configuration", oauth.discovery, methods=["GET"]),
+        Route("/xero/.well-known/openid-configuration/jwks", oauth.key_set, methods=["GET"]),
+        Route("/xero/connect/userinfo", oauth.user_info, methods=["GET", "POST"]),
         Route("/xero/connections", oauth.connections, methods=["GET"]),
         Route("/xero/connections/{id}", oauth.disconnect, methods=["DELETE"]),
-        Route(f"{books}/Invoices", api.endpoint(api.invoices)),
-        Route(f"{books}/Invoices/{{id}}", api.endpoint(api.invoice)),
-        Route(f"{books}/Invoices/{{id}}/History", api.endpoint(api.history)),
-        Route(f"{books}/Contacts", api.endpoint(api.contacts)),
-        Route(f"{books}/Contacts/{{id}}", api.endpoint(api.contact)),
-        Route(f"{books}/Organisation", api.endpoint(api.organisation)),
+        Route(f"{books}/Invoices", api.endpoint(api.invoices, "invoices")),
+        Route(f"{books}/Invoices/{{id}}", api.endpoint(api.invoice, "invoices")),
+        Route(f"{books}/Invoices/{{id}}/History", api.endpoint(api.history, "invoices")),
+        Route(f"{books}/Contacts", api.endpoint(api.contacts, "contacts")),
+        Route(f"{books}/Contacts/{{id}}", api.endpoint(api.contact, "contacts")),
+        Route(f"{books}/Organisation", api.endpoint(api.organisation, "settings")),
     ]
 
 
@@ -92,7 +96,7 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
     faults, meter = Faults(), Meter(limits or Limits(), world.clock)
     delivery = Delivery(world, faults)
     oauth = XeroOAuth(world)
-    copper = CopperApi(world, meter)
+    copper = CopperApi(world, meter, faults)
     control = Control(world, Actions(world, delivery, copper), delivery, faults, meter)
 
     async def root(_: Request) -> Response:
@@ -119,9 +123,56 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
             Middleware(VendorDate, clock=world.clock),
             Middleware(FaultMiddleware, faults=faults, meter=meter),
             Middleware(GZipMiddleware, minimum_size=500, compresslevel=3),
+            Middleware(XeroPaths),
         ],
+        exception_handlers={BadQueryError: _bad_query},
         lifespan=lifespan,
     )
+
+
+async def _bad_query(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BadQueryError)
+    return bad_query(error)
+
+
+class XeroPaths:
+    """Xero's paths in any case, with a slash at the end, in the singular or the plural."""
+
+    SEGMENTS = {
+        "api.xro": "api.xro",
+        "invoice": "Invoices",
+        "invoices": "Invoices",
+        "contact": "Contacts",
+        "contacts": "Contacts",
+        "organisation": "Organisation",
+        "organisations": "Organisation",
+        "history": "History",
+        "connection": "connections",
+        "connections": "connections",
+    }
+    # "/xero/api.xro/2.0/Invoices/{id}/History": the segment of an id stays as it is.
+    ID_AT = {"api.xro": 5, "connections": 3}
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request under the path as the sandbox writes it."""
+        if scope["type"] == "http" and scope["path"].startswith("/xero/"):
+            scope = {**scope, "path": self.canonical(scope["path"])}
+        await self.app(scope, receive, send)
+
+    def canonical(self, path: str) -> str:
+        """The path as the sandbox's routes write it."""
+        segments = path.rstrip("/").split("/")
+        root = self.SEGMENTS.get(segments[2].lower(), "") if len(segments) > 2 else ""
+        if not root:
+            return "/".join(segments)
+        kept = self.ID_AT[root]
+        return "/".join(
+            segment if place == kept else self.SEGMENTS.get(segment.lower(), segment)
+            for place, segment in enumerate(segments)
+        )
 
 
 class VendorDate:

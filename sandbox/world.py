@@ -13,6 +13,13 @@ from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 
+# The time zone that most of a country's organisations have, as Xero spells it.
+TIMEZONES = {
+    "NZ": "NEWZEALANDSTANDARDTIME",
+    "GB": "GMTSTANDARDTIME",
+    "US": "PACIFICSTANDARDTIME",
+    "AU": "AUSEASTERNSTANDARDTIME",
+}
 RECORD_TYPES = ("lead", "person", "company", "opportunity")
 PLURALS = {"leads": "lead", "people": "person", "companies": "company", "opportunities": "opportunity"}
 
@@ -84,13 +91,14 @@ class Invoice:
 
 @dataclass
 class Organisation:
-    """A Xero organisation (a tenant)."""
+    """A Xero organisation (a tenant); `timezone` is a name as Xero spells it (`GMTSTANDARDTIME`)."""
 
     tenant_id: UUID
     name: str
     short_code: str
     currency: str
     country: str = "NZ"
+    timezone: str = TIMEZONES["NZ"]
     contacts: dict[UUID, Contact] = field(default_factory=dict)
     invoices: dict[UUID, Invoice] = field(default_factory=dict)
     next_number: int = 1
@@ -104,11 +112,14 @@ class Organisation:
 
 @dataclass
 class Connection:
-    """One organisation inside one authorisation."""
+    """One organisation that one Xero user has connected to the app; `auth_event` is the latest authorisation of it."""
 
     id: UUID
+    user: str
     tenant_id: UUID
+    auth_event: UUID
     created: datetime
+    updated: datetime
 
 
 @dataclass
@@ -122,11 +133,14 @@ class RefreshToken:
 
 @dataclass
 class Authorisation:
-    """A token set's authorisation: its tokens and the organisations that it covers."""
+    """What one consent of one Xero user gave: its scope and its tokens. `user` is the user's email address."""
 
     id: UUID
+    user: str
+    client_id: str
     scope: str
-    connections: list[Connection] = field(default_factory=list)
+    created: datetime
+    nonce: str = ""
     access: dict[str, datetime] = field(default_factory=dict)
     refresh: dict[str, RefreshToken] = field(default_factory=dict)
 
@@ -135,27 +149,52 @@ class Authorisation:
 class PendingCode:
     """An authorisation code between the consent and the exchange."""
 
+    client_id: str
     redirect_uri: str
     challenge: str
     scope: str
     tenants: list[UUID]
     made_at: datetime
+    user: str
+    nonce: str = ""
 
 
 @dataclass
 class XeroApp:
-    """The one app that the sandbox knows, with its webhook."""
+    """The app that the sandbox knows, with its webhook.
+
+    It has two client ids: one with a secret, and one of a public app, which uses PKCE and has none. `consent_as` is
+    the email address of the Xero user who consents next, `granted_scopes` all that a consent can grant (empty:
+    whatever is asked for).
+    """
 
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"
+    public_client_id: str = "sandbox-public-client"
     webhook_url: str = ""
     webhook_key: str = "sandbox-webhook-key"
     webhook_status: str = "off"
     sequence: int = 0
     auto_consent: bool = True
     consent_to: list[UUID] = field(default_factory=list)
+    consent_as: str = "sam@demo.xero.test"
+    granted_scopes: list[str] = field(default_factory=list)
     authorisations: dict[UUID, Authorisation] = field(default_factory=dict)
+    connections: dict[UUID, Connection] = field(default_factory=dict)
     codes: dict[str, PendingCode] = field(default_factory=dict)
+
+    def connect(self, authorisation: Authorisation, tenant_id: UUID, now: datetime) -> None:
+        """Connect an organisation for a user; one that the user had connected before keeps its id."""
+        for connection in self.connections.values():
+            if (connection.user, connection.tenant_id) == (authorisation.user, tenant_id):
+                connection.auth_event, connection.updated = authorisation.id, now
+                return
+        made = Connection(uuid4(), authorisation.user, tenant_id, authorisation.id, now, now)
+        self.connections[made.id] = made
+
+    def connections_of(self, user: str) -> list[Connection]:
+        """All connections of a user, over all authorisations."""
+        return [connection for connection in self.connections.values() if connection.user == user]
 
 
 @dataclass
@@ -227,7 +266,6 @@ class World:
     app: XeroApp = field(default_factory=XeroApp)
     accounts: dict[int, CopperAccount] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
-    auth_event: UUID = field(default_factory=uuid4)
 
     def account_of(self, api_key: str, email: str) -> tuple[CopperAccount, User] | None:
         """Whose key this is, if the address is its owner's."""

@@ -16,16 +16,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sandbox.limits import Meter
+from sandbox.query import BadQueryError, bad_query
 from sandbox.world import Contact, Invoice, Organisation, World
-from sandbox.xero_oauth import XeroOAuth, unauthorised
+from sandbox.xero_oauth import XeroOAuth, not_connected, scope_missing, unauthorised
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
-NO_ID = UUID(int=0)
+SCOPES = {
+    "invoices": {
+        "accounting.invoices.read",
+        "accounting.invoices",
+        "accounting.transactions.read",
+        "accounting.transactions",
+    },
+    "contacts": {"accounting.contacts.read", "accounting.contacts"},
+    "settings": {"accounting.settings.read", "accounting.settings"},
+}
+# How Xero's `Version` of an organisation goes by its country (OpenAPI 16.1, schema Organisation).
+VERSIONS = {"NZ": "NZ", "GB": "UK", "US": "US", "AU": "AU"}
 Handler = Callable[[Organisation, Request], Response]
-
-
-class BadQueryError(Exception):
-    """A parameter that Xero would refuse."""
 
 
 def milliseconds(moment: datetime, *, zone: str = "+0000") -> str:
@@ -216,34 +224,37 @@ class XeroApi:
         self.meter = meter
         self._cache: dict[tuple[UUID, str], tuple[int, list[Any]]] = {}
 
-    def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """A route: who is calling, for which organisation, within which limits."""
+    def endpoint(self, handler: Handler, resource: str) -> Callable[[Request], Awaitable[Response]]:
+        """A route: who is calling, for which organisation, with which scope, within which limits."""
 
         async def serve(request: Request) -> Response:
-            held = self.oauth.holder(request)
-            if held is None:
+            authorisation = self.oauth.authorisation_of(request)
+            if authorisation is None:
                 return unauthorised()
-            organisation = self.oauth.tenant(held, request)
+            organisation = self.oauth.organisation_of(authorisation, request)
             if organisation is None:
-                body = {"Title": "Forbidden", "Status": 403, "Detail": "AuthenticationUnsuccessful"}
-                return JSONResponse({"Type": None, **body, "Instance": str(uuid4()), "Extensions": {}}, 403)
-            tenant = str(organisation.tenant_id)
-            refusal = self.meter.xero(tenant)
-            headers = self.meter.headers(tenant)
-            if refusal:
-                headers["X-Rate-Limit-Problem"] = refusal.problem
-                if refusal.retry_after is not None:
-                    headers["Retry-After"] = str(math.ceil(refusal.retry_after))
-                return Response(status_code=429, headers=headers)
-            try:
-                answer = handler(organisation, request)
-            except BadQueryError as error:
-                body = {"ErrorNumber": 10, "Type": "ValidationException", "Message": str(error)}
-                answer = JSONResponse({**body, "Elements": []}, 400)
-            answer.headers.update(headers)
-            return answer
+                return not_connected()
+            if SCOPES[resource].isdisjoint(authorisation.scope.split()):
+                return scope_missing()
+            return self._within_limits(handler, organisation, request)
 
         return serve
+
+    def _within_limits(self, handler: Handler, organisation: Organisation, request: Request) -> Response:
+        tenant = str(organisation.tenant_id)
+        refusal = self.meter.xero(tenant)
+        headers = self.meter.headers(tenant)
+        if refusal:
+            headers["X-Rate-Limit-Problem"] = refusal.problem
+            if refusal.retry_after is not None:
+                headers["Retry-After"] = str(math.ceil(refusal.retry_after))
+            return Response(status_code=429, headers=headers)
+        try:
+            answer = handler(organisation, request)
+        except BadQueryError as error:
+            answer = bad_query(error)
+        answer.headers.update(headers)
+        return answer
 
     def _answer(self, values: dict[str, Any]) -> Response:
         frame = {
@@ -370,13 +381,17 @@ class XeroApi:
             "Name": organisation.name,
             "LegalName": organisation.name,
             "PaysTax": True,
-            "Version": "NZ",
+            "Version": VERSIONS.get(organisation.country, "GLOBAL"),
             "OrganisationType": "COMPANY",
             "BaseCurrency": organisation.currency,
             "CountryCode": organisation.country,
             "IsDemoCompany": False,
             "OrganisationStatus": "ACTIVE",
-            "Timezone": "NEWZEALANDSTANDARDTIME",
+            "FinancialYearEndDay": 31,
+            "FinancialYearEndMonth": 3,
+            "DefaultSalesTax": "Tax Exclusive",
+            "DefaultPurchasesTax": "Tax Exclusive",
+            "Timezone": organisation.timezone,
             "ShortCode": organisation.short_code,
             "Class": "PREMIUM",
             "Edition": "BUSINESS",

@@ -9,24 +9,50 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from html import escape
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from sandbox import tokens
+from sandbox.query import Query
 from sandbox.world import Authorisation, Connection, Organisation, PendingCode, RefreshToken, World
 
 ACCESS = timedelta(minutes=30)
 GRACE = timedelta(minutes=30)
 REFRESH = timedelta(days=60)
 CODE = timedelta(minutes=5)
+SCOPES = {
+    "openid",
+    "profile",
+    "email",
+    "offline_access",
+    "accounting.transactions",
+    "accounting.transactions.read",
+    "accounting.invoices",
+    "accounting.invoices.read",
+    "accounting.payments",
+    "accounting.payments.read",
+    "accounting.banktransactions",
+    "accounting.banktransactions.read",
+    "accounting.contacts",
+    "accounting.contacts.read",
+    "accounting.settings",
+    "accounting.settings.read",
+    "accounting.attachments",
+    "accounting.attachments.read",
+    "accounting.journals.read",
+    "accounting.reports.read",
+    "accounting.budgets.read",
+}
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sandbox Xero: allow access</title>
 <meta name="viewport" content="width=device-width"><style>body{{font:16px/1.6 system-ui;max-width:34rem;
 margin:3rem auto;padding:0 1rem;color:#1c2b2a}}button{{font:inherit;padding:.4rem 1rem;margin-right:.5rem}}
-label{{display:block}}</style><h1>Sandbox Xero</h1><p>The app <b>{client}</b> wants to read invoices and
-contacts of:</p><form method="post">{fields}{choices}<p><button name="answer" value="allow">Allow access</button>
+label{{display:block}}</style><h1>Sandbox Xero</h1><p>Signed in as {user}.</p><p>The app
+<b>{client}</b> wants to read invoices and contacts of:</p><form method="post">{choices}
+<p><button name="answer" value="allow">Allow access</button>
 <button name="answer" value="cancel">Cancel</button></p></form></html>"""
 
 
@@ -37,18 +63,22 @@ class XeroOAuth:
         self.world = world
 
     def _refusal(self, query: Mapping[str, str]) -> str | None:
+        app = self.world.app
         if query.get("response_type") != "code":
             return "unsupported_response_type"
-        if query.get("client_id") != self.world.app.client_id:
+        if query.get("client_id") not in {app.client_id, app.public_client_id}:
             return "unauthorized_client"
         if urlsplit(query.get("redirect_uri", "")).scheme not in {"http", "https"}:
             return "invalid_redirect_uri"
         if query.get("code_challenge") and query.get("code_challenge_method") != "S256":
             return "invalid_request"
-        return None
+        if query.get("client_id") == app.public_client_id and not query.get("code_challenge"):
+            return "invalid_request: a public app must send a code_challenge"
+        unknown = sorted(set(query.get("scope", "").split()) - SCOPES)
+        return f"invalid_scope: {' '.join(unknown)}" if unknown else None
 
     async def authorise(self, request: Request) -> Response:
-        """The consent page; with `auto` on, consent is given at once."""
+        """The consent page; with `auto_consent` on, consent is given at once."""
         query = dict(request.query_params)
         refusal = self._refusal(query)
         if refusal:
@@ -57,10 +87,11 @@ class XeroOAuth:
             chosen = self.world.app.consent_to or list(self.world.organisations)
             return self._consent(query, chosen)
         choices = "".join(
-            f'<label><input type="checkbox" name="tenant" value="{one.tenant_id}" checked> {escape(one.name)}</label>'
-            for one in self.world.organisations.values()
+            f'<label><input type="checkbox" name="tenant" value="{tenant.tenant_id}" checked> '
+            f"{escape(tenant.name)}</label>"
+            for tenant in self.world.organisations.values()
         )
-        page = PAGE.format(client=escape(query["client_id"]), fields="", choices=choices)
+        page = PAGE.format(client=escape(query["client_id"]), user=escape(self.world.app.consent_as), choices=choices)
         return HTMLResponse(page)
 
     async def decide(self, request: Request) -> Response:
@@ -71,153 +102,231 @@ class XeroOAuth:
         form = await request.form()
         if form.get("answer") != "allow":
             return self._back(query, {"error": "access_denied"})
-        wanted = [UUID(str(one)) for one in form.getlist("tenant")]
-        return self._consent(query, [one for one in wanted if one in self.world.organisations])
+        named = {str(value).lower() for value in form.getlist("tenant")}
+        return self._consent(query, [tenant for tenant in self.world.organisations if str(tenant) in named])
 
     def _consent(self, query: Mapping[str, str], tenants: list[UUID]) -> Response:
-        code = secrets.token_urlsafe(24)
-        self.world.app.codes[code] = PendingCode(
+        app, code = self.world.app, secrets.token_urlsafe(24)
+        asked = query.get("scope", "").split()
+        scope = " ".join(name for name in asked if not app.granted_scopes or name in app.granted_scopes)
+        app.codes[code] = PendingCode(
+            query["client_id"],
             query["redirect_uri"],
             query.get("code_challenge", ""),
-            query.get("scope", ""),
+            scope,
             tenants,
             self.world.clock.now(),
+            app.consent_as,
+            query.get("nonce", ""),
         )
-        return self._back(query, {"code": code, "scope": query.get("scope", "")})
+        return self._back(query, {"code": code, "scope": scope})
 
     def _back(self, query: Mapping[str, str], values: dict[str, str]) -> Response:
+        """Send the browser back; a query that the redirect address has of its own is kept (RFC 6749, 3.1.2)."""
         if "state" in query:
             values = {**values, "state": query["state"]}
-        return RedirectResponse(f"{query['redirect_uri']}?{urlencode(values)}", 302)
+        parts = urlsplit(query["redirect_uri"])
+        joined = "&".join(filter(None, (parts.query, urlencode(values))))
+        return RedirectResponse(urlunsplit(parts._replace(query=joined)), 302)
 
-    def _is_client(self, request: Request, form: Mapping[str, object]) -> bool:
+    def _client_id(self, request: Request, form: Mapping[str, object]) -> str | None:
+        """Which of the app's client ids calls, or None: the secret is missing or wrong."""
         app = self.world.app
         header = request.headers.get("authorization", "")
         if header.startswith("Basic "):
-            wanted = base64.b64encode(f"{app.client_id}:{app.client_secret}".encode()).decode()
-            return hmac.compare_digest(header[6:], wanted)
+            wanted = base64.b64encode(f"{app.client_id}:{app.client_secret}".encode())
+            return app.client_id if hmac.compare_digest(header[6:].encode(), wanted) else None
         secret = str(form.get("client_secret", ""))
-        return form.get("client_id") == app.client_id and hmac.compare_digest(secret, app.client_secret)
+        if form.get("client_id") == app.public_client_id and not secret:
+            return app.public_client_id
+        right = form.get("client_id") == app.client_id
+        return app.client_id if right and hmac.compare_digest(secret.encode(), app.client_secret.encode()) else None
 
     async def token(self, request: Request) -> Response:
         """`/connect/token`: a code or a refresh token for a new token set."""
         form = await request.form()
-        if not self._is_client(request, form):
+        client_id = self._client_id(request, form)
+        if client_id is None:
             return JSONResponse({"error": "invalid_client"}, 400)
         if form.get("grant_type") == "authorization_code":
-            return self._exchange(form)
+            return self._exchange(form, client_id, issuer_of(request))
         if form.get("grant_type") == "refresh_token":
-            return self._refresh(str(form.get("refresh_token", "")))
+            return self._refresh(str(form.get("refresh_token", "")), client_id, issuer_of(request))
         return JSONResponse({"error": "unsupported_grant_type"}, 400)
 
-    def _exchange(self, form: Mapping[str, object]) -> Response:
-        pending = self.world.app.codes.pop(str(form.get("code", "")), None)
-        if pending is None or self.world.clock.now() - pending.made_at > CODE:
+    def _exchange(self, form: Mapping[str, object], client_id: str, issuer: str) -> Response:
+        app, now = self.world.app, self.world.clock.now()
+        pending = app.codes.pop(str(form.get("code", "")), None)
+        if pending is None or now - pending.made_at > CODE:
             return JSONResponse({"error": "invalid_grant"}, 400)
-        if pending.redirect_uri != form.get("redirect_uri"):
+        if (pending.redirect_uri, pending.client_id) != (form.get("redirect_uri"), client_id):
             return JSONResponse({"error": "invalid_grant"}, 400)
-        if pending.challenge:
-            verifier = str(form.get("code_verifier", ""))
-            proof = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
-            if not hmac.compare_digest(proof.decode(), pending.challenge):
-                return JSONResponse({"error": "invalid_grant"}, 400)
-        now = self.world.clock.now()
-        made = Authorisation(uuid4(), pending.scope)
-        made.connections = [Connection(uuid4(), tenant, now) for tenant in pending.tenants]
-        self.world.app.authorisations[made.id] = made
-        return self._issue(made)
+        if pending.challenge and not _proves(str(form.get("code_verifier", "")), pending.challenge):
+            return JSONResponse({"error": "invalid_grant"}, 400)
+        made = Authorisation(uuid4(), pending.user, client_id, pending.scope, now, pending.nonce)
+        app.authorisations[made.id] = made
+        for tenant_id in pending.tenants:
+            app.connect(made, tenant_id, now)
+        return self._issue(made, issuer)
 
-    def _refresh(self, token: str) -> Response:
+    def _refresh(self, token: str, client_id: str, issuer: str) -> Response:
         now = self.world.clock.now()
-        for held in self.world.app.authorisations.values():
-            known = held.refresh.get(token)
+        for authorisation in self.world.app.authorisations.values():
+            known = authorisation.refresh.get(token)
             if known is None:
                 continue
             late = known.replaced_at is not None and now - known.replaced_at > GRACE
-            if late or now - known.issued_at > REFRESH:
+            if late or now - known.issued_at > REFRESH or authorisation.client_id != client_id:
                 break
             known.replaced_at = known.replaced_at or now
             known.uses += 1
-            return self._issue(held)
+            return self._issue(authorisation, issuer)
         return JSONResponse({"error": "invalid_grant"}, 400)
 
-    def _issue(self, held: Authorisation) -> Response:
+    def _issue(self, authorisation: Authorisation, issuer: str) -> Response:
         now = self.world.clock.now()
-        held.access = {token: end for token, end in held.access.items() if end > now}
-        access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        held.access[access] = now + ACCESS
+        end, scopes = now + ACCESS, authorisation.scope.split()
+        authorisation.access = {token: until for token, until in authorisation.access.items() if until > now}
+        access = tokens.access_token(authorisation, issuer, now, end)
+        authorisation.access[access] = end
         answer = {"access_token": access, "expires_in": int(ACCESS.total_seconds()), "token_type": "Bearer"}
-        if "offline_access" in held.scope.split():
-            held.refresh[refresh] = RefreshToken(now)
+        if "openid" in scopes:
+            answer["id_token"] = tokens.id_token(authorisation, issuer, now, end, access)
+        if "offline_access" in scopes:
+            refresh = secrets.token_urlsafe(32)
+            authorisation.refresh[refresh] = RefreshToken(now)
             answer["refresh_token"] = refresh
-        return JSONResponse({**answer, "scope": held.scope}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({**answer, "scope": authorisation.scope}, headers={"Cache-Control": "no-store"})
 
     async def revoke(self, request: Request) -> Response:
-        """`/connect/revocation`: ends the whole authorisation."""
+        """`/connect/revocation`: ends the authorisation, and all of its user's connections to the app."""
         form = await request.form()
-        if not self._is_client(request, form):
+        if self._client_id(request, form) is None:
             return JSONResponse({"error": "invalid_client"}, 400)
-        token = str(form.get("token", ""))
-        for key, held in list(self.world.app.authorisations.items()):
-            if token in held.refresh:
-                del self.world.app.authorisations[key]
+        app, token = self.world.app, str(form.get("token", ""))
+        for authorisation in list(app.authorisations.values()):
+            if token in authorisation.refresh:
+                del app.authorisations[authorisation.id]
+                for connection in app.connections_of(authorisation.user):
+                    del app.connections[connection.id]
         return Response(status_code=200)
 
-    def holder(self, request: Request) -> Authorisation | None:
+    async def discovery(self, request: Request) -> Response:
+        """`/.well-known/openid-configuration`."""
+        issuer = issuer_of(request)
+        return JSONResponse(
+            {
+                "issuer": issuer,
+                "authorization_endpoint": f"{issuer}/identity/connect/authorize",
+                "token_endpoint": f"{issuer}/connect/token",
+                "userinfo_endpoint": f"{issuer}/connect/userinfo",
+                "revocation_endpoint": f"{issuer}/connect/revocation",
+                "jwks_uri": f"{issuer}/.well-known/openid-configuration/jwks",
+                "scopes_supported": sorted(SCOPES),
+                "response_types_supported": ["code"],
+                "grant_types_supported": ["authorization_code", "refresh_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": [tokens.ALGORITHM],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "code_challenge_methods_supported": ["S256"],
+            }
+        )
+
+    async def key_set(self, _: Request) -> Response:
+        """The keys to verify tokens with."""
+        return JSONResponse(tokens.key_set())
+
+    async def user_info(self, request: Request) -> Response:
+        """`/connect/userinfo`: who consented, as far as the scopes tell."""
+        authorisation = self.authorisation_of(request)
+        if authorisation is None or "openid" not in authorisation.scope.split():
+            return unauthorised()
+        user = tokens.user_id(authorisation.user)
+        return JSONResponse({"sub": user.hex, "xero_userid": str(user), **tokens.profile(authorisation)})
+
+    def authorisation_of(self, request: Request) -> Authorisation | None:
         """The authorisation of the request's bearer token, if it is valid now."""
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         now = self.world.clock.now()
-        for held in self.world.app.authorisations.values():
-            if token in held.access and held.access[token] > now:
-                return held
+        for authorisation in self.world.app.authorisations.values():
+            if token in authorisation.access and authorisation.access[token] > now:
+                return authorisation
         return None
 
-    def tenant(self, held: Authorisation, request: Request) -> Organisation | None:
-        """The organisation that the request names, if the authorisation covers it."""
+    def organisation_of(self, authorisation: Authorisation, request: Request) -> Organisation | None:
+        """The organisation that the request names, if the token's user has it connected."""
         named = request.headers.get("xero-tenant-id", "").lower()
-        for one in held.connections:
-            if str(one.tenant_id) == named:
-                return self.world.organisations.get(one.tenant_id)
+        for connection in self.world.app.connections_of(authorisation.user):
+            if str(connection.tenant_id) == named:
+                return self.world.organisations.get(connection.tenant_id)
         return None
 
     async def connections(self, request: Request) -> Response:
-        """`GET /connections`."""
-        held = self.holder(request)
-        if held is None:
+        """`GET /connections`: all that the user has connected, or those of one authorisation (`authEventId`)."""
+        authorisation = self.authorisation_of(request)
+        if authorisation is None:
             return unauthorised()
+        query = Query(request)
+        event = query.uuid("authEventId")
+        query.refuse_unknown()
         listed = [
-            {
-                "id": str(one.id),
-                "authEventId": str(held.id),
-                "tenantId": str(one.tenant_id),
-                "tenantType": "ORGANISATION",
-                "tenantName": self.world.organisations[one.tenant_id].name,
-                "createdDateUtc": one.created.strftime("%Y-%m-%dT%H:%M:%S.%f0"),
-                "updatedDateUtc": one.created.strftime("%Y-%m-%dT%H:%M:%S.%f0"),
-            }
-            for one in held.connections
-            if one.tenant_id in self.world.organisations
+            self._connection(connection)
+            for connection in self.world.app.connections_of(authorisation.user)
+            if connection.tenant_id in self.world.organisations and event in {None, connection.auth_event}
         ]
         return JSONResponse(listed)
 
+    def _connection(self, connection: Connection) -> dict[str, str]:
+        return {
+            "id": str(connection.id),
+            "authEventId": str(connection.auth_event),
+            "tenantId": str(connection.tenant_id),
+            "tenantType": "ORGANISATION",
+            "tenantName": self.world.organisations[connection.tenant_id].name,
+            "createdDateUtc": connection.created.strftime("%Y-%m-%dT%H:%M:%S.%f0"),
+            "updatedDateUtc": connection.updated.strftime("%Y-%m-%dT%H:%M:%S.%f0"),
+        }
+
     async def disconnect(self, request: Request) -> Response:
-        """`DELETE /connections/{id}`."""
-        held = self.holder(request)
-        if held is None:
+        """`DELETE /connections/{id}`: ends this one connection of the user."""
+        authorisation = self.authorisation_of(request)
+        if authorisation is None:
             return unauthorised()
-        before = len(held.connections)
-        held.connections = [one for one in held.connections if str(one.id) != request.path_params["id"]]
-        return Response(status_code=204 if len(held.connections) < before else 404)
+        for connection in self.world.app.connections_of(authorisation.user):
+            if str(connection.id) == request.path_params["id"].lower():
+                del self.world.app.connections[connection.id]
+                return Response(status_code=204)
+        return Response(status_code=404)
+
+
+def _proves(verifier: str, challenge: str) -> bool:
+    """Whether a code verifier belongs to an S256 challenge (RFC 7636)."""
+    proof = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
+    return hmac.compare_digest(proof, challenge.encode())
+
+
+def issuer_of(request: Request) -> str:
+    """The address that the sandbox's Xero is reached at, which is the issuer of its tokens."""
+    return f"{request.url.scheme}://{request.url.netloc}/xero"
+
+
+def _problem(status: int, title: str, detail: str) -> Response:
+    body: dict[str, object] = {"Type": None, "Title": title, "Status": status, "Detail": detail}
+    return JSONResponse({**body, "Instance": str(uuid4()), "Extensions": {}}, status)
 
 
 def unauthorised() -> Response:
-    """401 as Xero writes it."""
-    body: dict[str, object] = {
-        "Type": None,
-        "Title": "Unauthorized",
-        "Status": 401,
-        "Detail": "TokenExpired: token expired or unknown",
-        "Instance": str(uuid4()),
-        "Extensions": {},
-    }
-    return JSONResponse(body, 401)
+    """401 as Xero writes it for a token that it does not know or that has expired."""
+    return _problem(401, "Unauthorized", "TokenExpired: token expired or unknown")
+
+
+def scope_missing() -> Response:
+    """401 as Xero writes it for a token whose scope does not cover the call."""
+    answer = _problem(401, "Unauthorized", "AuthorizationUnsuccessful")
+    answer.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return answer
+
+
+def not_connected() -> Response:
+    """403 as Xero writes it for an organisation that the token's user has not connected."""
+    return _problem(403, "Forbidden", "AuthenticationUnsuccessful")

@@ -200,3 +200,22 @@ def test_actions_that_make_no_sense_are_refused_with_the_reason(crm: Crm) -> Non
         assert answer.status_code == 422
         assert why in answer.json()["error"]
     assert crm.sandbox.http.post("/control/act/_tell").status_code == 404
+
+
+def test_a_search_filter_can_be_made_to_be_refused_or_ignored(crm: Crm) -> None:
+    person, company = crm.make("person"), crm.make("company")
+    never = {"minimum_modified_date": 4_000_000_000}
+    assert crm.ids("people", **never) == []
+    refuse = {"plural": "people", "filter": "minimum_modified_date", "kind": "refuse"}
+    crm.sandbox.faults(filters=[refuse, {**refuse, "plural": "companies", "kind": "ignore"}])
+    answer = crm.ask("POST", "people/search", never)
+    assert (answer.status_code, answer.json()["message"]) == (422, "Invalid input: minimum_modified_date")
+    assert crm.ids("people", page_size=5) == [person]
+    assert crm.ids("companies", **never) == [company]
+    assert crm.ids("leads", **never) == []
+
+
+def test_one_endpoint_can_be_made_to_refuse_a_good_key(crm: Crm) -> None:
+    crm.sandbox.faults(api=[{"vendor": "copper", "kind": "status", "status": 401, "path": "/leads/search"}])
+    assert crm.ask("POST", "leads/search", {}).status_code == 401
+    assert crm.ask("GET", "users/me").status_code == 200

@@ -11,9 +11,10 @@ from uuid import uuid4
 
 import httpx
 import jsonschema
+import jwt
 import pytest
 
-from runtime.settings import override
+from runtime.settings import override, settings
 from sandbox import server
 from sandbox.generate import Generator
 from sandbox.limits import Limits
@@ -129,6 +130,121 @@ def test_revocation_and_disconnection_end_access(books: Books) -> None:
     assert books.get("Organisation", tenant=other).status_code == 200
     sandbox.http.post("/xero/connect/revocation", data={"token": books.token["refresh_token"]}, auth=CLIENT)
     assert books.get("Organisation", tenant=other).status_code == 401
+
+
+def test_tokens_are_jwts_that_name_the_user_and_the_consent(books: Books) -> None:
+    sandbox = books.sandbox
+    document = sandbox.http.get("/xero/.well-known/openid-configuration").json()
+    keys = jwt.PyJWKClient(document["jwks_uri"])
+    access = books.token["access_token"]
+    claims = jwt.decode(
+        access,
+        keys.get_signing_key_from_jwt(access).key,
+        ["RS256"],
+        audience=f"{document['issuer']}/resources",
+        issuer=document["issuer"],
+    )
+    assert {one["authEventId"] for one in books.connections} == {claims["authentication_event_id"]}
+    assert claims["scope"] == books.token["scope"]
+    assert claims["exp"] - claims["nbf"] == 30 * 60
+    assert (claims["sub"], claims["client_id"]) == (claims["xero_userid"].replace("-", ""), "sandbox-client")
+
+    override({"XERO_SCOPES": "openid profile email offline_access"})
+    token = authorise(sandbox)
+    identity = jwt.decode(
+        token["id_token"],
+        keys.get_signing_key_from_jwt(token["id_token"]).key,
+        ["RS256"],
+        audience="sandbox-client",
+        issuer=document["issuer"],
+    )
+    assert (identity["email"], identity["xero_userid"]) == ("sam@demo.xero.test", claims["xero_userid"])
+    headers = {"Authorization": f"Bearer {token['access_token']}"}
+    assert sandbox.http.get("/xero/connect/userinfo", headers=headers).json()["email"] == "sam@demo.xero.test"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "status"),
+    [
+        ("offline_access", {"Invoices": 401, "Contacts": 401, "Organisation": 401}),
+        ("offline_access accounting.contacts.read", {"Invoices": 401, "Contacts": 200, "Organisation": 401}),
+        (
+            "offline_access accounting.transactions.read accounting.settings",
+            {"Invoices": 200, "Contacts": 401, "Organisation": 200},
+        ),
+    ],
+)
+def test_a_call_that_the_scope_does_not_cover_is_refused_as_xero_does(
+    books: Books, scopes: str, status: dict[str, int]
+) -> None:
+    books.sandbox.control("PUT", "app", json={"granted_scopes": scopes.split()})
+    override({"XERO_SCOPES": f"{settings().xero_scopes} accounting.transactions.read accounting.settings"})
+    narrow = Books(books.sandbox)
+    assert narrow.token["scope"] == scopes.split()
+    answers = {what: narrow.get(what) for what in status}
+    assert {what: answer.status_code for what, answer in answers.items()} == status
+    for answer in answers.values():
+        if answer.status_code == 401:
+            body = answer.json()
+            assert (body["Title"], body["Status"], body["Detail"]) == ("Unauthorized", 401, "AuthorizationUnsuccessful")
+    assert narrow.get("Organisation", tenant=str(uuid4())).status_code == 403, "that it is not connected comes first"
+
+
+def test_a_scope_can_be_withdrawn_from_what_was_granted(books: Books) -> None:
+    assert books.get("Invoices").status_code == 200
+    assert books.sandbox.act("withdraw_scope", scope="accounting.invoices.read") == {"authorisations": 1}
+    assert books.get("Invoices").json()["Detail"] == "AuthorizationUnsuccessful"
+    assert books.get("Contacts").status_code == 200
+
+
+def test_connections_are_the_users_over_all_their_authorisations(sandbox: Sandbox) -> None:
+    first, second, others = (sandbox.act("add_organisation", name=name)["tenant"] for name in "ABC")
+
+    def consent(tenant: str, user: str) -> Books:
+        sandbox.control("PUT", "app", json={"consent_to": [tenant], "consent_as": user})
+        return Books(sandbox)
+
+    ann, again, bob = consent(first, "ann@x.test"), consent(second, "ann@x.test"), consent(others, "bob@x.test")
+
+    def tenants(books: Books, path: str = "/xero/connections") -> list[str]:
+        return [one["tenantId"] for one in sandbox.http.get(path, headers=books.headers).json()]
+
+    assert tenants(ann) == tenants(again) == tenants(ann, "/xero/Connections/") == [first, second]
+    event = jwt.decode(again.token["access_token"], options={"verify_signature": False})["authentication_event_id"]
+    assert tenants(ann, f"/xero/connections?AUTHEVENTID={event}") == [second]
+    assert ann.get("Organisation", tenant=second).status_code == 200, "a token opens all that its user has connected"
+    assert ann.get("Organisation", tenant=others).status_code == 403
+
+    once_more = consent(first, "ann@x.test")
+    assert once_more.connections[0]["id"] == ann.connections[0]["id"], "the same user, the same connection"
+    assert once_more.connections[0]["authEventId"] != ann.connections[0]["authEventId"]
+
+    foreign = sandbox.http.delete(f"/xero/connections/{ann.connections[0]['id']}", headers=bob.headers)
+    assert foreign.status_code == 404
+    sandbox.http.post("/xero/connect/revocation", data={"token": ann.token["refresh_token"]}, auth=CLIENT)
+    assert tenants(again) == []
+    assert again.get("Organisation", tenant=second).status_code == 403
+    assert tenants(bob) == [others]
+
+
+@pytest.mark.parametrize(
+    ("country", "version", "timezone"),
+    [
+        ("NZ", "NZ", "NEWZEALANDSTANDARDTIME"),
+        ("GB", "UK", "GMTSTANDARDTIME"),
+        ("US", "US", "PACIFICSTANDARDTIME"),
+        ("AU", "AU", "AUSEASTERNSTANDARDTIME"),
+    ],
+)
+def test_an_organisation_has_its_countrys_version_and_time_zone(
+    sandbox: Sandbox, country: str, version: str, timezone: str
+) -> None:
+    tenant = sandbox.act("add_organisation", name="First", country=country)["tenant"]
+    books = Books(sandbox)
+    shown = books.get("Organisations").json()["Organisations"][0]
+    assert (shown["CountryCode"], shown["Version"], shown["Timezone"]) == (country, version, timezone)
+    sandbox.act("rename_organisation", tenant=tenant, name="First", timezone="UTC+12")
+    assert books.get("Organisation").json()["Organisations"][0]["Timezone"] == "UTC+12"
 
 
 def test_invoices_are_paged_filtered_and_ordered(books: Books) -> None:

@@ -44,8 +44,9 @@ class Sandbox:
         told: dict[str, Any] = self.control("GET", "state")
         return told
 
-    def faults(self, *, api: Any = (), webhooks: Any = (), seed: int | None = None) -> None:
-        self.control("PUT", "faults", json={"api": list(api), "webhooks": list(webhooks), "seed": seed})
+    def faults(self, *, api: Any = (), filters: Any = (), webhooks: Any = (), seed: int | None = None) -> None:
+        wanted = {"api": list(api), "filters": list(filters), "webhooks": list(webhooks), "seed": seed}
+        self.control("PUT", "faults", json=wanted)
 
     def calls(self, containing: str) -> int:
         return sum(count for path, count in self.state()["calls"].items() if containing in path)
@@ -93,7 +94,8 @@ class World:
 
     def authorise(self, tenants: list[str]) -> None:
         """Connect Xero organisations by the real OAuth path."""
-        self.sandbox.control("PUT", "app", json={"consent_to": tenants, "auto_consent": True})
+        user = f"user{self.account}@xero.test"
+        self.sandbox.control("PUT", "app", json={"consent_to": tenants, "auto_consent": True, "consent_as": user})
         token = loopback.authorise(0, auto=True, say=print)
         connect.connect_xero(self.account, token)
 
