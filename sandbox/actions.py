@@ -21,6 +21,7 @@ from sandbox.world import (
     HistoryLine,
     Invoice,
     Organisation,
+    Payment,
     Record,
     User,
     World,
@@ -190,6 +191,7 @@ class Actions:
         if found.status != "AUTHORISED" or not 0 < amount <= found.due:
             raise ActionError("only what is due on an approved invoice can be credited")
         found.credited += amount
+        found.credits.append(Payment(uuid4(), amount, self._world.clock.now().date()))
         if found.due == 0:
             found.status, found.paid_on = "PAID", self._world.clock.now().date()
         self._tell_invoice(place, found, "UPDATE", "Credited", webhook=webhook)
@@ -202,6 +204,7 @@ class Actions:
         if found.status not in {"AUTHORISED", "PAID"} or not 0 < paid <= found.due:
             raise ActionError("only what is due on an approved invoice can be paid")
         found.paid += paid
+        found.payments.append(Payment(uuid4(), paid, self._world.clock.now().date()))
         if found.due == 0:
             found.status, found.paid_on = "PAID", self._world.clock.now().date()
         self._tell_invoice(place, found, "UPDATE", "Paid", webhook=webhook)

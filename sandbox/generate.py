@@ -14,6 +14,7 @@ from sandbox.world import (
     HistoryLine,
     Invoice,
     Organisation,
+    Payment,
     Record,
     User,
     World,
@@ -198,4 +199,7 @@ class Generator:
             invoice.updated = min(made + timedelta(days=20), self.now)
         elif status == "AUTHORISED" and dice.random() < 0.2:
             invoice.paid = (total / 2).quantize(Decimal(1) if currency == "JPY" else Decimal("0.01"))
+        if invoice.paid:
+            day = invoice.paid_on or invoice.issue_date + timedelta(days=1)
+            invoice.payments = [Payment(UUID(int=invoice.id.int ^ 2), invoice.paid, day)]
         place.invoices[invoice.id] = invoice

@@ -33,6 +33,11 @@ class Query:
         if unknown:
             raise BadQueryError(f"The sandbox does not play the query parameter {', '.join(unknown)}")
 
+    def without(self, *names: str) -> list[tuple[str, str]]:
+        """All parameters but these, to tell one query from another."""
+        left_out = {name.lower() for name in names}
+        return sorted((name, value) for name, value in self._values.items() if name not in left_out)
+
     def text(self, name: str) -> str | None:
         """A parameter as text, None when it is not there."""
         self._read.add(name.lower())

@@ -27,11 +27,12 @@ from sandbox.generate import Generator
 from sandbox.limits import Limits, Meter
 from sandbox.query import BadQueryError, bad_query
 from sandbox.world import Clock, World, load, save
-from sandbox.xero_api import XeroApi
+from sandbox.xero_api import XeroApi, not_played
 from sandbox.xero_oauth import XeroOAuth
 
 COPPER = "/copper/developer_api/v1"
 SAVE_SECONDS = 1.0
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def environment(base: str) -> dict[str, str]:
@@ -68,6 +69,7 @@ def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
         Route(f"{books}/Contacts", api.endpoint(api.contacts, "contacts")),
         Route(f"{books}/Contacts/{{id}}", api.endpoint(api.contact, "contacts")),
         Route(f"{books}/Organisation", api.endpoint(api.organisation, "settings")),
+        Route("/xero/{path:path}", not_played, methods=METHODS),
     ]
 
 

@@ -65,6 +65,15 @@ class HistoryLine:
 
 
 @dataclass
+class Payment:
+    """An amount that a payment or a credit note took off an invoice."""
+
+    id: UUID
+    amount: Decimal
+    date: date
+
+
+@dataclass
 class Invoice:
     """A Xero invoice (ACCREC) or bill (ACCPAY)."""
 
@@ -81,7 +90,14 @@ class Invoice:
     paid: Decimal = Decimal(0)
     credited: Decimal = Decimal(0)
     paid_on: date | None = None
+    payments: list[Payment] = field(default_factory=list)
+    credits: list[Payment] = field(default_factory=list)
     history: list[HistoryLine] = field(default_factory=list)
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether Xero shows it as sent to the contact: anything but a draft counts as sent here."""
+        return self.status not in {"DRAFT", "SUBMITTED"}
 
     @property
     def due(self) -> Decimal:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from sandbox.limits import Meter
-from sandbox.query import BadQueryError, bad_query
-from sandbox.world import Contact, Invoice, Organisation, World
+from sandbox.query import BadQueryError, Query, bad_query
+from sandbox.world import Invoice, Organisation, World
+from sandbox.xero_fields import CONTACT_FIELDS, INVOICE_FIELDS, Field, in_order, order_by
+from sandbox.xero_json import Detail, contact_json, invoice_json, milliseconds, organisation_json
 from sandbox.xero_oauth import XeroOAuth, not_connected, scope_missing, unauthorised
+from sandbox.xero_where import compile_where
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
+# Longer addresses are answered with 404: 52 ids pass and 53 do not (XeroAPI/Xero-OpenAPI, issue 534).
+LONGEST_URL = 2_090
+HOST = "https://api.xero.com"
+STATUSES = {"DRAFT", "SUBMITTED", "AUTHORISED", "PAID", "VOIDED", "DELETED"}
+CACHED_LISTS = 50
 SCOPES = {
     "invoices": {
         "accounting.invoices.read",
@@ -31,112 +37,8 @@ SCOPES = {
     "contacts": {"accounting.contacts.read", "accounting.contacts"},
     "settings": {"accounting.settings.read", "accounting.settings"},
 }
-# How Xero's `Version` of an organisation goes by its country (OpenAPI 16.1, schema Organisation).
-VERSIONS = {"NZ": "NZ", "GB": "UK", "US": "US", "AU": "AU"}
 Handler = Callable[[Organisation, Request], Response]
-
-
-def milliseconds(moment: datetime, *, zone: str = "+0000") -> str:
-    """`/Date(1541176290160+0000)/`."""
-    return f"/Date({round(moment.timestamp() * 1000)}{zone})/"
-
-
-def exact(amount: Decimal) -> orjson.Fragment:
-    """An amount as a JSON number with all its digits; a float would round large ones."""
-    return orjson.Fragment(f"{amount:f}")
-
-
-def day(value: date) -> datetime:
-    """A calendar date as Xero's instant at midnight UTC."""
-    return datetime(value.year, value.month, value.day, tzinfo=UTC)
-
-
-def invoice_json(invoice: Invoice, organisation: Organisation, *, summary: bool) -> dict[str, Any]:
-    """An invoice as a list shows it; the heavy fields are left out of a summary."""
-    contact = organisation.contacts.get(invoice.contact_id)
-    net = exact(invoice.total)
-    # Xero has been seen to write dates in either form and to leave the zone out: so does the sandbox.
-    separator = " " if invoice.id.int % 3 == 0 else "T"
-    zone = "" if invoice.id.int % 5 == 0 else "+0000"
-    shown: dict[str, Any] = {
-        "Type": invoice.type,
-        "InvoiceID": str(invoice.id),
-        "InvoiceNumber": invoice.number,
-        "Reference": "",
-        "AmountDue": exact(invoice.due),
-        "AmountPaid": exact(invoice.paid),
-        "AmountCredited": exact(invoice.credited),
-        "CurrencyRate": 1.0,
-        "IsDiscounted": False,
-        "HasAttachments": False,
-        "HasErrors": False,
-        "Contact": {
-            "ContactID": str(invoice.contact_id),
-            "Name": contact.name if contact else "",
-        },
-        "DateString": f"{invoice.issue_date.isoformat()}{separator}00:00:00",
-        "Date": milliseconds(day(invoice.issue_date), zone=zone),
-        "Status": invoice.status,
-        "LineAmountTypes": "Exclusive",
-        "SubTotal": net,
-        "TotalTax": 0.0,
-        "Total": net,
-        "UpdatedDateUTC": milliseconds(invoice.updated, zone=zone),
-        "CurrencyCode": invoice.currency,
-        "SentToContact": invoice.status not in {"DRAFT", "SUBMITTED"},
-    }
-    if invoice.due_date:
-        shown["DueDateString"] = f"{invoice.due_date.isoformat()}{separator}00:00:00"
-        shown["DueDate"] = milliseconds(day(invoice.due_date))
-    if invoice.paid_on:
-        shown["FullyPaidOnDate"] = milliseconds(day(invoice.paid_on))
-    if not summary:
-        line = {
-            "LineItemID": str(UUID(int=invoice.id.int ^ 1)),
-            "Description": "Services",
-            "Quantity": 1.0,
-            "UnitAmount": net,
-            "LineAmount": net,
-            "TaxAmount": 0.0,
-            "AccountCode": "200",
-            "Tracking": [],
-        }
-        shown |= {
-            "LineItems": [line],
-            "Payments": [],
-            "CreditNotes": [],
-            "Prepayments": [],
-            "Overpayments": [],
-        }
-    return shown
-
-
-def contact_json(contact: Contact, *, merged: bool, summary: bool = False) -> dict[str, Any]:
-    """A contact; `MergedToContactID` only where Xero shows it."""
-    shown: dict[str, Any] = {
-        "ContactID": str(contact.id),
-        "ContactStatus": contact.status,
-        "Name": contact.name,
-        "EmailAddress": contact.email,
-        "IsSupplier": False,
-        "IsCustomer": True,
-        "UpdatedDateUTC": milliseconds(contact.updated),
-        "HasAttachments": False,
-        "HasValidationErrors": False,
-    }
-    if not summary:
-        shown |= {
-            "ContactPersons": [
-                {"FirstName": "", "LastName": "", "EmailAddress": email, "IncludeInEmails": False}
-                for email in contact.people
-            ],
-            "Addresses": [{"AddressType": "POBOX"}],
-            "Phones": [{"PhoneType": "DEFAULT", "PhoneNumber": ""}],
-            "ContactGroups": [],
-        }
-    if merged and contact.merged_to:
-        shown["MergedToContactID"] = str(contact.merged_to)
-    return shown
+Keep = Callable[[Any, Organisation], bool]
 
 
 def modified_since(request: Request) -> datetime | None:
@@ -154,65 +56,50 @@ def modified_since(request: Request) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def id_list(request: Request, name: str) -> set[UUID] | None:
-    """A comma-separated parameter of ids, or None when it is not there."""
-    value = request.query_params.get(name)
-    if value is None:
+def guid(text: str) -> UUID | None:
+    """A GUID in a path, None where the text is none."""
+    try:
+        return UUID(text)
+    except ValueError:
         return None
-    try:
-        return {UUID(one.strip()) for one in value.split(",") if one.strip()}
-    except ValueError:
-        raise BadQueryError(f"{name} is not a list of GUIDs") from None
 
 
-def flag(request: Request, name: str) -> bool:
-    """A boolean parameter."""
-    return request.query_params.get(name, "").lower() == "true"
+def _where(query: Query, fields: dict[str, Field]) -> Keep | None:
+    text = query.text("where")
+    return None if text is None else compile_where(text, fields)
 
 
-INVOICE_ORDER: dict[str, Callable[[Invoice], Any]] = {
-    "UpdatedDateUTC": lambda one: (one.updated, one.id),
-    "InvoiceID": lambda one: one.id,
-    "InvoiceNumber": lambda one: (one.number, one.id),
-    "Date": lambda one: (one.issue_date, one.id),
-    "DueDate": lambda one: (one.due_date or date.min, one.id),
-    "Total": lambda one: (one.total, one.id),
-    "Status": lambda one: (one.status, one.id),
-}
-CONTACT_ORDER: dict[str, Callable[[Contact], Any]] = {
-    "UpdatedDateUTC": lambda one: (one.updated, one.id),
-    "ContactID": lambda one: one.id,
-    "Name": lambda one: (one.name, one.id),
-    "EmailAddress": lambda one: (one.email, one.id),
-}
-
-
-def ordered(found: Iterable[Any], request: Request, orders: dict[str, Callable[[Any], Any]]) -> list[Any]:
-    """`order=Field ASC|DESC`, by UpdatedDateUTC where nothing is said."""
-    wanted = request.query_params.get("order", "UpdatedDateUTC ASC").split()
-    if not wanted or wanted[0] not in orders or wanted[1:] not in ([], ["ASC"], ["DESC"]):
-        raise BadQueryError(f"order is not understood; the sandbox knows {', '.join(orders)}")
-    return sorted(found, key=orders[wanted[0]], reverse=wanted[1:] == ["DESC"])
-
-
-def page_of(request: Request, found: list[Any]) -> tuple[list[Any], dict[str, int] | None]:
-    """One page and its `pagination`; everything, without it, when no page was asked for."""
-    if "page" not in request.query_params and "pageSize" not in request.query_params:
-        return found[:DEFAULT_PAGE], None
-    try:
-        page = int(request.query_params.get("page", "1"))
-        size = int(request.query_params.get("pageSize", str(DEFAULT_PAGE)))
-    except ValueError:
-        raise BadQueryError("page and pageSize are whole numbers") from None
-    if page < 1 or not 1 <= size <= LARGEST_PAGE:
-        raise BadQueryError(f"page starts at 1 and pageSize ends at {LARGEST_PAGE}")
-    shape = {
-        "page": page,
-        "pageSize": size,
-        "pageCount": math.ceil(len(found) / size),
-        "itemCount": len(found),
+def invoice_filter(query: Query, since: datetime | None) -> list[Keep]:
+    """What the parameters of `GET /Invoices` ask for, as tests."""
+    contacts, numbers = query.uuids("ContactIDs"), query.texts("InvoiceNumbers")
+    statuses = query.texts("Statuses")
+    wanted = {status.upper() for status in statuses or ()}
+    if not wanted <= STATUSES:
+        raise BadQueryError(f"Statuses: '{', '.join(sorted(wanted - STATUSES))}' is no status of an invoice")
+    term, where = (query.text("searchTerm") or "").casefold(), _where(query, INVOICE_FIELDS)
+    query.flag("includeArchived")  # An invoice is never archived.
+    tests: dict[str, tuple[bool, Keep]] = {
+        "since": (since is not None, lambda invoice, _: since is None or invoice.updated >= since),
+        "ContactIDs": (contacts is not None, lambda invoice, _: invoice.contact_id in (contacts or ())),
+        "InvoiceNumbers": (numbers is not None, lambda invoice, _: invoice.number in (numbers or ())),
+        "Statuses": (statuses is not None, lambda invoice, _: invoice.status in wanted),
+        "searchTerm": (bool(term), lambda invoice, _: term in invoice.number.casefold()),
+        # Every invoice was made inside Xero: the sandbox plays no writes.
+        "createdByMyApp": (query.flag("createdByMyApp"), lambda _, __: False),
     }
-    return found[(page - 1) * size : page * size], shape
+    return [test for given, test in tests.values() if given] + ([where] if where else [])
+
+
+def contact_filter(query: Query, since: datetime | None, ids: set[UUID] | None) -> list[Keep]:
+    """What the parameters of `GET /Contacts` ask for, as tests. Archived ones are left out unless asked for."""
+    term, where = (query.text("searchTerm") or "").casefold(), _where(query, CONTACT_FIELDS)
+    archived = query.flag("includeArchived") or ids is not None
+    tests: dict[str, tuple[bool, Keep]] = {
+        "since": (since is not None, lambda contact, _: since is None or contact.updated >= since),
+        "includeArchived": (not archived, lambda contact, _: contact.status == "ACTIVE"),
+        "searchTerm": (bool(term), lambda contact, _: term in f"{contact.name} {contact.email}".casefold()),
+    }
+    return [test for given, test in tests.values() if given] + ([where] if where else [])
 
 
 class XeroApi:
@@ -228,6 +115,10 @@ class XeroApi:
         """A route: who is calling, for which organisation, with which scope, within which limits."""
 
         async def serve(request: Request) -> Response:
+            if too_long(request):
+                return HTMLResponse("<h1>404 - File or directory not found.</h1>", 404)
+            if "application/json" not in request.headers.get("accept", ""):
+                return not_acceptable()
             authorisation = self.oauth.authorisation_of(request)
             if authorisation is None:
                 return unauthorised()
@@ -265,72 +156,81 @@ class XeroApi:
         }
         return Response(orjson.dumps({**frame, **values}), media_type="application/json")
 
-    def _sorted(
+    def _page(
         self,
         organisation: Organisation,
         request: Request,
-        everything: Iterable[Any],
-        keep: Callable[[Any], bool],
-        orders: dict[str, Callable[[Any], Any]],
+        query: Query,
+        rows: Iterable[Any],
+        tests: list[Keep],
+        fields: dict[str, Field],
+    ) -> tuple[list[Any], dict[str, int] | None]:
+        """One page and its `pagination`; the first hundred, without it, when no page was asked for."""
+        asked = query.text("page") is not None or query.text("pageSize") is not None
+        page = query.number("page", 1, 10**9)
+        size = query.number("pageSize", DEFAULT_PAGE, LARGEST_PAGE)
+        keys = order_by(query.text("order") or "UpdatedDateUTC ASC", fields)
+        query.refuse_unknown()
+        found = self._listed(organisation, request, query, rows, tests, keys)
+        if not asked:
+            return found[:DEFAULT_PAGE], None
+        shape = {"page": page, "pageSize": size, "pageCount": math.ceil(len(found) / size), "itemCount": len(found)}
+        return found[(page - 1) * size : page * size], shape
+
+    def _listed(
+        self,
+        organisation: Organisation,
+        request: Request,
+        query: Query,
+        rows: Iterable[Any],
+        tests: list[Keep],
+        keys: list[tuple[Field, bool]],
     ) -> list[Any]:
-        """Filtered and sorted, remembered until the organisation changes: pages come one after another."""
-        names = ("order", "IDs", "ContactIDs", "Statuses", "InvoiceNumbers", "includeArchived", "searchTerm")
-        since = request.headers.get("if-modified-since", "")
-        key = str([request.url.path, since, *[request.query_params.get(name) for name in names]])
+        """Filtered and sorted, kept until the organisation changes: pages come one after another."""
+        key = f"{request.url.path} {request.headers.get('if-modified-since')} {query.without('page', 'pageSize')}"
         known = self._cache.get((organisation.tenant_id, key))
         if known and known[0] == organisation.revision:
             return known[1]
-        if len(self._cache) > 50:
+        if len(self._cache) > CACHED_LISTS:
             self._cache.clear()
-        found = ordered((one for one in everything if keep(one)), request, orders)
+        kept = (row for row in rows if all(test(row, organisation) for test in tests))
+        found = in_order(kept, keys, organisation)
         self._cache[(organisation.tenant_id, key)] = (organisation.revision, found)
         return found
 
     def invoices(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Invoices`."""
-        since, ids = modified_since(request), id_list(request, "IDs")
-        contacts = id_list(request, "ContactIDs")
-        query = request.query_params
-        statuses = set(query["Statuses"].split(",")) if "Statuses" in query else None
-        numbers = set(query["InvoiceNumbers"].split(",")) if "InvoiceNumbers" in query else None
-        term = query.get("searchTerm", "").casefold()
-
-        def keep(one: Invoice) -> bool:
-            return (
-                (since is None or one.updated >= since)
-                and (ids is None or one.id in ids)
-                and (contacts is None or one.contact_id in contacts)
-                and (statuses is None or one.status in statuses)
-                and (numbers is None or one.number in numbers)
-                and (not term or term in one.number.casefold())
-            )
-
-        everything: Iterable[Invoice] = organisation.invoices.values()
-        if ids is not None:
-            everything = [one for key in ids if (one := organisation.invoices.get(key))]
-        found = self._sorted(organisation, request, everything, keep, INVOICE_ORDER)
-        page, shape = page_of(request, found)
-        summary = flag(request, "summaryOnly")
-        listed = [invoice_json(one, organisation, summary=summary) for one in page]
+        query = Query(request)
+        ids, summary, decimals = query.uuids("IDs"), query.flag("summaryOnly"), unit_decimals(query)
+        tests = invoice_filter(query, modified_since(request))
+        rows = _chosen(organisation.invoices, ids)
+        page, shape = self._page(organisation, request, query, rows, tests, INVOICE_FIELDS)
+        detail = Detail.SUMMARY if summary else Detail.PAGE if shape else Detail.LIST
+        listed = [invoice_json(invoice, organisation, detail, decimals=decimals) for invoice in page]
         return self._answer({"pagination": shape, "Invoices": listed} if shape else {"Invoices": listed})
 
     def invoice(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Invoices/{id}`: by id or by number."""
-        found = self._one_invoice(organisation, request)
-        if found is None:
+        query = Query(request)
+        decimals = unit_decimals(query)
+        query.refuse_unknown()
+        invoice = self._one_invoice(organisation, request)
+        if invoice is None:
             return not_found()
-        return self._answer({"Invoices": [invoice_json(found, organisation, summary=False)]})
+        return self._answer({"Invoices": [invoice_json(invoice, organisation, Detail.SINGLE, decimals=decimals)]})
 
     def _one_invoice(self, organisation: Organisation, request: Request) -> Invoice | None:
         name = request.path_params["id"]
-        if re.fullmatch(r"[0-9a-fA-F-]{36}", name):
-            return organisation.invoices.get(UUID(name))
-        return next((one for one in organisation.invoices.values() if one.number == name), None)
+        invoice_id = guid(name)
+        if invoice_id is not None:
+            return organisation.invoices.get(invoice_id)
+        return next((invoice for invoice in organisation.invoices.values() if invoice.number == name), None)
 
     def history(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Invoices/{id}/History`, newest first."""
-        found = self._one_invoice(organisation, request)
-        if found is None:
+        Query(request).refuse_unknown()
+        invoice = self._one_invoice(organisation, request)
+        if invoice is None:
             return not_found()
         lines = [
             {
@@ -340,66 +240,68 @@ class XeroApi:
                 "User": line.user,
                 "Details": line.details,
             }
-            for line in reversed(found.history)
+            for line in reversed(invoice.history)
         ]
         return self._answer({"HistoryRecords": lines})
 
     def contacts(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Contacts`."""
-        since, ids = modified_since(request), id_list(request, "IDs")
-        archived = flag(request, "includeArchived") or ids is not None
-        term = request.query_params.get("searchTerm", "").casefold()
-
-        def keep(one: Contact) -> bool:
-            return (
-                (since is None or one.updated >= since)
-                and (ids is None or one.id in ids)
-                and (archived or one.status == "ACTIVE")
-                and (not term or term in one.name.casefold() or term in one.email.casefold())
-            )
-
-        found = self._sorted(organisation, request, organisation.contacts.values(), keep, CONTACT_ORDER)
-        page, shape = page_of(request, found)
-        summary = flag(request, "summaryOnly")
-        shown = [contact_json(one, merged=shape is not None or ids is not None, summary=summary) for one in page]
+        query = Query(request)
+        ids, summary = query.uuids("IDs"), query.flag("summaryOnly")
+        tests = contact_filter(query, modified_since(request), ids)
+        rows = _chosen(organisation.contacts, ids)
+        page, shape = self._page(organisation, request, query, rows, tests, CONTACT_FIELDS)
+        paged = shape is not None or ids is not None
+        detail = Detail.SUMMARY if summary else Detail.PAGE if paged else Detail.LIST
+        shown = [contact_json(contact, detail) for contact in page]
         return self._answer({"pagination": shape, "Contacts": shown} if shape else {"Contacts": shown})
 
     def contact(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Contacts/{id}`."""
-        try:
-            found = organisation.contacts.get(UUID(request.path_params["id"]))
-        except ValueError:
-            found = None
-        if found is None:
-            return not_found()
-        return self._answer({"Contacts": [contact_json(found, merged=True)]})
+        Query(request).refuse_unknown()
+        contact_id = guid(request.path_params["id"])
+        contact = organisation.contacts.get(contact_id) if contact_id else None
+        return self._answer({"Contacts": [contact_json(contact, Detail.SINGLE)]}) if contact else not_found()
 
     def organisation(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Organisation`."""
-        shown = {
-            "OrganisationID": str(organisation.tenant_id),
-            "Name": organisation.name,
-            "LegalName": organisation.name,
-            "PaysTax": True,
-            "Version": VERSIONS.get(organisation.country, "GLOBAL"),
-            "OrganisationType": "COMPANY",
-            "BaseCurrency": organisation.currency,
-            "CountryCode": organisation.country,
-            "IsDemoCompany": False,
-            "OrganisationStatus": "ACTIVE",
-            "FinancialYearEndDay": 31,
-            "FinancialYearEndMonth": 3,
-            "DefaultSalesTax": "Tax Exclusive",
-            "DefaultPurchasesTax": "Tax Exclusive",
-            "Timezone": organisation.timezone,
-            "ShortCode": organisation.short_code,
-            "Class": "PREMIUM",
-            "Edition": "BUSINESS",
-        }
-        return self._answer({"Organisations": [shown]})
+        Query(request).refuse_unknown()
+        return self._answer({"Organisations": [organisation_json(organisation)]})
+
+
+def _chosen(rows: dict[UUID, Any], ids: set[UUID] | None) -> Iterable[Any]:
+    """All rows, or those of some ids."""
+    return rows.values() if ids is None else [rows[key] for key in ids if key in rows]
+
+
+def unit_decimals(query: Query) -> int:
+    """`unitdp`: two or four decimals in unit amounts."""
+    value = query.text("unitdp") or "2"
+    if value not in {"2", "4"}:
+        raise BadQueryError("unitdp must be 2 or 4")
+    return int(value)
+
+
+def too_long(request: Request) -> bool:
+    """Whether the address would be too long for Xero's servers, under Xero's own name."""
+    path = request.scope.get("raw_path", b"").decode("latin-1").removeprefix("/xero")
+    return len(f"{HOST}{path}?{request.url.query}") > LONGEST_URL
+
+
+def not_acceptable() -> Response:
+    """406: where JSON is not asked for, Xero answers XML, which the sandbox does not play."""
+    detail = "Xero answers XML unless the header Accept names application/json; the sandbox plays JSON only"
+    return JSONResponse({"Title": "Not Acceptable", "Status": 406, "Detail": detail}, 406)
 
 
 def not_found() -> Response:
     """404 as Xero writes it for an id that the organisation does not have."""
     body = {"ErrorNumber": 0, "Type": None, "Title": "NotFound", "Status": 404}
     return JSONResponse({**body, "Detail": "The resource you're looking for cannot be found"}, 404)
+
+
+async def not_played(request: Request) -> Response:
+    """What the sandbox's Xero does not play: 404 for a path, 405 for a write."""
+    detail = f"The sandbox does not play {request.method} {request.url.path}"
+    status, title = (404, "NotFound") if request.method in {"GET", "HEAD"} else (405, "MethodNotAllowed")
+    return JSONResponse({"Type": None, "Title": title, "Status": status, "Detail": detail}, status)

@@ -40,7 +40,7 @@ class Books:
         self.tenant = self.connections[0]["tenantId"] if self.connections else ""
 
     def get(self, path: str, tenant: str | None = None, since: str | None = None, **query: str) -> httpx.Response:
-        headers = {**self.headers, "Xero-Tenant-Id": tenant or self.tenant}
+        headers = {**self.headers, "Xero-Tenant-Id": tenant or self.tenant, "Accept": "application/json"}
         if since:
             headers["If-Modified-Since"] = since
         return self.sandbox.http.get(f"/xero/api.xro/2.0/{path}", params=query, headers=headers)
@@ -268,6 +268,209 @@ def test_invoices_are_paged_filtered_and_ordered(books: Books) -> None:
     assert books.get("Invoices", tenant=books.connections[1]["tenantId"]).json()["Invoices"] == []
 
 
+@pytest.fixture
+def filled(books: Books) -> dict[str, str]:
+    """Three invoices of two contacts: INV-1 half paid, INV-2 a draft without a due date, INV-3 paid in yen."""
+    act = books.sandbox.act
+    acme = act("make_contact", name="Acme Ltd", email="ann@acme.test", tenant=books.tenant)["contact"]
+    other = act("make_contact", name='Bo "B" Ltd', tenant=books.tenant)["contact"]
+    made = {"acme": acme, "other": other}
+    for contact, number, values in (
+        (acme, "INV-1", {"total": "100.00", "issued": "2026-01-15", "due": "2026-02-15"}),
+        (acme, "INV-2", {"total": "9.50", "issued": "2026-03-01", "status": "DRAFT"}),
+        (other, "INV-3", {"total": "700", "issued": "2026-02-01", "due": "2026-02-10", "currency": "JPY"}),
+    ):
+        made[number] = act("make_invoice", contact=contact, number=number, **values)["invoice"]
+    act("pay_invoice", invoice=made["INV-1"], amount="40")
+    act("credit_invoice", invoice=made["INV-1"], amount="10")
+    act("pay_invoice", invoice=made["INV-3"])
+    return made
+
+
+def numbers(books: Books, **query: str) -> list[str]:
+    answer = books.get("Invoices", **query)
+    assert answer.status_code == 200, answer.text
+    return [invoice["InvoiceNumber"] for invoice in answer.json()["Invoices"]]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ('Status=="DRAFT"', {"INV-2"}),
+        ('status = "PAID"', {"INV-3"}),
+        ('Status!="DRAFT" AND Status<>"PAID"', {"INV-1"}),
+        ('Status=="DRAFT" OR Status=="PAID" && Total>1000', {"INV-2"}),
+        ('(Status=="DRAFT" || Status=="PAID") and Total>=10', {"INV-3"}),
+        ('!(Status=="DRAFT") && NOT Type=="ACCPAY"', {"INV-1", "INV-3"}),
+        ("AmountDue>0 AND AmountDue<=50", {"INV-1", "INV-2"}),
+        ("Date>=DateTime(2026,02,01) AND Date<DateTime(2026, 3, 1)", {"INV-3"}),
+        ('Date<DateTime.Parse("2026-02-01")', {"INV-1"}),
+        ("UpdatedDateUTC>DateTime(2000,1,1,10,30,0)", {"INV-1", "INV-2", "INV-3"}),
+        ("DueDate==null", {"INV-2"}),
+        ("DueDate!=null AND DueDate<DateTime(2026,2,12)", {"INV-3"}),
+        ('InvoiceNumber.StartsWith("INV") AND InvoiceNumber.EndsWith("3")', {"INV-3"}),
+        ('Contact.Name.Contains("Acme")', {"INV-1", "INV-2"}),
+        ('Contact.Name.ToLower()=="acme ltd"', {"INV-1", "INV-2"}),
+        (r'Contact.Name=="Bo \"B\" Ltd"', {"INV-3"}),
+        ("SentToContact", {"INV-1", "INV-3"}),
+        ("SentToContact==false", {"INV-2"}),
+        ('Contact.ContactID==Guid("{acme}") AND Status=="DRAFT"', {"INV-2"}),
+        ('InvoiceID==Guid("{INV-1}") OR InvoiceID==Guid("{INV-3}")', {"INV-1", "INV-3"}),
+    ],
+)
+def test_where_filters_as_xero_does(books: Books, filled: dict[str, str], where: str, expected: set[str]) -> None:
+    for name, value in filled.items():
+        where = where.replace(f"{{{name}}}", value)
+    assert set(numbers(books, where=where)) == expected
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "",
+        "Status==",
+        'Status=="DRAFT',
+        "Nonsense==1",
+        'Contact.EmailAddress=="a"',
+        "Status>1",
+        "InvoiceID>Guid('x')",
+        'InvoiceID==Guid("x")',
+        "Date>DateTime(2026,13,1)",
+        "Date>DateTime(99999999999999999999,1,1)",
+        'Date>"2026-01-01"',
+        "Status",
+        'Status.Trim()=="x"',
+        'Total.Contains("1")',
+        "!" * 600 + "SentToContact",
+        "(" * 300 + "SentToContact" + ")" * 299,
+        "Status==\0",
+    ],
+)
+def test_a_where_that_is_not_played_is_refused_by_name(books: Books, where: str) -> None:
+    answer = books.get("Invoices", where=where)
+    assert (answer.status_code, answer.json()["Type"]) == (400, "QueryParseException")
+    assert answer.json()["Message"]
+
+
+def test_contacts_are_filtered_by_where_too(books: Books, filled: dict[str, str]) -> None:
+    assert books.ids("Contacts", where='EmailAddress=="ann@acme.test"') == [filled["acme"]]
+    assert books.ids("Contacts", where='EmailAddress!=null AND EmailAddress.Contains("nobody")') == []
+    assert books.ids("Contacts", where='ContactStatus=="ACTIVE" AND Name.StartsWith("Bo")') == [filled["other"]]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("AmountDue DESC", ["INV-1", "INV-2", "INV-3"]),
+        ("Date desc", ["INV-2", "INV-3", "INV-1"]),
+        ("DueDate", ["INV-2", "INV-3", "INV-1"]),
+        ("Type ASC, InvoiceNumber DESC", ["INV-3", "INV-2", "INV-1"]),
+        ("Contact.Name ASC,total asc", ["INV-2", "INV-1", "INV-3"]),
+    ],
+)
+@pytest.mark.usefixtures("filled")
+def test_invoices_are_ordered_by_any_element(books: Books, order: str, expected: list[str]) -> None:
+    assert numbers(books, order=order, page="1") == expected
+    for refused in ("Nonsense ASC", "Date UP", "Date ASC DESC", ","):
+        assert books.get("Invoices", order=refused).json()["Type"] == "QueryParseException"
+
+
+@pytest.mark.usefixtures("filled")
+def test_paths_and_parameters_are_known_in_any_case(books: Books) -> None:
+    first = books.get("invoices/", PAGE="1", pagesize="2", STATUSES="DRAFT").json()
+    assert first["pagination"] == {"page": 1, "pageSize": 2, "pageCount": 1, "itemCount": 1}
+    assert books.get("Organisations").json()["Organisations"][0]["Name"] == "First"
+    assert books.get("invoice/INV-1/history/").json()["HistoryRecords"]
+    assert books.get("Contact", summaryonly="1", page="1").json()["Contacts"][0].get("ContactPersons") is None
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_the_sandbox_does_not_play_is_refused_by_name(books: Books) -> None:
+    for path, name in (
+        ("Invoices", "nonsense"),
+        ("Contacts", "contactids"),
+        ("Invoices/INV-1", "page"),
+        ("Organisation", "x"),
+    ):
+        answer = books.get(path, **{name: "1"})
+        assert (answer.status_code, answer.json()["Type"]) == (400, "ValidationException")
+        assert name in answer.json()["Message"]
+    assert books.get("Invoices", page="1", PAGE="2").status_code == 400
+    missing = books.get("BankTransactions")
+    assert (missing.status_code, missing.json()["Detail"]) == (
+        404,
+        "The sandbox does not play GET /xero/api.xro/2.0/BankTransactions",
+    )
+    written = books.sandbox.http.put("/xero/api.xro/2.0/Invoices", json={}, headers=books.headers)
+    assert (written.status_code, "PUT /xero" in written.json()["Detail"]) == (405, True)
+    xml = books.sandbox.http.get(
+        "/xero/api.xro/2.0/Invoices", headers={**books.headers, "Xero-Tenant-Id": books.tenant, "Accept": "*/*"}
+    )
+    assert (xml.status_code, "XML" in xml.json()["Detail"]) == (406, True)
+    unknown = books.sandbox.http.get("/xero/connections?x=1", headers=books.headers)
+    assert unknown.status_code == 400
+
+
+def test_odd_ids_and_pages_are_the_callers_fault_never_the_servers(books: Books) -> None:
+    for path in ("Invoices/" + "-" * 36, "Contacts/" + "-" * 36, "Invoices/%00", "Contacts/x", "Invoices/x/History"):
+        assert books.get(path).status_code == 404
+    for page in ("9" * 23, "-1", "0", "1.0", "²", "", "1e3"):
+        answer = books.get("Invoices", page=page)
+        assert (answer.status_code, answer.json()["Type"]) == (400, "ValidationException"), page
+    for query in ({"summaryOnly": "maybe"}, {"IDs": "x"}, {"Statuses": "LATE"}, {"unitdp": "3"}):
+        assert books.get("Invoices", **query).status_code == 400
+    assert books.get("Invoices", page="9999999999").status_code in {200, 400}
+    assert books.get("Invoices", since="yesterday").status_code == 400
+
+
+def test_an_address_that_is_too_long_for_xero_is_not_found(books: Books) -> None:
+    fits = ",".join(str(uuid4()) for _ in range(52))
+    assert books.get("Invoices", IDs=fits).status_code == 200
+    answer = books.get("Invoices", IDs=f"{fits},{uuid4()}")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+
+
+def test_a_list_without_pages_has_no_line_items_and_a_single_invoice_has_its_contact(
+    books: Books, filled: dict[str, str]
+) -> None:
+    query = {"where": 'InvoiceNumber=="INV-1"'}
+    (listed,) = books.get("Invoices", **query).json()["Invoices"]
+    (paged,) = books.get("Invoices", **query, page="1", unitdp="4").json()["Invoices"]
+    single = books.get(f"Invoices/{filled['INV-1']}")
+    (full,) = single.json()["Invoices"]
+    assert (listed["LineItems"], len(paged["LineItems"]), len(full["LineItems"])) == ([], 1, 1)
+    assert '"UnitAmount":100.00,' in single.text
+    assert [payment["Amount"] for payment in listed["Payments"]] == [40.0]
+    assert [credit["AppliedAmount"] for credit in paged["CreditNotes"]] == [10.0]
+    assert "EmailAddress" not in paged["Contact"]
+    assert full["Contact"]["EmailAddress"] == "ann@acme.test"
+    assert numbers(books, createdByMyApp="true") == []
+    assert len(numbers(books, createdByMyApp="false", includeArchived="true")) == 3
+
+
+def test_a_public_app_proves_itself_by_pkce_alone(sandbox: Sandbox) -> None:
+    sandbox.act("add_organisation", name="First")
+    override({"XERO_CLIENT_ID": "sandbox-public-client"})
+    held = oauth.begin("http://127.0.0.1:1/callback?a=1")
+    answer = sandbox.http.get(held.url, follow_redirects=False)
+    address = urlsplit(answer.headers["location"])
+    query = parse_qs(address.query)
+    assert (query["a"], address.query.count("?")) == (["1"], 0), "the address keeps its own query"
+    form = {"grant_type": "authorization_code", "client_id": "sandbox-public-client", "code": query["code"][0]}
+    form |= {"redirect_uri": "http://127.0.0.1:1/callback?a=1", "code_verifier": held.verifier}
+    token = sandbox.http.post("/xero/connect/token", data=form).json()
+    again = {"grant_type": "refresh_token", "refresh_token": token["refresh_token"]}
+    assert token_call(sandbox, **again).json() == {"error": "invalid_grant"}, "another app's token"
+    refreshed = sandbox.http.post("/xero/connect/token", data={**again, "client_id": "sandbox-public-client"})
+    assert refreshed.json()["access_token"] != token["access_token"]
+    without = held.url.replace("code_challenge=", "ignored=")
+    assert sandbox.http.get(without, follow_redirects=False).status_code == 400
+    for wrong in ("scope=x", "client_id=x", "response_type=token"):
+        name = wrong.partition("=")[0]
+        url = httpx.URL(held.url).copy_set_param(name, wrong.partition("=")[2])
+        assert sandbox.http.get(url, follow_redirects=False).status_code == 400
+
+
 def test_if_modified_since_answers_only_what_changed(books: Books) -> None:
     act = books.sandbox.act
     contact = act("make_contact", name="A", email="a@x.test", tenant=books.tenant)["contact"]
@@ -459,7 +662,11 @@ def test_answers_keep_to_xeros_published_contract(path: str, kind: str) -> None:
         books = Books(Sandbox(url))
         answer = books.sandbox.http.get(
             f"/xero/api.xro/2.0/{path.format(invoice=invoice)}",
-            headers={**books.headers, "Xero-Tenant-Id": str(next(iter(world.organisations)))},
+            headers={
+                **books.headers,
+                "Xero-Tenant-Id": str(next(iter(world.organisations))),
+                "Accept": "application/json",
+            },
         )
     assert answer.status_code == 200
     found = answer.json()

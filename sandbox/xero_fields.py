@@ -1,0 +1,126 @@
+"""The elements of invoices and contacts that Xero's `where` and `order` know, with their types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from sandbox.query import BadQueryError
+from sandbox.world import Contact, Invoice, Organisation
+
+Value = str | Decimal | bool | UUID | datetime | None
+
+
+class FieldType(Enum):
+    """What a field holds; only like can be compared with like."""
+
+    TEXT = "a text"
+    NUMBER = "a number"
+    BOOLEAN = "true or false"
+    GUID = "a GUID"
+    DATE = "a date"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One element: its name as Xero spells it, its type, and where its value stands."""
+
+    name: str
+    type: FieldType
+    value: Callable[[Any, Organisation], Value]
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether no two rows of a resource share a value: order by it needs no second key."""
+        return self.name in {"InvoiceID", "ContactID"}
+
+
+def at_midnight(day: date | None) -> datetime | None:
+    """A calendar date as Xero's instant at midnight UTC."""
+    return day and datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _contact_name(invoice: Invoice, organisation: Organisation) -> str:
+    contact = organisation.contacts.get(invoice.contact_id)
+    return contact.name if contact else ""
+
+
+def _fields(*fields: Field) -> dict[str, Field]:
+    return {field.name.lower(): field for field in fields}
+
+
+INVOICE_FIELDS = _fields(
+    Field("InvoiceID", FieldType.GUID, lambda invoice, _: invoice.id),
+    Field("Type", FieldType.TEXT, lambda invoice, _: invoice.type),
+    Field("InvoiceNumber", FieldType.TEXT, lambda invoice, _: invoice.number),
+    Field("Reference", FieldType.TEXT, lambda _, __: ""),
+    Field("Status", FieldType.TEXT, lambda invoice, _: invoice.status),
+    Field("CurrencyCode", FieldType.TEXT, lambda invoice, _: invoice.currency),
+    Field("LineAmountTypes", FieldType.TEXT, lambda _, __: "Exclusive"),
+    Field("Date", FieldType.DATE, lambda invoice, _: at_midnight(invoice.issue_date)),
+    Field("DueDate", FieldType.DATE, lambda invoice, _: at_midnight(invoice.due_date)),
+    Field("FullyPaidOnDate", FieldType.DATE, lambda invoice, _: at_midnight(invoice.paid_on)),
+    Field("UpdatedDateUTC", FieldType.DATE, lambda invoice, _: invoice.updated),
+    Field("SubTotal", FieldType.NUMBER, lambda invoice, _: invoice.total),
+    Field("TotalTax", FieldType.NUMBER, lambda _, __: Decimal(0)),
+    Field("Total", FieldType.NUMBER, lambda invoice, _: invoice.total),
+    Field("AmountDue", FieldType.NUMBER, lambda invoice, _: invoice.due),
+    Field("AmountPaid", FieldType.NUMBER, lambda invoice, _: invoice.paid),
+    Field("AmountCredited", FieldType.NUMBER, lambda invoice, _: invoice.credited),
+    Field("CurrencyRate", FieldType.NUMBER, lambda _, __: Decimal(1)),
+    Field("SentToContact", FieldType.BOOLEAN, lambda invoice, _: invoice.is_sent),
+    Field("HasAttachments", FieldType.BOOLEAN, lambda _, __: False),
+    Field("HasErrors", FieldType.BOOLEAN, lambda _, __: False),
+    Field("IsDiscounted", FieldType.BOOLEAN, lambda _, __: False),
+    Field("Contact.ContactID", FieldType.GUID, lambda invoice, _: invoice.contact_id),
+    Field("Contact.Name", FieldType.TEXT, _contact_name),
+)
+CONTACT_FIELDS = _fields(
+    Field("ContactID", FieldType.GUID, lambda contact, _: contact.id),
+    Field("Name", FieldType.TEXT, lambda contact, _: contact.name),
+    Field("EmailAddress", FieldType.TEXT, lambda contact, _: contact.email),
+    Field("ContactStatus", FieldType.TEXT, lambda contact, _: contact.status),
+    Field("UpdatedDateUTC", FieldType.DATE, lambda contact, _: contact.updated),
+    Field("IsSupplier", FieldType.BOOLEAN, lambda _, __: False),
+    Field("IsCustomer", FieldType.BOOLEAN, lambda _, __: True),
+    Field("HasAttachments", FieldType.BOOLEAN, lambda _, __: False),
+)
+
+
+def field_of(name: str, fields: Mapping[str, Field], kind: str) -> Field:
+    """The field with this name, in any case; refuses one that the sandbox does not hold."""
+    found = fields.get(name.lower())
+    if found is None:
+        known = ", ".join(field.name for field in fields.values())
+        raise BadQueryError(f"No property or field '{name}' exists in the sandbox, which knows {known}", kind)
+    return found
+
+
+def order_by(text: str, fields: Mapping[str, Field]) -> list[tuple[Field, bool]]:
+    """The fields of an `order` (`Date DESC, InvoiceNumber`), and whether each is descending."""
+    keys = []
+    for part in text.split(","):
+        words = part.split()
+        if not 1 <= len(words) <= 2 or [word.upper() for word in words[1:]] not in ([], ["ASC"], ["DESC"]):
+            raise BadQueryError(f"order is not understood: {part.strip() or 'empty'}", "QueryParseException")
+        keys.append((field_of(words[0], fields, "QueryParseException"), words[1:] != [] and words[1].upper() == "DESC"))
+    return keys
+
+
+def in_order(
+    rows: Iterable[Invoice] | Iterable[Contact], keys: list[tuple[Field, bool]], organisation: Organisation
+) -> list[Any]:
+    """Rows sorted by several fields, what is not given first; rows that are alike are sorted by id."""
+    ordered = list(rows) if keys[0][0].is_unique else sorted(rows, key=lambda row: row.id)
+    for field, descending in reversed(keys):
+        ordered.sort(key=lambda row: _sortable(field.value(row, organisation)), reverse=descending)
+    return ordered
+
+
+def _sortable(value: Value) -> tuple[bool, Any]:
+    return (value is not None, value if value is not None else 0)
