@@ -297,8 +297,9 @@ def verify(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Hold the read model against a rebuild; exit 1 when a row is missing, stale or extra."""
+    """Compare the read model with a rebuild, and addresses with what was typed; exit 1 where they differ."""
     from terminal import verification
+    from worker.renormalisation import count_stale
 
     if against_source:
         from worker.steps import Kind
@@ -308,13 +309,15 @@ def verify(
         raise SystemExit(0 if not outcome.drifted else 1)
     account_id = _account(account)
     found = verification.settled(account_id)
+    stale_addresses = count_stale(account_id)
     if json_:
         counts = {name: getattr(found, name) for name in ("missing", "stale", "extra", "balances", "marks")}
+        counts["stale_addresses"] = stale_addresses
         typer.echo(json.dumps({"account": account_id, **counts, "examples": found.examples}))
     else:
-        for line in verification.lines(found):
+        for line in verification.lines(found, stale_addresses):
             typer.echo(line)
-    raise SystemExit(0 if found.clean else 1)
+    raise SystemExit(0 if found.clean and not stale_addresses else 1)
 
 
 @app.command()
@@ -540,7 +543,7 @@ def forget(
     if plain is None:
         _fail("--email: this is no e-mail address")
     with transaction() as session:
-        gone = erasure.erase(session, account_id, str(plain))
+        gone = erasure.erase(session, account_id, str(plain), email)
         audit.note(
             session, account_id, COMMAND, "person.forgotten", f"{gone.records} records, {gone.contacts} contacts"
         )

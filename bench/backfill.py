@@ -20,6 +20,7 @@ from tests.world import World
 from worker import vendor
 from worker.copper import client as copper
 from worker.copper.wire import WireRecord
+from worker.parsing import parse
 from worker.steps import Kind
 from worker.xero import client as xero
 from worker.xero import oauth
@@ -84,13 +85,13 @@ def _parsed(world: World) -> float:
     with timed() as clock:
         read: Counter[str] = Counter()
         for answer in invoices:
-            good, _ = vendor.parse(WireInvoice, vendor.json_of(answer)["Invoices"], "InvoiceID")
+            good = parse(WireInvoice, vendor.json_of(answer)["Invoices"], "InvoiceID").items
             read["invoices"] += len([one.row() for one in good])
         for answer in contacts:
-            people, _ = vendor.parse(WireContact, vendor.json_of(answer)["Contacts"], "ContactID")
+            people = parse(WireContact, vendor.json_of(answer)["Contacts"], "ContactID").items
             read["contacts"] += len([one.row() for one in people])
         for answer in records:
-            some, _ = vendor.parse(WireRecord, vendor.json_of(answer), "id")
+            some = parse(WireRecord, vendor.json_of(answer), "id").items
             read["records"] += len([one.row() for one in some])
     assert read == {"invoices": SHAPE.invoices, "contacts": SHAPE.contacts, "records": SHAPE.records}, read
     return clock.seconds

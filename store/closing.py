@@ -29,6 +29,7 @@ DATA_TABLES = (
     "sync_run",
     "call_meter",
     "freshness",
+    "unreadable_field",
     "chore",
     "audit",
 )
@@ -38,6 +39,7 @@ ORGANISATION_TABLES = (
     "invoice",
     "xero_contact_email",
     "xero_contact",
+    "unreadable_field",
     "sync_run",
     "inbox",
 )

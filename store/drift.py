@@ -39,13 +39,13 @@ CONTACT_DRIFT = text("""
                ((c.name, c.status, c.merged_to) IS DISTINCT FROM (r.name, r.status, r.merged_to)
                 OR mine.emails IS DISTINCT FROM theirs.emails))
     FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, name text, status text, merged_to uuid,
-        updated_at timestamptz, emails text[])
+        updated_at timestamptz, emails json)
     LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = :organisation
          AND c.contact_id = r.contact_id,
     LATERAL (SELECT array_agg(e.email ORDER BY e.email) AS emails FROM xero_contact_email e
              WHERE e.account_id = :account AND e.organisation_id = :organisation
                AND e.contact_id = r.contact_id) mine,
-    LATERAL (SELECT array_agg(email ORDER BY email) AS emails FROM unnest(r.emails) AS email) theirs
+    LATERAL (SELECT array_agg(email ORDER BY email) AS emails FROM json_object_keys(r.emails) AS email) theirs
     WHERE r.updated_at <= :settled AND (c.fetched_at IS NULL OR c.fetched_at < :fetched_at)
 """)
 RECORD_DRIFT = text("""
@@ -53,7 +53,7 @@ RECORD_DRIFT = text("""
            count(*) FILTER (WHERE NOT c.gone AND (c.name IS DISTINCT FROM r.name
                OR mine.emails IS DISTINCT FROM theirs.emails OR mine.ends IS DISTINCT FROM theirs.ends))
     FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz,
-        emails text[], relations json)
+        emails json, relations json)
     LEFT JOIN crm_record c ON c.account_id = :account AND c.record_type = CAST(:type AS text)
          AND c.record_id = r.record_id,
     LATERAL (SELECT (SELECT array_agg(e.email ORDER BY e.email) FROM crm_record_email e
@@ -63,7 +63,7 @@ RECORD_DRIFT = text("""
                      FROM crm_relation l
                      WHERE l.account_id = :account AND l.record_type = CAST(:type AS text)
                        AND l.record_id = r.record_id AND l.source = 'field') AS ends) mine,
-    LATERAL (SELECT (SELECT array_agg(email ORDER BY email) FROM unnest(r.emails) AS email) AS emails,
+    LATERAL (SELECT (SELECT array_agg(email ORDER BY email) FROM json_object_keys(r.emails) AS email) AS emails,
                     (SELECT array_agg(f.related_type || ':' || f.related_id ORDER BY f.related_type, f.related_id)
                      FROM json_to_recordset(r.relations)
                           AS f(related_type text, related_id bigint)) AS ends) theirs

@@ -48,19 +48,19 @@ REASONS = text("""
              AND l.related_id = company.company_id AND l.record_type = 'person'),
     way AS (
         SELECT h.record_type, h.record_id, h.company_id, re.email, ce.organisation_id, ce.contact_id,
-               CAST(NULL AS text) AS linked_by
+               CAST(NULL AS text) AS linked_by, re.as_typed, ce.as_typed AS contact_as_typed
         FROM holder h
         JOIN crm_record_email re ON re.account_id = :account AND re.record_type = h.record_type
              AND re.record_id = h.record_id
         LEFT JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = re.email
         UNION ALL
-        SELECT e.record_type, e.record_id, e.company_id, NULL, k.organisation_id, k.contact_id, k.linked_by
+        SELECT e.record_type, e.record_id, e.company_id, NULL, k.organisation_id, k.contact_id, k.linked_by, NULL, NULL
         FROM (SELECT * FROM holder UNION SELECT 'company', company_id, company_id FROM company) e
         JOIN contact_link k ON k.account_id = :account AND k.record_type = e.record_type
              AND k.record_id = e.record_id)
     SELECT w.record_type, w.record_id, r.name AS record_name, w.company_id, company.name AS company_name, w.email,
            w.organisation_id, o.name AS organisation_name, o.short_code, w.contact_id, c.name AS contact_name,
-           w.linked_by
+           w.linked_by, w.as_typed, w.contact_as_typed
     FROM way w
     JOIN crm_record r ON r.account_id = :account AND r.record_type = w.record_type AND r.record_id = w.record_id
          AND NOT r.gone
@@ -84,12 +84,15 @@ SEARCH = text("""
     LEFT JOIN LATERAL (
         SELECT email FROM crm_record_email m
         WHERE m.account_id = :account AND m.record_type = c.record_type AND m.record_id = c.record_id
-        ORDER BY position(:wanted IN email) > 0 DESC, email LIMIT 1) e ON true
+        ORDER BY (position(:wanted IN email) > 0 OR position(:wanted IN lower(as_typed)) > 0
+                  OR email = CAST(:address AS text)) IS TRUE DESC, email LIMIT 1) e ON true
     WHERE c.account_id = :account AND NOT c.gone AND (
           position(:wanted IN lower(c.name)) > 0 OR c.record_id = CAST(:number AS bigint)
           OR (c.record_type, c.record_id) IN (
               SELECT record_type, record_id FROM crm_record_email
-              WHERE account_id = :account AND position(:wanted IN email) > 0))
+              WHERE account_id = :account AND (
+                    position(:wanted IN email) > 0 OR position(:wanted IN lower(as_typed)) > 0
+                    OR email = CAST(:address AS text))))
     ORDER BY lower(c.name) <> :wanted, lower(c.name), c.record_type, c.record_id LIMIT :limit
 """)
 INVOICES = text("""
@@ -109,13 +112,13 @@ CONTACT_OF = text("""
 """)
 NEAR = text("""
     SELECT DISTINCT ce.organisation_id, o.name AS organisation_name, o.short_code, ce.contact_id, c.name, ce.email,
-           ce.email = ANY(:variants) AS one_off,
+           ce.as_typed, ce.email = ANY(:variants) AS one_off,
            (SELECT count(*) FROM invoice i WHERE i.account_id = :account AND i.organisation_id = ce.organisation_id
             AND i.contact_id = ce.contact_id AND i.status <> 'DELETED' AND NOT i.gone) AS invoices
-    FROM (SELECT organisation_id, contact_id, email FROM xero_contact_email
+    FROM (SELECT organisation_id, contact_id, email, as_typed FROM xero_contact_email
           WHERE account_id = :account AND email = ANY(:variants)
           UNION
-          (SELECT organisation_id, contact_id, email FROM xero_contact_email
+          (SELECT organisation_id, contact_id, email, as_typed FROM xero_contact_email
            WHERE account_id = :account AND domain = ANY(:domains) LIMIT 1000)) ce
     JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = ce.organisation_id
          AND c.contact_id = ce.contact_id AND NOT c.gone
@@ -245,7 +248,8 @@ class FoundRecord:
 class Reason:
     """One way from a record to a Xero contact: whose address it is, through which company, or who linked it.
 
-    `email` is None for a link by hand; `contact_id` is None for an address that no contact has.
+    `email` is None for a link by hand; `contact_id` is None for an address that no contact has. `as_typed` and
+    `contact_as_typed` are what stands in Copper and in Xero, where that is not the address as it is compared.
     """
 
     record_type: str
@@ -260,6 +264,8 @@ class Reason:
     contact_id: UUID | None
     contact_name: str | None
     linked_by: str | None
+    as_typed: str | None
+    contact_as_typed: str | None
 
 
 @dataclass(frozen=True)
@@ -287,6 +293,7 @@ class NearMiss:
     contact_id: UUID
     contact_name: str
     email: str
+    as_typed: str | None
     one_off: bool
     invoices: int
 
@@ -323,10 +330,19 @@ def why(
     return row.number, reasons(session, account_id, kind, record_id, (row.organisation_id, row.contact_id))
 
 
-def search(session: Session, account_id: int, wanted: str, limit: int) -> list[FoundRecord]:
-    """Living records whose name or an address contains `wanted`, or whose number it is."""
+def search(session: Session, account_id: int, wanted: str, limit: int, address: str | None = None) -> list[FoundRecord]:
+    """Living records whose name or an address contains `wanted`, or whose number it is.
+
+    `address` is `wanted` as addresses are compared, where it is one.
+    """
     number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else None
-    chosen = {"account": account_id, "wanted": wanted.casefold(), "number": number, "limit": limit}
+    chosen = {
+        "account": account_id,
+        "wanted": wanted.lower(),
+        "number": number,
+        "address": address,
+        "limit": limit,
+    }
     return [FoundRecord(*row) for row in session.execute(SEARCH, chosen)]
 
 

@@ -22,7 +22,10 @@ from store.models import RecordType
 
 
 class InvoiceRow(BaseModel):
-    """An invoice as the mirror keeps it; `created_*` is the fallback that needs no event."""
+    """An invoice as the mirror keeps it; `created_*` is the fallback that needs no event.
+
+    Without a version of the vendor's own (`has_version`), `updated_at` is when it was fetched.
+    """
 
     invoice_id: UUID
     contact_id: UUID | None
@@ -37,17 +40,19 @@ class InvoiceRow(BaseModel):
     created_at: datetime
     created_source: str
     updated_at: datetime
+    has_version: bool = True
 
 
 class ContactRow(BaseModel):
-    """A contact with its normalised addresses."""
+    """A contact with its addresses as they are compared, each with what was typed."""
 
     contact_id: UUID
     name: str
     status: str
     merged_to: UUID | None
     updated_at: datetime
-    emails: frozenset[str]
+    has_version: bool = True
+    emails: Mapping[str, str]
 
 
 class RelationRow(BaseModel):
@@ -58,12 +63,13 @@ class RelationRow(BaseModel):
 
 
 class RecordRow(BaseModel):
-    """A Copper record with its normalised addresses and the relations that its own fields tell."""
+    """A Copper record with its addresses (as for contacts) and the relations that its own fields tell."""
 
     record_id: int
     name: str
     updated_at: datetime
-    emails: frozenset[str] = frozenset()
+    has_version: bool = True
+    emails: Mapping[str, str] = {}
     relations: tuple[RelationRow, ...] = ()
 
 
@@ -75,23 +81,26 @@ RECORDS = TypeAdapter(list[RecordRow])
 UPSERT_INVOICES = text("""
     WITH written AS (
         INSERT INTO invoice AS old (account_id, organisation_id, invoice_id, contact_id, type, status, number,
-            issue_date, due_date, total, balance, currency, created_at, created_source, updated_at,
+            issue_date, due_date, total, balance, currency, created_at, created_source, updated_at, has_version,
             fetched_at, changed_at)
         SELECT :account, :organisation, invoice_id, contact_id, type, status, number, issue_date, due_date,
-            total, balance, currency, created_at, created_source, updated_at, :fetched_at, now()
+            total, balance, currency, created_at, created_source, updated_at, has_version, :fetched_at, now()
         FROM json_to_recordset(CAST(:rows AS json)) AS r(invoice_id uuid, contact_id uuid, type text,
             status text, number text, issue_date date, due_date date, total numeric, balance numeric,
-            currency text, created_at timestamptz, created_source text, updated_at timestamptz)
+            currency text, created_at timestamptz, created_source text, updated_at timestamptz, has_version boolean)
         ORDER BY invoice_id
         ON CONFLICT (account_id, organisation_id, invoice_id) DO UPDATE SET
             contact_id = EXCLUDED.contact_id, type = EXCLUDED.type, status = EXCLUDED.status,
             number = EXCLUDED.number, issue_date = EXCLUDED.issue_date, due_date = EXCLUDED.due_date,
             total = EXCLUDED.total, balance = EXCLUDED.balance, currency = EXCLUDED.currency,
-            created_at = CASE WHEN old.created_source IN ('webhook', 'history') THEN old.created_at
-                              ELSE EXCLUDED.created_at END,
-            created_source = CASE WHEN old.created_source IN ('webhook', 'history') THEN old.created_source
-                                  ELSE EXCLUDED.created_source END,
-            updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at, gone = false,
+            created_at = CASE WHEN old.created_source IN ('webhook', 'history')
+                                   OR (EXCLUDED.created_source = 'updated_date' AND NOT EXCLUDED.has_version)
+                              THEN old.created_at ELSE EXCLUDED.created_at END,
+            created_source = CASE WHEN old.created_source IN ('webhook', 'history')
+                                       OR (EXCLUDED.created_source = 'updated_date' AND NOT EXCLUDED.has_version)
+                                  THEN old.created_source ELSE EXCLUDED.created_source END,
+            updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
+            fetched_at = EXCLUDED.fetched_at, gone = false,
             changed_at = CASE WHEN old.gone
                 OR (old.contact_id, old.type, old.status, old.number, old.issue_date, old.due_date,
                     old.total, old.balance, old.currency) IS DISTINCT FROM
@@ -102,6 +111,7 @@ UPSERT_INVOICES = text("""
                     AND old.created_at <> EXCLUDED.created_at)
                 THEN EXCLUDED.changed_at ELSE old.changed_at END
         WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
+              WHEN NOT (old.has_version AND EXCLUDED.has_version) THEN EXCLUDED.fetched_at >= old.fetched_at
               ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
         RETURNING invoice_id, changed_at = now() AS changed),
     marked AS (
@@ -125,34 +135,40 @@ SET_CREATED = text("""
 
 UPSERT_CONTACTS = text("""
     INSERT INTO xero_contact AS old (account_id, organisation_id, contact_id, name, status, merged_to,
-        updated_at, fetched_at, changed_at)
-    SELECT :account, :organisation, contact_id, name, status, merged_to, updated_at, :fetched_at, now()
+        updated_at, has_version, fetched_at, changed_at)
+    SELECT :account, :organisation, contact_id, name, status, merged_to, updated_at, has_version, :fetched_at, now()
     FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, name text, status text, merged_to uuid,
-        updated_at timestamptz)
+        updated_at timestamptz, has_version boolean)
     ORDER BY contact_id
     ON CONFLICT (account_id, organisation_id, contact_id) DO UPDATE SET
         name = EXCLUDED.name, status = EXCLUDED.status, merged_to = EXCLUDED.merged_to,
-        updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at, gone = false,
+        updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
+        fetched_at = EXCLUDED.fetched_at, gone = false,
         changed_at = CASE WHEN old.gone OR old.name <> EXCLUDED.name THEN EXCLUDED.changed_at
                           ELSE old.changed_at END
     WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
+          WHEN NOT (old.has_version AND EXCLUDED.has_version) THEN EXCLUDED.fetched_at >= old.fetched_at
           ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
     RETURNING contact_id, changed_at = now() AS changed
 """)
 REPLACE_CONTACT_EMAILS = text("""
     WITH incoming AS (
-        SELECT r.contact_id, a.email
-        FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, emails text[]),
-             unnest(r.emails) AS a(email)
+        SELECT r.contact_id, a.email, nullif(a.typed, a.email) AS as_typed
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, emails json),
+             json_each_text(r.emails) AS a(email, typed)
         WHERE r.contact_id = ANY(:accepted)),
     removed AS (
         DELETE FROM xero_contact_email e
         WHERE e.account_id = :account AND e.organisation_id = :organisation AND e.contact_id = ANY(:accepted)
           AND NOT EXISTS (SELECT FROM incoming i WHERE i.contact_id = e.contact_id AND i.email = e.email)
         RETURNING e.contact_id),
+    typed AS (
+        UPDATE xero_contact_email e SET as_typed = i.as_typed FROM incoming i
+        WHERE e.account_id = :account AND e.organisation_id = :organisation AND e.contact_id = i.contact_id
+          AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
     added AS (
-        INSERT INTO xero_contact_email (account_id, organisation_id, contact_id, email)
-        SELECT :account, :organisation, contact_id, email FROM incoming
+        INSERT INTO xero_contact_email (account_id, organisation_id, contact_id, email, as_typed)
+        SELECT :account, :organisation, contact_id, email, as_typed FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING contact_id)
     INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
@@ -162,15 +178,19 @@ REPLACE_CONTACT_EMAILS = text("""
 """)
 
 UPSERT_RECORDS = text("""
-    INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)
-    SELECT :account, CAST(:type AS text), record_id, name, updated_at, :fetched_at, now()
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz)
+    INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, has_version, fetched_at,
+        changed_at)
+    SELECT :account, CAST(:type AS text), record_id, name, updated_at, has_version, :fetched_at, now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz,
+        has_version boolean)
     ORDER BY record_id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
-        name = EXCLUDED.name, updated_at = EXCLUDED.updated_at, fetched_at = EXCLUDED.fetched_at,
-        gone = false, changed_at = CASE WHEN old.gone THEN EXCLUDED.changed_at ELSE old.changed_at END,
+        name = EXCLUDED.name, updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
+        fetched_at = EXCLUDED.fetched_at, gone = false,
+        changed_at = CASE WHEN old.gone THEN EXCLUDED.changed_at ELSE old.changed_at END,
         related_at = CASE WHEN old.updated_at = EXCLUDED.updated_at AND NOT old.gone THEN old.related_at END
     WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
+          WHEN NOT (old.has_version AND EXCLUDED.has_version) THEN EXCLUDED.fetched_at >= old.fetched_at
           ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
     RETURNING record_id, changed_at = now() AS changed
 """)
@@ -188,18 +208,22 @@ BURY_RECORDS = text("""
 """)
 REPLACE_RECORD_EMAILS = text("""
     WITH incoming AS (
-        SELECT r.record_id, a.email
-        FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, emails text[]),
-             unnest(r.emails) AS a(email)
+        SELECT r.record_id, a.email, nullif(a.typed, a.email) AS as_typed
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, emails json),
+             json_each_text(r.emails) AS a(email, typed)
         WHERE r.record_id = ANY(:accepted)),
     removed AS (
         DELETE FROM crm_record_email e
         WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = ANY(:accepted)
           AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = e.record_id AND i.email = e.email)
         RETURNING e.email),
+    typed AS (
+        UPDATE crm_record_email e SET as_typed = i.as_typed FROM incoming i
+        WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = i.record_id
+          AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
     added AS (
-        INSERT INTO crm_record_email (account_id, record_type, record_id, email)
-        SELECT :account, CAST(:type AS text), record_id, email FROM incoming
+        INSERT INTO crm_record_email (account_id, record_type, record_id, email, as_typed)
+        SELECT :account, CAST(:type AS text), record_id, email, as_typed FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING email)
     INSERT INTO dirty (account_id, kind, email)
@@ -319,7 +343,8 @@ SAVE_ORGANISATION = text("""
         FOR UPDATE),
     saved AS (
         UPDATE xero_organisation o
-        SET name = :name, short_code = :short_code, base_currency = :base_currency
+        SET name = coalesce(nullif(:name, ''), o.name), short_code = coalesce(nullif(:short_code, ''), o.short_code),
+            base_currency = coalesce(nullif(:base_currency, ''), o.base_currency)
         FROM before WHERE o.account_id = :account AND o.id = :organisation
         RETURNING (before.name, before.short_code) IS DISTINCT FROM (o.name, o.short_code) AS changed)
     INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
@@ -541,10 +566,10 @@ def save_organisation(
     organisation_id: int,
     *,
     name: str,
-    short_code: str | None,
-    base_currency: str | None,
+    short_code: str,
+    base_currency: str,
 ) -> None:
-    """Keep what Xero says of the organisation itself."""
+    """Keep what Xero says of the organisation itself; what is empty was not given, and stays as it was."""
     chosen = {
         "account": account_id,
         "organisation": organisation_id,

@@ -254,7 +254,11 @@ class Inbox(SQLModel, table=True):
 
 
 class XeroContact(SQLModel, table=True):
-    """Mirror of a Xero contact; its addresses are in `xero_contact_email`."""
+    """Mirror of a Xero contact; its addresses are in `xero_contact_email`.
+
+    Where the vendor gave no version (`has_version` is false), `updated_at` is when the row was fetched; any later
+    fetch replaces it.
+    """
 
     __tablename__ = "xero_contact"
 
@@ -265,18 +269,35 @@ class XeroContact(SQLModel, table=True):
     status: str = _column(sa.Text)
     merged_to: UUID | None = _column(sa.Uuid, null=True)
     updated_at: datetime = _column(Instant)
+    has_version: bool = _column(sa.Boolean, "true")
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
     gone: bool = _column(sa.Boolean, "false")
 
 
+# An address that no rule of normalising changes: the others are looked at again (`store.addresses`).
+PLAIN_ADDRESS = r"^[a-z0-9.!#$%&''*+/=?^_{|}~-]+@[a-z0-9-]+([.][a-z0-9-]+)*$"
+IS_ODD = f"as_typed IS NULL AND email !~ '{PLAIN_ADDRESS}'"
+
+
 class XeroContactEmail(SQLModel, table=True):
-    """An address of a contact or of one of its contact persons, normalised."""
+    """An address of a contact or of one of its contact persons, as it is compared.
+
+    `as_typed` is what was typed where that differs.
+    """
 
     __tablename__ = "xero_contact_email"
     __table_args__ = (
         sa.Index("xero_contact_email_email_idx", "account_id", "email"),
         sa.Index("xero_contact_email_domain_idx", "account_id", "domain"),
+        sa.Index(
+            "xero_contact_email_odd_idx",
+            "account_id",
+            "organisation_id",
+            "contact_id",
+            "email",
+            postgresql_where=sa.text(IS_ODD),
+        ),
     )
 
     account_id: int = _key()
@@ -286,6 +307,7 @@ class XeroContactEmail(SQLModel, table=True):
     domain: str = Field(
         default=None, sa_column=sa.Column(sa.Text, sa.Computed("split_part(email, '@', 2)", persisted=True))
     )
+    as_typed: str | None = _column(sa.Text, null=True)
 
 
 class ContactLink(SQLModel, table=True):
@@ -307,7 +329,10 @@ class ContactLink(SQLModel, table=True):
 
 
 class Invoice(SQLModel, table=True):
-    """Mirror of a Xero invoice or bill. `created_at` is the best known, `created_source` says whence."""
+    """Mirror of a Xero invoice or bill. `created_at` is the best known, `created_source` says whence.
+
+    `has_version` as for contacts.
+    """
 
     __table_args__ = (
         sa.Index("invoice_contact_idx", "account_id", "organisation_id", "contact_id"),
@@ -331,6 +356,7 @@ class Invoice(SQLModel, table=True):
     created_at: datetime = _column(Instant)
     created_source: str = _column(sa.Text)
     updated_at: datetime = _column(Instant)
+    has_version: bool = _column(sa.Boolean, "true")
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
     history_at: datetime | None = _column(Instant, null=True)
@@ -338,7 +364,7 @@ class Invoice(SQLModel, table=True):
 
 
 class CrmRecord(SQLModel, table=True):
-    """Mirror of a Copper lead, person, company or opportunity.
+    """Mirror of a Copper lead, person, company or opportunity; `has_version` as for Xero's contacts.
 
     `related_at` is when its relations were last read: an opportunity's `/related`, a company's people.
     """
@@ -351,6 +377,7 @@ class CrmRecord(SQLModel, table=True):
     record_id: int = _key()
     name: str = _column(sa.Text)
     updated_at: datetime = _column(Instant)
+    has_version: bool = _column(sa.Boolean, "true")
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
     related_at: datetime | None = _column(Instant, null=True)
@@ -358,15 +385,27 @@ class CrmRecord(SQLModel, table=True):
 
 
 class CrmRecordEmail(SQLModel, table=True):
-    """An address of a lead or a person, normalised."""
+    """An address of a lead or a person, as it is compared; `as_typed` as for contacts."""
 
     __tablename__ = "crm_record_email"
-    __table_args__ = (sa.Index("crm_record_email_email_idx", "account_id", "email"), _kinds("record_type"))
+    __table_args__ = (
+        sa.Index("crm_record_email_email_idx", "account_id", "email"),
+        sa.Index(
+            "crm_record_email_odd_idx",
+            "account_id",
+            "record_type",
+            "record_id",
+            "email",
+            postgresql_where=sa.text(IS_ODD),
+        ),
+        _kinds("record_type"),
+    )
 
     account_id: int = _key()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     email: str = _key(sa.Text)
+    as_typed: str | None = _column(sa.Text, null=True)
 
 
 class CrmRelation(SQLModel, table=True):
@@ -553,6 +592,21 @@ class CallMeter(SQLModel, table=True):
     bytes_wire: int = _column(sa.BigInteger, "0")
     bytes_plain: int = _column(sa.BigInteger, "0")
     last_at: datetime = _column(Instant, "now()")
+
+
+class UnreadableField(SQLModel, table=True):
+    """A field of a vendor's answers that could not be read, and in how many rows; '' stands for whole rows."""
+
+    __tablename__ = "unreadable_field"
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    resource: str = _key(sa.Text)
+    field: str = _key(sa.Text)
+    rows: int = _column(sa.BigInteger, "0")
+    last_row_id: str = _column(sa.Text)
+    first_seen_at: datetime = _column(Instant, "now()")
+    last_seen_at: datetime = _column(Instant, "now()")
 
 
 class Chore(SQLModel, table=True):

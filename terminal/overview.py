@@ -50,6 +50,7 @@ def _data(one: AccountOverview) -> dict[str, Any]:
         "calls_month": [vars(metered) for metered in one.metered],
         "sources": [vars(source) for source in one.sources],
         "drift": one.drift,
+        "unreadable_fields": [vars(field) for field in one.unreadable],
         "runs": [
             {
                 "organisation": run.organisation_id,
@@ -94,6 +95,8 @@ def _show_account(console: Console, one: AccountOverview) -> None:
         table.add_row(f"Last {KIND_WORDS[kind]}", _moment(max(ended, default=None)))
     reconciled = any(run.kind == "reconciliation" and run.state == "done" for run in one.runs)
     table.add_row("Drift found by it", drift_words(one.drift) if reconciled else "not reconciled yet")
+    for sentence in one.unreadable_summary:
+        table.add_row("Unreadable fields, 7 days", sentence)
     for source in one.sources:
         table.add_row(f"{source.name[:24]}: calls", _calls(one, source))
     table.add_row(

@@ -24,8 +24,10 @@ def settled(account_id: int) -> Comparison:
         time.sleep(LOOK_SECONDS)
 
 
-def lines(found: Comparison) -> Iterator[str]:
+def lines(found: Comparison, stale_addresses: int = 0) -> Iterator[str]:
     """What a person reads: examples, then the counts; the last line is the verdict."""
+    if stale_addresses:
+        yield f"{stale_addresses} addresses are not normalised as they are now: run `patina reconcile`"
     for kind, examples in sorted(found.examples.items()):
         for example in examples:
             yield f"{kind}: {example}"

@@ -55,8 +55,8 @@ class SmallWorld:
         kinds = (self._contact, self._invoice, self._person, self._person, self._company, self._opportunity)
         return self.dice.choice(kinds)()
 
-    def _emails(self) -> frozenset[str]:
-        return frozenset(self.dice.sample(ADDRESSES, self.dice.choice((0, 1, 1, 2))))
+    def _emails(self) -> dict[str, str]:
+        return {email: email for email in self.dice.sample(ADDRESSES, self.dice.choice((0, 1, 1, 2)))}
 
     def _contact(self) -> Write:
         at = self.now()

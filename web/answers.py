@@ -194,7 +194,8 @@ class WayView(BaseModel):
 class AddressView(WayView):
     """An address that counts for the record."""
 
-    email: str
+    email: str = Field(description="as it is compared")
+    as_typed: str | None = Field(description="what stands in Copper, where that differs")
     matched: bool = Field(description="whether a Xero contact has it")
 
 
@@ -202,6 +203,8 @@ class BecauseView(WayView):
     """One way to a contact: by an address, or by a link that somebody made by hand."""
 
     email: str | None
+    as_typed: str | None = Field(description="what stands in Copper, where that differs")
+    contact_as_typed: str | None = Field(description="what stands in Xero, where that differs")
     linked_by: str | None
 
 
@@ -236,6 +239,7 @@ class NearMissView(BaseModel):
     name: str
     organisation: str
     email: str
+    as_typed: str | None = Field(description="what stands in Xero, where that differs")
     why: Literal["one character off", "same domain"]
     invoices: int
     url: str
@@ -271,7 +275,12 @@ def match_view(found: Explanation) -> MatchView:
         record=RecordReference(type=found.kind.value, id=found.record_id),
         name=found.record.name if found.record else None,
         addresses=[
-            AddressView(email=one.email, matched=one.matched, **_way(one.record_type, one.record_id, one))
+            AddressView(
+                email=one.email,
+                as_typed=one.as_typed,
+                matched=one.matched,
+                **_way(one.record_type, one.record_id, one),
+            )
             for one in found.addresses
         ],
         contacts=[
@@ -303,6 +312,7 @@ def match_view(found: Explanation) -> MatchView:
                 name=one.contact_name,
                 organisation=one.organisation_name,
                 email=one.email,
+                as_typed=one.as_typed,
                 why="one character off" if one.one_off else "same domain",
                 invoices=one.invoices,
                 url=links.contact(one.contact_id, one.short_code),
@@ -314,7 +324,13 @@ def match_view(found: Explanation) -> MatchView:
 
 
 def _because(way: Reason) -> BecauseView:
-    return BecauseView(email=way.email, linked_by=way.linked_by, **_way(way.record_type, way.record_id, way))
+    return BecauseView(
+        email=way.email,
+        as_typed=way.as_typed,
+        contact_as_typed=way.contact_as_typed,
+        linked_by=way.linked_by,
+        **_way(way.record_type, way.record_id, way),
+    )
 
 
 def _way(kind: str, record_id: int, one: Any) -> dict[str, Any]:

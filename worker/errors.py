@@ -34,3 +34,7 @@ class ReconnectNeededError(VendorError):
 
 class NotThereError(VendorError):
     """The vendor has no such record (404)."""
+
+
+class UnreadableError(VendorError):
+    """The vendor's answer is JSON, but not what was asked for: asking again brings the same."""

@@ -26,7 +26,7 @@ from worker import instruments
 from worker.budget import Budget, Purpose
 from worker.copper.client import PAGE_SIZE, Records, connected
 from worker.copper.stages import write_records
-from worker.errors import PassingError, ReconnectNeededError, VendorError
+from worker.errors import PassingError, ReconnectNeededError, UnreadableError, VendorError
 from worker.projecting import project
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
 from worker.xero.stages import all_invoices
@@ -260,6 +260,8 @@ def _answers(source: Source) -> bool:
             return True
         organisation = _organisation(source)
         return bool(organisation and XeroClient(organisation, Purpose.EVENTS).organisation_details())
+    except UnreadableError:
+        return True
     except VendorError:
         return False
 
@@ -282,7 +284,7 @@ def _finish(held: Lease, some: Sequence[Portion]) -> int:
                 _write(session, held.source, fetched)
             inbox.finish(session, held, good)
         for event in (event for events, _ in some for event in events if event.id in bad):
-            _put_back(held, [event], bad[event.id], delay=_backoff(event), free=False)
+            _put_aside(held, event, bad[event.id])
         log.info(
             "events.applied",
             account=held.source.account_id,
@@ -298,7 +300,14 @@ def _finish(held: Lease, some: Sequence[Portion]) -> int:
     return len(good)
 
 
-def _put_back(held: Lease, events: Sequence[LeasedEvent], error: str, *, delay: float, free: bool) -> None:
+def _put_aside(held: Lease, event: LeasedEvent, error: str) -> None:
+    """Quarantine an event at its first try: what cannot be read does not get better by being fetched again."""
+    _put_back(held, [event], error, delay=0.0, free=False, most=event.attempts)
+
+
+def _put_back(
+    held: Lease, events: Sequence[LeasedEvent], error: str, *, delay: float, free: bool, most: int | None = None
+) -> None:
     """Return events to the inbox, to be taken again after a while, or to quarantine after too many tries."""
     with transaction() as session:
         failed = inbox.release(
@@ -307,7 +316,7 @@ def _put_back(held: Lease, events: Sequence[LeasedEvent], error: str, *, delay: 
             [event.id for event in events],
             error=error,
             delay=delay,
-            most=settings().event_attempts,
+            most=settings().event_attempts if most is None else most,
             free=free,
         )
     if failed:
@@ -347,7 +356,7 @@ def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fe
         heirs = {one.merged_to for one in fetched.contacts[0].items if one.merged_to}
         if heirs:
             fetched.invoices.extend(all_invoices(client, sorted(heirs)))
-    named = {one.contact.contact_id for answer in fetched.invoices for one in answer.items}
+    named = {one.contact_id for answer in fetched.invoices for one in answer.items}
     with transaction() as session:
         new = mirror.unknown_contacts(session, *place, {one for one in named if one} - contacts)
     if new:
@@ -376,7 +385,11 @@ def _fetch_copper(account_id: int, events: Sequence[LeasedEvent]) -> Fetched:
         records = client.records(kind, ids)
         if kind is RecordType.OPPORTUNITY:
             for item in list(records.items):
-                related = client.related(item.id)
+                try:
+                    related = client.related(item.id)
+                except UnreadableError as error:
+                    fetched.unreadable[str(item.id)] = str(error)
+                    continue
                 if related is not None:
                     fetched.related[item.id] = related
         fetched.records.append((kind, records))

@@ -13,9 +13,13 @@ from store.models import RecordType
 
 @dataclass(frozen=True)
 class Address:
-    """An address that counts for the record: whose it is, through which company; and whether a contact has it."""
+    """An address that counts for the record: whose it is, through which company; and whether a contact has it.
+
+    `email` is how it is compared, `as_typed` what stands in Copper where that differs.
+    """
 
     email: str
+    as_typed: str | None
     record_type: str
     record_id: int
     record_name: str
@@ -85,7 +89,14 @@ def _addresses(ways: list[Reason]) -> list[Address]:
             known = found.get(key)
             matched = one.contact_id is not None or (known is not None and known.matched)
             found[key] = Address(
-                one.email, one.record_type, one.record_id, one.record_name, one.company_id, one.company_name, matched
+                email=one.email,
+                as_typed=one.as_typed,
+                record_type=one.record_type,
+                record_id=one.record_id,
+                record_name=one.record_name,
+                company_id=one.company_id,
+                company_name=one.company_name,
+                matched=matched,
             )
     return list(found.values())
 

@@ -16,6 +16,11 @@ EVENTS = Counter(
     ("source", "outcome"),
 )
 QUARANTINED = Counter("patina_events_quarantined_total", "events put aside after their last try", ("source",))
+UNREADABLE = Counter(
+    "patina_unreadable_fields_total",
+    "fields of vendors' rows that could not be read, by vendor, resource and field ('': a row without an id)",
+    ("vendor", "resource", "field"),
+)
 FRESHNESS = Histogram(
     "patina_freshness_seconds", "from an event's receipt to the rows it led to", ("source",), buckets=BOUNDS
 )

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, freshness, inbox, meters, mirror, projection, runs
+from store import accounts, freshness, inbox, meters, mirror, projection, runs, unreadable_fields
 from store.accounts import AccountSummary
 from store.database import transaction
 from store.drift import added
 from store.freshness import Hour, quantile
 from store.meters import Metered
 from store.runs import Run
+from store.unreadable_fields import UnreadableField
 from worker.budget import Budget
 from worker.steps import Kind
 
@@ -51,6 +52,12 @@ class AccountOverview:
     wrong: tuple[str, ...]
     last_event_at: datetime | None
     hours: tuple[Hour, ...]
+    unreadable: tuple[UnreadableField, ...] = ()
+
+    @property
+    def unreadable_summary(self) -> list[str]:
+        """What could not be read of the vendors' answers in the last 7 days, a sentence for each resource."""
+        return unreadable_fields.summary(self.unreadable)
 
     @property
     def events_day(self) -> int:
@@ -119,6 +126,7 @@ def of(account: AccountSummary) -> AccountOverview:
         organisations = accounts.organisations(session, account.id)
         last_event_at = inbox.last_received(session, account.id)
         hours = freshness.since(session, account.id, 24)
+        unreadable = unreadable_fields.recent(session, account.id)
     wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
     if copper is not None and copper.lost:
         wrong.append("Copper refuses the API key: run `patina connect` with a new one")
@@ -144,6 +152,7 @@ def of(account: AccountSummary) -> AccountOverview:
         wrong=tuple(wrong),
         last_event_at=last_event_at,
         hours=tuple(hours),
+        unreadable=tuple(unreadable),
     )
 
 

@@ -17,7 +17,7 @@ from store.models import RecordType
 from worker.budget import Purpose
 from worker.copper.client import PAGE_SIZE, CopperClient, Records, connected
 from worker.copper.stages import write_records
-from worker.errors import PassingError
+from worker.errors import PassingError, UnreadableError
 from worker.projecting import project
 
 log = structlog.get_logger()
@@ -64,8 +64,14 @@ def _rotate_related(account_id: int, client: CopperClient, most: int) -> int:
 
 
 def _read_related(account_id: int, client: CopperClient, opportunity_id: int) -> list[mirror.RelationRow]:
+    """The ends as Copper has them; none, and the mirror stays as it is, where its answer cannot be read."""
     began = datetime.now(UTC)
-    ends = client.related(opportunity_id)
+    try:
+        ends = client.related(opportunity_id)
+    except UnreadableError:
+        with transaction() as session:
+            mirror.read_relations(session, account_id, RecordType.OPPORTUNITY, [opportunity_id], began)
+        return []
     with transaction() as session:
         if ends is None:
             mirror.bury_records(session, account_id, RecordType.OPPORTUNITY, [opportunity_id], began)

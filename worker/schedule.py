@@ -11,15 +11,29 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from prometheus_client import start_http_server
 
 from runtime.settings import settings
-from store import access, accounts, audit, chores, closing, freshness, inbox, meters, projection, runs, sequences
+from store import (
+    access,
+    accounts,
+    audit,
+    chores,
+    closing,
+    freshness,
+    inbox,
+    meters,
+    projection,
+    runs,
+    sequences,
+    unreadable_fields,
+)
 from store.database import transaction
-from worker import instruments, jobs, sync
+from worker import instruments, jobs, renormalisation, sync
 from worker.broker import wake
 from worker.steps import Kind
 
 log = structlog.get_logger()
 HOLE_SECONDS = 60.0
 RETENTION_SECONDS = 3_600.0
+ADDRESSES_SECONDS = 86_400.0
 RETENTION_ROWS, RETENTION_ROUNDS = 5_000, 20
 GRANTS_SECONDS = 3_600.0
 AUDIT_DAYS = 366
@@ -125,6 +139,14 @@ def clean_up() -> None:
         jobs.wake_leftovers()
 
 
+def renormalise_addresses() -> None:
+    """Normalise anew what an earlier version kept by other rules: at the first start after an upgrade, then daily."""
+    with transaction() as session:
+        due = chores.claim_installation(session, "addresses", ADDRESSES_SECONDS)
+    if due:
+        renormalisation.renormalise_all()
+
+
 def forget() -> None:
     """Delete what is kept for a time only: finished events, meters, ended runs and sessions, the audit trail."""
     chosen = settings()
@@ -134,6 +156,7 @@ def forget() -> None:
         forgotten = meters.forget(session, chosen.meter_days) + runs.forget(session, chosen.inbox_days)
         forgotten += access.forget(session) + audit.forget(session, AUDIT_DAYS)
         forgotten += freshness.forget(session, chosen.inbox_days)
+        forgotten += unreadable_fields.purge(session, chosen.inbox_days)
     for _ in range(RETENTION_ROUNDS):
         with transaction() as session:
             gone = inbox.forget(session, chosen.inbox_days, chosen.quarantine_days, RETENTION_ROWS)
@@ -166,6 +189,7 @@ TASKS = (
     look_up_history,
     keep_grants_alive,
     clean_up,
+    renormalise_addresses,
     forget,
 )
 

@@ -20,6 +20,7 @@ from web.invoices import RecordId
 from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import jobs
+from worker.addresses import normalised
 from worker.broker import wake
 from worker.explain import explain
 
@@ -34,7 +35,7 @@ def search(request: Request, q: Annotated[str, Query(max_length=320)] = "") -> R
     found = []
     if wanted := q.strip():
         with bound(session.account_id) as database:
-            found = matching.search(database, session.account_id, wanted, MOST_FOUND)
+            found = matching.search(database, session.account_id, wanted, MOST_FOUND, normalised(wanted))
     return page(request, "records.html", q=q, found=found, most=MOST_FOUND)
 
 

@@ -16,6 +16,7 @@ from store.secrets import fresh_token
 from web import browser, locales
 from web.browser import Browser
 from web.problems import TITLES, problem
+from worker.addresses import visible
 from worker.overview import bytes_in_words, drift_words
 
 HERE = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ def _environment() -> Environment:
         seconds=seconds,
         bytes=bytes_in_words,
         drift=drift_words,
+        visible=visible,
     )
     made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales)
     return made

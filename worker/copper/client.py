@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import structlog
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
 from runtime.settings import settings
 from store import accounts
@@ -19,14 +19,15 @@ from store.mirror import RelationRow
 from store.models import RecordType
 from worker.budget import Budget, Purpose
 from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription, WireUser
-from worker.errors import NotThereError, PassingError, ReconnectNeededError, VendorError
-from worker.vendor import Spender, call, json_of, parse, prepare, timeouts, vendor_time
+from worker.errors import NotThereError, ReconnectNeededError, UnreadableError, VendorError
+from worker.parsing import ParseResult, parse, whole_number
+from worker.unreadable import AnswerSource, report, report_answer
+from worker.vendor import Spender, call, json_of, prepare, timeouts, vendor_time
 
 log = structlog.get_logger()
 PAGE_SIZE = 200
 USER_PAGES = 20
-RELATED = TypeAdapter(list[WireRelated])
-SUBSCRIPTIONS = TypeAdapter(list[WireSubscription])
+Wire = TypeVar("Wire", bound=BaseModel)
 
 
 def connected(account_id: int, purpose: Purpose) -> CopperClient:
@@ -41,7 +42,7 @@ def connected(account_id: int, purpose: Purpose) -> CopperClient:
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one type that a fetch brought, and ids that no longer exist.
+    """Records of one type that a fetch brought, ids that no longer exist, and what could not be read, by id.
 
     `received` counts what the vendor sent, `vendor_now` is its own clock at the first answer.
     """
@@ -97,26 +98,52 @@ class CopperClient:
                 accounts.mark_copper(session, account_id, "reconnect")
             log.warning("copper.lost", account=account_id)
 
+    def _source(self, resource: str) -> AnswerSource:
+        return AnswerSource("copper", self._spender.budget.account_id if self._spender else 0, 0, resource)
+
+    def _rows(self, answer: requests.Response, resource: str) -> list[Any]:
+        """The rows of an answer; raises `UnreadableError` where it is no list of them."""
+        raw = json_of(answer)
+        if isinstance(raw, dict) and "id" in raw:
+            return [raw]
+        if not isinstance(raw, list):
+            report_answer(self._source(resource))
+            raise UnreadableError(f"Copper's answer holds no list of {resource}")
+        return raw
+
+    def _parse(
+        self, model: type[Wire], rows: list[Any], resource: str, clock: datetime | None = None
+    ) -> ParseResult[Wire]:
+        result = parse(model, rows, "id", clock)
+        report(result, self._source(resource))
+        return result
+
+    def _one(self, model: type[Wire], path: str, resource: str) -> Wire:
+        found = self._parse(model, [json_of(self._ask("GET", path))], resource).items
+        if not found:
+            raise UnreadableError(f"Copper's {resource} could not be read")
+        return found[0]
+
     def account(self) -> WireAccount:
         """The account that the key belongs to."""
-        return WireAccount.model_validate(json_of(self._ask("GET", "account")))
+        return self._one(WireAccount, "account", "account")
 
     def me(self) -> WireUser:
         """Whose key or token this is; raises `ReconnectNeededError` unless it works."""
-        return WireUser.model_validate(json_of(self._ask("GET", "users/me")))
+        return self._one(WireUser, "users/me", "user")
 
     def user(self, user_id: int) -> WireUser:
         """One user of the account, with their teams; raises `NotThereError` when there is none."""
-        return WireUser.model_validate(json_of(self._ask("GET", f"users/{user_id}")))
+        return self._one(WireUser, f"users/{user_id}", "user")
 
     def teams(self) -> dict[int, str]:
         """The account's teams by id: Copper has no listing of them but its users' groups."""
         found: dict[int, str] = {}
         for page in range(1, USER_PAGES + 1):
-            raw = json_of(self._ask("POST", "users/search", {"page_number": page, "page_size": PAGE_SIZE}))
-            good, _ = parse(WireUser, raw, "id")
-            found |= {team.id: team.name for user in good for team in user.groups}
-            if len(raw) < PAGE_SIZE:
+            answer = self._ask("POST", "users/search", {"page_number": page, "page_size": PAGE_SIZE})
+            rows = self._rows(answer, "users")
+            found |= {team.id: team.name for user in self._parse(WireUser, rows, "users").items for team in user.groups}
+            if len(rows) < PAGE_SIZE:
                 break
         return found
 
@@ -149,12 +176,9 @@ class CopperClient:
         if companies:
             body["company_ids"] = list(companies)
         answer = self._ask("POST", f"{kind.plural}/search", body)
-        raw = json_of(answer)
-        if not isinstance(raw, list):
-            raise PassingError("Copper's answer was not a JSON array")
-        good, bad = parse(WIRE[kind], raw, "id")
-        total = answer.headers.get("X-PW-TOTAL", "")
-        return Records(good, began, [], bad, int(total) if total.isdigit() else None, len(raw), vendor_time(answer))
+        rows, now = self._rows(answer, kind.plural), vendor_time(answer)
+        result = self._parse(WIRE[kind], rows, kind.plural, now or began)
+        return Records(result.items, began, [], result.unreadable, _total(answer), received=len(rows), vendor_now=now)
 
     def records(self, kind: RecordType, ids: Sequence[int]) -> Records:
         """The current state of `ids`, 200 a call; one that the search leaves out is asked for by itself.
@@ -166,10 +190,15 @@ class CopperClient:
         unique = sorted(set(ids))
         for start in range(0, len(unique), PAGE_SIZE):
             chunk = unique[start : start + PAGE_SIZE]
-            raw = json_of(self._ask("POST", f"{kind.plural}/search", {"ids": chunk, "page_size": PAGE_SIZE}))
-            good, bad = parse(WIRE[kind], raw, "id")
-            found.items.extend(good)
-            found.unreadable.update(bad)
+            answer = self._ask("POST", f"{kind.plural}/search", {"ids": chunk, "page_size": PAGE_SIZE})
+            try:
+                rows = self._rows(answer, kind.plural)
+            except UnreadableError as error:
+                found.unreadable.update({str(record_id): str(error) for record_id in chunk})
+                continue
+            result = self._parse(WIRE[kind], rows, kind.plural, vendor_time(answer) or began)
+            found.items.extend(result.items)
+            found.unreadable.update(result.unreadable)
         seen = {item.id for item in found.items}
         for missing in unique:
             if missing not in seen and str(missing) not in found.unreadable:
@@ -178,25 +207,32 @@ class CopperClient:
 
     def _look_again(self, kind: RecordType, record_id: int, found: Records) -> None:
         try:
-            raw = json_of(self._ask("GET", f"{kind.plural}/{record_id}"))
+            answer = self._ask("GET", f"{kind.plural}/{record_id}")
         except NotThereError:
             found.gone.append(record_id)
             return
-        good, bad = parse(WIRE[kind], [raw], "id")
-        found.items.extend(good)
-        found.unreadable.update(bad)
+        clock = vendor_time(answer) or found.fetched_at
+        result = self._parse(WIRE[kind], [json_of(answer)], kind.plural, clock)
+        found.items.extend(result.items)
+        if result.unreadable_rows:
+            found.unreadable[str(record_id)] = "could not be read: it has no id"
 
     def related(self, opportunity_id: int) -> list[RelationRow] | None:
-        """The people and companies related to an opportunity; None when it is gone."""
+        """The people and companies related to an opportunity; None when it is gone.
+
+        Raises `UnreadableError` when Copper's answer is no list.
+        """
         try:
-            raw = json_of(self._ask("GET", f"opportunities/{opportunity_id}/related"))
+            answer = self._ask("GET", f"opportunities/{opportunity_id}/related")
         except NotThereError:
             return None
-        return [row for line in RELATED.validate_python(raw) if (row := line.row())]
+        lines = self._parse(WireRelated, self._rows(answer, "relations"), "relations").items
+        return [row for line in lines if (row := line.row())]
 
     def subscriptions(self) -> list[WireSubscription]:
         """Every webhook subscription of this key, ours and others'."""
-        return SUBSCRIPTIONS.validate_python(json_of(self._ask("GET", "webhooks")))
+        rows = self._rows(self._ask("GET", "webhooks"), "webhooks")
+        return self._parse(WireSubscription, rows, "webhooks").items
 
     def subscribe(self, target: str, kind: str, event: str, secret: dict[str, str]) -> None:
         """Make one webhook subscription."""
@@ -209,3 +245,10 @@ class CopperClient:
             self._ask("DELETE", f"webhooks/{subscription_id}")
         except NotThereError:
             return
+
+
+def _total(answer: requests.Response) -> int | None:
+    try:
+        return whole_number(answer.headers.get("X-PW-TOTAL"))
+    except ValueError:
+        return None

@@ -13,7 +13,7 @@ from store.mirror import RelationRow
 from store.models import RecordType
 from store.runs import Run
 from worker.copper.client import PAGE_SIZE, CopperClient, Records, connected
-from worker.errors import PassingError
+from worker.errors import PassingError, UnreadableError
 from worker.steps import Drift, Kind, Step, kind_of, moment_of, settled_before
 
 RECORD_STAGES = {
@@ -30,6 +30,7 @@ EVENT_LAG = timedelta(minutes=15)
 RELATIONS_PER_STEP = 20
 LOST_PER_STEP = 50
 RESTARTS = 5
+CLOCK_SKEW = 300
 
 
 def stages(kind: Kind) -> tuple[str, ...]:
@@ -111,8 +112,11 @@ def _following(cursor: dict[str, Any], records: Records) -> dict[str, Any] | Non
         return None
     began, page = cursor.get("created_from"), int(cursor.get("page", 1))
     created = {one.id: int(one.date_created.timestamp()) for one in records.items if one.date_created}
-    last = max(created.values(), default=None)
-    if last is not None and min(created.values()) < last:
+    # They come in this order: a second before the page's own, or beyond Copper's clock, is no place to go on from.
+    first = began if began is not None else min(created.values(), default=0)
+    latest = int((records.vendor_now or datetime.now(UTC)).timestamp()) + CLOCK_SKEW
+    last = next((second for second in reversed(created.values()) if first <= second <= latest), first)
+    if last > first:
         return {"created_from": last, "known": [key for key, second in created.items() if second == last]}
     of, restarts = cursor.get("of"), int(cursor.get("restarts", 0))
     known = [*cursor.get("known", ()), *(one.id for one in records.items)]
@@ -134,19 +138,24 @@ def _relations(run: Run, client: CopperClient) -> Step:
         ids = due.opportunities_after(session, run.account_id, after, RELATIONS_PER_STEP, unread=unread)
     began = datetime.now(UTC)
     related: dict[int, list[RelationRow]] = {}
+    gone: list[int] = []
     looked, delay = 0, 0.0
     for one in ids:
         try:
             ends = client.related(one)
+        except UnreadableError:
+            ends = None
         except PassingError as error:
             if looked == 0:
                 raise
             delay = error.retry_after or 5.0
             break
+        else:
+            gone += [one] if ends is None else []
         looked += 1
         if ends is not None:
             related[one] = ends
-    gone = [one for one in ids[:looked] if one not in related]
+    unreadable = [one for one in ids[:looked] if one not in related and one not in gone]
 
     def write(session: Session) -> Drift:
         found: Drift = {}
@@ -155,6 +164,7 @@ def _relations(run: Run, client: CopperClient) -> Step:
             found["opportunities"] = Found(extra=len(gone))
         if kind_of(run).writes:
             mirror.replace_related(session, run.account_id, related, began)
+            mirror.read_relations(session, run.account_id, RecordType.OPPORTUNITY, unreadable, began)
             mirror.bury_records(session, run.account_id, RecordType.OPPORTUNITY, gone, began)
         else:
             drift.see(session, run.account_id, run.id, RecordType.OPPORTUNITY.value, gone)

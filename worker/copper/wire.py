@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from store.mirror import RecordRow, RelationRow
 from store.models import RecordType
-from worker.addresses import all_of
-from worker.xero.wire import PRINTABLE, Text
-
-
-def unix_seconds(value: Any) -> Any:
-    """Copper's times are whole seconds since 1970, UTC."""
-    return datetime.fromtimestamp(value, UTC) if isinstance(value, int) else value
-
-
-UnixTime = Annotated[datetime, BeforeValidator(unix_seconds)]
+from worker.addresses import addresses_of
+from worker.parsing import LongText, Moment, Name, RelatedId, RowId, WireRow, Word, as_list
+from worker.xero.wire import PRINTABLE
 
 
 class WireEmail(BaseModel):
-    """An address with its category."""
+    """An address with its category; plain text is an address without one."""
 
-    email: Text | None = None
+    email: LongText = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"email": value} if isinstance(value, str) else value
 
 
-class WireRecord(BaseModel):
+Emails = Annotated[list[WireEmail | None], BeforeValidator(as_list)]
+
+
+class WireRecord(WireRow):
     """The fields that the four record types share."""
 
-    id: int = Field(gt=0, lt=2**63)
-    name: Text | None = None
-    date_modified: UnixTime
-    date_created: UnixTime | None = None
+    id: RowId
+    name: Name = ""
+    updated_at: Moment = Field(alias="date_modified", default=None)
+    date_created: Moment = None
 
-    def addresses(self) -> frozenset[str]:
-        """The record's own addresses, normalised."""
-        return frozenset()
+    def addresses(self) -> Mapping[str, str]:
+        """The record's own addresses as they are compared, with what was typed."""
+        return {}
 
     def relations(self) -> tuple[RelationRow, ...]:
         """The relations that the record's own fields tell."""
@@ -48,11 +49,16 @@ class WireRecord(BaseModel):
         """The record as the mirror keeps it."""
         return RecordRow(
             record_id=self.id,
-            name=(self.name or "")[:500],
-            updated_at=self.date_modified,
+            name=self.name,
+            updated_at=self.version,
+            has_version=self.has_version,
             emails=self.addresses(),
             relations=self.relations(),
         )
+
+
+def _typed(emails: list[WireEmail | None]) -> Mapping[str, str]:
+    return addresses_of(*(entry.email for entry in emails if entry))
 
 
 def _ends(**ids: int | None) -> tuple[RelationRow, ...]:
@@ -62,22 +68,22 @@ def _ends(**ids: int | None) -> tuple[RelationRow, ...]:
 class WireLead(WireRecord):
     """A lead: one address or none."""
 
-    email: WireEmail | None = None
+    email: Emails = Field(default_factory=list)
 
     @override
-    def addresses(self) -> frozenset[str]:
-        return all_of(self.email.email) if self.email else frozenset()
+    def addresses(self) -> Mapping[str, str]:
+        return _typed(self.email)
 
 
 class WirePerson(WireRecord):
     """A person: any number of addresses, at most one company."""
 
-    emails: list[WireEmail] = Field(default_factory=list)
-    company_id: int | None = None
+    emails: Emails = Field(default_factory=list)
+    company_id: RelatedId = None
 
     @override
-    def addresses(self) -> frozenset[str]:
-        return all_of(*(one.email for one in self.emails))
+    def addresses(self) -> Mapping[str, str]:
+        return _typed(self.emails)
 
     @override
     def relations(self) -> tuple[RelationRow, ...]:
@@ -91,8 +97,8 @@ class WireCompany(WireRecord):
 class WireOpportunity(WireRecord):
     """An opportunity, with the one company and the one person that its own fields name."""
 
-    company_id: int | None = None
-    primary_contact_id: int | None = None
+    company_id: RelatedId = None
+    primary_contact_id: RelatedId = None
 
     @override
     def relations(self) -> tuple[RelationRow, ...]:
@@ -110,36 +116,44 @@ WIRE: dict[RecordType, type[WireRecord]] = {
 class WireRelated(BaseModel):
     """One line of `GET /{type}/{id}/related`; tasks and projects come along and are left out."""
 
-    id: int
-    type: str
+    id: RowId
+    type: Word = ""
 
     def row(self) -> RelationRow | None:
         """The far end, if it is a person or a company."""
-        if self.type not in {"person", "company"}:
+        kind = self.type.lower()
+        if kind not in {"person", "company"}:
             return None
-        return RelationRow(related_type=RecordType(self.type), related_id=self.id)
+        return RelationRow(related_type=RecordType(kind), related_id=self.id)
 
 
 class WireAccount(BaseModel):
     """`GET /account`."""
 
-    id: int
-    name: Text
+    id: RowId
+    name: Name = ""
 
 
 class WireTeam(BaseModel):
     """A team (Copper calls it a group) of a user."""
 
-    id: int
-    name: Text = ""
+    id: RowId
+    name: Name = ""
 
 
 class WireUser(BaseModel):
     """`GET /users/me` and one of `POST /users/search`."""
 
-    id: int
-    name: Text = ""
-    groups: list[WireTeam] = Field(default_factory=list)
+    id: RowId
+    name: Name = ""
+    given_groups: Annotated[list[WireTeam | None], BeforeValidator(as_list)] = Field(
+        alias="groups", default_factory=list
+    )
+
+    @property
+    def groups(self) -> list[WireTeam]:
+        """The user's teams."""
+        return [team for team in self.given_groups if team]
 
 
 class WireNotification(BaseModel):
@@ -155,7 +169,7 @@ class WireNotification(BaseModel):
 class WireSubscription(BaseModel):
     """A webhook subscription as `GET /webhooks` lists it."""
 
-    id: int
-    target: str
-    type: str
-    event: Literal["new", "update", "delete"] | str
+    id: RowId
+    target: LongText = ""
+    type: Word = ""
+    event: Word = ""

@@ -17,10 +17,19 @@ from store import accounts
 from store.accounts import Organisation
 from store.database import transaction
 from worker.budget import Budget, Purpose
-from worker.errors import NotThereError, PassingError, ReconnectNeededError, VendorError
-from worker.vendor import Spender, call, json_of, parse, timeouts, vendor_time
+from worker.errors import NotThereError, ReconnectNeededError, UnreadableError, VendorError
+from worker.parsing import ParseResult, parse
+from worker.unreadable import AnswerSource, report, report_answer
+from worker.vendor import Spender, call, json_of, timeouts, vendor_time
 from worker.xero import oauth
-from worker.xero.wire import WireConnection, WireContact, WireHistory, WireInvoice, WireOrganisation
+from worker.xero.wire import (
+    WireConnection,
+    WireContact,
+    WireHistory,
+    WireInvoice,
+    WireOrganisation,
+    WirePagination,
+)
 
 log = structlog.get_logger()
 IDS_PER_CALL = 40
@@ -30,9 +39,10 @@ Wire = TypeVar("Wire", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Answer(Generic[Wire]):
-    """What one or more calls brought: items, when the first call began, and what could not be read.
+    """What one or more calls brought: items, when the first call began, and what could not be read, by id.
 
-    `vendor_now` is Xero's own clock at the first answer.
+    `vendor_now` is Xero's own clock at the first answer. `received` counts what Xero sent, `page_size` is how many
+    rows a full page holds.
     """
 
     items: list[Wire]
@@ -41,6 +51,14 @@ class Answer(Generic[Wire]):
     pages: int | None = None
     total: int | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
+    received: int = 0
+    page_size: int = PAGE_SIZE
+
+    def has_more(self, page: int) -> bool:
+        """Whether another page follows page number `page`; by its fullness where Xero does not count pages."""
+        if not self.received:
+            return False
+        return page < self.pages if self.pages is not None else self.received >= self.page_size
 
 
 class XeroClient:
@@ -87,9 +105,33 @@ class XeroClient:
     def _body(self, path: str, params: dict[str, str]) -> Any:
         return json_of(self._get(path, params))
 
+    def _source(self, what: str) -> AnswerSource:
+        return AnswerSource("xero", self.organisation.account_id, self.organisation.id, what.lower())
+
+    def _rows(self, raw: Any, what: str, *, may_be_null: bool = True) -> list[Any]:
+        """The rows of an answer; raises `UnreadableError` where there is no list of them.
+
+        Null is an empty list, but no proof that what was asked for by id is gone (`may_be_null`).
+        """
+        rows = raw.get(what, "") if isinstance(raw, dict) else ""
+        rows = [rows] if isinstance(rows, dict) else rows
+        if not isinstance(rows, list) and not (rows is None and may_be_null):
+            report_answer(self._source(what))
+            raise UnreadableError(f"Xero's answer holds no list of {what}")
+        return rows or []
+
+    def _parse(self, model: type[Wire], rows: list[Any], what: str, key: str, clock: datetime) -> ParseResult[Wire]:
+        result = parse(model, rows, key, clock)
+        report(result, self._source(what))
+        return result
+
     def organisation_details(self) -> WireOrganisation:
-        """The organisation's name, short code and base currency."""
-        return WireOrganisation.model_validate(self._body("Organisation", {})["Organisations"][0])
+        """The organisation's name, short code and base currency; raises `UnreadableError` where there are none."""
+        rows = self._rows(self._body("Organisation", {}), "Organisations")
+        result = self._parse(WireOrganisation, rows[:1], "Organisations", "OrganisationID", datetime.now(UTC))
+        if not result.items:
+            raise UnreadableError("Xero's answer holds no organisation")
+        return result.items[0]
 
     def invoices_by_id(self, ids: Sequence[UUID]) -> Answer[WireInvoice]:
         """The invoices among `ids` that exist, 40 a call, in any state."""
@@ -105,16 +147,39 @@ class XeroClient:
         answer: Answer[Wire] = Answer([], datetime.now(UTC))
         unique = sorted(set(ids))
         for start in range(0, len(unique), IDS_PER_CALL):
-            chunk = ",".join(str(one) for one in unique[start : start + IDS_PER_CALL])
-            paged = {**params, "IDs": chunk, "page": "1", "pageSize": str(IDS_PER_CALL)}
-            try:
-                raw = self._body(what, paged)
-            except NotThereError:
-                continue
-            good, bad = parse(model, raw.get(what) or [], key)
-            answer.items.extend(good)
-            answer.unreadable.update(bad)
+            self._add_by_id(answer, what, model, key, unique[start : start + IDS_PER_CALL], params)
         return answer
+
+    def _add_by_id(
+        self, answer: Answer[Wire], what: str, model: type[Wire], key: str, ids: Sequence[UUID], params: dict[str, str]
+    ) -> None:
+        """Add what one call says of at most 40 ids.
+
+        A row without an id may be any of those that are missing, so they are asked for one by one: what comes back
+        unreadable is there, and only what does not come back is gone.
+        """
+        chunk = ",".join(map(str, ids))
+        try:
+            got = self._get(what, {**params, "IDs": chunk, "page": "1", "pageSize": str(IDS_PER_CALL)})
+        except NotThereError:
+            return
+        try:
+            rows = self._rows(json_of(got), what, may_be_null=False)
+        except UnreadableError as error:
+            answer.unreadable.update({str(row_id): str(error) for row_id in ids})
+            return
+        result = self._parse(model, rows, what, key, vendor_time(got) or answer.fetched_at)
+        answer.items.extend(result.items)
+        answer.unreadable.update(result.unreadable)
+        if not result.unreadable_rows:
+            return
+        there = _ids(result.items, model, key)
+        missing = [row_id for row_id in ids if row_id not in there and str(row_id) not in result.unreadable]
+        if len(ids) == 1:
+            answer.unreadable.update({str(row_id): "could not be read: it has no id" for row_id in missing})
+            return
+        for row_id in missing:
+            self._add_by_id(answer, what, model, key, [row_id], params)
 
     def invoices(
         self, page: int, *, contacts: Sequence[UUID] = (), since: datetime | None = None
@@ -140,8 +205,12 @@ class XeroClient:
             raw = self._body(f"Invoices/{invoice_id}/History", {})
         except NotThereError:
             return None
-        good, _ = parse(WireHistory, raw.get("HistoryRecords") or [], "DateUTC")
-        return min((one.at for one in good), default=None)
+        try:
+            rows = self._rows(raw, "HistoryRecords")
+        except UnreadableError:
+            return None
+        lines = self._parse(WireHistory, rows, "HistoryRecords", "", datetime.now(UTC))
+        return min((line.at for line in lines.items if line.at), default=None)
 
     def _page(
         self,
@@ -155,12 +224,36 @@ class XeroClient:
         began = datetime.now(UTC)
         headers = {"If-Modified-Since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"} if since else {}
         answer = self._get(what, {**params, "page": str(page), "pageSize": str(PAGE_SIZE)}, headers)
-        raw = {} if answer.status_code == 304 else json_of(answer)
-        if not isinstance(raw, dict):
-            raise PassingError("Xero's answer was not a JSON object")
-        good, bad = parse(model, raw.get(what) or [], key)
-        shape = raw.get("pagination") or {}
-        return Answer(good, began, vendor_time(answer), shape.get("pageCount"), shape.get("itemCount"), bad)
+        if answer.status_code == 304:
+            return Answer([], began, vendor_time(answer))
+        raw = json_of(answer)
+        rows = self._rows(raw, what)
+        shape = self._pagination(raw, what)
+        if not rows and shape.total:
+            report_answer(self._source(what))
+            raise UnreadableError(f"Xero's answer holds none of {shape.total} {what}")
+        now = vendor_time(answer)
+        result = self._parse(model, rows, what, key, now or began)
+        return Answer(
+            result.items,
+            began,
+            now,
+            shape.pages if shape.pages and shape.pages > 0 else None,
+            shape.total,
+            result.unreadable,
+            received=len(rows),
+            page_size=min(shape.page_size or PAGE_SIZE, PAGE_SIZE),
+        )
+
+    def _pagination(self, raw: dict[str, Any], what: str) -> WirePagination:
+        given = [raw["pagination"]] if raw.get("pagination") is not None else []
+        found = self._parse(WirePagination, given, f"pages of {what}", "", datetime.now(UTC)).items
+        return found[0] if found else WirePagination()
+
+
+def _ids(items: Sequence[BaseModel], model: type[BaseModel], key: str) -> set[UUID]:
+    name = next(name for name, about in model.model_fields.items() if about.alias == key)
+    return {getattr(item, name) for item in items}
 
 
 def connections(token: dict[str, Any]) -> list[WireConnection]:
@@ -169,8 +262,12 @@ def connections(token: dict[str, Any]) -> list[WireConnection]:
     answer = call(lambda: session.get(f"{settings().xero_api_url}/connections", timeout=timeouts(), stream=True))
     if answer.status_code != 200:
         raise VendorError(f"Xero answered {answer.status_code} to the list of connections")
-    found = [WireConnection.model_validate(item) for item in json_of(answer)]
-    return [one for one in found if one.tenant_type == "ORGANISATION"]
+    raw = json_of(answer)
+    if not isinstance(raw, list):
+        raise UnreadableError("Xero's list of connections could not be read")
+    result = parse(WireConnection, raw, "id")
+    report(result, AnswerSource("xero", 0, 0, "connections"))
+    return [connection for connection in result.items if connection.is_organisation]
 
 
 def disconnect(token: dict[str, Any], connection_id: UUID) -> None:

@@ -14,7 +14,8 @@ from store.database import Session, transaction
 from store.drift import Found
 from store.due import Unseen
 from store.runs import Run
-from worker.steps import Drift, Kind, Step, kind_of, moment_of, settled_before
+from worker.errors import UnreadableError
+from worker.steps import Drift, Kind, Step, kind_of, moment_of, nothing, settled_before
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
 from worker.xero.wire import WireContact, WireInvoice
 
@@ -62,17 +63,22 @@ def all_invoices(client: XeroClient, contacts: Sequence[UUID]) -> list[Answer[Wi
     """Every invoice of some contacts: a merge moves invoices without touching them one by one."""
     answers = []
     for start in range(0, len(contacts), IDS_PER_CALL):
-        page, pages = 1, 1
-        while page <= pages:
+        page = 1
+        while True:
             answer = client.invoices(page, contacts=contacts[start : start + IDS_PER_CALL])
             answers.append(answer)
-            pages = answer.pages or 1
+            if not answer.has_more(page):
+                break
             page += 1
     return answers
 
 
 def _organisation(run: Run, client: XeroClient) -> Step:
-    details = client.organisation_details()
+    """What cannot be read of the organisation itself stays as it was, and holds up nothing else."""
+    try:
+        details = client.organisation_details()
+    except UnreadableError:
+        return Step(nothing, None, 1, 1)
 
     def write(session: Session) -> Drift:
         if kind_of(run).writes:
@@ -147,7 +153,7 @@ def _seen_to(run: Run, answer: Answer[Any]) -> datetime | None:
 
 
 def _is_last(run: Run, answer: Answer[Any]) -> bool:
-    return answer.pages is None or _page(run) >= answer.pages
+    return not answer.has_more(_page(run))
 
 
 def _remember(session: Session, run: Run, answer: Answer[Any], what: str) -> None:

@@ -2,112 +2,122 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from store.mirror import ContactRow, InvoiceRow
-from worker.addresses import all_of
+from worker.addresses import addresses_of
+from worker.parsing import (
+    Amount,
+    CalendarDate,
+    Currency,
+    LongText,
+    Moment,
+    Name,
+    Number,
+    RelatedUuid,
+    RowUuid,
+    WholeNumber,
+    WireRow,
+    Word,
+    as_list,
+    moment,
+)
 
-MILLISECONDS = re.compile(r"^/Date\((-?\d{1,15})(?:[+-]\d{4})?\)/$")
-
-
-def instant(value: Any) -> Any:
-    """`/Date(1541176290160+0000)/` as an aware time; the `+0000` may be missing, it is UTC either way."""
-    if isinstance(value, str):
-        if value.startswith("/") and (match := MILLISECONDS.match(value)):
-            return datetime.fromtimestamp(int(match[1]) / 1000, UTC)
-        moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return value
-
-
-def calendar_date(value: Any) -> Any:
-    """A calendar date, from `2018-10-20T00:00:00`, the same with a space, or `/Date(…)/`."""
-    if value in (None, ""):
-        return None
-    if isinstance(value, str):
-        if MILLISECONDS.match(value):
-            return instant(value).date()
-        return date.fromisoformat(value[:10])
-    return value
-
-
-def plain(value: Any) -> Any:
-    """Text without the zero characters that PostgreSQL cannot hold."""
-    return value.replace("\x00", "") if isinstance(value, str) else value
-
-
-XeroInstant = Annotated[datetime, BeforeValidator(instant)]
-XeroDate = Annotated[date | None, BeforeValidator(calendar_date)]
-Text = Annotated[str, BeforeValidator(plain)]
+XeroInstant = Annotated[datetime, BeforeValidator(moment)]
 # Ids and words of events: what is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
 PRINTABLE = r"^[ -~]*$"
+# Created dates are shown in the viewer's zone, so they keep clear of the ends of the calendar.
+FIRST_CREATED, LAST_CREATED = date(1900, 1, 1), date(2999, 12, 31)
+SETTLED_STATUSES = {"PAID", "VOIDED", "DELETED"}
 
 
 class WireContactReference(BaseModel):
     """The contact inside an invoice: in a list it has no address."""
 
-    contact_id: UUID | None = Field(alias="ContactID", default=None)
+    contact_id: RelatedUuid = Field(alias="ContactID", default=None)
 
 
-class WireInvoice(BaseModel):
+class WireInvoice(WireRow):
     """An invoice as `GET /Invoices` lists it (OpenAPI 16.1, schema Invoice)."""
 
-    invoice_id: UUID = Field(alias="InvoiceID")
-    type: Text = Field(alias="Type")
-    status: Text = Field(alias="Status", default="DRAFT")
-    number: Text | None = Field(alias="InvoiceNumber", default=None)
-    contact: WireContactReference = Field(alias="Contact", default_factory=WireContactReference)
-    issue_date: XeroDate = Field(alias="DateString", default=None)
-    issue_instant: XeroDate = Field(alias="Date", default=None)
-    due_date: XeroDate = Field(alias="DueDateString", default=None)
-    due_instant: XeroDate = Field(alias="DueDate", default=None)
-    total: Decimal = Field(alias="Total", default=Decimal(0), allow_inf_nan=False)
-    balance: Decimal = Field(alias="AmountDue", default=Decimal(0), allow_inf_nan=False)
-    currency: Text | None = Field(alias="CurrencyCode", default=None)
-    updated_at: XeroInstant = Field(alias="UpdatedDateUTC")
+    invoice_id: RowUuid = Field(alias="InvoiceID")
+    type: Word = Field(alias="Type", default="")
+    status: Word = Field(alias="Status", default="")
+    number: Number = Field(alias="InvoiceNumber", default="")
+    contact: WireContactReference | None = Field(alias="Contact", default=None)
+    issue_date: CalendarDate = Field(alias="DateString", default=None)
+    issue_instant: CalendarDate = Field(alias="Date", default=None)
+    due_date: CalendarDate = Field(alias="DueDateString", default=None)
+    due_instant: CalendarDate = Field(alias="DueDate", default=None)
+    total: Amount = Field(alias="Total", default=None)
+    balance: Amount = Field(alias="AmountDue", default=None)
+    paid: Amount = Field(alias="AmountPaid", default=None)
+    credited: Amount = Field(alias="AmountCredited", default=None)
+    currency: Currency = Field(alias="CurrencyCode", default="")
+    updated_at: Moment = Field(alias="UpdatedDateUTC", default=None)
+
+    @property
+    def contact_id(self) -> UUID | None:
+        """Whose invoice it is, as far as given."""
+        return self.contact.contact_id if self.contact else None
 
     def row(self) -> InvoiceRow:
         """The invoice as the mirror keeps it, created at its issue date until something better is known."""
         issued = self.issue_date or self.issue_instant
+        is_dated = issued is not None and FIRST_CREATED <= issued <= LAST_CREATED
+        total, balance = self._amounts()
         return InvoiceRow(
             invoice_id=self.invoice_id,
-            contact_id=self.contact.contact_id,
+            contact_id=self.contact_id,
             type=self.type,
             status=self.status,
             number=self.number or None,
             issue_date=issued,
             due_date=self.due_date or self.due_instant,
-            total=self.total,
-            balance=self.balance,
+            total=total,
+            balance=balance,
             currency=self.currency or None,
-            created_at=datetime.combine(issued, time(), UTC) if issued else self.updated_at,
-            created_source="issue_date" if issued else "updated_date",
-            updated_at=self.updated_at,
+            created_at=datetime.combine(issued, time(), UTC) if issued and is_dated else self.version,
+            created_source="issue_date" if is_dated else "updated_date",
+            updated_at=self.version,
+            has_version=self.has_version,
         )
+
+    def _amounts(self) -> tuple[Decimal, Decimal]:
+        """Total and balance. One that was not given follows from the other, less what was paid and credited."""
+        settled = (self.paid or Decimal(0)) + (self.credited or Decimal(0))
+        total, balance = self.total, self.balance
+        if total is None:
+            total = balance + settled if balance is not None else Decimal(0)
+        if balance is None:
+            balance = Decimal(0) if self.status in SETTLED_STATUSES else total - settled
+        return total, balance
 
 
 class WireContactPerson(BaseModel):
     """One of at most five further people of a contact."""
 
-    email: Text | None = Field(alias="EmailAddress", default=None)
+    email: LongText = Field(alias="EmailAddress", default="")
 
 
-class WireContact(BaseModel):
+People = Annotated[list[WireContactPerson | None], BeforeValidator(as_list)]
+
+
+class WireContact(WireRow):
     """A contact as `GET /Contacts` lists it (OpenAPI 16.1, schema Contact)."""
 
-    contact_id: UUID = Field(alias="ContactID")
-    name: Text = Field(alias="Name", default="")
-    status: Text = Field(alias="ContactStatus", default="ACTIVE")
-    email: Text | None = Field(alias="EmailAddress", default=None)
-    people: list[WireContactPerson] = Field(alias="ContactPersons", default_factory=list)
-    merged_to: UUID | None = Field(alias="MergedToContactID", default=None)
-    updated_at: XeroInstant = Field(alias="UpdatedDateUTC")
+    contact_id: RowUuid = Field(alias="ContactID")
+    name: Name = Field(alias="Name", default="")
+    status: Word = Field(alias="ContactStatus", default="")
+    email: LongText = Field(alias="EmailAddress", default="")
+    people: People = Field(alias="ContactPersons", default_factory=list)
+    merged_to: RelatedUuid = Field(alias="MergedToContactID", default=None)
+    updated_at: Moment = Field(alias="UpdatedDateUTC", default=None)
 
     def row(self) -> ContactRow:
         """The contact as the mirror keeps it."""
@@ -115,33 +125,47 @@ class WireContact(BaseModel):
             contact_id=self.contact_id,
             name=self.name,
             status=self.status,
-            merged_to=self.merged_to,
-            updated_at=self.updated_at,
-            emails=all_of(self.email, *(person.email for person in self.people)),
+            merged_to=self.merged_to if self.merged_to != self.contact_id else None,
+            updated_at=self.version,
+            has_version=self.has_version,
+            emails=addresses_of(self.email, *(person.email for person in self.people if person)),
         )
 
 
 class WireHistory(BaseModel):
     """One line of `GET /Invoices/{id}/History` (OpenAPI 16.1, schema HistoryRecord)."""
 
-    at: XeroInstant = Field(alias="DateUTC")
+    at: Moment = Field(alias="DateUTC", default=None)
 
 
 class WireOrganisation(BaseModel):
     """The organisation itself (OpenAPI 16.1, schema Organisation)."""
 
-    name: Text = Field(alias="Name")
-    short_code: Text | None = Field(alias="ShortCode", default=None)
-    base_currency: Text | None = Field(alias="BaseCurrency", default=None)
+    name: Name = Field(alias="Name", default="")
+    short_code: Word = Field(alias="ShortCode", default="")
+    base_currency: Currency = Field(alias="BaseCurrency", default="")
+
+
+class WirePagination(BaseModel):
+    """Where a page stands in its listing (OpenAPI 16.1, schema Pagination)."""
+
+    page_size: WholeNumber = Field(alias="pageSize", default=None)
+    pages: WholeNumber = Field(alias="pageCount", default=None)
+    total: WholeNumber = Field(alias="itemCount", default=None)
 
 
 class WireConnection(BaseModel):
     """One connection of an authorisation (`GET /connections`)."""
 
-    id: UUID
-    tenant_id: UUID = Field(alias="tenantId")
-    tenant_type: str = Field(alias="tenantType")
-    name: Text = Field(alias="tenantName", default="")
+    id: RowUuid
+    tenant_id: RowUuid = Field(alias="tenantId")
+    tenant_type: Word = Field(alias="tenantType", default="")
+    name: Name = Field(alias="tenantName", default="")
+
+    @property
+    def is_organisation(self) -> bool:
+        """Whether it leads to an organisation, not to an accountant's practice."""
+        return (self.tenant_type or "ORGANISATION").upper() == "ORGANISATION"
 
 
 class WireEvent(BaseModel):
