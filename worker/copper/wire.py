@@ -11,7 +11,7 @@ from typing_extensions import override
 from store.mirror import RecordRow, RelationRow
 from store.models import RecordType
 from worker.addresses import all_of
-from worker.xero.wire import PRINTABLE, Text
+from worker.xero.wire import Text
 
 
 def unix_seconds(value: Any) -> Any:
@@ -140,16 +140,6 @@ class WireUser(BaseModel):
     id: int
     name: Text = ""
     groups: list[WireTeam] = Field(default_factory=list)
-
-
-class WireNotification(BaseModel):
-    """A webhook's body, apart from the secret's own keys at its top level."""
-
-    ids: list[Annotated[int, Field(strict=True, ge=0)]] = Field(max_length=1_000)
-    type: str = Field(max_length=50, pattern=PRINTABLE)
-    event: str = Field(max_length=50, pattern=PRINTABLE)
-    subscription_id: int | str | None = None
-    timestamp: str | int | float | None = None
 
 
 class WireSubscription(BaseModel):

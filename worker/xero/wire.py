@@ -45,8 +45,6 @@ def plain(value: Any) -> Any:
 XeroInstant = Annotated[datetime, BeforeValidator(instant)]
 XeroDate = Annotated[date | None, BeforeValidator(calendar_date)]
 Text = Annotated[str, BeforeValidator(plain)]
-# Ids and words of events: what is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
-PRINTABLE = r"^[ -~]*$"
 
 
 class WireContactReference(BaseModel):
@@ -142,21 +140,3 @@ class WireConnection(BaseModel):
     tenant_id: UUID = Field(alias="tenantId")
     tenant_type: str = Field(alias="tenantType")
     name: Text = Field(alias="tenantName", default="")
-
-
-class WireEvent(BaseModel):
-    """One event of a webhook; `resourceUrl` is never followed."""
-
-    tenant_id: str = Field(alias="tenantId", max_length=100, pattern=PRINTABLE)
-    resource_id: str = Field(alias="resourceId", max_length=100, pattern=PRINTABLE)
-    category: str = Field(alias="eventCategory", max_length=50, pattern=PRINTABLE)
-    type: str = Field(alias="eventType", max_length=50, pattern=PRINTABLE)
-    occurred_at: XeroInstant = Field(alias="eventDateUtc")
-
-
-class WireDelivery(BaseModel):
-    """A webhook's body; `events` is empty or null in Xero's intent to receive."""
-
-    events: list[WireEvent] | None = None
-    first_sequence: int | None = Field(alias="firstEventSequence", default=None, ge=0, lt=2**63)
-    last_sequence: int | None = Field(alias="lastEventSequence", default=None, ge=0, lt=2**63)
