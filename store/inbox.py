@@ -263,11 +263,30 @@ class QuarantinedEvent:
     received_at: datetime
     attempts: int
     error: str | None
+    body_bytes: int | None
 
     @property
     def replayable(self) -> bool:
         """Whether it names something that can be fetched again."""
-        return self.kind != "malformed"
+        return self.kind != MALFORMED
+
+
+@dataclass(frozen=True)
+class EventState:
+    """What may be done with an event."""
+
+    state: str
+    kind: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it waits for a person."""
+        return self.state == "failed"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it can be applied again: what could not be read names nothing to fetch."""
+        return self.failed and self.kind != MALFORMED
 
 
 @dataclass(frozen=True)
@@ -377,7 +396,8 @@ OPEN = text("""
 """)
 # What nobody could read has no ids to look up: it can be dismissed, not replayed.
 LISTED = text("""
-    SELECT id, source, organisation_id, kind, event, resource_id, received_at, attempts, error FROM inbox
+    SELECT id, source, organisation_id, kind, event, resource_id, received_at, attempts, error, length(body)
+    FROM inbox
     WHERE account_id = :account AND state = 'failed' ORDER BY id DESC LIMIT :limit
 """)
 SHOWN = text("""
@@ -385,9 +405,13 @@ SHOWN = text("""
            not_before, finished_at, correlation_id, error, length(body) AS body_bytes
     FROM inbox WHERE account_id = :account AND id = :id
 """)
-REPLAY = text("""
+BODY = text("SELECT body FROM inbox WHERE account_id = :account AND id = :id")
+STATES = text("""
+    SELECT id, state, kind FROM inbox WHERE account_id = :account AND id = ANY(:ids) ORDER BY id FOR UPDATE
+""")
+REPLAY = text(f"""
     UPDATE inbox SET state = 'pending', attempts = 0, not_before = now(), error = NULL, finished_at = NULL
-    WHERE account_id = :account AND state = 'failed' AND kind <> 'malformed' AND (:everything OR id = ANY(:ids))
+    WHERE account_id = :account AND state = 'failed' AND kind <> '{MALFORMED}' AND (:everything OR id = ANY(:ids))
     RETURNING organisation_id
 """)
 DISMISS = text("""
@@ -395,6 +419,7 @@ DISMISS = text("""
     WHERE account_id = :account AND state = 'failed' AND (:everything OR id = ANY(:ids))
 """)
 LAST = text("SELECT received_at FROM inbox WHERE account_id = :account ORDER BY id DESC LIMIT 1")
+QUARANTINED_BY_ACCOUNT = text("SELECT account_id, count(*) FROM inbox WHERE state = 'failed' GROUP BY 1 ORDER BY 1")
 QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
 
 
@@ -535,6 +560,18 @@ def shown(session: Session, account_id: int, event_id: int) -> dict[str, Any] | 
     return dict(row) if row else None
 
 
+def body(session: Session, account_id: int, event_id: int) -> bytes | None:
+    """The body of an event that nobody could read, for the eyes of an operator; None when none is kept."""
+    kept: bytes | None = session.execute(BODY, {"account": account_id, "id": event_id}).scalar_one_or_none()
+    return bytes(kept) if kept is not None else None
+
+
+def states(session: Session, account_id: int, ids: Sequence[int]) -> dict[int, EventState]:
+    """The state of each of the account's events of `ids`; it stays so until the transaction ends."""
+    rows = session.execute(STATES, {"account": account_id, "ids": list(ids)})
+    return {row.id: EventState(row.state, row.kind) for row in rows}
+
+
 def replay(session: Session, account_id: int, ids: Sequence[int] | None) -> tuple[int, set[Source]]:
     """Have quarantined events (None: all) applied again; returns how many, and whom to wake after the commit."""
     chosen = {"account": account_id, "ids": list(ids or ()), "everything": ids is None}
@@ -557,3 +594,8 @@ def last_received(session: Session, account_id: int) -> datetime | None:
 def quarantined_count(session: Session, account_id: int) -> int:
     """How many of the account's events wait for a person."""
     return int(session.execute(QUARANTINED, {"account": account_id}).scalar_one())
+
+
+def quarantined_by_account(session: Session) -> dict[int, int]:
+    """How many events wait for a person, by account; 0 is the installation, whose are of no account."""
+    return {row[0]: row[1] for row in session.execute(QUARANTINED_BY_ACCOUNT)}

@@ -71,13 +71,15 @@ def _odd(data: Any, good: Any) -> Any:
 
 def _xero(body: bytes) -> list[str]:
     delivery = read_delivery(Origin(body))
-    return [each.dedupe_key for each in (*delivery.events, *delivery.malformed)]
+    return [event.dedupe_key for event in delivery.events] + [event.dedupe_key for event in delivery.malformed]
 
 
 def _copper(body: bytes) -> list[str]:
     payload = parse_json(body)
-    events, malformed = read_notification(payload, 1, Origin(body)) if isinstance(payload, dict) else ([], [])
-    return [each.dedupe_key for each in (*events, *malformed)]
+    if not isinstance(payload, dict):
+        return []
+    events, malformed = read_notification(payload, 1, Origin(body))
+    return [event.dedupe_key for event in events] + [event.dedupe_key for event in malformed]
 
 
 if __name__ == "__main__":

@@ -379,7 +379,7 @@ def test_an_unreadable_date_costs_the_date_alone(world: World) -> None:
     invoice = world.invoice("ann@acme.test", issued="2026-05-04")
     world.settle()
     before = len(inbox_rows())
-    dates = [None, "", "soon", 7, [], "2026-02-30T00:00:00", "0001-01-01T00:00:00", "9" * 40]
+    dates: list[Any] = [None, "", "soon", 7, [], "2026-02-30T00:00:00", "0001-01-01T00:00:00", "9" * 40]
     for date in dates:
         created = {"resourceId": invoice.id, "eventCategory": "INVOICE", "eventType": "CREATE", "eventDateUtc": date}
         post_xero(world.web, delivery(event(world.tenants[0], **created)))
@@ -677,7 +677,7 @@ def test_coppers_malformed_but_authentic_body_is_kept_for_a_person(world: World,
 
 def test_an_odd_id_is_put_aside_and_the_others_are_applied(world: World) -> None:
     before = len(inbox_rows())
-    odd = [-1, 0, True, None, 7.5, 2**63, "", "x", "\u0663", [], {"id": 7}]
+    odd: list[Any] = [-1, 0, True, None, 7.5, 2**63, "", "x", "\u0663", [], {"id": 7}]
     path, body = notice(world, ids=[7, *odd, 2**63 - 1])
 
     assert world.web.post(path, json=body).status_code == 200
