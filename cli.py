@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from terminal.inbox import Outcome as InboxOutcome
     from terminal.progress import Outcome
     from worker.steps import Kind
 
@@ -27,7 +28,7 @@ sandbox_app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 keys_app = typer.Typer(help="API keys of an account: made, listed, revoked.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
-inbox_app = typer.Typer(help="Events that wait for a person: listed, shown, replayed, dismissed.", no_args_is_help=True)
+inbox_app = typer.Typer(help="List, show, retry and dismiss failed events.", no_args_is_help=True)
 app.add_typer(inbox_app, name="inbox")
 SANDBOX_PORT = 8701
 AccountOption = Annotated[
@@ -328,7 +329,7 @@ def status(json_: JsonOption = False) -> None:
     if json_:
         told = overview.everything()
         typer.echo(json.dumps(told, default=str))
-        well = all(one["well"] for one in told["accounts"])
+        well = told["installation"]["well"] and all(one["well"] for one in told["accounts"])
     else:
         well = overview.show()
     raise SystemExit(0 if well else 1)
@@ -416,81 +417,91 @@ def revoke_key(
     typer.echo(f"revoked: {name}")
 
 
-EventsArgument = Annotated[list[int] | None, typer.Argument(help="their numbers; none with --all")]
-AllOption = Annotated[bool, typer.Option("--all", help="all of the account's quarantined events")]
+LARGEST_ID = 2**63 - 1
+EventsArgument = Annotated[
+    list[int] | None, typer.Argument(help="event IDs; none with --all", min=0, max=LARGEST_ID, show_default=False)
+]
+AllOption = Annotated[bool, typer.Option("--all", help="all of the failed events")]
+InstallationOption = Annotated[
+    bool, typer.Option("--installation", help="events of no account, such as bodies that could not be read")
+]
 
 
-@inbox_app.command("list")
-def list_events(account: AccountOption = None, json_: JsonOption = False) -> None:
-    """The account's quarantined events, the latest first; 200 at most."""
-    from store import inbox
-    from store.database import bound
+def _inbox_of(account: int | None, installation: bool) -> int:
+    from store.inbox import NOBODY
 
-    account_id = _account(account)
-    with bound(account_id) as session:
-        found = inbox.quarantined(session, account_id, 200)
-        total = inbox.quarantined_count(session, account_id)
-    if json_:
-        typer.echo(json.dumps([vars(one) for one in found], default=str))
-        return
-    for one in found:
-        what = f"{one.source} {one.kind.lower()} {one.resource_id}"[:40]
-        typer.echo(f"{one.id:>9}  {one.received_at:%Y-%m-%d %H:%M}  {what:<40}  {(one.error or '')[:60]}")
-    typer.echo(f"{total} quarantined")
-
-
-@inbox_app.command("show")
-def show_event(event: Annotated[int, typer.Argument(help="its number")], account: AccountOption = None) -> None:
-    """One event, whatever became of it."""
-    from store import inbox
-    from store.database import bound
-
-    account_id = _account(account)
-    with bound(account_id) as session:
-        found = inbox.shown(session, account_id, event)
-    if found is None:
-        raise LookupError(f"Account {account_id} has no event {event}.")
-    for name, value in found.items():
-        typer.echo(f"{name:<15} {value if value is not None else ''}")
+    if installation and account:
+        _fail("Give --account or --installation, not both.")
+    return NOBODY if installation or account == NOBODY else _account(account)
 
 
 def _chosen_events(events: list[int] | None, everything: bool) -> list[int] | None:
     if bool(events) == everything:
-        _fail("Name events by their numbers (`patina inbox list`), or all of them with --all.")
+        _fail("Give event IDs (see `patina inbox list`), or --all.")
     return None if everything else events
 
 
-@inbox_app.command("replay")
-def replay_events(events: EventsArgument = None, everything: AllOption = False, account: AccountOption = None) -> None:
-    """Apply quarantined events again, from their first try."""
-    from store import audit, inbox
-    from store.database import bound
-    from worker import jobs
-    from worker.connect import COMMAND
+@inbox_app.command("list")
+def list_events(
+    account: AccountOption = None, installation: InstallationOption = False, json_: JsonOption = False
+) -> None:
+    """List failed events, newest first; 200 at most."""
+    from terminal import inbox
 
-    chosen, account_id = _chosen_events(events, everything), _account(account)
-    with bound(account_id) as session:
-        count, sources = inbox.replay(session, account_id, chosen)
-        if count:
-            audit.note(session, account_id, COMMAND, "events.replayed", f"{count} events")
-    for source in sources:
-        jobs.wake_source(source)
-    typer.echo(f"replay ok: {count} events are tried again")
+    for line in inbox.list_failed(_inbox_of(account, installation), as_json=json_):
+        typer.echo(line)
+
+
+@inbox_app.command("show")
+def show_event(
+    event: Annotated[int, typer.Argument(help="its ID", min=0, max=LARGEST_ID)],
+    account: AccountOption = None,
+    installation: InstallationOption = False,
+    body: Annotated[bool, typer.Option("--body", help="only the body of what could not be read")] = False,
+) -> None:
+    """Show one event in any state."""
+    from terminal import inbox
+
+    account_id = _inbox_of(account, installation)
+    if body:
+        sys.stdout.buffer.write(inbox.event_body(account_id, event))
+        return
+    for line in inbox.show_event(account_id, event):
+        typer.echo(line)
+
+
+@inbox_app.command("replay")
+def replay_events(
+    events: EventsArgument = None,
+    everything: AllOption = False,
+    account: AccountOption = None,
+    installation: InstallationOption = False,
+) -> None:
+    """Retry failed events, from their first attempt."""
+    from terminal import inbox
+
+    chosen = _chosen_events(events, everything)
+    _end_inbox(inbox.retry(_inbox_of(account, installation), chosen))
 
 
 @inbox_app.command("dismiss")
-def dismiss_events(events: EventsArgument = None, everything: AllOption = False, account: AccountOption = None) -> None:
-    """Let quarantined events be."""
-    from store import audit, inbox
-    from store.database import bound
-    from worker.connect import COMMAND
+def dismiss_events(
+    events: EventsArgument = None,
+    everything: AllOption = False,
+    account: AccountOption = None,
+    installation: InstallationOption = False,
+) -> None:
+    """Dismiss failed events."""
+    from terminal import inbox
 
-    chosen, account_id = _chosen_events(events, everything), _account(account)
-    with bound(account_id) as session:
-        count = inbox.dismiss(session, account_id, chosen)
-        if count:
-            audit.note(session, account_id, COMMAND, "events.dismissed", f"{count} events")
-    typer.echo(f"dismiss ok: {count} events")
+    chosen = _chosen_events(events, everything)
+    _end_inbox(inbox.dismiss(_inbox_of(account, installation), chosen))
+
+
+def _end_inbox(outcome: InboxOutcome) -> None:
+    for line in outcome.lines:
+        typer.echo(line)
+    raise SystemExit(0 if outcome.ok else 1)
 
 
 @app.command()

@@ -27,6 +27,16 @@ CLAIM_INSTALLATION = text("""
     WHERE name = :name AND account_id = 0 AND begun_at <= now() - make_interval(secs => :seconds)
     RETURNING account_id
 """)
+CLAIM_ONE = text("""
+    INSERT INTO chore AS c (account_id, name) VALUES (:account, :name)
+    ON CONFLICT (account_id, name) DO UPDATE SET begun_at = now()
+    WHERE c.begun_at <= now() - make_interval(secs => :seconds)
+    RETURNING account_id
+""")
+WAIT_OF_ONE = text("""
+    SELECT greatest(:seconds - extract(epoch FROM now() - begun_at), 0) FROM chore
+    WHERE account_id = :account AND name = :name
+""")
 # An account's own minute of the night lies at the hour plus a share of the spread that its id decides.
 CLAIM_NIGHTLY = text("""
     UPDATE chore c SET begun_at = now()
@@ -57,6 +67,17 @@ def claim(session: Session, name: str, seconds: float) -> list[int]:
     """The accounts whose chore `name` was begun `seconds` ago or longer; they count as begun now."""
     session.execute(KNOW, {"name": name})
     return list(session.execute(CLAIM, {"name": name, "seconds": seconds}).scalars())
+
+
+def claim_one(session: Session, account_id: int, name: str, seconds: float) -> float:
+    """Claim an account's chore, at most once in `seconds`; returns 0 when it is ours, or for how many seconds to wait.
+
+    Unlike a recurring one it is due the first time.
+    """
+    chosen = {"account": account_id, "name": name, "seconds": seconds}
+    if session.execute(CLAIM_ONE, chosen).first() is not None:
+        return 0.0
+    return max(float(session.execute(WAIT_OF_ONE, chosen).scalar_one()), 0.1)
 
 
 def claim_installation(session: Session, name: str, seconds: float) -> bool:

@@ -1,9 +1,13 @@
-"""Events: accepted once, leased, finished with the rows they led to, quarantined when they always fail."""
+"""Events: accepted once, leased, finished with the rows they led to, quarantined when they always fail.
+
+What an authentic sender sent and nobody could read is quarantined at once, as an event of kind `malformed`. Xero's
+events of a category that is not fetched by id wait for a catch-up of their organisation, which finishes them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,9 +25,13 @@ LEASE_LIMIT = 1_000
 LEASE_MOST, LEASE_WINDOW = 10_000, 100_000
 ERROR_LENGTH = 500
 
+MALFORMED = "malformed"
+
+# What is fetched by id. Any other category of Xero's says that something changed in the organisation, and asks for
+# a catch-up; any other type of Copper's is ignored. Whatever the event, it means "changed".
 XERO_KINDS = ("INVOICE", "CONTACT")
-XERO_EVENTS = ("CREATE", "UPDATE")
 COPPER_KINDS = ("lead", "person", "company", "opportunity")
+# The events that Copper is asked to tell of.
 COPPER_EVENTS = ("new", "update", "delete")
 
 
@@ -44,12 +52,36 @@ class NewEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class MalformedEvent:
+    """An event, an id or a whole body of an authentic request that nobody could read.
+
+    It is `account_id`'s, or (None) of whoever has the `tenant`. `error` says where it failed, never what stood there;
+    `body` is for a person to see, and holds no secret. `dedupe_key` is hexadecimal.
+    """
+
+    account_id: int | None
+    source: str
+    tenant: str
+    resource_id: str
+    dedupe_key: str
+    body: bytes
+    error: str
+    correlation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """What one webhook of Xero's brought; `first` and `last` are its sequence numbers, 0 where it has none."""
 
     events: Sequence[NewEvent]
     first: int = 0
     last: int = 0
+    malformed: Sequence[MalformedEvent] = ()
+
+    @property
+    def size(self) -> int:
+        """How many rows it takes at least."""
+        return len(self.events) + len(self.malformed)
 
 
 @dataclass(frozen=True)
@@ -72,7 +104,7 @@ class Source:
 
 # Xero's eventDateUtc is the change's own millisecond and a fetch always begins later than that, so an
 # event with the same key says nothing that the first one did not: it is dropped.
-ACCEPT_XERO = f"""
+ACCEPT_XERO = """
     WITH delivery AS (
         INSERT INTO xero_delivery (first_sequence, last_sequence)
         SELECT first, last FROM json_to_recordset(%(deliveries)s::json) AS d(first bigint, last bigint)
@@ -83,12 +115,11 @@ ACCEPT_XERO = f"""
                            dedupe_key, correlation_id, state, finished_at)
         SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
                e.occurred_at, decode(e.dedupe_key, 'hex'), e.correlation,
-               CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
+               CASE WHEN o.id IS NULL THEN 'ignored' ELSE 'pending' END, CASE WHEN o.id IS NULL THEN now() END
         FROM json_to_recordset(%(events)s::json)
              AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
                   correlation text)
-        LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped',
-        LATERAL (SELECT o.id IS NOT NULL AND e.kind IN {XERO_KINDS} AND e.event IN {XERO_EVENTS} AS wanted) w
+        LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped'
         ORDER BY 1, e.dedupe_key
         ON CONFLICT (account_id, dedupe_key) DO NOTHING
         RETURNING account_id, organisation_id, state)
@@ -107,22 +138,27 @@ ACCEPT_COPPER = f"""
         FROM json_to_recordset(%(events)s::json)
              AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
                   correlation text),
-        LATERAL (SELECT e.kind IN {COPPER_KINDS} AND e.event IN {COPPER_EVENTS}
-                        AND e.resource_id ~ '^[0-9]{{1,18}}$' AS wanted) w
+        LATERAL (SELECT e.kind IN {COPPER_KINDS} AS wanted) w
         ORDER BY e.dedupe_key
         ON CONFLICT (account_id, dedupe_key) DO UPDATE
         SET state = 'pending', attempts = 0, not_before = now(), lease_id = NULL, leased_until = NULL,
-            finished_at = NULL
-        WHERE known.state IN ('leased', 'done')
+            finished_at = NULL, error = NULL
+        WHERE known.state IN ('leased', 'done', 'failed', 'dismissed')
         RETURNING account_id, organisation_id, state)
     SELECT account_id, organisation_id, state, count(*) FROM accepted GROUP BY 1, 2, 3
 """
 
-KEEP_MALFORMED = """
-    INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id, state,
-                       error, body)
-    VALUES (%(account)s, %(source)s, '', 'malformed', '', '', %(key)s, %(correlation)s, 'failed', %(error)s,
-            %(body)s)
+KEEP_MALFORMED = f"""
+    INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, dedupe_key,
+                       correlation_id, state, error, body)
+    SELECT coalesce(m.account_id, o.account_id, {NOBODY}), m.source, coalesce(o.id, 0), m.tenant, '{MALFORMED}', '',
+           m.resource_id, decode(m.dedupe_key, 'hex'), m.correlation, 'failed', m.error, decode(m.body, 'hex')
+    FROM json_to_recordset(%s::json)
+         AS m(account_id bigint, source text, tenant text, resource_id text, dedupe_key text, body text, error text,
+              correlation text)
+    LEFT JOIN xero_organisation o
+        ON m.account_id IS NULL AND o.tenant_id::text = lower(m.tenant) AND o.status <> 'dropped'
+    ORDER BY 1, m.dedupe_key
     ON CONFLICT (account_id, dedupe_key) DO NOTHING
 """
 
@@ -136,7 +172,7 @@ def _as_json(events: Sequence[NewEvent]) -> str:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What became of some deliveries' events: whom to wake, rows kept and ignored, events that were known already.
+    """What became of some deliveries' events: whom to wake, rows kept, ignored and malformed, events known already.
 
     An event of an organisation that two accounts have is kept twice.
     """
@@ -145,49 +181,54 @@ class Accepted:
     kept: int
     ignored: int
     repeated: int
+    malformed: int
+
+    @property
+    def outcomes(self) -> tuple[int, int, int, int]:
+        """The numbers in the order of the metric's outcomes: kept, ignored, repeated, malformed."""
+        return self.kept, self.ignored, self.repeated, self.malformed
 
 
-def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow]) -> Accepted:
+def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow], malformed: int) -> Accepted:
     kept = {Source(row[0], row[1]): row[3] for row in rows if row[2] == "pending"}
     written = sum(row[3] for row in rows)
-    return Accepted(frozenset(kept), sum(kept.values()), written - sum(kept.values()), max(len(events) - written, 0))
+    total = sum(kept.values())
+    return Accepted(frozenset(kept), total, written - total, max(len(events) - written, 0), malformed)
 
 
 async def accept_xero(connection: AsyncConnection[TupleRow], deliveries: Sequence[Delivery]) -> Accepted:
-    """Commit Xero's events, one row for each account that has the tenant, and the numbers of their deliveries."""
+    """Commit Xero's events, one row for each account that has the tenant, and the numbers of their deliveries.
+
+    What could not be read goes first: a delivery counts as received only when all of it is kept.
+    """
+    malformed = await _keep_malformed(connection, [each for delivery in deliveries for each in delivery.malformed])
     events = [event for delivery in deliveries for event in delivery.events]
     numbers = [{"first": delivery.first, "last": delivery.last} for delivery in deliveries]
     chosen = {"events": _as_json(events), "deliveries": orjson.dumps(numbers).decode()}
     cursor = await connection.execute(ACCEPT_XERO, chosen)
-    return _accepted(events, await cursor.fetchall())
+    return _accepted(events, await cursor.fetchall(), malformed)
 
 
-async def accept_copper(connection: AsyncConnection[TupleRow], account_id: int, events: Sequence[NewEvent]) -> Accepted:
-    """Commit one account's Copper events."""
-    chosen = {"account": account_id, "events": _as_json(events)}
-    cursor = await connection.execute(ACCEPT_COPPER, chosen)
-    return _accepted(events, await cursor.fetchall())
-
-
-async def keep_malformed(
+async def accept_copper(
     connection: AsyncConnection[TupleRow],
     account_id: int,
-    source: str,
-    key: bytes,
-    body: bytes,
-    error: str,
-    correlation: str,
-) -> None:
-    """Keep the body of an authentic request that nobody could read, for a person to see."""
-    chosen = {
-        "account": account_id,
-        "source": source,
-        "key": key,
-        "body": body,
-        "error": error[:ERROR_LENGTH],
-        "correlation": correlation,
-    }
-    await connection.execute(KEEP_MALFORMED, chosen)
+    events: Sequence[NewEvent],
+    malformed: Sequence[MalformedEvent] = (),
+) -> Accepted:
+    """Commit one account's Copper events."""
+    kept = await _keep_malformed(connection, malformed)
+    chosen = {"account": account_id, "events": _as_json(events)}
+    cursor = await connection.execute(ACCEPT_COPPER, chosen)
+    return _accepted(events, await cursor.fetchall(), kept)
+
+
+async def _keep_malformed(connection: AsyncConnection[TupleRow], malformed: Sequence[MalformedEvent]) -> int:
+    """Quarantine what nobody could read; returns how many rows are new."""
+    if not malformed:
+        return 0
+    rows = [{**asdict(each), "body": each.body.hex(), "error": each.error[:ERROR_LENGTH]} for each in malformed]
+    cursor = await connection.execute(KEEP_MALFORMED, [orjson.dumps(rows).decode()])
+    return cursor.rowcount
 
 
 async def copper_credential(connection: AsyncConnection[TupleRow], token_hash: bytes) -> tuple[int, bytes] | None:
@@ -222,11 +263,30 @@ class QuarantinedEvent:
     received_at: datetime
     attempts: int
     error: str | None
+    body_bytes: int | None
 
     @property
     def replayable(self) -> bool:
         """Whether it names something that can be fetched again."""
-        return self.kind != "malformed"
+        return self.kind != MALFORMED
+
+
+@dataclass(frozen=True)
+class EventState:
+    """What may be done with an event."""
+
+    state: str
+    kind: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it waits for a person."""
+        return self.state == "failed"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it can be applied again: what could not be read names nothing to fetch."""
+        return self.failed and self.kind != MALFORMED
 
 
 @dataclass(frozen=True)
@@ -249,7 +309,7 @@ LEASE = text("""
         SELECT id, kind, resource_id FROM inbox
         WHERE account_id = :account AND source = :source AND organisation_id = :organisation
           AND state IN ('pending', 'leased') AND not_before <= now()
-          AND (state = 'pending' OR leased_until < now())
+          AND (state = 'pending' OR leased_until < now()) AND kind = ANY(:kinds)
         ORDER BY id LIMIT :window),
     chosen AS (
         SELECT DISTINCT kind, resource_id FROM (
@@ -271,6 +331,14 @@ BURST = text("""
           WHERE account_id = :account AND source = :source AND organisation_id = :organisation
             AND state = 'pending' AND not_before <= now()
           ORDER BY id DESC LIMIT :limit) newest
+""")
+# Events that ask for a catch-up are never leased: the transaction that begins it finishes them.
+REQUESTS = """account_id = :account AND source = :source AND organisation_id = :organisation
+          AND state = 'pending' AND kind <> ALL(:kinds)"""
+REQUESTS_CATCH_UP = text(f"SELECT EXISTS (SELECT FROM inbox WHERE {REQUESTS} AND not_before <= now())")
+FINISH_REQUESTS = text(f"UPDATE inbox SET state = 'done', finished_at = now(), error = NULL WHERE {REQUESTS}")
+DEFER_REQUESTS = text(f"""
+    UPDATE inbox SET not_before = now() + make_interval(secs => :seconds) WHERE {REQUESTS} AND not_before <= now()
 """)
 # After a reconnection nothing has to wait for its next turn.
 RESUME = text("""
@@ -328,7 +396,8 @@ OPEN = text("""
 """)
 # What nobody could read has no ids to look up: it can be dismissed, not replayed.
 LISTED = text("""
-    SELECT id, source, organisation_id, kind, event, resource_id, received_at, attempts, error FROM inbox
+    SELECT id, source, organisation_id, kind, event, resource_id, received_at, attempts, error, length(body)
+    FROM inbox
     WHERE account_id = :account AND state = 'failed' ORDER BY id DESC LIMIT :limit
 """)
 SHOWN = text("""
@@ -336,9 +405,13 @@ SHOWN = text("""
            not_before, finished_at, correlation_id, error, length(body) AS body_bytes
     FROM inbox WHERE account_id = :account AND id = :id
 """)
-REPLAY = text("""
+BODY = text("SELECT body FROM inbox WHERE account_id = :account AND id = :id")
+STATES = text("""
+    SELECT id, state, kind FROM inbox WHERE account_id = :account AND id = ANY(:ids) ORDER BY id FOR UPDATE
+""")
+REPLAY = text(f"""
     UPDATE inbox SET state = 'pending', attempts = 0, not_before = now(), error = NULL, finished_at = NULL
-    WHERE account_id = :account AND state = 'failed' AND kind <> 'malformed' AND (:everything OR id = ANY(:ids))
+    WHERE account_id = :account AND state = 'failed' AND kind <> '{MALFORMED}' AND (:everything OR id = ANY(:ids))
     RETURNING organisation_id
 """)
 DISMISS = text("""
@@ -346,6 +419,7 @@ DISMISS = text("""
     WHERE account_id = :account AND state = 'failed' AND (:everything OR id = ANY(:ids))
 """)
 LAST = text("SELECT received_at FROM inbox WHERE account_id = :account ORDER BY id DESC LIMIT 1")
+QUARANTINED_BY_ACCOUNT = text("SELECT account_id, count(*) FROM inbox WHERE state = 'failed' GROUP BY 1 ORDER BY 1")
 QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
 
 
@@ -357,6 +431,11 @@ def _place(source: Source) -> dict[str, Any]:
     }
 
 
+def _kinds(source: Source) -> tuple[str, ...]:
+    """What is fetched by id."""
+    return COPPER_KINDS if source.is_copper else XERO_KINDS
+
+
 def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_LIMIT) -> Lease | None:
     """Take the oldest `limit` waiting events of `source`, and further ones of their resources, for `seconds`.
 
@@ -364,7 +443,7 @@ def lease(session: Session, source: Source, seconds: float, limit: int = LEASE_L
     """
     token = uuid4()
     bounds = {"limit": limit, "most": max(limit, LEASE_MOST), "window": max(limit, LEASE_WINDOW)}
-    chosen = {**_place(source), "lease": token, "seconds": seconds, **bounds}
+    chosen = {**_place(source), "kinds": list(_kinds(source)), "lease": token, "seconds": seconds, **bounds}
     rows = session.execute(LEASE, chosen).all()
     if not rows:
         return None
@@ -375,6 +454,25 @@ def burst(session: Session, source: Source, limit: int) -> tuple[int, float]:
     """How many events of `source` wait, counted up to `limit`, and how many seconds ago the newest came."""
     count, ago = session.execute(BURST, {**_place(source), "limit": limit}).one()
     return int(count), float(ago or 0)
+
+
+def requests_catch_up(session: Session, source: Source) -> bool:
+    """Whether an event of `source` asks for a catch-up now."""
+    chosen = {**_place(source), "kinds": list(_kinds(source))}
+    return bool(session.execute(REQUESTS_CATCH_UP, chosen).scalar_one())
+
+
+def finish_requests(session: Session, source: Source) -> int:
+    """Mark every event done that asks for a catch-up of `source`; returns how many.
+
+    For the transaction that begins the catch-up: it fetches later than any of them came.
+    """
+    return touched(session, FINISH_REQUESTS, {**_place(source), "kinds": list(_kinds(source))})
+
+
+def defer_requests(session: Session, source: Source, seconds: float) -> None:
+    """Have the events that ask for a catch-up of `source` wait for some seconds."""
+    session.execute(DEFER_REQUESTS, {**_place(source), "kinds": list(_kinds(source)), "seconds": seconds})
 
 
 def resume(session: Session, source: Source) -> None:
@@ -462,6 +560,18 @@ def shown(session: Session, account_id: int, event_id: int) -> dict[str, Any] | 
     return dict(row) if row else None
 
 
+def body(session: Session, account_id: int, event_id: int) -> bytes | None:
+    """The body of an event that nobody could read, for the eyes of an operator; None when none is kept."""
+    kept: bytes | None = session.execute(BODY, {"account": account_id, "id": event_id}).scalar_one_or_none()
+    return bytes(kept) if kept is not None else None
+
+
+def states(session: Session, account_id: int, ids: Sequence[int]) -> dict[int, EventState]:
+    """The state of each of the account's events of `ids`; it stays so until the transaction ends."""
+    rows = session.execute(STATES, {"account": account_id, "ids": list(ids)})
+    return {row.id: EventState(row.state, row.kind) for row in rows}
+
+
 def replay(session: Session, account_id: int, ids: Sequence[int] | None) -> tuple[int, set[Source]]:
     """Have quarantined events (None: all) applied again; returns how many, and whom to wake after the commit."""
     chosen = {"account": account_id, "ids": list(ids or ()), "everything": ids is None}
@@ -484,3 +594,8 @@ def last_received(session: Session, account_id: int) -> datetime | None:
 def quarantined_count(session: Session, account_id: int) -> int:
     """How many of the account's events wait for a person."""
     return int(session.execute(QUARANTINED, {"account": account_id}).scalar_one())
+
+
+def quarantined_by_account(session: Session) -> dict[int, int]:
+    """How many events wait for a person, by account; 0 is the installation, whose are of no account."""
+    return {row[0]: row[1] for row in session.execute(QUARANTINED_BY_ACCOUNT)}

@@ -48,6 +48,16 @@ START = text(f"""
     DO UPDATE SET not_before = LEAST(sync_run.not_before, now())
     RETURNING {COLUMNS}
 """)
+START_ANOTHER = text(f"""
+    INSERT INTO sync_run (account_id, organisation_id, kind, stage)
+    VALUES (:account, :organisation, :kind, :stage)
+    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running' DO NOTHING
+    RETURNING {COLUMNS}
+""")
+RUNNING = text("""
+    SELECT kind FROM sync_run
+    WHERE account_id = :account AND organisation_id = :organisation AND state = 'running'
+""")
 TAKE = text(f"""
     UPDATE sync_run SET lease_id = :lease, leased_until = now() + make_interval(secs => :seconds),
                         attempts = attempts + 1
@@ -99,6 +109,19 @@ def start(session: Session, account_id: int, organisation_id: int, kind: str, st
     """Begin a run, or return the one of that source and kind that is at work already."""
     chosen = {"account": account_id, "organisation": organisation_id, "kind": kind, "stage": stage}
     return Run(*session.execute(START, chosen).one())
+
+
+def start_another(session: Session, account_id: int, organisation_id: int, kind: str, stage: str) -> Run | None:
+    """Begin a run that fetches nothing before now; None when one of that source and kind is at work already."""
+    chosen = {"account": account_id, "organisation": organisation_id, "kind": kind, "stage": stage}
+    row = session.execute(START_ANOTHER, chosen).one_or_none()
+    return Run(*row) if row else None
+
+
+def running_kinds(session: Session, account_id: int, organisation_id: int) -> set[str]:
+    """The kinds of the source's runs that are at work."""
+    chosen = {"account": account_id, "organisation": organisation_id}
+    return set(session.execute(RUNNING, chosen).scalars())
 
 
 def take(session: Session, account_id: int, run_id: int, seconds: float) -> tuple[Run, UUID] | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from runtime import embedded
 from runtime.settings import SettingsError, settings
-from store import accounts, chores
+from store import accounts, chores, inbox
 from store.accounts import AccountSummary
 from store.database import UNAVAILABLE, at_head, now, transaction
 from worker import broker
@@ -42,7 +42,7 @@ def examine() -> list[Finding]:
     if database[0].well:
         found += [_migrations(), _clock()]
         if found[-2].well:
-            found.append(_web())
+            found += [_web(), _failed_events()]
             with transaction() as session:
                 known = accounts.accounts(session)
             for account in known:
@@ -117,6 +117,19 @@ def _web() -> Finding:
         return Finding("web process", True, f"was up {ago:.0f} s ago")
     said = "was never up" if ago is None else f"was last up {ago:.0f} s ago"
     return Finding("web process", False, said, "Start `patina web`: what Copper sends while it is down, it sends once.")
+
+
+def _failed_events() -> Finding:
+    with transaction() as session:
+        counts = inbox.quarantined_by_account(session)
+        names = {account.id: account.name for account in accounts.accounts(session)}
+    if not counts:
+        return Finding("failed events", True, "none")
+    owners = [f"{count} of {names.get(owner, 'no account')}" for owner, count in counts.items()]
+    todo = (
+        "See why: `patina inbox list` (of no account: `patina inbox list --installation`). Then retry or dismiss them."
+    )
+    return Finding("failed events", False, ", ".join(owners), todo)
 
 
 def _account(account: AccountSummary) -> list[Finding]:

@@ -21,10 +21,15 @@ KIND_WORDS = {
 
 def everything() -> dict[str, Any]:
     """Every account, in data."""
-    known = overview.everything()
+    known, installation = overview.everything(), overview.installation()
     return {
         "at": datetime.now(UTC).isoformat(),
         "egress_allowance_left_gb": round(overview.allowance_left(known), 6),
+        "installation": {
+            "well": not installation.wrong,
+            "wrong": list(installation.wrong),
+            "events_quarantined": installation.events_quarantined,
+        },
         "accounts": [_data(one) for one in known],
     }
 
@@ -77,7 +82,10 @@ def show() -> bool:
     if known:
         left = overview.allowance_left(known)
         console.print(f"Xero egress left this month, all accounts: {left:,.3f} GB")
-    return all(not one.wrong for one in known)
+    wrong = overview.installation().wrong
+    for finding in wrong:
+        console.print(f"Installation: {finding}", markup=False, soft_wrap=True)
+    return not wrong and all(not one.wrong for one in known)
 
 
 def _show_account(console: Console, one: AccountOverview) -> None:

@@ -288,7 +288,7 @@ class Round:
         from sqlalchemy import text
 
         from store.database import transaction
-        from webhooks.receivers import key_of_copper
+        from webhooks.payloads import copper_key
 
         told = self.world.sandbox.control("GET", "acknowledged")
         with transaction() as session:
@@ -299,7 +299,7 @@ class Round:
             tuple(one)
             for one in told
             if (
-                key_of_copper(one[4], int(one[3])) not in copper
+                copper_key(one[4], int(one[3])) not in copper
                 if one[0] == "copper"
                 else (one[1], one[2], one[3].lower(), one[4][:23]) not in xero
             )

@@ -169,7 +169,7 @@ async def status_of(client: httpx.AsyncClient, path: str, body: bytes, headers: 
 
 
 def kept_wrongly() -> int:
-    """Rows of the inbox that are neither an event of the kinds we know, nor put aside."""
+    """Rows of the inbox that wait, and make no sense as an event."""
     from sqlalchemy import text
 
     from store.database import transaction
@@ -179,9 +179,10 @@ def kept_wrongly() -> int:
             session.execute(
                 text("""
                     SELECT count(*) FROM inbox WHERE state IN ('pending', 'leased') AND NOT (
-                        (source = 'xero' AND kind IN ('INVOICE', 'CONTACT') AND event IN ('CREATE', 'UPDATE'))
+                        (source = 'xero' AND organisation_id > 0 AND kind = upper(kind) AND event = upper(event)
+                            AND (resource_id <> '' OR kind = 'UNREADABLE'))
                         OR (source = 'copper' AND kind IN ('lead', 'person', 'company', 'opportunity')
-                            AND event IN ('new', 'update', 'delete') AND resource_id ~ '^[0-9]{1,18}$'))
+                            AND event = lower(event) AND resource_id ~ '^[1-9][0-9]{0,18}$'))
                 """)
             ).scalar_one()
         )

@@ -15,9 +15,8 @@ try:
 except ImportError:
     raise SystemExit("atheris is not installed: .venv/bin/pip install atheris") from None
 
-with atheris.instrument_imports(include=["webhooks", "worker.xero.wire", "worker.copper.wire"]):
-    from webhooks.receivers import copper_events, parsed, xero_delivery
-    from worker.copper.wire import WireNotification
+with atheris.instrument_imports(include=["webhooks", "worker.xero.wire"]):
+    from webhooks.payloads import Origin, parse_json, read_delivery, read_notification
 
 XERO = {
     "resourceId": "f8c42a2e-5d5b-4bf7-9a8b-6a1d3c4e5f60",
@@ -71,11 +70,16 @@ def _odd(data: Any, good: Any) -> Any:
 
 
 def _xero(body: bytes) -> list[str]:
-    return [one.dedupe_key for one in xero_delivery(body).events]
+    delivery = read_delivery(Origin(body))
+    return [event.dedupe_key for event in delivery.events] + [event.dedupe_key for event in delivery.malformed]
 
 
 def _copper(body: bytes) -> list[str]:
-    return [one.dedupe_key for one in copper_events(WireNotification.model_validate(parsed(body)), body)]
+    payload = parse_json(body)
+    if not isinstance(payload, dict):
+        return []
+    events, malformed = read_notification(payload, 1, Origin(body))
+    return [event.dedupe_key for event in events] + [event.dedupe_key for event in malformed]
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import json
 
 from sqlalchemy import text
 
+from runtime.settings import override
 from store.database import transaction
+from terminal.inbox import _printable
 from tests.test_project import patina
+from tests.test_receivers import notice, post_xero
 from tests.world import World
 
 
@@ -58,15 +61,114 @@ def test_quarantined_events_are_listed_shown_replayed_and_dismissed(world: World
         session.execute(text("DELETE FROM crm_record_email"))
     listed = patina("inbox", "list").stdout
     assert f"copper person {person}" in listed
-    assert listed.endswith("1 quarantined\n")
+    assert listed.endswith("\n1 failed event\n")
     shown = patina("inbox", "show", str(event)).stdout
     assert "always fails" in shown
-    assert patina("inbox", "show", "0").returncode == 1
-    assert patina("inbox", "replay").returncode == 1, "neither numbers nor --all"
-    assert patina("inbox", "replay", str(event)).stdout == "replay ok: 1 events are tried again\n"
+    assert patina("inbox", "show", "99").stderr.startswith("Account 1 has no event 99.")
+    assert patina("inbox", "show", "9" * 30).returncode == 2
+    assert patina("inbox", "replay").returncode == 1, "neither IDs nor --all"
+    assert patina("inbox", "replay", str(event), "--all").returncode == 1, "both"
+    assert patina("inbox", "replay", str(event), str(event)).stdout == "replay ok: 1 event queued for retry\n"
     world.settle()
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM crm_record_email")).scalar_one() == 1
         session.execute(text("UPDATE inbox SET state = 'failed' WHERE kind = 'person'"))
-    assert patina("inbox", "dismiss", "--all").stdout == "dismiss ok: 1 events\n"
-    assert patina("inbox", "list").stdout == "0 quarantined\n"
+    assert patina("inbox", "dismiss", "--all").stdout == "dismiss ok: 1 event dismissed\n"
+    assert patina("inbox", "list").stdout == "0 failed events\n"
+    for command, said in (("replay", "retry"), ("dismiss", "dismiss")):
+        done = patina("inbox", command, "--all")
+        assert (done.returncode, done.stdout) == (0, f"{command} ok: nothing to {said}\n")
+
+
+def test_what_cannot_be_retried_or_dismissed_is_named_and_left_as_it_is(world: World) -> None:
+    world.person("ann@acme.test")
+    world.person("bob@acme.test")
+    world.settle()
+    path, body = notice(world, ids=["odd"])
+    world.web.post(path, json=body)
+    with transaction() as session:
+        done, failed = session.execute(text("SELECT id FROM inbox WHERE kind = 'person' ORDER BY id")).scalars()
+        session.execute(text("UPDATE inbox SET state = 'failed', error = 'x' WHERE id = :id"), {"id": failed})
+        unreadable = session.execute(text("SELECT id FROM inbox WHERE kind = 'malformed'")).scalar_one()
+
+    retried = patina("inbox", "replay", *map(str, (done, failed, unreadable, 4_242)))
+    assert retried.returncode == 1
+    assert retried.stdout.splitlines() == [
+        f"{done}: is done, not failed",
+        f"{unreadable}: could not be read, so there is nothing to retry; dismiss it once you have seen it",
+        "4242: account 1 has no such event",
+        "replay failed: 1 event queued for retry, 3 not",
+    ]
+    assert states(done, failed, unreadable) == ["done", "pending", "failed"]
+    dismissed = patina("inbox", "dismiss", *map(str, (done, unreadable)))
+    assert dismissed.returncode == 1
+    assert dismissed.stdout.splitlines()[-1] == "dismiss failed: 1 event dismissed, 1 not"
+    assert states(done, failed, unreadable) == ["done", "pending", "dismissed"]
+    assert (
+        patina("inbox", "replay", str(unreadable)).stdout.splitlines()[0] == f"{unreadable}: is dismissed, not failed"
+    )
+
+
+def states(*ids: int) -> list[str]:
+    with transaction() as session:
+        rows = session.execute(text("SELECT id, state FROM inbox WHERE id = ANY(:ids)"), {"ids": list(ids)})
+        known = {row.id: row.state for row in rows}
+    return [known[each] for each in ids]
+
+
+def test_what_belongs_to_no_account_is_seen_where_a_person_looks(world: World) -> None:
+    override({"METRICS_TOKEN": "scraper"})
+    metrics = {"Authorization": "Bearer scraper"}
+    metric = 'patina_inbox_quarantined{account="0"}'
+    well = patina("status")
+    assert (well.returncode, "Installation" in well.stdout) == (0, False)
+    assert f"{metric} 0.0" in world.web.get("/metrics", headers=metrics).text
+    post_xero(world.web, b"{what came\x1b[2J")
+
+    sick = patina("status")
+    assert sick.returncode == 1
+    assert "Installation: 1 failed event of no account needs attention" in sick.stdout
+    told = json.loads(patina("status", "--json").stdout)
+    assert (told["installation"]["well"], told["installation"]["events_quarantined"]) == (False, 1)
+    assert patina("status", "--json").returncode == 1
+    examined = patina("doctor")
+    assert examined.returncode == 1
+    assert "WRONG  failed events: 1 of no account" in examined.stdout
+    page = world.web.get("/metrics", headers=metrics).text
+    assert f"{metric} 1.0" in page
+    assert 'patina_events_total{outcome="malformed",source="xero"}' in page
+
+    assert patina("inbox", "list").stdout.splitlines() == [
+        "1 failed event of no account: see `patina inbox list --installation`",
+        "0 failed events",
+    ]
+    listed = patina("inbox", "list", "--installation").stdout
+    assert listed == patina("inbox", "list", "--account", "0").stdout
+    assert "xero unreadable, 14 bytes" in listed
+    assert listed.endswith("not JSON\n1 failed event\n")
+    (event,) = json.loads(patina("inbox", "list", "--installation", "--json").stdout)
+    assert (event["kind"], event["body_bytes"]) == ("malformed", 14)
+    number = str(event["id"])
+    shown = patina("inbox", "show", number, "--installation").stdout
+    assert "not JSON" in shown
+    assert "what came" not in shown
+    assert patina("inbox", "show", number, "--installation", "--body").stdout == "{what came\x1b[2J"
+    assert patina("inbox", "show", number, "--installation", "--account", "1").returncode == 1
+    assert patina("inbox", "show", number).returncode == 1, "it is not the account's"
+    assert patina("inbox", "dismiss", number).returncode == 1
+    assert patina("inbox", "dismiss", number, "--installation").stdout == "dismiss ok: 1 event dismissed\n"
+    assert patina("inbox", "show", number, "--installation", "--body").returncode == 1
+    assert patina("status").returncode == 0
+
+
+def test_an_accounts_failed_event_is_no_longer_well(world: World) -> None:
+    path, body = notice(world, ids=["odd"])
+    world.web.post(path, json=body)
+    sick = patina("status")
+    assert sick.returncode == 1
+    assert "1 failed event needs attention" in sick.stdout
+    assert "WRONG  failed events: 1 of Acme Sales" in patina("doctor").stdout
+
+
+def test_a_body_on_a_terminal_cannot_steer_it() -> None:
+    assert _printable("{é\x1b[2J\u202e\n".encode() + b"\xff") == "{é\\x1b[2J\\u202e\n\\xff\n".encode()

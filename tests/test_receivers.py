@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,13 +17,19 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override, settings
-from store import inbox
+from store import accounts, inbox, runs, sequences
 from store.accounts import copper_access
 from store.database import transaction
+from store.inbox import LeaseLostError, Source
+from store.runs import Run
 from tests import databases
+from tests.processes import Processes, patina
 from tests.serving import serving, wait_until
 from tests.world import World
+from worker import events, sync
 from worker.copper.subscriptions import SECRET_KEY
+from worker.requested_catch_ups import NOTHING
+from worker.steps import Kind
 
 XERO_KEY = "sandbox-webhook-key"
 CONTACT = "11111111-1111-4111-8111-111111111111"
@@ -49,8 +57,8 @@ def event(tenant: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def delivery(*events: dict[str, Any], first: int = 1) -> bytes:
-    body = {"events": list(events), "firstEventSequence": first, "lastEventSequence": first, "entropy": "X"}
+def delivery(*events_: Any, first: int = 1) -> bytes:
+    body = {"events": events_, "firstEventSequence": first, "lastEventSequence": first, "entropy": "X"}
     return json.dumps(body).encode()
 
 
@@ -113,38 +121,197 @@ def test_the_intent_to_receive_is_understood(web: httpx.Client, events: list[Any
     assert inbox_rows() == []
 
 
-def test_unknown_tenants_types_and_categories_are_accepted_and_marked_ignored(world: World) -> None:
+def test_events_of_organisations_that_nobody_connected_are_accepted_and_marked_ignored(world: World) -> None:
     before = len(inbox_rows())
-    mine = world.tenants[0]
     body = delivery(
         event("22222222-2222-4222-8222-222222222222"),
         event("not even a uuid"),
-        event(mine, eventCategory="CREDITNOTE", data={"Type": "ACCRECCREDIT", "Status": "PAID"}),
-        event(mine, eventType="SOMETHING"),
+        event("33333333-3333-4333-8333-333333333333", eventCategory="SUBSCRIPTION", tenantType="APPLICATION"),
+        event("", eventCategory="SUBSCRIPTION", tenantId=None),
     )
 
     assert post_xero(world.web, body).status_code == 200
-    rows = inbox_rows()[before:]
-    assert [row.state for row in rows] == ["ignored"] * 4
-    assert sorted(row.account_id for row in rows) == [0, 0, world.account, world.account]
+    assert [(row.account_id, row.state) for row in inbox_rows()[before:]] == [(0, "ignored")] * 4
+
+
+@pytest.mark.parametrize(
+    ("category", "kind"),
+    [("Invoice", "Update"), (" invoice ", "update"), ("INVOICE", "DELETE"), ("INVOICE", None), ("INVOICE", "a\x00b")],
+)
+def test_an_invoice_event_of_any_spelling_and_type_means_that_it_changed(
+    world: World, category: str, kind: object
+) -> None:
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test", total="100.00")
+    world.settle()
+    world.sandbox.act("pay_invoice", invoice=invoice.id, webhook=False)
+    tenant = world.tenants[0].upper()
+    body = delivery(event(tenant, resourceId=invoice.id, eventCategory=category, eventType=kind))
+
+    assert post_xero(world.web, body).status_code == 200
+    world.settle()
+    assert [row["balance_due"] for row in world.rows("people", person)] == ["0.00"]
+
+
+@pytest.mark.parametrize("kind", ["CREATE", "Create", "create"])
+def test_a_create_of_any_spelling_sets_the_created_date(world: World, kind: str) -> None:
+    person = world.person("ann@acme.test")
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    body = delivery(event(world.tenants[0], resourceId=invoice.id, eventCategory="Invoice", eventType=kind))
+    post_xero(world.web, body)
+    world.settle()
+
+    (row,) = world.rows("people", person)
+    assert row["created_at"].startswith("2026-06-21T01:15:39.902")
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("first", ["2026-06-21T01:15:39.902", "2026-06-20T10:00:00.001"])
+def test_the_earliest_of_two_create_times_wins(world: World, together: bool, first: str) -> None:
+    person = world.person("ann@acme.test")
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    times = [first, *({"2026-06-21T01:15:39.902", "2026-06-20T10:00:00.001"} - {first})]
+    created = [
+        event(world.tenants[0], resourceId=invoice.id, eventCategory="INVOICE", eventType="CREATE", eventDateUtc=at)
+        for at in times
+    ]
+    for body in [delivery(*created)] if together else [delivery(each) for each in created]:
+        post_xero(world.web, body)
+        world.settle()
+
+    (row,) = world.rows("people", person)
+    assert row["created_at"].startswith("2026-06-20T10:00:00.001")
+
+
+# Events that ask for a catch-up
+
+
+def catch_ups(world: World) -> list[Run]:
+    found = [run for run in world.runs() if run.kind == "catch_up" and run.organisation_id]
+    return sorted(found, key=lambda run: run.id)
+
+
+def let_30_seconds_pass() -> None:
+    with transaction() as session:
+        session.execute(text("UPDATE chore SET begun_at = now() - interval '31 s' WHERE name LIKE 'requested%'"))
+        session.execute(text("UPDATE inbox SET not_before = now()"))
+
+
+def payment(world: World, number: int = 1, category: str = "PAYMENT") -> dict[str, Any]:
+    resource = f"44444444-4444-4444-8444-{number:012}"
+    return event(world.tenants[0], resourceId=resource, eventCategory=category, eventType="CREATE")
+
+
+@pytest.mark.parametrize("category", ["PAYMENT", "CreditNote", "PREPAYMENT", "whatever comes next"])
+def test_an_event_of_another_category_shows_what_it_changed(world: World, category: str) -> None:
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test", total="100.00")
+    world.settle()
+    world.sandbox.act("pay_invoice", invoice=invoice.id, amount="40.00", webhook=False)
+
+    assert post_xero(world.web, delivery(payment(world, category=category))).status_code == 200
+    world.settle()
+    assert [row["balance_due"] for row in world.rows("people", person)] == ["60.00"]
+
+
+def test_a_payment_moves_the_balance_within_seconds(world: World, processes: Processes) -> None:
+    processes.append(patina("worker"))
+    world.workers = True
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test", total="100.00")
+    wait_until(lambda: len(world.rows("people", person)) == 1)
+    world.settle()
+    world.sandbox.act("pay_invoice", invoice=invoice.id, webhook=False)
+
+    assert post_xero(world.web, delivery(payment(world))).status_code == 200
+    wait_until(lambda: world.rows("people", person)[0]["balance_due"] == "0.00", seconds=10, what="the balance")
+
+
+def test_a_thousand_events_of_another_category_cost_one_catch_up_in_30_seconds(world: World) -> None:
+    source = Source(world.account, organisation_of(world))
+    for start in range(0, 1_000, 100):
+        post_xero(world.web, delivery(*(payment(world, start + number) for number in range(100))))
+    assert events.drain(source).finished == 1_000
+    assert len(catch_ups(world)) == 1
+
+    post_xero(world.web, delivery(payment(world, 1_001)))
+    world.run(Kind.CATCH_UP)
+    later = events.drain(source).catch_up
+    assert later.run is None
+    assert 25 < (later.again_in or 0) <= 30, "the last one waits for a catch-up of its own"
+    assert events.drain(source).catch_up == NOTHING, "and is not looked at all the time"
+
+    let_30_seconds_pass()
+    assert events.drain(source).finished == 1
+    assert len(catch_ups(world)) == 2
+
+
+def test_an_event_that_comes_during_a_catch_up_is_covered_by_the_next(world: World) -> None:
+    source = Source(world.account, organisation_of(world))
+    (running,) = [run for run in sync.begin(world.account, Kind.CATCH_UP) if run.organisation_id]
+    post_xero(world.web, delivery(payment(world)))
+
+    assert events.drain(source).catch_up.run is None, "the one at work may have fetched before"
+    assert [row.state for row in inbox_rows() if row.kind == "PAYMENT"] == ["pending"]
+    while sync.step(world.account, running.id).more:
+        pass
+    let_30_seconds_pass()
+    begun = events.drain(source).catch_up.run
+    assert begun is not None
+    assert begun.id != running.id
+
+
+def test_an_event_that_asks_for_a_catch_up_survives_whatever_dies(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(world.account, organisation_of(world))
+    post_xero(world.web, delivery(payment(world)))
+    with transaction() as session:
+        assert inbox.waiting(session) == {source}, "the sweep finds it, whatever Redis has lost"
+
+    def die(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inbox, "finish_requests", die)
+        with pytest.raises(KeyboardInterrupt):
+            events.drain(source)
+    assert catch_ups(world) == [], "the catch-up and the end of its events are one transaction"
+    assert events.drain(source).finished == 1
+    with transaction() as session:
+        assert runs.waiting(session) == [(world.account, catch_ups(world)[0].id)], "the sweep finds the run, too"
+
+
+def test_an_organisation_whose_backfill_is_at_work_is_caught_up_after_it(unconnected: World) -> None:
+    world = unconnected.open()
+    source = Source(world.account, organisation_of(world))
+    with transaction() as session:
+        session.execute(text("UPDATE xero_organisation SET invoices_seen_to = NULL"))
+    (backfill,) = [run for run in sync.begin(world.account, Kind.BACKFILL) if run.organisation_id]
+    post_xero(world.web, delivery(payment(world)))
+    assert events.drain(source).finished == 0
+    while sync.step(world.account, backfill.id).more:
+        pass
+    let_30_seconds_pass()
+    assert events.drain(source).catch_up.run is not None
+
+
+def organisation_of(world: World) -> int:
+    with transaction() as session:
+        return accounts.organisations(session, world.account)[0].id
+
+
+# What cannot be read
 
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'"text"',
-        b"\xff\xfe",
-        b'{"events": 7}',
-        b'{"events": [{"tenantId": 5}]}',
-        b'{"events": [{}]}',
-        b'{"events": NaN}',
-        b"[" * 200_000,
-    ],
-    ids=range(11),
+    [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b'{"events": 7}', b'{"events": NaN}', b"[" * 200_000],
+    ids=range(9),
 )
 def test_a_malformed_body_of_a_rightly_signed_request_is_kept_for_a_person(web: httpx.Client, body: bytes) -> None:
     answer = post_xero(web, body)
@@ -155,12 +322,207 @@ def test_a_malformed_body_of_a_rightly_signed_request_is_kept_for_a_person(web: 
     assert (row.kind, row.state, bytes(row.body)) == ("malformed", "failed", body)
 
 
-def test_a_body_that_is_not_declared_as_json_is_kept_and_not_applied(world: World) -> None:
+BAD_EVENTS: dict[str, Any] = {
+    "null": None,
+    "a number": 7,
+    "a list": [],
+    "empty": {},
+    "no resource": event("mine", resourceId=None),
+    "an empty resource": event("mine", resourceId=""),
+    "no tenant": event("mine", tenantId=None),
+    "a tenant that is a number": event("mine", tenantId=5),
+    "no category": event("mine", eventCategory=None),
+    "a resource with a NUL": event("mine", resourceId="a\x00b"),
+    "nested deeply": json.loads("[" * 500 + "]" * 500),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_EVENTS)
+def test_a_bad_event_is_put_aside_and_its_siblings_are_applied(world: World, bad: str) -> None:
+    raw = BAD_EVENTS[bad]
+    if isinstance(raw, dict) and raw.get("tenantId") == "mine":
+        raw = {**raw, "tenantId": world.tenants[0]}
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    before = len(inbox_rows())
+    answer = post_xero(world.web, delivery(event(world.tenants[0], resourceId=contact), raw, payment(world)))
+
+    assert answer.status_code == 200
+    assert is_bare(answer)
+    rows = inbox_rows()[before:]
+    is_ours = isinstance(raw, dict) and raw.get("tenantId") == world.tenants[0]
+    (aside,) = [row for row in rows if row.kind == "malformed"]
+    assert (aside.state, aside.account_id) == ("failed", world.account if is_ours else 0)
+    assert aside.error.startswith("events.1")
+    assert bad == "nested deeply" or json.loads(aside.body) == raw
+    world.settle()
+    applied = {row.kind: row.state for row in inbox_rows()[before:] if row.kind != "malformed"}
+    assert applied == {"CONTACT": "done", "PAYMENT": "done", **({"UNREADABLE": "done"} if is_ours else {})}
+    post_xero(world.web, delivery(event(world.tenants[0], resourceId=contact), raw, payment(world)))
+    assert len(inbox_rows()) == before + len(rows), "the same delivery sent again"
+
+
+def test_an_event_that_names_no_resource_has_its_organisation_caught_up(world: World) -> None:
+    person = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test", total="100.00")
+    world.settle()
+    world.sandbox.act("pay_invoice", invoice=invoice.id, webhook=False)
+    post_xero(world.web, delivery(event(world.tenants[0], eventCategory="INVOICE", resourceId=None)))
+    world.settle()
+
+    assert [row["balance_due"] for row in world.rows("people", person)] == ["0.00"]
+
+
+def test_an_unreadable_date_costs_the_date_alone(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    invoice = world.invoice("ann@acme.test", issued="2026-05-04")
+    world.settle()
+    before = len(inbox_rows())
+    dates: list[Any] = [None, "", "soon", 7, [], "2026-02-30T00:00:00", "0001-01-01T00:00:00", "9" * 40]
+    for date in dates:
+        created = {"resourceId": invoice.id, "eventCategory": "INVOICE", "eventType": "CREATE", "eventDateUtc": date}
+        post_xero(world.web, delivery(event(world.tenants[0], **created)))
+    world.settle()
+
+    (row,) = world.rows("people", person)
+    assert row["created_at"].startswith("2026-05-04")
+    assert [row.state for row in inbox_rows()[before:]] == ["done"] * len(dates)
+
+
+@pytest.mark.parametrize("date", [None, "2026-06-21T01:15:39"])
+def test_two_deliveries_that_tell_no_millisecond_are_two_events(world: World, date: str | None) -> None:
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    before = len(inbox_rows())
+    for first in (1, 2, 2):
+        post_xero(world.web, delivery(event(world.tenants[0], resourceId=contact, eventDateUtc=date), first=first))
+    assert [row.state for row in inbox_rows()[before:]] == ["pending", "pending"]
+
+
+def numbered(*events_: Any, first: Any, last: Any) -> bytes:
+    return json.dumps({"events": events_, "firstEventSequence": first, "lastEventSequence": last}).encode()
+
+
+def numbers_kept() -> list[tuple[int, int]]:
+    with transaction() as session:
+        rows = session.execute(text("SELECT first_sequence, last_sequence FROM xero_delivery ORDER BY 1"))
+        return [(row[0], row[1]) for row in rows]
+
+
+BAD_NUMBERS: list[tuple[Any, Any]] = [
+    *((-1, -1), (1.5, 2), (2**63, 2**63), (2**70, 2**70), ("one", "two"), (9, 4), (None, None), ([], {}), (True, True)),
+]
+
+
+def test_bad_sequence_numbers_cost_the_gap_check_alone(world: World) -> None:
+    before, known = len(inbox_rows()), numbers_kept()
+    for number, (first, last) in enumerate(BAD_NUMBERS):
+        at = f"2026-06-21T01:15:39.{number + 1:03}"
+        body = numbered(event(world.tenants[0], eventDateUtc=at), first=first, last=last)
+        assert post_xero(world.web, body).status_code == 200
+    assert [(row.kind, row.state) for row in inbox_rows()[before:]] == [("CONTACT", "pending")] * len(BAD_NUMBERS)
+    assert numbers_kept() == known
+
+
+def test_a_delivery_with_events_put_aside_is_no_hole_and_hides_none(world: World) -> None:
+    mine = event(world.tenants[0])
+    with transaction() as session:
+        session.execute(text("TRUNCATE xero_delivery, xero_sequence"))
+    post_xero(world.web, numbered(mine, first=41, last=41))
+    post_xero(world.web, numbered(None, mine, first=42, last=43))
+    post_xero(world.web, numbered(None, first=44, last="44"))
+    post_xero(world.web, numbered(mine, first=45, last=45))
+    with transaction() as session:
+        assert not sequences.settle(session, 0.0)
+    post_xero(world.web, numbered(None, first=47, last=47))
+    with transaction() as session:
+        assert sequences.settle(session, 0.0), "46 did not come"
+
+
+def test_more_bad_events_than_anybody_looks_at_are_put_aside_in_one_piece(world: World) -> None:
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    before = len(inbox_rows())
+    body = delivery(*[None] * 5_000, event(world.tenants[0], resourceId=contact))
+    assert post_xero(world.web, body).status_code == 200
+
+    (aside, good) = sorted(inbox_rows()[before:], key=lambda row: row.account_id)
+    assert (aside.account_id, aside.state, bytes(aside.body)) == (0, "failed", body)
+    assert aside.error == "5000 of 5001 could not be read; the first: events.0: model_type"
+    assert (good.resource_id, good.state) == (contact, "pending")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_signed_body_that_is_json_is_applied_whatever_it_is_declared_as(world: World, mark: bytes) -> None:
+    before = len(inbox_rows())
+    declared = [
+        {"content-type": "text/plain"},
+        {"content-type": ""},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": 'application/json; charset="utf-16"'},
+        {"content-encoding": "gzip"},
+    ]
+    for number, headers in enumerate(declared):
+        body = mark + delivery(event(world.tenants[0], eventDateUtc=f"2026-06-21T01:15:39.{number + 1:03}"))
+        assert post_xero(world.web, body, **headers).status_code == 200
+    assert [(row.kind, row.state) for row in inbox_rows()[before:]] == [("CONTACT", "pending")] * len(declared)
+
+
+def test_a_compressed_body_is_put_aside(web: httpx.Client) -> None:
+    body = gzip.compress(delivery(event("22222222-2222-4222-8222-222222222222")))
+    assert post_xero(web, body, **{"content-encoding": "gzip"}).status_code == 200
+    (row,) = inbox_rows()
+    assert (row.kind, bytes(row.body), row.error) == ("malformed", body, "not JSON")
+
+
+# The request around it
+
+
+def test_white_space_around_the_signature_is_no_part_of_it(world: World) -> None:
+    body = delivery(event(world.tenants[0]))
+    for spaced in (" {}", "{} ", "\t{}\t", " \t {} \t "):
+        assert raw_post(world, body, [spaced.format(signed(body))]) == 200
+
+
+def test_a_doubled_signature_is_refused(world: World) -> None:
     before = len(inbox_rows())
     body = delivery(event(world.tenants[0]))
+    right, wrong = signed(body), signed(b"another")
+    for doubled in ([right, wrong], [wrong, right], [right, right]):
+        assert raw_post(world, body, doubled) == 401
+    assert len(inbox_rows()) == before
 
-    assert post_xero(world.web, body, **{"content-type": "text/plain"}).status_code == 200
-    assert [row.kind for row in inbox_rows()[before:]] == ["malformed"]
+
+def raw_post(world: World, body: bytes, signatures: list[str]) -> int:
+    """Post by hand: clients trim and join what they are given."""
+    headers = "".join(f"x-xero-signature:{each}\r\n" for each in signatures)
+    head = f"POST /webhooks/xero HTTP/1.1\r\nhost: patina\r\nconnection: close\r\n{headers}"
+    url = httpx.URL(str(world.web.base_url))
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        return int(connection.recv(100).split()[1])
+
+
+def test_another_method_gets_an_empty_answer(web: httpx.Client) -> None:
+    for path in ("/webhooks/xero", "/webhooks/xero/", "/webhooks/copper/token"):
+        for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
+            answer = web.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+            assert is_bare(answer)
+
+
+def test_a_slash_at_the_end_of_the_path_changes_nothing(world: World) -> None:
+    body = delivery(event(world.tenants[0]))
+    headers = {"content-type": "application/json", "x-xero-signature": signed(body)}
+    path, told = notice(world)
+    before = len(inbox_rows())
+
+    assert world.web.post("/webhooks/xero/", content=body, headers=headers).status_code == 200
+    assert world.web.post("/webhooks/xero//", content=body, headers=headers).status_code == 200
+    assert world.web.post("/webhooks/xero/", content=body, headers={"x-xero-signature": "no"}).status_code == 401
+    assert world.web.post(f"{path}/", json=told).status_code == 200
+    assert [row.source for row in inbox_rows()[before:]] == ["xero", "copper"]
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -247,7 +609,7 @@ def test_a_wrong_path_and_a_wrong_secret_look_the_same(world: World) -> None:
         world.web.post(path, json={**body, SECRET_KEY: None}),
         world.web.post(path, json={key: value for key, value in body.items() if key != SECRET_KEY}),
         world.web.post(path, content=b"{", headers={"content-type": "application/json"}),
-        world.web.post(path, content=json.dumps(body), headers={"content-type": "text/plain"}),
+        world.web.post(path, content=b"[]", headers={"content-type": "application/json"}),
     ]
 
     assert [answer.status_code for answer in wrong] == [401] * 6
@@ -255,24 +617,113 @@ def test_a_wrong_path_and_a_wrong_secret_look_the_same(world: World) -> None:
     assert len(inbox_rows()) == before
 
 
-def test_types_and_events_that_copper_may_invent_are_marked_ignored(world: World) -> None:
+def test_types_of_records_that_we_do_not_follow_are_marked_ignored(world: World) -> None:
     before = len(inbox_rows())
-    for more in ({"type": "task"}, {"event": "merged"}):
+    kinds = ("task", "project", "activity_log", "Task")
+    for kind in kinds:
+        path, body = notice(world, type=kind, ids=[7, "x"])
+        assert world.web.post(path, json=body).status_code == 200
+    assert [(row.resource_id, row.state) for row in inbox_rows()[before:]] == [("7", "ignored")] * len(kinds)
+
+
+ODD_FIELDS: list[dict[str, Any]] = [
+    {"type": "Person", "event": "Update"},
+    {"type": " PERSON ", "event": "MERGED"},
+    {"event": None},
+    {"event": 7},
+    {"event": "up\x00date"},
+    {"ids": ["7"]},
+    {"ids": [7, "7"]},
+    {"updated_attributes": None},
+    {"updated_attributes": ["odd"]},
+    {"timestamp": None},
+    {"timestamp": {"at": "noon"}},
+    {"subscription_id": None},
+    {"subscription_id": [1]},
+    {"deep": json.loads("[" * 500 + "]" * 500)},
+]
+
+
+def test_an_odd_field_never_costs_a_notification(world: World) -> None:
+    before = len(inbox_rows())
+    for more in ODD_FIELDS:
         path, body = notice(world, **more)
         assert world.web.post(path, json=body).status_code == 200
+    kept = [(row.kind, row.resource_id, row.state) for row in inbox_rows()[before:]]
+    assert kept == [("person", "7", "pending")] * len(ODD_FIELDS)
 
-    assert [row.state for row in inbox_rows()[before:]] == ["ignored", "ignored"]
+
+def test_a_notification_counts_whatever_it_is_declared_as(world: World) -> None:
+    before = len(inbox_rows())
+    for number, declared in enumerate(("text/plain", "", "application/json; charset=utf-8")):
+        path, body = notice(world, ids=[number + 1])
+        for content in (json.dumps(body).encode(), b"\xef\xbb\xbf" + json.dumps(body).encode()):
+            answer = world.web.post(path, content=content, headers={"content-type": declared})
+            assert answer.status_code == 200
+    assert [row.state for row in inbox_rows()[before:]] == ["pending"] * 6
 
 
-@pytest.mark.parametrize("more", [{"ids": "7"}, {"ids": [-1]}, {"ids": [True]}, {"ids": None}, {"type": 5}])
+@pytest.mark.parametrize("more", [{"ids": "7"}, {"ids": None}, {"ids": [7] * 1_001}, {"type": 5}, {"type": ""}])
 def test_coppers_malformed_but_authentic_body_is_kept_for_a_person(world: World, more: dict[str, Any]) -> None:
     before = len(inbox_rows())
     path, body = notice(world, **more)
 
     assert world.web.post(path, json=body).status_code == 200
-    assert [(row.kind, row.state, row.account_id) for row in inbox_rows()[before:]] == [
-        ("malformed", "failed", world.account)
-    ]
+    (row,) = inbox_rows()[before:]
+    assert (row.kind, row.state, row.account_id) == ("malformed", "failed", world.account)
+    del body[SECRET_KEY]
+    assert json.loads(row.body) == body, "and without the secret that proves it authentic"
+
+
+def test_an_odd_id_is_put_aside_and_the_others_are_applied(world: World) -> None:
+    before = len(inbox_rows())
+    odd: list[Any] = [-1, 0, True, None, 7.5, 2**63, "", "x", "\u0663", [], {"id": 7}]
+    path, body = notice(world, ids=[7, *odd, 2**63 - 1])
+
+    assert world.web.post(path, json=body).status_code == 200
+    rows = inbox_rows()[before:]
+    applied = [(row.kind, row.resource_id, row.state) for row in rows if row.kind != "malformed"]
+    assert sorted(applied) == [("person", "7", "pending"), ("person", str(2**63 - 1), "pending")]
+    aside = {row.error: row for row in rows if row.kind == "malformed"}
+    assert set(aside) == {f"ids.{place}: not the id of a record" for place in range(1, len(odd) + 1)}
+    assert {(row.state, row.account_id) for row in aside.values()} == {("failed", world.account)}
+    assert json.loads(aside["ids.8: not the id of a record"].body) == {
+        "ids": ["x"],
+        "type": "person",
+        "event": "update",
+    }
+
+
+def test_an_equal_notification_while_the_first_is_leased_is_opened_again(world: World) -> None:
+    source = Source(world.account, 0)
+    ann = world.person("ann@acme.test")
+    world.settle()
+    path, body = notice(world, ids=[ann])
+    world.web.post(path, json=body)
+    with transaction() as session:
+        lease = inbox.lease(session, source, 60)
+    assert lease is not None
+    world.sandbox.faults(webhooks=[{"vendor": "copper", "lose": 1.0}])
+    world.copper_act("change_record", type="person", id=ann, emails=["new@acme.test"])
+    world.web.post(path, json=body)
+
+    with transaction() as session, pytest.raises(LeaseLostError):
+        inbox.finish(session, lease, [event_.id for event_ in lease.events])
+    invoice = world.invoice("new@acme.test")
+    world.settle()
+    assert world.shown("people", ann) == [invoice.number]
+
+
+@pytest.mark.parametrize("state", ["failed", "dismissed"])
+def test_an_equal_notification_opens_one_again_that_nobody_got_applied(world: World, state: str) -> None:
+    ann = world.person("ann@acme.test")
+    world.settle()
+    path, body = notice(world, ids=[ann])
+    world.web.post(path, json=body)
+    with transaction() as session:
+        session.execute(text("UPDATE inbox SET state = :state WHERE state = 'pending'"), {"state": state})
+    world.web.post(path, json=body)
+    assert [row.state for row in inbox_rows()][-1] == "pending"
 
 
 def test_an_equal_notification_after_the_first_was_applied_is_looked_at_again(world: World) -> None:

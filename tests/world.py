@@ -177,9 +177,14 @@ class World:
             with transaction() as session:
                 sources, dirty = inbox.waiting(session), projection.waiting(session)
             for source in sources:
-                events.drain(source)
+                self._finish(events.drain(source).catch_up.run)
             for account in dirty:
                 projecting.project(account)
+
+    def _finish(self, run: Run | None) -> None:
+        """See the catch-up end that events asked for."""
+        while run is not None and sync.step(run.account_id, run.id).more:
+            pass
 
     def settle_without_end(self) -> None:
         """Let every webhook arrive and have the workers look once: some events may have to wait."""

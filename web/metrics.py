@@ -17,9 +17,10 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from runtime.settings import settings
+from store.inbox import NOBODY
 from web.problems import ProblemError
 from worker import overview
-from worker.overview import AccountOverview
+from worker.overview import AccountOverview, InstallationOverview
 
 router = APIRouter(include_in_schema=False)
 PLACE = ("account", "organisation", "purpose")
@@ -28,8 +29,8 @@ PLACE = ("account", "organisation", "purpose")
 class Overview(Collector):
     """The installation's overview as metrics."""
 
-    def __init__(self, accounts: Iterable[AccountOverview]) -> None:
-        self._accounts = list(accounts)
+    def __init__(self, accounts: Iterable[AccountOverview], installation: InstallationOverview) -> None:
+        self._accounts, self._installation = list(accounts), installation
 
     @override
     def collect(self) -> Iterator[Metric]:
@@ -65,13 +66,15 @@ class Overview(Collector):
             ("patina_egress_month_bytes", "bytes pulled from Xero this month, uncompressed", "egress_plain"),
             ("patina_inbox_waiting", "events that are not applied yet", "events_waiting"),
             ("patina_inbox_oldest_seconds", "how long the oldest of them has waited", "oldest_waiting"),
-            ("patina_inbox_quarantined", "events that wait for a person", "events_quarantined"),
+            ("patina_inbox_quarantined", "failed events; account 0: those of no account", "events_quarantined"),
             ("patina_connections_lost", "connections that an admin must renew", "lost_count"),
         )
         for name, meaning, attribute in figures:
             family = GaugeMetricFamily(name, meaning, labels=("account",))
             for account in self._accounts:
                 family.add_metric((str(account.id),), getattr(account, attribute) or 0)
+            if attribute == "events_quarantined":
+                family.add_metric((str(NOBODY),), self._installation.events_quarantined)
             yield family
 
     def _drift(self) -> Iterator[Metric]:
@@ -87,7 +90,7 @@ class Overview(Collector):
 
 def _page() -> bytes:
     registry = CollectorRegistry()
-    registry.register(Overview(overview.everything()))
+    registry.register(Overview(overview.everything(), overview.installation()))
     return generate_latest(registry) + generate_latest(REGISTRY)
 
 

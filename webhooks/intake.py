@@ -25,7 +25,7 @@ class Intake:
     def __init__(self, pool: Pool, wake: Callable[[Source], object], count: Callable[[Accepted], None]) -> None:
         self._wake, self._count = wake, count
         self._commits: Shared[Delivery, None] = Shared(
-            pool, self._keep, most=DELIVERIES, heaviest=EVENTS, weigh=lambda delivery: len(delivery.events)
+            pool, self._keep, most=DELIVERIES, heaviest=EVENTS, weigh=lambda delivery: delivery.size
         )
         self._to_wake: set[Source] = set()
         self._waking: asyncio.Task[None] | None = None

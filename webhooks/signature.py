@@ -11,9 +11,10 @@ def xero(body: bytes, signature: str, keys: Iterable[str]) -> bool:
     """Whether `signature` is the base64 HMAC-SHA256 of the raw body under one of `keys`.
 
     Compared in constant time, and against every key, so that nothing tells which one is in use
-    (Xero docs: configuring-your-server). Two keys are active while one is rotated.
+    (Xero docs: configuring-your-server). Two keys are active while one is rotated. White space around a header's
+    value is no part of it (RFC 9110, 5.5).
     """
-    given = signature.encode("utf-8", "replace")
+    given = signature.strip(" \t").encode("utf-8", "replace")
     right = False
     for key in keys:
         wanted = base64.b64encode(hmac.digest(key.encode(), body, "sha256"))

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
@@ -22,12 +22,13 @@ from store.accounts import Organisation
 from store.database import Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
 from store.models import RecordType
-from worker import instruments
+from worker import instruments, requested_catch_ups
 from worker.budget import Budget, Purpose
 from worker.copper.client import PAGE_SIZE, Records, connected
 from worker.copper.stages import write_records
 from worker.errors import PassingError, ReconnectNeededError, UnreadableError, VendorError
 from worker.projecting import project
+from worker.requested_catch_ups import Requested
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
 from worker.xero.stages import all_invoices
 from worker.xero.wire import WireContact, WireInvoice
@@ -64,14 +65,25 @@ Portion: TypeAlias = tuple[Sequence[LeasedEvent], Fetched]
 
 @dataclass(frozen=True)
 class Drained:
-    """How many events were finished, and in how many seconds the rest should be looked at (None: no rest)."""
+    """How many events were finished, and in how many seconds the rest should be looked at (None: no rest).
+
+    `catch_up` is what became of events that are no more than a reason for one.
+    """
 
     finished: int
     again_in: float | None = None
+    catch_up: Requested = requested_catch_ups.NOTHING
 
 
 def drain(source: Source, seconds: float = math.inf) -> Drained:
-    """Apply the waiting events of one source, for about `seconds`: a flood takes turns with everybody else's events.
+    """Apply the waiting events of one source, for about `seconds`: a flood takes turns with everybody else's events."""
+    requested = requested_catch_ups.begin(source)
+    drained = _drain_fetchable(source, seconds)
+    return replace(drained, finished=drained.finished + requested.events, catch_up=requested)
+
+
+def _drain_fetchable(source: Source, seconds: float) -> Drained:
+    """The events that name what can be fetched.
 
     Each round leases a batch; its events are fetched in portions outside any transaction, and each portion is
     finished in the transaction that writes its rows. When the vendor or the budget says "later", what is done

@@ -9,10 +9,11 @@ from store.freshness import BOUNDS
 CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 STATEMENT_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 30)
 
+OUTCOMES = ("kept", "ignored", "repeated", "malformed")
 EVENTS = Counter(
     "patina_events_total",
     "events that webhooks brought, by vendor and outcome: kept, ignored (nobody's, or of no kind we follow), "
-    "repeated, malformed (one a body)",
+    "repeated, malformed (put aside unread: an event, an id or a whole body)",
     ("source", "outcome"),
 )
 QUARANTINED = Counter("patina_events_quarantined_total", "events put aside after their last try", ("source",))
@@ -30,7 +31,7 @@ CALLS = Histogram(
 BATCHES = Histogram("patina_projection_seconds", "batches of the projection", buckets=STATEMENT_SECONDS)
 ROWS = Counter("patina_projection_rows_total", "rows that the projection changed", ("change",))
 FOUND = Counter("patina_sweep_found_total", "what the scheduler's sweep found waiting", ("what",))
-RUNS = Counter("patina_runs_begun_total", "runs that the scheduler began, by kind", ("kind",))
+RUNS = Counter("patina_runs_begun_total", "runs begun by the schedule or by events, by kind", ("kind",))
 TICKS = Histogram(
     "patina_task_seconds", "the scheduler's tasks, by outcome", ("task", "outcome"), buckets=STATEMENT_SECONDS
 )

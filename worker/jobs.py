@@ -11,9 +11,10 @@ from runtime.settings import settings
 from store.inbox import Source
 from store.models import RecordType
 from store.runs import Run
-from worker import events, history, leftovers, projecting, relations, sync
+from worker import events, history, leftovers, projecting, relations, requested_catch_ups, sync
 from worker.broker import awake, broker, turn, wake, wake_later
 from worker.errors import VendorError
+from worker.requested_catch_ups import Requested
 from worker.xero import oauth
 
 log = structlog.get_logger()
@@ -37,10 +38,25 @@ def drain(account_id: int, organisation_id: int) -> None:
         if events.is_flood(source):
             wake(drain, account_id, organisation_id)
         done = events.drain(source, events.TURN_SECONDS)
+    _follow(source, done.catch_up)
     if done.again_in:
         wake_later(drain, done.again_in, account_id, organisation_id)
     elif done.again_in is not None or events.wait(source):
         wake(drain, account_id, organisation_id)
+
+
+@dramatiq.actor(actor_name="begin_requested_catch_up", queue_name=EVENTS, max_retries=0)
+def begin_requested_catch_up(account_id: int, organisation_id: int) -> None:
+    """Begin the catch-up that events of an organisation asked for too soon after the one before."""
+    source = Source(account_id, organisation_id)
+    _follow(source, requested_catch_ups.begin(source))
+
+
+def _follow(source: Source, requested: Requested) -> None:
+    if requested.run is not None:
+        wake_run(requested.run)
+    if requested.again_in is not None:
+        wake_later(begin_requested_catch_up, requested.again_in, source.account_id, source.organisation_id)
 
 
 @dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)

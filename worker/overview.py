@@ -11,6 +11,7 @@ from store.accounts import AccountSummary
 from store.database import transaction
 from store.drift import added
 from store.freshness import Hour, quantile
+from store.inbox import NOBODY
 from store.meters import Metered
 from store.runs import Run
 from store.unreadable_fields import UnreadableField
@@ -100,6 +101,37 @@ class AccountOverview:
         return added(*[run.drift for run in self.runs if run.kind == Kind.RECONCILIATION and run.state == "done"])
 
 
+@dataclass(frozen=True)
+class InstallationOverview:
+    """What belongs to no account: bodies and events that could not be read, and name nobody."""
+
+    events_quarantined: int
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What needs attention."""
+        if not self.events_quarantined:
+            return ()
+        said = need_attention(self.events_quarantined, " of no account")
+        return (f"{said}: run `patina inbox list --installation`",)
+
+
+def installation() -> InstallationOverview:
+    """The installation's overview."""
+    with transaction() as session:
+        return InstallationOverview(inbox.quarantined_count(session, NOBODY))
+
+
+def count_events(count: int) -> str:
+    """A number of failed events in words."""
+    return f"{count} failed event{'' if count == 1 else 's'}"
+
+
+def need_attention(count: int, whose: str = "") -> str:
+    """The same as the beginning of a sentence."""
+    return f"{count_events(count)}{whose} need{'s' if count == 1 else ''} attention"
+
+
 def month_start(now: datetime | None = None) -> datetime:
     """The first moment of this month, UTC: Xero bills by month."""
     return (now or datetime.now(UTC)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -130,7 +162,7 @@ def of(account: AccountSummary) -> AccountOverview:
     wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
     if copper is not None and copper.lost:
         wrong.append("Copper refuses the API key: run `patina connect` with a new one")
-    wrong += [f"{quarantined} events are quarantined"] if quarantined else []
+    wrong += [f"{need_attention(quarantined)}: run `patina inbox list`"] if quarantined else []
     wrong += [_stopped(run) for run in latest if run.state == "failed"]
     sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
     sources += [_source(Budget.of_xero(one), one.name, one.invoices_seen_to) for one in organisations]

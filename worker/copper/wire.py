@@ -12,7 +12,6 @@ from store.mirror import RecordRow, RelationRow
 from store.models import RecordType
 from worker.addresses import addresses_of
 from worker.parsing import LongText, Moment, Name, RelatedId, RowId, WireRow, Word, as_list
-from worker.xero.wire import PRINTABLE
 
 
 class WireEmail(BaseModel):
@@ -154,16 +153,6 @@ class WireUser(BaseModel):
     def groups(self) -> list[WireTeam]:
         """The user's teams."""
         return [team for team in self.given_groups if team]
-
-
-class WireNotification(BaseModel):
-    """A webhook's body, apart from the secret's own keys at its top level."""
-
-    ids: list[Annotated[int, Field(strict=True, ge=0)]] = Field(max_length=1_000)
-    type: str = Field(max_length=50, pattern=PRINTABLE)
-    event: str = Field(max_length=50, pattern=PRINTABLE)
-    subscription_id: int | str | None = None
-    timestamp: str | int | float | None = None
 
 
 class WireSubscription(BaseModel):

@@ -25,12 +25,8 @@ from worker.parsing import (
     WireRow,
     Word,
     as_list,
-    moment,
 )
 
-XeroInstant = Annotated[datetime, BeforeValidator(moment)]
-# Ids and words of events: what is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
-PRINTABLE = r"^[ -~]*$"
 # Created dates are shown in the viewer's zone, so they keep clear of the ends of the calendar.
 FIRST_CREATED, LAST_CREATED = date(1900, 1, 1), date(2999, 12, 31)
 SETTLED_STATUSES = {"PAID", "VOIDED", "DELETED"}
@@ -166,21 +162,3 @@ class WireConnection(BaseModel):
     def is_organisation(self) -> bool:
         """Whether it leads to an organisation, not to an accountant's practice."""
         return (self.tenant_type or "ORGANISATION").upper() == "ORGANISATION"
-
-
-class WireEvent(BaseModel):
-    """One event of a webhook; `resourceUrl` is never followed."""
-
-    tenant_id: str = Field(alias="tenantId", max_length=100, pattern=PRINTABLE)
-    resource_id: str = Field(alias="resourceId", max_length=100, pattern=PRINTABLE)
-    category: str = Field(alias="eventCategory", max_length=50, pattern=PRINTABLE)
-    type: str = Field(alias="eventType", max_length=50, pattern=PRINTABLE)
-    occurred_at: XeroInstant = Field(alias="eventDateUtc")
-
-
-class WireDelivery(BaseModel):
-    """A webhook's body; `events` is empty or null in Xero's intent to receive."""
-
-    events: list[WireEvent] | None = None
-    first_sequence: int | None = Field(alias="firstEventSequence", default=None, ge=0, lt=2**63)
-    last_sequence: int | None = Field(alias="lastEventSequence", default=None, ge=0, lt=2**63)

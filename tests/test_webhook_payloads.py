@@ -1,0 +1,108 @@
+"""Whatever JSON holds in a field of a webhook: what can be read is applied, the rest is put aside, nothing raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from store.database import transaction
+from tests.test_receivers import CONTACT, event, notice, post_xero
+from tests.world import World
+from webhooks.payloads import MAX_MALFORMED, UNREADABLE, Origin, read_delivery, read_notification
+
+TENANT = "22222222-2222-4222-8222-222222222222"
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**65), 2**65)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=200)
+    | st.sampled_from(
+        ["INVOICE", "Update", "2026-06-21T01:15:39", "/Date(99999999999999)/", "9999-12-31T23:59:59-23:59"]
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner, max_size=4),
+    max_leaves=8,
+)
+EVENT_FIELDS = list(event(TENANT))
+ODD_EVENTS = ANYTHING | st.dictionaries(st.sampled_from(EVENT_FIELDS), ANYTHING).map(lambda odd: event(TENANT, **odd))
+SEQUENCES = ANYTHING | st.integers(1, 100)
+
+
+def body_of(events: Any, first: Any, last: Any, **more: Any) -> bytes:
+    return json.dumps({**more, "events": events, "firstEventSequence": first, "lastEventSequence": last}).encode()
+
+
+@given(odd=st.lists(ODD_EVENTS, max_size=6), place=st.integers(0, 6), first=SEQUENCES, last=SEQUENCES)
+def test_an_odd_event_never_costs_its_siblings(odd: list[Any], place: int, first: Any, last: Any) -> None:
+    raw = [*odd[:place], event(TENANT), *odd[place:]]
+    delivery = read_delivery(Origin(body_of(raw, first, last)))
+
+    good = [
+        each for each in delivery.events if (each.tenant, each.kind, each.resource_id) == (TENANT, "CONTACT", CONTACT)
+    ]
+    assert len(good) >= 1
+    named = [each for each in delivery.events if each.kind != UNREADABLE]
+    assert len(named) + len(delivery.malformed) == len(raw)
+    assert 0 <= delivery.first < 2**63
+    assert 0 <= delivery.last < 2**63
+    assert all(each.error.startswith("events.") for each in delivery.malformed)
+
+
+@given(events=ANYTHING, first=SEQUENCES, last=SEQUENCES, entropy=ANYTHING)
+def test_any_envelope_is_read_or_put_aside(events: Any, first: Any, last: Any, entropy: Any) -> None:
+    delivery = read_delivery(Origin(body_of(events, first, last, entropy=entropy)))
+    if events is None or events == []:
+        assert (delivery.events, delivery.malformed) == ([], [])
+    else:
+        assert delivery.size >= 1
+
+
+@given(body=st.binary(max_size=200) | ANYTHING.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_read_or_put_aside(body: bytes) -> None:
+    delivery = read_delivery(Origin(body))
+    assert all(each.body == body for each in delivery.malformed)
+
+
+@given(
+    ids=st.lists(ANYTHING | st.integers(1, 2**63 - 1), max_size=MAX_MALFORMED),
+    more=st.dictionaries(st.sampled_from(["event", "timestamp", "subscription_id", "updated_attributes"]), ANYTHING),
+)
+def test_every_good_id_of_a_notification_is_applied(ids: list[Any], more: dict[str, Any]) -> None:
+    body = json.dumps({"ids": ids, "type": "person", **more}).encode()
+    events, malformed = read_notification(json.loads(body), 1, Origin(body))
+    good = [one for one in ids if type(one) is int and 0 < one < 2**63]
+    assert {str(one) for one in good} <= {each.resource_id for each in events}
+    assert len(events) + len(malformed) == len(ids)
+
+
+@given(payload=st.dictionaries(st.sampled_from(["ids", "type", "event"]), ANYTHING))
+def test_any_notification_is_read_or_put_aside(payload: dict[str, Any]) -> None:
+    events, malformed = read_notification(payload, 1, Origin(json.dumps(payload).encode()))
+    assert events or malformed or payload.get("ids") == [] or isinstance(payload.get("type"), str)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd=st.lists(ODD_EVENTS, min_size=1, max_size=3), first=SEQUENCES, ids=st.lists(ANYTHING, max_size=3))
+def test_no_json_is_answered_with_an_error_or_lost(world: World, odd: list[Any], first: Any, ids: list[Any]) -> None:
+    """Over HTTP into PostgreSQL, which knows texts and numbers that it cannot hold."""
+    with transaction() as session:
+        session.execute(text("TRUNCATE inbox"))
+    mine = [{**each, "tenantId": world.tenants[0]} if isinstance(each, dict) else each for each in odd]
+    body = body_of([*mine, event(world.tenants[0])], first, first)
+    expected = read_delivery(Origin(body))
+    path, notification = notice(world, ids=[7, *ids])
+
+    assert post_xero(world.web, body).status_code == 200
+    assert world.web.post(path, json=notification).status_code == 200
+    with transaction() as session:
+        rows = session.execute(text("SELECT source, kind, resource_id, state FROM inbox")).all()
+    kept = [tuple(row) for row in rows]
+    assert ("xero", "CONTACT", CONTACT, "pending") in kept
+    assert ("copper", "person", "7", "pending") in kept
+    malformed = [row for row in rows if (row.source, row.kind, row.state) == ("xero", "malformed", "failed")]
+    assert len(malformed) == len(expected.malformed)
