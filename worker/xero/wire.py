@@ -42,9 +42,15 @@ def plain(value: Any) -> Any:
     return value.replace("\x00", "") if isinstance(value, str) else value
 
 
+def time_zone_name(value: Any) -> str | None:
+    """Xero's name of a time zone; whatever cannot be one counts as not given."""
+    return value if isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable() else None
+
+
 XeroInstant = Annotated[datetime, BeforeValidator(instant)]
 XeroDate = Annotated[date | None, BeforeValidator(calendar_date)]
 Text = Annotated[str, BeforeValidator(plain)]
+TimeZoneName = Annotated[str | None, BeforeValidator(time_zone_name)]
 # Ids and words of events: what is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
 PRINTABLE = r"^[ -~]*$"
 
@@ -133,6 +139,7 @@ class WireOrganisation(BaseModel):
     name: Text = Field(alias="Name")
     short_code: Text | None = Field(alias="ShortCode", default=None)
     base_currency: Text | None = Field(alias="BaseCurrency", default=None)
+    time_zone: TimeZoneName = Field(alias="Timezone", default=None)
 
 
 class WireConnection(BaseModel):
