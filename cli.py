@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -320,11 +321,11 @@ def verify(
 @app.command()
 def status(json_: JsonOption = False) -> None:
     """Each account: what it holds, what waits, and how its runs went. Exit 1 when something needs a person."""
-    from terminal import overview
+    from terminal import overview, times
 
     if json_:
         told = overview.everything()
-        typer.echo(json.dumps(told, default=str))
+        typer.echo(json.dumps(told, default=times.json_value))
         well = all(one["well"] for one in told["accounts"])
     else:
         well = overview.show()
@@ -362,16 +363,17 @@ def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
     """The account's keys that are not revoked."""
     from store import access
     from store.database import transaction
+    from terminal import times
 
     account_id = _account(account)
     with transaction() as session:
         known = access.keys(session, account_id)
     if json_:
-        typer.echo(json.dumps([vars(one) for one in known], default=str))
+        typer.echo(json.dumps([vars(one) for one in known], default=times.json_value))
         return
     for one in known:
-        used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
-        typer.echo(f"{one.id:>5}  {one.prefix}  {', '.join(one.scopes):<6} last used {used:<16}  {one.name}")
+        used = times.to_the_minute(one.last_used_at)
+        typer.echo(f"{one.id:>5}  {one.prefix}  {', '.join(one.scopes):<6} last used {used:<20}  {one.name}")
     typer.echo(f"{len(known)} keys")
 
 
@@ -422,17 +424,18 @@ def list_events(account: AccountOption = None, json_: JsonOption = False) -> Non
     """The account's quarantined events, the latest first; 200 at most."""
     from store import inbox
     from store.database import bound
+    from terminal import times
 
     account_id = _account(account)
     with bound(account_id) as session:
         found = inbox.quarantined(session, account_id, 200)
         total = inbox.quarantined_count(session, account_id)
     if json_:
-        typer.echo(json.dumps([vars(one) for one in found], default=str))
+        typer.echo(json.dumps([vars(one) for one in found], default=times.json_value))
         return
     for one in found:
         what = f"{one.source} {one.kind.lower()} {one.resource_id}"[:40]
-        typer.echo(f"{one.id:>9}  {one.received_at:%Y-%m-%d %H:%M}  {what:<40}  {(one.error or '')[:60]}")
+        typer.echo(f"{one.id:>9}  {times.to_the_minute(one.received_at)}  {what:<40}  {(one.error or '')[:60]}")
     typer.echo(f"{total} quarantined")
 
 
@@ -441,6 +444,7 @@ def show_event(event: Annotated[int, typer.Argument(help="its number")], account
     """One event, whatever became of it."""
     from store import inbox
     from store.database import bound
+    from terminal import times
 
     account_id = _account(account)
     with bound(account_id) as session:
@@ -448,7 +452,8 @@ def show_event(event: Annotated[int, typer.Argument(help="its number")], account
     if found is None:
         raise LookupError(f"Account {account_id} has no event {event}.")
     for name, value in found.items():
-        typer.echo(f"{name:<15} {value if value is not None else ''}")
+        said = times.to_the_second(value) if isinstance(value, datetime) else value
+        typer.echo(f"{name:<15} {said if said is not None else ''}")
 
 
 def _chosen_events(events: list[int] | None, everything: bool) -> list[int] | None:

@@ -42,9 +42,16 @@ class Actions:
 
     # Xero
 
-    def add_organisation(self, name: str, currency: str = "NZD", short_code: str | None = None) -> dict[str, Any]:
+    def add_organisation(
+        self,
+        name: str,
+        currency: str = "NZD",
+        short_code: str | None = None,
+        timezone: str = "NEWZEALANDSTANDARDTIME",
+    ) -> dict[str, Any]:
         """Open a Xero organisation; answers its tenant id."""
-        made = Organisation(uuid4(), name, short_code or f"!{uuid4().hex[:5].upper()}", currency)
+        code = short_code or f"!{uuid4().hex[:5].upper()}"
+        made = Organisation(uuid4(), name, code, currency, timezone=timezone)
         self._world.organisations[made.tenant_id] = made
         return {"tenant": str(made.tenant_id)}
 
@@ -89,10 +96,13 @@ class Actions:
         self._tell_contact(place, found, "UPDATE")
         return {"contact": str(contact)}
 
-    def rename_organisation(self, tenant: UUID, name: str, short_code: str | None = None) -> dict[str, Any]:
-        """Rename an organisation, and change its short code; Xero tells nobody."""
+    def rename_organisation(
+        self, tenant: UUID, name: str, short_code: str | None = None, timezone: str | None = None
+    ) -> dict[str, Any]:
+        """Rename an organisation, and change its short code or time zone; Xero tells nobody."""
         place = self._organisation(tenant)
         place.name = name
+        place.timezone = timezone or place.timezone
         place.short_code = short_code or place.short_code
         return {"tenant": str(tenant)}
 

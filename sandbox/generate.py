@@ -106,7 +106,7 @@ class Generator:
     def fill(self) -> World:
         """Two organisations, one Copper account, contacts for three companies in four, and some strangers."""
         nz = Organisation(self._uuid(), "Demo Company (NZ)", "!DEMO1", "NZD")
-        uk = Organisation(self._uuid(), "Demo Company (UK)", "!DEMO2", "GBP", "GB")
+        uk = Organisation(self._uuid(), "Demo Company (UK)", "!DEMO2", "GBP", "GB", "GMTSTANDARDTIME")
         account = CopperAccount(40_001, "Demo Sales", next_id=9_600_000)
         admin = User(501, "Sam Admin", "sam@demo.copper.test", "sandbox-copper-key", True, [(11, "Sales")])
         viewer = User(502, "Vic Viewer", "vic@demo.copper.test", "", False, [(12, "Service")])

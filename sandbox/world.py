@@ -84,13 +84,14 @@ class Invoice:
 
 @dataclass
 class Organisation:
-    """A Xero organisation (a tenant)."""
+    """A Xero organisation (a tenant); `timezone` is a name as Xero spells it (`GMTSTANDARDTIME`)."""
 
     tenant_id: UUID
     name: str
     short_code: str
     currency: str
     country: str = "NZ"
+    timezone: str = "NEWZEALANDSTANDARDTIME"
     contacts: dict[UUID, Contact] = field(default_factory=dict)
     invoices: dict[UUID, Invoice] = field(default_factory=dict)
     next_number: int = 1

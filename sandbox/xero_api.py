@@ -376,7 +376,7 @@ class XeroApi:
             "CountryCode": organisation.country,
             "IsDemoCompany": False,
             "OrganisationStatus": "ACTIVE",
-            "Timezone": "NEWZEALANDSTANDARDTIME",
+            "Timezone": organisation.timezone,
             "ShortCode": organisation.short_code,
             "Class": "PREMIUM",
             "Edition": "BUSINESS",
