@@ -324,11 +324,11 @@ def verify(
 @app.command()
 def status(json_: JsonOption = False) -> None:
     """Each account: what it holds, what waits, and how its runs went. Exit 1 when something needs a person."""
-    from terminal import overview
+    from terminal import overview, times
 
     if json_:
         told = overview.everything()
-        typer.echo(json.dumps(told, default=str))
+        typer.echo(json.dumps(told, default=times.json_value))
         well = told["installation"]["well"] and all(one["well"] for one in told["accounts"])
     else:
         well = overview.show()
@@ -366,16 +366,17 @@ def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
     """The account's keys that are not revoked."""
     from store import access
     from store.database import transaction
+    from terminal import times
 
     account_id = _account(account)
     with transaction() as session:
         known = access.keys(session, account_id)
     if json_:
-        typer.echo(json.dumps([vars(one) for one in known], default=str))
+        typer.echo(json.dumps([vars(one) for one in known], default=times.json_value))
         return
     for one in known:
-        used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
-        typer.echo(f"{one.id:>5}  {one.prefix}  {', '.join(one.scopes):<6} last used {used:<16}  {one.name}")
+        used = times.to_the_minute(one.last_used_at)
+        typer.echo(f"{one.id:>5}  {one.prefix}  {', '.join(one.scopes):<6} last used {used:<20}  {one.name}")
     typer.echo(f"{len(known)} keys")
 
 

@@ -78,7 +78,8 @@ DROP_UNUSED_GRANTS = text("""
         SELECT FROM xero_organisation o WHERE o.account_id = g.account_id AND o.grant_id = g.id)
 """)
 ORGANISATIONS = text("""
-    SELECT account_id, id, grant_id, tenant_id, name, status, contacts_seen_to, invoices_seen_to
+    SELECT account_id, id, grant_id, tenant_id, name, status, contacts_seen_to, invoices_seen_to, time_zone,
+           xero_time_zone
     FROM xero_organisation
     WHERE account_id = :account AND status <> 'dropped'
       AND (CAST(:id AS bigint) IS NULL OR id = :id) ORDER BY id
@@ -104,6 +105,10 @@ OPEN_GRANT = text("""
     SELECT id FROM xero_grant WHERE account_id = :account AND status = 'open' ORDER BY id DESC LIMIT 1
 """)
 GRANTS = text("SELECT id, sealed, status FROM xero_grant WHERE account_id = :account ORDER BY id")
+
+
+# A known zone is never called this: Xero's own UTC is Etc/UTC.
+UNKNOWN_TIME_ZONE = "UTC"
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,10 @@ class CopperState:
 
 @dataclass(frozen=True)
 class Organisation:
-    """A connected Xero organisation of an account."""
+    """A connected Xero organisation of an account.
+
+    `time_zone` is the IANA name that its days go by, `xero_time_zone` what Xero calls it: None before Xero was asked.
+    """
 
     account_id: int
     id: int
@@ -161,6 +169,13 @@ class Organisation:
     status: str
     contacts_seen_to: datetime | None = None
     invoices_seen_to: datetime | None = None
+    time_zone: str = UNKNOWN_TIME_ZONE
+    xero_time_zone: str | None = None
+
+    @property
+    def has_unknown_time_zone(self) -> bool:
+        """Whether Xero named a zone that is not known here, so that its days go by UTC."""
+        return bool(self.xero_time_zone) and self.time_zone == UNKNOWN_TIME_ZONE
 
 
 @dataclass(frozen=True)

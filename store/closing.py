@@ -67,7 +67,11 @@ DROP = text("""
     RETURNING name, grant_id, connection_id
 """)
 FORGET_ORGANISATION = text("""
-    DELETE FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
+    WITH forgotten AS (
+        DELETE FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
+        RETURNING id)
+    UPDATE account SET time_zones = time_zones - CAST(forgotten.id AS text)
+    FROM forgotten WHERE account.id = :account
 """)
 LEAVE = text("INSERT INTO leftover (account_id, kind, sealed) VALUES (:account, :kind, :sealed)")
 TAKE = text("""

@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from store import matching
 from store.database import Pool, reading_pool
+from store.days import OVERDUE_DAYS
 
 BATCH = 1_000
 # A client that stops reading holds a connection for this long at most.
@@ -20,10 +21,10 @@ STATEMENT_SECONDS = 120
 
 BIND = "SELECT set_config('patina.account', %(account)s, true)"
 # In the order of the index, walked backwards: the first rows come at once, and each record's newest come first.
-INVOICES = """
+INVOICES = f"""
     SELECT r.record_type, r.record_id, coalesce(c.name, '') AS record_name, r.invoice_id, r.number, r.type, r.status,
            r.issuer, r.issue_date, r.due_date, r.total, r.balance, r.currency, r.created_at, r.created_source,
-           r.short_code
+           r.short_code, {OVERDUE_DAYS} AS overdue_days
     FROM account a
     JOIN record_invoice r ON r.account_id = a.id AND r.record_type = ANY(a.record_types)
          AND (a.show_bills OR r.type <> 'ACCPAY')

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store.days import IS_OVERDUE
 from store.domains import PUBLIC
 from store.models import RecordType
 
@@ -130,17 +131,16 @@ NEAR = text("""
     ORDER BY one_off DESC, invoices DESC, c.name, ce.email LIMIT :limit
 """)
 # Sales invoices alone: nobody expects a supplier to be somebody's lead.
-UNMATCHED_CONTACTS = """
-    WITH day AS (SELECT balances_on FROM account WHERE id = %(account)s),
-    sums AS (
-        SELECT i.organisation_id, i.contact_id, coalesce(i.currency, '') AS currency, count(*) AS invoices,
-               coalesce(sum(i.balance) FILTER (WHERE i.status = 'AUTHORISED'), 0) AS open,
-               coalesce(sum(i.balance) FILTER (WHERE i.status = 'AUTHORISED' AND i.due_date < day.balances_on), 0)
-                   AS overdue
-        FROM invoice i, day
-        WHERE i.account_id = %(account)s AND i.type = 'ACCREC' AND i.status <> 'DELETED' AND NOT i.gone
-          AND i.contact_id IS NOT NULL
-        GROUP BY i.organisation_id, i.contact_id, coalesce(i.currency, ''))
+UNMATCHED_CONTACTS = f"""
+    WITH sums AS (
+        SELECT r.organisation_id, r.contact_id, coalesce(r.currency, '') AS currency, count(*) AS invoices,
+               coalesce(sum(r.balance) FILTER (WHERE r.status = 'AUTHORISED'), 0) AS open,
+               coalesce(sum(r.balance) FILTER (WHERE {IS_OVERDUE}), 0) AS overdue
+        FROM account a
+        JOIN invoice r ON r.account_id = a.id AND r.type = 'ACCREC' AND r.status <> 'DELETED' AND NOT r.gone
+             AND r.contact_id IS NOT NULL
+        WHERE a.id = %(account)s
+        GROUP BY r.organisation_id, r.contact_id, coalesce(r.currency, ''))
     SELECT s.organisation_id, o.name AS organisation_name, o.short_code, s.contact_id, coalesce(c.name, '') AS name,
            (SELECT string_agg(e.email, ' ' ORDER BY e.email) FROM xero_contact_email e
             WHERE e.account_id = %(account)s AND e.organisation_id = s.organisation_id

@@ -336,17 +336,29 @@ COUNTS = text("""
     SELECT (SELECT count(*) FROM crm_record WHERE account_id = :account AND NOT gone) AS records,
            (SELECT count(*) FROM invoice WHERE account_id = :account AND NOT gone) AS invoices
 """)
-# The organisation's name and short code stand on every row: a change marks all its contacts.
+# The organisation's name and short code stand on every row: a change marks all its contacts. Its time zone is one that
+# PostgreSQL knows, so that no statement fails for an odd one; the account keeps a copy, merged in by key, as two
+# organisations may be saved at once. A zone that Xero leaves out stays as it was.
 SAVE_ORGANISATION = text("""
     WITH before AS (
         SELECT name, short_code FROM xero_organisation WHERE account_id = :account AND id = :organisation
         FOR UPDATE),
+    zone AS (
+        SELECT coalesce((
+            SELECT name FROM unnest(CAST(:time_zones AS text[])) WITH ORDINALITY AS candidate(name, place)
+            JOIN pg_timezone_names USING (name) ORDER BY place LIMIT 1), 'UTC') AS name),
     saved AS (
         UPDATE xero_organisation o
         SET name = coalesce(nullif(:name, ''), o.name), short_code = coalesce(nullif(:short_code, ''), o.short_code),
-            base_currency = coalesce(nullif(:base_currency, ''), o.base_currency)
-        FROM before WHERE o.account_id = :account AND o.id = :organisation
-        RETURNING (before.name, before.short_code) IS DISTINCT FROM (o.name, o.short_code) AS changed)
+            base_currency = coalesce(nullif(:base_currency, ''), o.base_currency),
+            xero_time_zone = coalesce(CAST(:xero_time_zone AS text), o.xero_time_zone, ''),
+            time_zone = CASE WHEN CAST(:xero_time_zone AS text) IS NULL THEN o.time_zone ELSE zone.name END
+        FROM before, zone WHERE o.account_id = :account AND o.id = :organisation
+        RETURNING (before.name, before.short_code) IS DISTINCT FROM (o.name, o.short_code) AS changed,
+                  jsonb_build_object(CAST(o.id AS text), o.time_zone) AS zones),
+    copied AS (
+        UPDATE account a SET time_zones = a.time_zones || saved.zones
+        FROM saved WHERE a.id = :account AND NOT a.time_zones @> saved.zones)
     INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
     SELECT :account, 'contact', :organisation, c.contact_id
     FROM xero_contact c, saved WHERE c.account_id = :account AND c.organisation_id = :organisation AND changed
@@ -568,13 +580,20 @@ def save_organisation(
     name: str,
     short_code: str,
     base_currency: str,
+    xero_time_zone: str | None,
+    time_zones: Sequence[str],
 ) -> None:
-    """Keep what Xero says of the organisation itself; what is empty was not given, and stays as it was."""
+    """Keep what Xero says of the organisation itself; what is empty was not given, and stays as it was.
+
+    `time_zones` are IANA names of its zone, the best first: the first that PostgreSQL knows is kept, else UTC.
+    """
     chosen = {
         "account": account_id,
         "organisation": organisation_id,
         "name": name,
         "short_code": short_code,
         "base_currency": base_currency,
+        "xero_time_zone": xero_time_zone,
+        "time_zones": list(time_zones),
     }
     session.execute(SAVE_ORGANISATION, chosen)

@@ -59,7 +59,8 @@ def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any
 class Account(SQLModel, table=True):
     """One Copper account and its settings; `synced_at` is when its rows were last known to be right.
 
-    `balances_on` is the day (UTC) as of which its records' overdue sums are.
+    `balances_on` is the day (UTC) on which all of its records' balances were last added up. `time_zones` copies its
+    organisations' zones (organisation id: IANA name), for the one statement that a read is.
     """
 
     id: int = _serial()
@@ -72,6 +73,7 @@ class Account(SQLModel, table=True):
     created_at: datetime = _column(Instant, "now()")
     synced_at: datetime | None = _column(Instant, null=True)
     balances_on: date = _column(sa.Date, "CURRENT_DATE")
+    time_zones: dict[str, str] = _column(pg.JSONB, "'{}'::jsonb")
 
 
 class CopperCredential(SQLModel, table=True):
@@ -101,7 +103,12 @@ class XeroGrant(SQLModel, table=True):
 
 
 class XeroOrganisation(SQLModel, table=True):
-    """One Xero organisation of one account. Two accounts with the same one have a row each."""
+    """One Xero organisation of one account. Two accounts with the same one have a row each.
+
+    `time_zone` is the IANA name of its zone, one that PostgreSQL knows: UTC until Xero was asked, and for a zone that
+    is unknown here. `xero_time_zone` is the name that Xero gave: NULL before it was asked, '' when it gave none.
+    `balances_on` is the day there as of which the overdue part of its records' balances is.
+    """
 
     __tablename__ = "xero_organisation"
     __table_args__ = (sa.UniqueConstraint("account_id", "tenant_id"),)
@@ -118,6 +125,9 @@ class XeroOrganisation(SQLModel, table=True):
     connected_at: datetime = _column(Instant, "now()")
     invoices_seen_to: datetime | None = _column(Instant, null=True)
     contacts_seen_to: datetime | None = _column(Instant, null=True)
+    xero_time_zone: str | None = _column(sa.Text, null=True)
+    time_zone: str = _column(sa.Text, "'UTC'")
+    balances_on: date = _column(sa.Date, "CURRENT_DATE")
 
 
 class ApiKey(SQLModel, table=True):
@@ -500,7 +510,7 @@ class RecordInvoice(SQLModel, table=True):
 class RecordBalance(SQLModel, table=True):
     """What is open on a record, by type and currency ('': none given): sums over its rows that await payment.
 
-    `overdue` is the part that was due before the account's `balances_on`. A record that owes nothing has no row.
+    `overdue` is the part that was due before its organisation's `balances_on`. A record that owes nothing has no row.
     """
 
     __tablename__ = "record_balance"

@@ -6,7 +6,7 @@ computed again, on whatever record it stands. Marks on companies and opportuniti
 records: every row of those records is computed again. Both scopes end in one statement that removes
 what is not wanted and upserts what differs. `record_invoice` is a pure function of the mirror: a
 rebuild gives the same rows, and `compare` says where it would not. `record_balance`, what each record
-owes, is a pure function of those rows and of the day, and moves with them in the same statement.
+owes, is a pure function of those rows and of each organisation's own day, and moves with them in the same statement.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ DISPLAY = """
          AND c.contact_id = i.contact_id
 """
 
-# Rows that await payment count as open, and as overdue when they were due before the account's day.
+# Rows that await payment count as open, and as overdue when they were due before their organisation's day.
 OWED = "status = 'AUTHORISED' AND balance > 0"
 COLUMNS = """record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
                issue_date, due_date, total, balance, currency, created_source, short_code"""
@@ -167,20 +167,22 @@ APPLY = f"""
 APPLIED = "SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written"
 # What moves in the records' balances when `present` becomes `wanted`: a whale's sums are not added up again for
 # one payment. Only the projection writes balances, one at a time an account.
+DAY = "day AS (SELECT id AS organisation_id, balances_on FROM xero_organisation WHERE account_id = :account)"
+IS_OVERDUE = "overdue_days(status, balance, due_date, day.balances_on) > 0"
 MOVE_BALANCES = f"""
-    day AS (SELECT balances_on FROM account WHERE id = :account),
+    {DAY},
     moved AS (
         SELECT record_type, record_id, type, currency, sum(sign * balance) AS open,
                sum(CASE WHEN late THEN sign * balance ELSE 0 END) AS overdue,
                sum(sign) AS invoices, sum(CASE WHEN late THEN sign ELSE 0 END) AS overdue_invoices
         FROM (
             SELECT record_type, record_id, type, coalesce(currency, '') AS currency, balance, -1 AS sign,
-                   coalesce(due_date < day.balances_on, false) AS late
-            FROM present, day WHERE {OWED}
+                   {IS_OVERDUE} AS late
+            FROM present JOIN day USING (organisation_id) WHERE {OWED}
             UNION ALL
             SELECT record_type, record_id, type, coalesce(currency, ''), balance, 1,
-                   coalesce(due_date < day.balances_on, false)
-            FROM wanted, day WHERE {OWED}) AS rows
+                   {IS_OVERDUE}
+            FROM wanted JOIN day USING (organisation_id) WHERE {OWED}) AS rows
         GROUP BY record_type, record_id, type, currency
         HAVING (sum(sign * balance), sum(CASE WHEN late THEN sign * balance ELSE 0 END), sum(sign),
                 sum(CASE WHEN late THEN sign ELSE 0 END)) <> (0, 0, 0, 0)),
@@ -201,19 +203,31 @@ MOVE_BALANCES = f"""
             invoices = old.invoices + EXCLUDED.invoices,
             overdue_invoices = old.overdue_invoices + EXCLUDED.overdue_invoices)
 """
-# What a record owes, from its rows, as of a day.
-BALANCES = """
+# What a record owes, from its rows, as of each organisation's day.
+BALANCES = f"""
     SELECT record_type, record_id, type, coalesce(currency, '') AS currency, sum(balance) AS open,
-           coalesce(sum(balance) FILTER (WHERE due_date < day.balances_on), 0) AS overdue,
-           count(*)::int AS invoices, (count(*) FILTER (WHERE due_date < day.balances_on))::int AS overdue_invoices
-    FROM {rows}, day WHERE {owed}
+           coalesce(sum(balance) FILTER (WHERE {IS_OVERDUE}), 0) AS overdue,
+           count(*)::int AS invoices, (count(*) FILTER (WHERE {IS_OVERDUE}))::int AS overdue_invoices
+    FROM {{rows}} JOIN day USING (organisation_id) WHERE {{owed}}
     GROUP BY record_type, record_id, type, coalesce(currency, '')
 """
-# A new day makes more of what is open overdue: all of the account's balances are added up again.
-DAY_IS_OVER = text("SELECT balances_on < CURRENT_DATE FROM account WHERE id = :account")
-BEGIN_DAY = text("UPDATE account SET balances_on = GREATEST(balances_on, CURRENT_DATE) WHERE id = :account")
+# A new day makes more of what is open overdue, another time zone more or less: all of the account's balances are added
+# up again. They are once a day in any case (UTC), so that a wrong one does not last. The day is the statement's, not
+# the transaction's, which may have waited for its turn since yesterday.
+OLD_BALANCES = """
+    SELECT id AS account_id FROM account WHERE balances_on < CURRENT_DATE
+    UNION
+    SELECT account_id FROM xero_organisation WHERE balances_on <> local_date(time_zone, statement_timestamp())
+"""
+ARE_BALANCES_OLD = text(f"SELECT EXISTS (SELECT FROM ({OLD_BALANCES}) AS old WHERE account_id = :account)")
+BEGIN_DAY = text("""
+    WITH begun AS (
+        UPDATE xero_organisation SET balances_on = local_date(time_zone, statement_timestamp())
+        WHERE account_id = :account AND balances_on <> local_date(time_zone, statement_timestamp()))
+    UPDATE account SET balances_on = GREATEST(balances_on, CURRENT_DATE) WHERE id = :account
+""")
 ADD_UP = text(f"""
-    WITH day AS (SELECT balances_on FROM account WHERE id = :account),
+    WITH {DAY},
     wanted AS MATERIALIZED ({BALANCES.format(rows="record_invoice", owed=f"account_id = :account AND {OWED}")}),
     emptied AS (
         DELETE FROM record_balance b WHERE b.account_id = :account AND NOT EXISTS (
@@ -274,7 +288,7 @@ PROJECT_INVOICES = text(f"""
     wanted AS ({DISPLAY}),
     present AS (
         SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
-               x.due_date
+               x.due_date, x.organisation_id
         FROM scope_invoice s
         JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = s.invoice_id),
     fresh AS (SELECT * FROM wanted),
@@ -295,7 +309,7 @@ PROJECT_RECORDS = text(f"""
     wanted AS ({DISPLAY}),
     present AS (
         SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
-               x.due_date
+               x.due_date, x.organisation_id
         FROM scope_record s
         JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type
              AND x.record_id = s.record_id),
@@ -335,7 +349,7 @@ COMPARE = text(f"""
     pair AS (SELECT * FROM invoice_pair),
     wanted AS MATERIALIZED ({DISPLAY}),
     actual AS ({ROWS}),
-    day AS (SELECT balances_on FROM account WHERE id = :account),
+    {DAY},
     wanted_balance AS ({BALANCES.format(rows="wanted", owed=OWED)}),
     actual_balance AS (
         SELECT record_type, record_id, type, currency, open, overdue, invoices, overdue_invoices
@@ -359,7 +373,7 @@ COMPARE = text(f"""
     FROM difference GROUP BY kind
     UNION ALL
     SELECT 'marks', (SELECT count(*) FROM dirty WHERE account_id = :account)
-                    + (SELECT count(*) FROM account WHERE id = :account AND balances_on < CURRENT_DATE), NULL
+                    + (SELECT count(*) FROM ({OLD_BALANCES}) AS old WHERE account_id = :account), NULL
 """)
 
 # Rows are right as of now, or as of when the oldest event that is not applied yet came. Ids are given in the order of
@@ -376,11 +390,7 @@ SYNCED = text("""
                       ORDER BY i.id LIMIT 1000) AS oldest)))
     WHERE id = :account
 """)
-WAITING = text("""
-    SELECT DISTINCT account_id FROM dirty
-    UNION
-    SELECT id FROM account WHERE balances_on < CURRENT_DATE
-""")
+WAITING = text(f"SELECT account_id FROM dirty UNION {OLD_BALANCES}")
 ARE_WAITING = text("""
     SELECT count(*) >= :marks FROM (SELECT FROM dirty WHERE account_id = :account LIMIT :marks) AS waiting
 """)
@@ -393,11 +403,12 @@ COUNT_ROWS = text("""
 
 @dataclass(frozen=True)
 class Projected:
-    """What one batch did: marks taken, rows removed, rows written."""
+    """What one batch did: marks taken, rows removed, rows written, whether all balances were added up again."""
 
     marks: int
     removed: int
     written: int
+    recomputed_balances: bool = False
 
 
 def take_turn(session: Session, account_id: int) -> None:
@@ -408,7 +419,8 @@ def take_turn(session: Session, account_id: int) -> None:
 def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Projected:
     """Project up to `batch` marks in the caller's transaction; `marks` is 0 when there were none."""
     take_turn(session, account_id)
-    if session.execute(DAY_IS_OVER, {"account": account_id}).scalar_one_or_none():
+    is_old = bool(session.execute(ARE_BALANCES_OLD, {"account": account_id}).scalar_one())
+    if is_old:
         _add_up(session, account_id)
     marks = session.execute(TAKE, {"account": account_id, "batch": batch}).all()
     removed = written = 0
@@ -419,7 +431,7 @@ def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Proj
             written += row.written
     if len(marks) < batch:
         session.execute(SYNCED, {"account": account_id})
-    return Projected(len(marks), removed, written)
+    return Projected(len(marks), removed, written, is_old)
 
 
 def _add_up(session: Session, account_id: int) -> None:
@@ -514,7 +526,7 @@ def waits(session: Session, account_id: int, marks: int) -> bool:
 
 
 def waiting(session: Session) -> set[int]:
-    """Accounts with marks that are not projected yet."""
+    """Accounts with marks that are not projected yet, or whose balances are of another day."""
     return set(session.execute(WAITING).scalars())
 
 

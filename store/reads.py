@@ -15,11 +15,10 @@ from psycopg.rows import TupleRow
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store.days import IS_OVERDUE, OVERDUE_DAYS, TODAY
 from store.models import RecordType
 
 MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US'
-# OVERDUE is no status of Xero's: it is what awaits payment after its due date.
-IS_OVERDUE = "r.status = 'AUTHORISED' AND r.balance > 0 AND r.due_date < CURRENT_DATE"
 # One call of one function for each page that is asked for: it finds out whose key it is, binds what it does to that
 # account, so that the policies of every table hold behind its statement, and reads a page of the one index, forwards or
 # backwards. A key that opens nothing gives no row; a record without invoices, or of a type that is switched off, gives
@@ -29,14 +28,14 @@ READ = f"""
     SELECT asked.place, r.account_id, r.shown, to_char(r.synced_at AT TIME ZONE 'UTC', '{MOMENT}'),
            to_char(r.created_at AT TIME ZONE 'UTC', '{MOMENT}'), r.invoice_id::text, r.type, r.status,
            r.number, r.issuer, to_char(r.issue_date, 'YYYY-MM-DD'), to_char(r.due_date, 'YYYY-MM-DD'),
-           r.total::text, r.balance::text, r.currency, r.created_source, r.short_code,
-           CASE WHEN {IS_OVERDUE} THEN CURRENT_DATE - r.due_date ELSE 0 END
+           r.total::text, r.balance::text, r.currency, r.created_source, r.short_code, r.overdue_days
     FROM json_to_recordset(%s::json) AS asked(place int, key text, type text, record bigint, most int,
                                               at timestamptz, invoice uuid, newest_first boolean),
          invoices_by_key(decode(asked.key, 'hex'), asked.type, asked.record, asked.most, asked.at, asked.invoice,
                          asked.newest_first) AS r
 """
-# What people look at: the same rows in the same order, of one status if they chose one, and how many there are.
+# What people look at: the same rows in the same order, of one status if they chose one, and how many there are. OVERDUE
+# is no status of Xero's: it is what awaits payment after its due date.
 CHOSEN = """
     FROM account a
     JOIN record_invoice r ON r.account_id = a.id AND r.record_type = :type AND r.record_id = :record
@@ -45,7 +44,7 @@ CHOSEN = """
 """
 SHOWN = text(f"""
     SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
-           r.balance, r.currency, r.created_source, r.short_code
+           r.balance, r.currency, r.created_source, r.short_code, {TODAY} AS today, {OVERDUE_DAYS} AS overdue_days
     {CHOSEN} AND CASE CAST(:status AS text) WHEN '' THEN true WHEN 'OVERDUE' THEN {IS_OVERDUE}
              ELSE r.status = :status END
     ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT :limit
@@ -78,7 +77,7 @@ class ReadInvoice(NamedTuple):
 
 
 class ShownInvoice(NamedTuple):
-    """One row of a record."""
+    """One row of a record; `today` is its organisation's day, by which it is `overdue_days` late."""
 
     created_at: datetime
     invoice_id: UUID
@@ -93,6 +92,8 @@ class ShownInvoice(NamedTuple):
     currency: str | None
     created_source: str
     short_code: str | None
+    today: date
+    overdue_days: int
 
 
 class Position(NamedTuple):

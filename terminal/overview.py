@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from terminal.times import to_the_second
 from worker import overview
 from worker.overview import AccountOverview, SourceOverview, bytes_in_words, drift_words
 
@@ -95,18 +96,20 @@ def _show_account(console: Console, one: AccountOverview) -> None:
     table.add_row("Copper records", f"{one.records:,}, {one.showing:,} show invoices")
     table.add_row("Invoices", f"{one.invoices:,}, in {one.rows:,} rows")
     table.add_row("Events waiting", f"{one.events_waiting:,}")
-    table.add_row("Up to date as of", _moment(one.synced_at))
-    table.add_row("Last event", _moment(one.last_event_at))
+    table.add_row("Up to date as of", to_the_second(one.synced_at))
+    table.add_row("Last event", to_the_second(one.last_event_at))
     table.add_row("Event to visible, 24 h", _freshness(one))
     for kind in ("catch_up", "reconciliation"):
         ended = [run.finished_at for run in one.runs if run.kind == kind and run.state == "done" and run.finished_at]
-        table.add_row(f"Last {KIND_WORDS[kind]}", _moment(max(ended, default=None)))
+        table.add_row(f"Last {KIND_WORDS[kind]}", to_the_second(max(ended, default=None)))
     reconciled = any(run.kind == "reconciliation" and run.state == "done" for run in one.runs)
     table.add_row("Drift found by it", drift_words(one.drift) if reconciled else "not reconciled yet")
     for sentence in one.unreadable_summary:
         table.add_row("Unreadable fields, 7 days", sentence)
     for source in one.sources:
         table.add_row(f"{source.name[:24]}: calls", _calls(one, source))
+        if source.time_zone:
+            table.add_row(f"{source.name[:24]}: time zone", _time_zone(source))
     table.add_row(
         "Xero egress, this month",
         f"{bytes_in_words(one.egress_wire)} sent, {bytes_in_words(one.egress_plain)} uncompressed",
@@ -120,8 +123,10 @@ def _freshness(one: AccountOverview) -> str:
     return f"p50 {one.median:.2g} s, p99 {one.slowest:.2g} s, {one.events_day:,} events"
 
 
-def _moment(at: datetime | None) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else "never"
+def _time_zone(source: SourceOverview) -> str:
+    if source.unknown_time_zone:
+        return f"UTC, because {source.unknown_time_zone} (Xero's name for it) is unknown"
+    return source.time_zone or ""
 
 
 def _calls(one: AccountOverview, source: SourceOverview) -> str:

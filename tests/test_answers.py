@@ -133,7 +133,7 @@ def test_a_new_day_makes_what_was_due_overdue_without_any_event(world: World) ->
     world.invoice("ann@acme.test", "100.00", due="2020-01-31")
     world.settle()
     with transaction() as session:
-        session.execute(text("UPDATE account SET balances_on = '2020-01-31'"))
+        session.execute(text("UPDATE xero_organisation SET balances_on = '2020-01-31'"))
         session.execute(text("UPDATE record_balance SET overdue = 0, overdue_invoices = 0"))
         assert world.account in projection.waiting(session), "the sweep finds it"
         assert projection.compare(session, world.account).marks == 1

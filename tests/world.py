@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import httpx
 
@@ -21,7 +24,19 @@ from worker import connect, events, jobs, projecting, sync
 from worker.steps import Kind
 from worker.xero import loopback
 
+NEW_ZEALAND = "NEWZEALANDSTANDARDTIME"
+ZONES = {
+    NEW_ZEALAND: "Pacific/Auckland",
+    "GMTSTANDARDTIME": "Europe/London",
+    "PACIFICSTANDARDTIME": "America/Los_Angeles",
+    "LINEISLANDSSTANDARDTIME": "Pacific/Kiritimati",
+    "UTC11": "Pacific/Niue",
+}
 PLURAL = {"lead": "leads", "person": "people", "company": "companies", "opportunity": "opportunities"}
+
+
+def _day(zone: ZoneInfo, seconds_ahead: float = 0) -> date:
+    return (datetime.now(zone) + timedelta(seconds=seconds_ahead)).date()
 
 
 class Sandbox:
@@ -74,19 +89,23 @@ class World:
     copper: int = 0
     key: str = ""
     tenants: list[str] = field(default_factory=list)
+    time_zones: list[str] = field(default_factory=list)
     contacts: dict[str, str] = field(default_factory=dict)
     companies: dict[str, int] = field(default_factory=dict)
     links: set[tuple[str, int, str]] = field(default_factory=set)
 
-    def open(self, *, organisations: int = 1, name: str = "Acme Sales") -> World:
-        """Open the vendors' accounts and connect them."""
+    def open(self, *, organisations: int = 1, name: str = "Acme Sales", time_zones: Sequence[str] = ()) -> World:
+        """Open the vendors' accounts and connect them; with `time_zones` (Xero's names), an organisation in each."""
+        self.time_zones = list(time_zones) or [NEW_ZEALAND] * organisations
         made = self.sandbox.act("add_account", name=name)
         self.copper = made["account"]
         self.account = connect.connect_copper(made["api_key"], made["email"])
         self.key = connect.make_key(self.account, "test")
         self.tenants = [
-            self.sandbox.act("add_organisation", name=f"{name} Ltd {number + 1}", currency="NZD")["tenant"]
-            for number in range(organisations)
+            self.sandbox.act("add_organisation", name=f"{name} Ltd {number}", currency="NZD", timezone=time_zone)[
+                "tenant"
+            ]
+            for number, time_zone in enumerate(self.time_zones, 1)
         ]
         self.authorise(self.tenants)
         self.backfill()
@@ -107,6 +126,12 @@ class World:
     def listen_again(self) -> None:
         """Have Xero post to this web process from its next try on."""
         self.sandbox.control("PUT", "app", json={"webhook_url": f"{self.web.base_url}/webhooks/xero"})
+
+    def today(self, organisation: int = 0) -> date:
+        """The date where an organisation is, which stays the same for the next minute."""
+        zone = ZoneInfo(ZONES[self.time_zones[organisation]])
+        wait_until(lambda: _day(zone, 60) == _day(zone), seconds=70, what="midnight")
+        return _day(zone)
 
     # what users do
 

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from store import audit, exports
 from store.database import bound
 from store.models import RecordType
-from web import links, locales, words
+from web import links, words
 from web.currencies import amount
 
 Form = Literal["csv", "jsonl"]
@@ -35,15 +35,14 @@ async def invoices(
     request: Request, account_id: int, who: str, form: Form, kind: RecordType | None = None, record: int | None = None
 ) -> Response:
     """One record's rows, or the whole account's."""
-    today = locales.today()
 
     def written(row: Row) -> Row:
         (record_type, record_id, name, invoice_id, number, type_, status, issuer, issued, due, *rest) = row
-        total, balance, currency, created_at, source, short_code = rest
+        total, balance, currency, created_at, source, short_code, overdue_days = rest
         return (
             *(record_type, record_id, name, invoice_id, number, type_, status, issuer, issued, due),
             *(amount(total, currency), amount(balance, currency), currency, created_at, source),
-            *(words.overdue_days(status, balance, due, today), links.invoice(type_, invoice_id, short_code)),
+            *(overdue_days, links.invoice(type_, invoice_id, short_code)),
         )
 
     chosen = {"type": kind.value if kind else None, "record": record}

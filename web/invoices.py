@@ -58,7 +58,10 @@ class InvoiceView(BaseModel):
     created_at_source: Literal["webhook", "history", "issue_date", "updated_date"] = Field(
         description="where `created_at` comes from, as Xero itself keeps no such time"
     )
-    overdue_days: int = Field(description="days since the due date while something is owed; 0 otherwise")
+    overdue_days: int = Field(
+        description="days since the due date, in the time zone of the Xero organisation, while an approved invoice is"
+        " not paid in full; 0 otherwise, and on the due date itself"
+    )
     url: str = Field(description="opens the invoice in Xero")
 
 

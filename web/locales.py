@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 
@@ -64,8 +64,3 @@ def day(value: date, today: date, locale: Locale) -> str:
 def full_day(value: date, locale: Locale) -> str:
     """A date in full."""
     return format_date(value, "full", locale=locale)
-
-
-def today() -> date:
-    """Today, UTC: the day by which things are overdue."""
-    return datetime.now(UTC).date()

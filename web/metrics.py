@@ -67,6 +67,11 @@ class Overview(Collector):
             ("patina_inbox_waiting", "events that are not applied yet", "events_waiting"),
             ("patina_inbox_oldest_seconds", "how long the oldest of them has waited", "oldest_waiting"),
             ("patina_inbox_quarantined", "failed events; account 0: those of no account", "events_quarantined"),
+            (
+                "patina_unknown_time_zones",
+                "organisations that go by UTC for want of a zone",
+                "unknown_time_zones",
+            ),
             ("patina_connections_lost", "connections that an admin must renew", "lost_count"),
         )
         for name, meaning, attribute in figures:

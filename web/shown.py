@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -96,7 +96,6 @@ def look(
     account_id: int, kind: RecordType, record_id: int, locale: Locale, *, status: str = "", limit: int | None = None
 ) -> RecordView:
     """Look at a record: `limit` invoices (None: as many as the account shows at first), of `status` or all ('')."""
-    today = locales.today()
     with bound(account_id) as session:
         choices = accounts.choices(session, account_id)
         wanted = min(limit or choices.shown, LARGEST)
@@ -118,7 +117,7 @@ def look(
         id=record_id,
         name=known.name if known else "",
         sums=tuple(_sums(owed, choices, kind, locale)),
-        rows=tuple(_row(one, today, locale) for one in rows),
+        rows=tuple(_row(one, locale) for one in rows),
         count=count,
         filters=tuple(_filters(counts, count, locale)),
         status=status,
@@ -156,19 +155,18 @@ def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[s
     return [("", f"All ({locales.count(count, locale)})"), *named] if len(named) > 1 else []
 
 
-def _row(one: ShownInvoice, today: date, locale: Locale) -> InvoiceView:
-    late = words.overdue_days(one.status, one.balance, one.due_date, today)
+def _row(one: ShownInvoice, locale: Locale) -> InvoiceView:
     return InvoiceView(
         id=one.invoice_id,
         number=one.number or "No number",
         url=links.invoice(one.type, one.invoice_id, one.short_code),
         status=words.status(one.status),
-        state="overdue" if late else one.status.lower(),
+        state="overdue" if one.overdue_days else one.status.lower(),
         is_bill=one.type == balances.BILLS,
         issuer=one.issuer,
-        due=locales.day(one.due_date, today, locale) if one.due_date else "",
+        due=locales.day(one.due_date, one.today, locale) if one.due_date else "",
         due_full=locales.full_day(one.due_date, locale) if one.due_date else "",
-        overdue=words.overdue(late),
+        overdue=words.overdue(one.overdue_days),
         total=locales.money(one.total, one.currency, locale),
         balance=locales.money(one.balance, one.currency, locale),
         currency=one.currency or "",

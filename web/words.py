@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
-from decimal import Decimal
-
 STATUS = {
     "DRAFT": "Draft",
     "SUBMITTED": "Awaiting approval",
@@ -20,14 +17,8 @@ def status(code: str) -> str:
     return STATUS.get(code, code.capitalize())
 
 
-def overdue_days(code: str, balance: Decimal, due: date | None, today: date) -> int:
-    """Days since the due date while something is owed; 0 otherwise."""
-    owed = code == "AUTHORISED" and balance > 0
-    return max((today - due).days, 0) if owed and due else 0
-
-
 def overdue(days: int) -> str:
-    """That in words; '' where nothing is overdue."""
+    """How late an invoice is, in words; '' where it is not overdue."""
     if not days:
         return ""
     return "1 day overdue" if days == 1 else f"{days:,} days overdue"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from runtime.settings import settings
 from store import accounts, freshness, inbox, meters, mirror, projection, runs, unreadable_fields
-from store.accounts import AccountSummary
+from store.accounts import AccountSummary, Organisation
 from store.database import transaction
 from store.drift import added
 from store.freshness import Hour, quantile
@@ -23,13 +23,18 @@ GIGABYTE = 10**9
 
 @dataclass(frozen=True)
 class SourceOverview:
-    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known)."""
+    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known).
+
+    `time_zone` is the one that an organisation's days go by, `unknown_time_zone` Xero's name of one that is unknown.
+    """
 
     organisation_id: int
     name: str
     minute_left: int | None
     day_left: int | None
     seen_to: datetime | None
+    time_zone: str | None = None
+    unknown_time_zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ class AccountOverview:
     def wrong_for_admins(self) -> tuple[str, ...]:
         """What is wrong in sentences for the settings page, where the button stands beside it."""
         return tuple(f"{one.partition(':')[0]}." for one in self.wrong)
+
+    @property
+    def unknown_time_zones(self) -> int:
+        """How many organisations go by UTC because Xero's name of their time zone is unknown here."""
+        return sum(1 for one in self.sources if one.unknown_time_zone)
 
     @property
     def lost_count(self) -> int:
@@ -165,7 +175,7 @@ def of(account: AccountSummary) -> AccountOverview:
     wrong += [f"{need_attention(quarantined)}: run `patina inbox list`"] if quarantined else []
     wrong += [_stopped(run) for run in latest if run.state == "failed"]
     sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
-    sources += [_source(Budget.of_xero(one), one.name, one.invoices_seen_to) for one in organisations]
+    sources += [_organisation(one) for one in organisations]
     return AccountOverview(
         id=account.id,
         name=account.name,
@@ -195,6 +205,12 @@ def _stopped(run: Run) -> str:
 def _source(budget: Budget, name: str, seen_to: datetime | None) -> SourceOverview:
     minute, day = budget.left() or (None, None)
     return SourceOverview(budget.organisation_id, name, minute, day, seen_to)
+
+
+def _organisation(one: Organisation) -> SourceOverview:
+    unknown = one.xero_time_zone if one.has_unknown_time_zone else None
+    source = _source(Budget.of_xero(one), one.name, one.invoices_seen_to)
+    return replace(source, time_zone=one.time_zone, unknown_time_zone=unknown)
 
 
 def allowance_left(accounts_: list[AccountOverview]) -> float:

@@ -30,8 +30,10 @@ def project(account_id: int, seconds: float = math.inf) -> int:
             instruments.ROWS.labels("written").inc(done.written)
             instruments.ROWS.labels("removed").inc(done.removed)
         rows += done.written + done.removed
-        if done.written or done.removed:
+        if done.written or done.removed or done.recomputed_balances:
             tell_changed(account_id)
+        if done.recomputed_balances:
+            log.info("balances.recomputed", account=account_id)
         if done.marks:
             log.info(
                 "marks.projected",

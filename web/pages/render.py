@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from store.secrets import fresh_token
 from web import browser, locales
@@ -21,6 +22,7 @@ from worker.overview import bytes_in_words, drift_words
 
 HERE = Path(__file__).resolve().parent.parent
 STATIC = HERE / "static"
+TIME = Markup('<time datetime="{machine}"{title}>{words}</time>')
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -36,6 +38,8 @@ def _environment() -> Environment:
     made.filters.update(
         moment=moment,
         ago=ago,
+        age=age,
+        time=full_time,
         number=lambda value: f"{value:,}",
         seconds=seconds,
         bytes=bytes_in_words,
@@ -60,8 +64,23 @@ def assets() -> dict[str, Path]:
 
 
 def moment(at: datetime | None) -> str:
-    """A time in full, UTC."""
+    """A time in full, with its zone: UTC."""
     return at.astimezone(UTC).strftime("%d %b %Y, %H:%M:%S UTC") if at else "never"
+
+
+def full_time(at: datetime | None) -> Markup | str:
+    """A time in full, for people and machines."""
+    return TIME.format(machine=_iso(at), title="", words=moment(at)) if at else "never"
+
+
+def age(at: datetime | None) -> Markup | str:
+    """How long ago something was, for people; the time itself is in the title, and for machines."""
+    title = Markup(' title="{}"').format(moment(at))
+    return TIME.format(machine=_iso(at), title=title, words=ago(at)) if at else "never"
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def ago(at: datetime | None) -> str:

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from store import accounts, drift, due, mirror
 from store.accounts import Organisation
 from store.database import Session, transaction
@@ -16,11 +18,13 @@ from store.due import Unseen
 from store.runs import Run
 from worker.errors import UnreadableError
 from worker.steps import Drift, Kind, Step, kind_of, moment_of, nothing, settled_before
+from worker.xero import time_zones
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
 from worker.xero.wire import WireContact, WireInvoice
 
+log = structlog.get_logger()
 EVERYTHING = ("organisation", "contacts", "invoices", "lost_contacts", "lost_invoices")
-CHANGES = ("contacts", "invoices")
+CHANGES = ("organisation", "contacts", "invoices")
 # An index at the vendor may lag behind the change that it tells of.
 OVERLAP = timedelta(seconds=120)
 EVENT_LAG = timedelta(minutes=5)
@@ -74,15 +78,32 @@ def all_invoices(client: XeroClient, contacts: Sequence[UUID]) -> list[Answer[Wi
 
 
 def _organisation(run: Run, client: XeroClient) -> Step:
-    """What cannot be read of the organisation itself stays as it was, and holds up nothing else."""
+    """The organisation itself. A catch-up asks only where its time zone was never asked for.
+
+    What cannot be read of it stays as it was, and holds up nothing else.
+    """
+    if kind_of(run) is Kind.CATCH_UP and client.organisation.xero_time_zone is not None:
+        return Step(nothing, None, 0)
     try:
         details = client.organisation_details()
     except UnreadableError:
         return Step(nothing, None, 1, 1)
+    candidates = time_zones.iana_names(details.time_zone)
+    if details.time_zone and not candidates:
+        log.warning("organisation.time_zone_unknown", account=run.account_id, organisation=run.organisation_id)
 
     def write(session: Session) -> Drift:
         if kind_of(run).writes:
-            mirror.save_organisation(session, run.account_id, run.organisation_id, **details.model_dump())
+            mirror.save_organisation(
+                session,
+                run.account_id,
+                run.organisation_id,
+                name=details.name,
+                short_code=details.short_code,
+                base_currency=details.base_currency,
+                xero_time_zone=details.time_zone or None,
+                time_zones=candidates,
+            )
         return {}
 
     return Step(write, None, 1, 1)

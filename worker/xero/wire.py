@@ -140,6 +140,7 @@ class WireOrganisation(BaseModel):
     name: Name = Field(alias="Name", default="")
     short_code: Word = Field(alias="ShortCode", default="")
     base_currency: Currency = Field(alias="BaseCurrency", default="")
+    time_zone: Name = Field(alias="Timezone", default="")
 
 
 class WirePagination(BaseModel):
