@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from typing import Literal
 
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.limits import Meter
 
@@ -17,12 +19,16 @@ HANG_SECONDS = 60.0
 
 
 class ApiFault(BaseModel):
-    """A fault of the API calls whose path contains `path`, and whose query contains `query`."""
+    """A fault of the API calls whose path contains `path`, whose query contains `query` and whose body `body`.
+
+    `strip` takes the field that `body` names out of a JSON body: the vendor ignores it.
+    """
 
     vendor: Literal["xero", "copper"]
-    kind: Literal["latency", "status", "hang", "drop"]
+    kind: Literal["latency", "status", "hang", "drop", "strip"]
     path: str = ""
     query: str = ""
+    body: str = ""
     seconds: float = Field(0, ge=0, le=600)
     status: int = 500
     retry_after: float | None = None
@@ -49,11 +55,11 @@ class Faults:
         self.webhooks: dict[str, WebhookFault] = {}
         self.calls: Counter[str] = Counter()
 
-    def pick(self, vendor: str, path: str, query: str) -> list[ApiFault]:
+    def pick(self, vendor: str, path: str, query: str, body: str = "") -> list[ApiFault]:
         """The faults that strike this call."""
         struck = []
         for fault in list(self.api):
-            meant = fault.vendor == vendor and fault.path in path and fault.query in query
+            meant = fault.vendor == vendor and fault.path in path and fault.query in query and fault.body in body
             if meant and self.random.random() < fault.share:
                 struck.append(fault)
                 if fault.times is not None:
@@ -89,18 +95,33 @@ class FaultMiddleware:
     async def _strike(self, vendor: str, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         self.faults.calls[f"{scope['method']} {path}"] += 1
-        for fault in self.faults.pick(vendor, path, scope["query_string"].decode("latin-1")):
+        body = b""
+        if any(fault.body for fault in self.faults.api):
+            body = await Request(scope, receive).body()
+            receive = _again(body)
+        for fault in self.faults.pick(vendor, path, scope["query_string"].decode("latin-1"), body.decode("latin-1")):
             if fault.kind in {"latency", "hang"}:
                 await asyncio.sleep(fault.seconds or (HANG_SECONDS if fault.kind == "hang" else 0))
             elif fault.kind == "status":
                 headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
-                body = {"success": False, "status": fault.status, "message": "fault of the sandbox"}
-                await JSONResponse(body, fault.status, headers)(scope, receive, send)
+                said = {"success": False, "status": fault.status, "message": "fault of the sandbox"}
+                await JSONResponse(said, fault.status, headers)(scope, receive, send)
                 return
+            elif fault.kind == "strip":
+                receive = _again(json.dumps({k: v for k, v in json.loads(body).items() if k != fault.body}).encode())
             else:
                 await _half(send)
                 return
         await self.app(scope, receive, send)
+
+
+def _again(body: bytes) -> Receive:
+    """Hand a body on that was read already."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 async def _half(send: Send) -> None:

@@ -104,11 +104,12 @@ class Organisation:
 
 @dataclass
 class Connection:
-    """One organisation inside one authorisation."""
+    """One organisation that a user has connected; `event` is the authorisation that did so last."""
 
     id: UUID
     tenant_id: UUID
     created: datetime
+    event: UUID | None = None
 
 
 @dataclass
@@ -156,6 +157,7 @@ class XeroApp:
     consent_to: list[UUID] = field(default_factory=list)
     authorisations: dict[UUID, Authorisation] = field(default_factory=dict)
     codes: dict[str, PendingCode] = field(default_factory=dict)
+    user_id: UUID = field(default_factory=uuid4)
 
 
 @dataclass

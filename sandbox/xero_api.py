@@ -22,6 +22,12 @@ from sandbox.xero_oauth import XeroOAuth, unauthorised
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
 NO_ID = UUID(int=0)
 Handler = Callable[[Organisation, Request], Response]
+# The scopes of which one opens an endpoint (Xero docs: OAuth 2.0 scopes).
+SCOPES = {
+    "Invoices": {"accounting.invoices.read", "accounting.transactions.read"},
+    "Contacts": {"accounting.contacts.read"},
+    "Organisation": {"accounting.settings.read"},
+}
 
 
 class BadQueryError(Exception):
@@ -227,6 +233,10 @@ class XeroApi:
             if organisation is None:
                 body = {"Title": "Forbidden", "Status": 403, "Detail": "AuthenticationUnsuccessful"}
                 return JSONResponse({"Type": None, **body, "Instance": str(uuid4()), "Extensions": {}}, 403)
+            wanted = SCOPES[request.url.path.split("/api.xro/2.0/")[1].split("/")[0]]
+            granted = {scope for one in held.scope.split() for scope in (one, f"{one}.read")}
+            if not wanted & granted:
+                return unauthorised("AuthorizationUnsuccessful")
             tenant = str(organisation.tenant_id)
             refusal = self.meter.xero(tenant)
             headers = self.meter.headers(tenant)

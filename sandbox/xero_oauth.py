@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import escape
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID, uuid4
@@ -121,11 +122,19 @@ class XeroOAuth:
             proof = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
             if not hmac.compare_digest(proof.decode(), pending.challenge):
                 return JSONResponse({"error": "invalid_grant"}, 400)
-        now = self.world.clock.now()
         made = Authorisation(uuid4(), pending.scope)
-        made.connections = [Connection(uuid4(), tenant, now) for tenant in pending.tenants]
         self.world.app.authorisations[made.id] = made
+        self._connect(made, pending.tenants)
         return self._issue(made)
+
+    def _connect(self, made: Authorisation, tenants: list[UUID]) -> None:
+        """Connections belong to the user: all authorisations share them, and one that exists keeps its id."""
+        known = {one.tenant_id: one for held in self.world.app.authorisations.values() for one in held.connections}
+        for tenant in tenants:
+            connection = known.setdefault(tenant, Connection(uuid4(), tenant, self.world.clock.now()))
+            connection.event = made.id
+        for held in self.world.app.authorisations.values():
+            held.connections = list(known.values())
 
     def _refresh(self, token: str) -> Response:
         now = self.world.clock.now()
@@ -144,7 +153,7 @@ class XeroOAuth:
     def _issue(self, held: Authorisation) -> Response:
         now = self.world.clock.now()
         held.access = {token: end for token, end in held.access.items() if end > now}
-        access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        access, refresh = self._access_token(held, now), secrets.token_urlsafe(32)
         held.access[access] = now + ACCESS
         answer = {"access_token": access, "expires_in": int(ACCESS.total_seconds()), "token_type": "Bearer"}
         if "offline_access" in held.scope.split():
@@ -152,8 +161,24 @@ class XeroOAuth:
             answer["refresh_token"] = refresh
         return JSONResponse({**answer, "scope": held.scope}, headers={"Cache-Control": "no-store"})
 
+    def _access_token(self, held: Authorisation, now: datetime) -> str:
+        """A JWT (Xero docs: token types), signed with a key that nobody else has."""
+        user = str(self.world.app.user_id)
+        claims = {
+            "sub": user,
+            "xero_userid": user,
+            "authentication_event_id": str(held.id),
+            "scope": held.scope.split(),
+        }
+        claims |= {"authentication_event_id": str(held.id), "jti": secrets.token_hex(16)}
+        claims |= {"exp": int((now + ACCESS).timestamp())}
+        parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+        signed = ".".join(parts)
+        proof = hmac.new(self.world.app.client_secret.encode(), signed.encode(), hashlib.sha256).digest()
+        return f"{signed}.{_base64(proof)}"
+
     async def revoke(self, request: Request) -> Response:
-        """`/connect/revocation`: ends the whole authorisation."""
+        """`/connect/revocation`: ends the authorisation and all of the user's connections."""
         form = await request.form()
         if not self._is_client(request, form):
             return JSONResponse({"error": "invalid_client"}, 400)
@@ -161,6 +186,8 @@ class XeroOAuth:
         for key, held in list(self.world.app.authorisations.items()):
             if token in held.refresh:
                 del self.world.app.authorisations[key]
+                for other in self.world.app.authorisations.values():
+                    other.connections = []
         return Response(status_code=200)
 
     def holder(self, request: Request) -> Authorisation | None:
@@ -181,14 +208,15 @@ class XeroOAuth:
         return None
 
     async def connections(self, request: Request) -> Response:
-        """`GET /connections`."""
+        """`GET /connections`: all of the user's, or those of one authorisation (`authEventId`)."""
         held = self.holder(request)
         if held is None:
             return unauthorised()
+        event = request.query_params.get("authEventId")
         listed = [
             {
                 "id": str(one.id),
-                "authEventId": str(held.id),
+                "authEventId": str(one.event),
                 "tenantId": str(one.tenant_id),
                 "tenantType": "ORGANISATION",
                 "tenantName": self.world.organisations[one.tenant_id].name,
@@ -196,7 +224,7 @@ class XeroOAuth:
                 "updatedDateUtc": one.created.strftime("%Y-%m-%dT%H:%M:%S.%f0"),
             }
             for one in held.connections
-            if one.tenant_id in self.world.organisations
+            if one.tenant_id in self.world.organisations and event in {None, str(one.event)}
         ]
         return JSONResponse(listed)
 
@@ -206,17 +234,22 @@ class XeroOAuth:
         if held is None:
             return unauthorised()
         before = len(held.connections)
-        held.connections = [one for one in held.connections if str(one.id) != request.path_params["id"]]
+        for each in self.world.app.authorisations.values():
+            each.connections = [one for one in each.connections if str(one.id) != request.path_params["id"]]
         return Response(status_code=204 if len(held.connections) < before else 404)
 
 
-def unauthorised() -> Response:
+def _base64(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+def unauthorised(detail: str = "TokenExpired: token expired or unknown") -> Response:
     """401 as Xero writes it."""
     body: dict[str, object] = {
         "Type": None,
         "Title": "Unauthorized",
         "Status": 401,
-        "Detail": "TokenExpired: token expired or unknown",
+        "Detail": detail,
         "Instance": str(uuid4()),
         "Extensions": {},
     }
