@@ -171,7 +171,7 @@ class XeroOAuth:
             "scope": held.scope.split(),
         }
         claims |= {"authentication_event_id": str(held.id), "jti": secrets.token_hex(16)}
-        claims |= {"exp": int((now + ACCESS).timestamp())}
+        claims["exp"] = int((now + ACCESS).timestamp())
         parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
         signed = ".".join(parts)
         proof = hmac.new(self.world.app.client_secret.encode(), signed.encode(), hashlib.sha256).digest()

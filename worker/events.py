@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
@@ -26,7 +26,7 @@ from worker import instruments
 from worker.budget import Budget, Purpose
 from worker.copper.client import PAGE_SIZE, Records, connected
 from worker.copper.stages import write_records
-from worker.errors import PassingError, ReconnectNeededError, VendorError
+from worker.errors import EndpointRefusedError, PassingError, ReconnectNeededError, VendorError
 from worker.projecting import project
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
 from worker.xero.stages import all_invoices
@@ -232,6 +232,11 @@ def _cope(held: Lease, events: Sequence[LeasedEvent], error: Exception, *, alive
     """
     if isinstance(error, (LeaseLostError, ReconnectNeededError)):
         raise error
+    if isinstance(error, EndpointRefusedError):
+        # They wait, however long it takes until an admin has allowed it, and hold up no others.
+        log.warning("events.put_back", account=held.source.account_id, error=str(error), events=len(events))
+        _put_back(held, events, str(error), delay=LONGEST_DELAY, free=True)
+        return 0
     if isinstance(error, PassingError) and not (error.suspect and (alive or _answers(held.source))):
         raise error
     if len(events) > 1:
@@ -260,6 +265,8 @@ def _answers(source: Source) -> bool:
             return True
         organisation = _organisation(source)
         return bool(organisation and XeroClient(organisation, Purpose.EVENTS).organisation_details())
+    except EndpointRefusedError:
+        return True
     except VendorError:
         return False
 
@@ -346,12 +353,14 @@ def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fe
         fetched.contacts.append(client.contacts_by_id(sorted(contacts)))
         heirs = {one.merged_to for one in fetched.contacts[0].items if one.merged_to}
         if heirs:
-            fetched.invoices.extend(all_invoices(client, sorted(heirs)))
+            with suppress(EndpointRefusedError):
+                fetched.invoices.extend(all_invoices(client, sorted(heirs)))
     named = {one.contact.contact_id for answer in fetched.invoices for one in answer.items}
     with transaction() as session:
         new = mirror.unknown_contacts(session, *place, {one for one in named if one} - contacts)
     if new:
-        fetched.contacts.append(client.contacts_by_id(new))
+        with suppress(EndpointRefusedError):
+            fetched.contacts.append(client.contacts_by_id(new))
     for event in events:
         if event.kind == "INVOICE" and event.event == "CREATE" and event.occurred_at:
             key = event.resource_id.lower()
@@ -376,9 +385,10 @@ def _fetch_copper(account_id: int, events: Sequence[LeasedEvent]) -> Fetched:
         records = client.records(kind, ids)
         if kind is RecordType.OPPORTUNITY:
             for item in list(records.items):
-                related = client.related(item.id)
-                if related is not None:
-                    fetched.related[item.id] = related
+                with suppress(EndpointRefusedError):
+                    related = client.related(item.id)
+                    if related is not None:
+                        fetched.related[item.id] = related
         fetched.records.append((kind, records))
         fetched.unreadable.update(records.unreadable)
     return fetched

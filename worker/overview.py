@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, freshness, inbox, meters, mirror, projection, runs
-from store.accounts import AccountSummary
+from store import accounts, freshness, inbox, meters, mirror, projection, refusals, runs
+from store.accounts import AccountSummary, Organisation
 from store.database import transaction
 from store.drift import added
 from store.freshness import Hour, quantile
 from store.meters import Metered
+from store.refusals import Refusal
 from store.runs import Run
 from worker.budget import Budget
 from worker.steps import Kind
+from worker.xero import scopes
 
 GIGABYTE = 10**9
+# What a plan or a role of Copper's may well leave out: the rest works without it.
+OPTIONAL = ("leads", "users/search", "webhooks/lead")
 
 
 @dataclass(frozen=True)
 class SourceOverview:
-    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known)."""
+    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known).
+
+    `missing` are the permissions (scopes) that Xero says were not granted. Organisations of the same name carry
+    their number in it.
+    """
 
     organisation_id: int
     name: str
     minute_left: int | None
     day_left: int | None
     seen_to: datetime | None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class AccountOverview:
-    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills, `hours` its last 24."""
+    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills, `hours` its last 24.
+
+    `lost` are the organisations (0: Copper) whose connection only an admin can renew; `notes` is what Copper leaves
+    out, though nothing is wrong.
+    """
 
     id: int
     name: str
@@ -47,10 +62,11 @@ class AccountOverview:
     synced_at: datetime | None
     runs: tuple[Run, ...]
     metered: tuple[Metered, ...]
-    lost: tuple[str, ...]
+    lost: tuple[int, ...]
     wrong: tuple[str, ...]
     last_event_at: datetime | None
     hours: tuple[Hour, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def events_day(self) -> int:
@@ -119,13 +135,20 @@ def of(account: AccountSummary) -> AccountOverview:
         organisations = accounts.organisations(session, account.id)
         last_event_at = inbox.last_received(session, account.id)
         hours = freshness.since(session, account.id, 24)
-    wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
+        refused = [one for one in refusals.of_account(session, account.id) if one.organisation_id == refusals.COPPER]
+    names = distinct_names(organisations)
+    wrong = [f"{names[one]} is disconnected from Xero: reconnect it with `patina connect`" for one in lost]
+    wrong += [said for one in organisations for said in _lacking(one, names[one.id])]
     if copper is not None and copper.lost:
         wrong.append("Copper refuses the API key: run `patina connect` with a new one")
+    wrong += [_refused(one) for one in refused if not one.parameter and one.endpoint not in OPTIONAL]
     wrong += [f"{quarantined} events are quarantined"] if quarantined else []
     wrong += [_stopped(run) for run in latest if run.state == "failed"]
     sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
-    sources += [_source(Budget.of_xero(one), one.name, one.invoices_seen_to) for one in organisations]
+    sources += [
+        replace(_source(Budget.of_xero(one), names[one.id], one.invoices_seen_to), missing=permissions(one))
+        for one in organisations
+    ]
     return AccountOverview(
         id=account.id,
         name=account.name,
@@ -140,11 +163,38 @@ def of(account: AccountSummary) -> AccountOverview:
         synced_at=account.synced_at,
         runs=tuple(latest),
         metered=tuple(metered),
-        lost=(*lost, *(("Copper",) if copper is not None and copper.lost else ())),
+        lost=(*lost, *((refusals.COPPER,) if copper is not None and copper.lost else ())),
         wrong=tuple(wrong),
         last_event_at=last_event_at,
         hours=tuple(hours),
+        notes=tuple(_refused(one) for one in refused if not one.parameter and one.endpoint in OPTIONAL),
     )
+
+
+def distinct_names(organisations: Sequence[Organisation]) -> dict[int, str]:
+    """Organisations' names by id; those that share one are told apart by their number."""
+    count = Counter(one.name for one in organisations)
+    return {
+        one.id: one.name if count[one.name] == 1 else f"{one.name} (organisation {one.id})" for one in organisations
+    }
+
+
+def permissions(organisation: Organisation) -> tuple[str, ...]:
+    """The scopes that an organisation's connection lacks."""
+    return tuple(scopes.permission(endpoint) for endpoint in organisation.refused if endpoint in scopes.NEEDED)
+
+
+def _lacking(organisation: Organisation, name: str) -> list[str]:
+    return [
+        f"{name} lacks the permission {scopes.permission(endpoint)}, so its {scopes.NOUNS[endpoint]} are not updated:"
+        " reconnect Xero with `patina connect` and allow it"
+        for endpoint in organisation.refused
+        if endpoint in scopes.NEEDED
+    ]
+
+
+def _refused(refusal: Refusal) -> str:
+    return f"Copper refuses {refusal.endpoint} to this API key: its plan or its owner's role does not include them"
 
 
 def _stopped(run: Run) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,19 +12,32 @@ import structlog
 from pydantic import TypeAdapter
 
 from runtime.settings import settings
-from store import accounts
+from store import accounts, refusals
 from store.accounts import CopperAccess
 from store.database import transaction
 from store.mirror import RelationRow
 from store.models import RecordType
+from store.refusals import Refusal
 from worker.budget import Budget, Purpose
 from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription, WireUser
-from worker.errors import NotThereError, PassingError, ReconnectNeededError, VendorError
-from worker.vendor import Spender, call, json_of, parse, prepare, timeouts, vendor_time
+from worker.errors import (
+    EndpointRefusedError,
+    FilterRefusedError,
+    InvalidRequestError,
+    NotThereError,
+    PassingError,
+    ReconnectNeededError,
+    VendorError,
+)
+from worker.vendor import CallTally, Spender, call, json_of, parse, prepare, timeouts, vendor_time
 
 log = structlog.get_logger()
 PAGE_SIZE = 200
 USER_PAGES = 20
+REFUSED_KEY = "Copper refuses the API key: an admin must give a new one"
+MODIFIED_FILTER = "minimum_modified_date"
+# No run of the sync has to make up for what these did not bring.
+WITHOUT_DATA = ("account", "users", "webhooks")
 RELATED = TypeAdapter(list[WireRelated])
 SUBSCRIPTIONS = TypeAdapter(list[WireSubscription])
 
@@ -34,9 +47,32 @@ def connected(account_id: int, purpose: Purpose) -> CopperClient:
     with transaction() as session:
         state = accounts.copper_state(session, account_id)
         access = accounts.copper_access(session, account_id)
+        known = [one for one in refusals.of_account(session, account_id) if one.organisation_id == refusals.COPPER]
     if state is not None and state.lost:
-        raise ReconnectNeededError("Copper refuses the API key: an admin must give a new one")
-    return CopperClient.of_key(access, Spender(Budget.of_copper(account_id), purpose))
+        raise ReconnectNeededError(REFUSED_KEY)
+    client = CopperClient.of_key(access, Spender(Budget.of_copper(account_id), purpose))
+    client.owner = KeyOwner(account_id, access, tuple(known))
+    return client
+
+
+@dataclass(frozen=True)
+class KeyOwner:
+    """The account whose key a client calls with, and what Copper has refused it."""
+
+    account_id: int
+    access: CopperAccess
+    refusals: tuple[Refusal, ...]
+
+    def is_refused(self, endpoint: str, parameter: str = "") -> bool:
+        """Whether Copper has refused it so lately that asking again is in vain."""
+        return any(
+            (one.endpoint, one.parameter) == (endpoint, parameter) and one.age < refusals.COPPER_TRUST_SECONDS
+            for one in self.refusals
+        )
+
+    def was_refused(self, endpoint: str) -> bool:
+        """Whether Copper refused it at the last try, however long ago: what it holds was not read since."""
+        return any((one.endpoint, one.parameter) == (endpoint, "") for one in self.refusals)
 
 
 @dataclass(frozen=True)
@@ -56,66 +92,101 @@ class Records:
 
 
 class CopperClient:
-    """Copper, as the holder of one API key or token sees it. Without a spender nothing is counted: connecting only."""
+    """Copper, as the holder of one API key or token sees it.
 
-    def __init__(self, credentials: dict[str, str], spender: Spender | None = None) -> None:
-        self._spender = spender
+    Every call is counted: by a spender, or by a tally while nobody knows yet whose key it is. `owner` is the account
+    that hears of a refusal.
+    """
+
+    def __init__(self, credentials: dict[str, str], counter: Spender | CallTally) -> None:
+        self._counter = counter
+        self.owner: KeyOwner | None = None
         self._session = prepare(requests.Session())
         self._session.headers.update({**credentials, "Content-Type": "application/json"})
 
     @classmethod
-    def of_key(cls, access: CopperAccess, spender: Spender | None = None) -> CopperClient:
+    def of_key(cls, access: CopperAccess, counter: Spender | CallTally) -> CopperClient:
         """A client with an account's API key."""
         credentials = {
             "X-PW-AccessToken": access.api_key,
             "X-PW-Application": "developer_api",
             "X-PW-UserEmail": access.email,
         }
-        return cls(credentials, spender)
+        return cls(credentials, counter)
 
     @classmethod
-    def of_token(cls, token: str) -> CopperClient:
+    def of_token(cls, token: str, counter: Spender | CallTally) -> CopperClient:
         """A client with a user's OAuth token, to see who signed in."""
-        return cls({"Authorization": f"Bearer {token}"})
+        return cls({"Authorization": f"Bearer {token}"}, counter)
 
-    def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:
-        url = f"{settings().copper_api_url}/{path}"
-        answer = call(
-            lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True), self._spender
-        )
+    def count_by(self, spender: Spender) -> None:
+        """Take the calls from now on from an account's budget: it is known whose key this is."""
+        self._counter = spender
+
+    def _ask(self, method: str, path: str, body: Any = None, *, endpoint: str) -> requests.Response:
+        """One call; raises `EndpointRefusedError` where the key works but `endpoint` is not for it.
+
+        Copper answers 401 (and 403) for a dead key as well as for what the plan or the role does not include, so
+        the key is dead only when `GET /users/me` is refused, too.
+        """
+        if self.owner is not None and self.owner.is_refused(endpoint):
+            raise _refused(endpoint)
+        answer = self._send(method, path, body)
         if answer.status_code in {401, 403}:
-            self._mark_lost()
-            raise ReconnectNeededError("Copper refuses the API key: an admin must give a new one")
+            if path == "users/me" or self._send("GET", "users/me").status_code in {401, 403}:
+                self._mark_lost()
+                raise ReconnectNeededError(REFUSED_KEY)
+            raise self._mark_refused(endpoint)
+        if answer.status_code in {400, 422}:
+            raise InvalidRequestError(f"Copper answered {answer.status_code} to {method} {path.split('/')[0]}")
         if answer.status_code >= 400:
             raise VendorError(f"Copper answered {answer.status_code} to {method} {path.split('/')[0]}")
+        if self.owner is not None and self.owner.was_refused(endpoint) and endpoint.startswith(WITHOUT_DATA):
+            with transaction() as session:
+                refusals.clear(session, self.owner.account_id, refusals.COPPER, endpoint)
         return answer
 
+    def _send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        url = f"{settings().copper_api_url}/{path}"
+        return call(
+            lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True), self._counter
+        )
+
     def _mark_lost(self) -> None:
-        if self._spender is not None:
-            account_id = self._spender.budget.account_id
+        if self.owner is not None:
             with transaction() as session:
-                accounts.mark_copper(session, account_id, "reconnect")
-            log.warning("copper.lost", account=account_id)
+                accounts.mark_copper(session, self.owner.account_id, "reconnect", self.owner.access)
+            log.warning("copper.lost", account=self.owner.account_id)
+
+    def _mark_refused(self, endpoint: str) -> EndpointRefusedError:
+        if self.owner is not None and "{" not in endpoint:
+            with transaction() as session:
+                refusals.record(session, self.owner.account_id, refusals.COPPER, endpoint)
+            log.warning("endpoint.refused", account=self.owner.account_id, endpoint=endpoint)
+        return _refused(endpoint)
 
     def account(self) -> WireAccount:
         """The account that the key belongs to."""
-        return WireAccount.model_validate(json_of(self._ask("GET", "account")))
+        return WireAccount.model_validate(json_of(self._ask("GET", "account", endpoint="account")))
 
     def me(self) -> WireUser:
         """Whose key or token this is; raises `ReconnectNeededError` unless it works."""
-        return WireUser.model_validate(json_of(self._ask("GET", "users/me")))
+        return WireUser.model_validate(json_of(self._ask("GET", "users/me", endpoint="users/me")))
 
     def user(self, user_id: int) -> WireUser:
         """One user of the account, with their teams; raises `NotThereError` when there is none."""
-        return WireUser.model_validate(json_of(self._ask("GET", f"users/{user_id}")))
+        return WireUser.model_validate(json_of(self._ask("GET", f"users/{user_id}", endpoint="users/{id}")))
 
-    def teams(self) -> dict[int, str]:
-        """The account's teams by id: Copper has no listing of them but its users' groups."""
-        found: dict[int, str] = {}
+    def users(self) -> list[WireUser]:
+        """The account's users with their teams, at most 4,000."""
+        found: list[WireUser] = []
         for page in range(1, USER_PAGES + 1):
-            raw = json_of(self._ask("POST", "users/search", {"page_number": page, "page_size": PAGE_SIZE}))
+            body = {"page_number": page, "page_size": PAGE_SIZE}
+            raw = json_of(self._ask("POST", "users/search", body, endpoint="users/search"))
+            if not isinstance(raw, list):
+                raise PassingError("Copper's answer was not a JSON array")
             good, _ = parse(WireUser, raw, "id")
-            found |= {team.id: team.name for user in good for team in user.groups}
+            found += good
             if len(raw) < PAGE_SIZE:
                 break
         return found
@@ -135,7 +206,6 @@ class CopperClient:
         behind it shift nothing out of its way, and no more than 100,000 are ever asked for (`page` counts
         within one second).
         """
-        began = datetime.now(UTC)
         body: dict[str, Any] = {
             "page_number": page,
             "page_size": PAGE_SIZE,
@@ -145,10 +215,35 @@ class CopperClient:
         if created_from is not None:
             body["minimum_created_date"] = created_from
         if modified_from is not None:
-            body["minimum_modified_date"] = int(modified_from.timestamp())
+            body[MODIFIED_FILTER] = int(modified_from.timestamp())
         if companies:
             body["company_ids"] = list(companies)
-        answer = self._ask("POST", f"{kind.plural}/search", body)
+        try:
+            records = self._search(kind, body)
+        except InvalidRequestError as error:
+            if modified_from is None:
+                raise
+            raise FilterRefusedError(str(error)) from None
+        if modified_from is not None and _any_older(records.items, modified_from):
+            raise FilterRefusedError(f"Copper ignores {MODIFIED_FILTER}")
+        return records
+
+    def latest(self, kind: RecordType, page: int) -> Records:
+        """A page of 200 records, the last modified first."""
+        body = {"page_number": page, "page_size": PAGE_SIZE, "sort_by": "date_modified", "sort_direction": "desc"}
+        return self._search(kind, body)
+
+    def refuses_modified_filter(self, kind: RecordType) -> bool:
+        """Whether a search by modification date has been refused lately."""
+        return self.owner is not None and self.owner.is_refused(kind.plural, MODIFIED_FILTER)
+
+    def _search(self, kind: RecordType, body: dict[str, Any]) -> Records:
+        """One search; a collection that is not there is a feature that the account does not have (leads)."""
+        began = datetime.now(UTC)
+        try:
+            answer = self._ask("POST", f"{kind.plural}/search", body, endpoint=kind.plural)
+        except NotThereError:
+            raise self._mark_refused(kind.plural) from None
         raw = json_of(answer)
         if not isinstance(raw, list):
             raise PassingError("Copper's answer was not a JSON array")
@@ -166,10 +261,9 @@ class CopperClient:
         unique = sorted(set(ids))
         for start in range(0, len(unique), PAGE_SIZE):
             chunk = unique[start : start + PAGE_SIZE]
-            raw = json_of(self._ask("POST", f"{kind.plural}/search", {"ids": chunk, "page_size": PAGE_SIZE}))
-            good, bad = parse(WIRE[kind], raw, "id")
-            found.items.extend(good)
-            found.unreadable.update(bad)
+            some = self._search(kind, {"ids": chunk, "page_size": PAGE_SIZE})
+            found.items.extend(some.items)
+            found.unreadable.update(some.unreadable)
         seen = {item.id for item in found.items}
         for missing in unique:
             if missing not in seen and str(missing) not in found.unreadable:
@@ -178,9 +272,13 @@ class CopperClient:
 
     def _look_again(self, kind: RecordType, record_id: int, found: Records) -> None:
         try:
-            raw = json_of(self._ask("GET", f"{kind.plural}/{record_id}"))
+            raw = json_of(self._ask("GET", f"{kind.plural}/{record_id}", endpoint=f"{kind.plural}/{{id}}"))
         except NotThereError:
             found.gone.append(record_id)
+            return
+        except EndpointRefusedError as error:
+            # The key's owner may not see this one record: that does not say that it is gone.
+            found.unreadable[str(record_id)] = str(error)
             return
         good, bad = parse(WIRE[kind], [raw], "id")
         found.items.extend(good)
@@ -189,23 +287,38 @@ class CopperClient:
     def related(self, opportunity_id: int) -> list[RelationRow] | None:
         """The people and companies related to an opportunity; None when it is gone."""
         try:
-            raw = json_of(self._ask("GET", f"opportunities/{opportunity_id}/related"))
+            path = f"opportunities/{opportunity_id}/related"
+            raw = json_of(self._ask("GET", path, endpoint="opportunities/related"))
         except NotThereError:
             return None
         return [row for line in RELATED.validate_python(raw) if (row := line.row())]
 
     def subscriptions(self) -> list[WireSubscription]:
         """Every webhook subscription of this key, ours and others'."""
-        return SUBSCRIPTIONS.validate_python(json_of(self._ask("GET", "webhooks")))
+        return SUBSCRIPTIONS.validate_python(json_of(self._ask("GET", "webhooks", endpoint="webhooks")))
 
     def subscribe(self, target: str, kind: str, event: str, secret: dict[str, str]) -> None:
         """Make one webhook subscription."""
         body = {"target": target, "type": kind, "event": event, "secret": secret}
-        self._ask("POST", "webhooks", body)
+        self._ask("POST", "webhooks", body, endpoint=f"webhooks/{kind}")
 
     def unsubscribe(self, subscription_id: int) -> None:
         """Remove one webhook subscription; one that is gone already is fine."""
         try:
-            self._ask("DELETE", f"webhooks/{subscription_id}")
+            self._ask("DELETE", f"webhooks/{subscription_id}", endpoint="webhooks")
         except NotThereError:
             return
+
+
+def teams_of(users: Collection[WireUser]) -> dict[int, str]:
+    """The teams of some users by id: Copper has no listing of them."""
+    return {team.id: team.name for user in users for team in user.groups}
+
+
+def _refused(endpoint: str) -> EndpointRefusedError:
+    return EndpointRefusedError(f"Copper accepts the API key, but refuses {endpoint} to it", endpoint)
+
+
+def _any_older(records: Sequence[WireRecord], since: datetime) -> bool:
+    """Whether the search brought what was modified before the whole second that was asked for."""
+    return any(one.date_modified and int(one.date_modified.timestamp()) < int(since.timestamp()) for one in records)

@@ -142,6 +142,7 @@ class WireConnection(BaseModel):
     tenant_id: UUID = Field(alias="tenantId")
     tenant_type: str = Field(alias="tenantType")
     name: Text = Field(alias="tenantName", default="")
+    auth_event_id: str | None = Field(alias="authEventId", default=None)
 
 
 class WireEvent(BaseModel):
