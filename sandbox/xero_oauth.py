@@ -164,14 +164,14 @@ class XeroOAuth:
     def _access_token(self, held: Authorisation, now: datetime) -> str:
         """A JWT (Xero docs: token types), signed with a key that nobody else has."""
         user = str(self.world.app.user_id)
-        claims = {
+        claims: dict[str, object] = {
             "sub": user,
             "xero_userid": user,
             "authentication_event_id": str(held.id),
             "scope": held.scope.split(),
+            "exp": int((now + ACCESS).timestamp()),
+            "jti": secrets.token_hex(16),
         }
-        claims |= {"authentication_event_id": str(held.id), "jti": secrets.token_hex(16)}
-        claims["exp"] = int((now + ACCESS).timestamp())
         parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
         signed = ".".join(parts)
         proof = hmac.new(self.world.app.client_secret.encode(), signed.encode(), hashlib.sha256).digest()
