@@ -98,7 +98,7 @@ DROP_UNUSED_GRANTS = text("""
 """)
 ORGANISATIONS = text("""
     SELECT o.account_id, o.id, o.grant_id, o.tenant_id, o.name, o.status, o.contacts_seen_to, o.invoices_seen_to,
-           coalesce(r.endpoints, '{}'), coalesce(r.trusted, '{}')
+           coalesce(r.endpoints, '{}') AS refused, coalesce(r.trusted, '{}') AS refused_lately
     FROM xero_organisation o, LATERAL (
         SELECT array_agg(endpoint) AS endpoints,
                array_agg(endpoint) FILTER (WHERE refused_at > now() - make_interval(secs => :trust)) AS trusted
@@ -404,8 +404,18 @@ def organisation(session: Session, account_id: int, organisation_id: int) -> Org
 
 
 def _organisation(row: Any) -> Organisation:
-    *known, refused, refused_lately = row
-    return Organisation(*known, tuple(refused), tuple(refused_lately))
+    return Organisation(
+        row.account_id,
+        row.id,
+        row.grant_id,
+        row.tenant_id,
+        row.name,
+        row.status,
+        row.contacts_seen_to,
+        row.invoices_seen_to,
+        tuple(row.refused),
+        tuple(row.refused_lately),
+    )
 
 
 def lost_organisations(session: Session, account_id: int) -> dict[int, str]:
