@@ -90,8 +90,8 @@ class AccountOverview:
 
     @property
     def lost_count(self) -> int:
-        """How many connections an admin must renew."""
-        return len(self.lost)
+        """How many connections an admin must renew: those that are lost, and those that lack a permission."""
+        return len({*self.lost, *(one.organisation_id for one in self.sources if one.missing)})
 
     @property
     def egress_wire(self) -> int:
