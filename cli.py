@@ -206,7 +206,7 @@ def connect(
     organisations = connecting.connect_xero(account_id, token)
     key = connecting.make_key(account_id, "made by patina connect")
     names = [one.name for one in organisations]
-    for permission in sorted({name for one in organisations for name in permissions(one)}):
+    for permission in sorted({name for organisation in organisations for name in permissions(organisation)}):
         typer.echo(f"Xero did not grant {permission}: run `patina connect` again and allow it", err=True)
     if json_:
         typer.echo(json.dumps({"account": account_id, "organisations": names, "api_key": key}))

@@ -24,7 +24,8 @@ RECORD = text("""
 """)
 LIST = text("""
     SELECT organisation_id, endpoint, parameter, extract(epoch FROM now() - refused_at)
-    FROM refused_endpoint WHERE account_id = :account ORDER BY organisation_id, endpoint, parameter
+    FROM refused_endpoint
+    WHERE account_id = :account AND organisation_id = :organisation ORDER BY endpoint, parameter
 """)
 CLEAR = text("""
     DELETE FROM refused_endpoint
@@ -49,9 +50,10 @@ def record(session: Session, account_id: int, organisation_id: int, endpoint: st
     session.execute(RECORD, params)
 
 
-def of_account(session: Session, account_id: int) -> list[Refusal]:
-    """All refusals of an account, Copper's (organisation 0) first."""
-    return [Refusal(row[0], row[1], row[2], float(row[3])) for row in session.execute(LIST, {"account": account_id})]
+def of_account(session: Session, account_id: int, organisation_id: int) -> list[Refusal]:
+    """What is refused to one connection of an account; organisation 0 is Copper."""
+    rows = session.execute(LIST, {"account": account_id, "organisation": organisation_id})
+    return [Refusal(row[0], row[1], row[2], float(row[3])) for row in rows]
 
 
 def clear(session: Session, account_id: int, organisation_id: int, endpoint: str | None = None) -> None:

@@ -131,9 +131,8 @@ def _account(account: AccountSummary) -> list[Finding]:
     if not organisations:
         todo = "Connect Xero on the settings page, or with `patina connect`."
         found.append(Finding(f"{account.name}: Xero", False, "no organisation is connected", todo))
-    for organisation_id, name in distinct_names(organisations).items():
-        organisation = next(one for one in organisations if one.id == organisation_id)
-        found.append(_organisation(f"{account.name}: {name}", organisation))
+    names = distinct_names(organisations)
+    found += [_organisation(f"{account.name}: {names[each.id]}", each) for each in organisations]
     return found
 
 

@@ -89,9 +89,9 @@ def connect_copper(api_key: str, email: str, *, who: str = COMMAND, admin: Coppe
 
 def _take_refusals(session: Session, account_id: int, organisation_id: int) -> bool:
     """Forget what was refused to a connection's older credential; returns whether anything was that holds data."""
-    known = [one for one in refusals.of_account(session, account_id) if one.organisation_id == organisation_id]
+    known = refusals.of_account(session, account_id, organisation_id)
     refusals.clear(session, account_id, organisation_id)
-    return any(not one.parameter for one in known)
+    return any(not refusal.parameter for refusal in known)
 
 
 def connect_xero(account_id: int, token: dict[str, Any], *, who: str = COMMAND) -> list[Organisation]:
@@ -137,9 +137,9 @@ def offered(account_id: int, grant_id: int) -> list[OfferedOrganisation]:
     if not is_certain:
         found = xero.connections(grant.token)
     with transaction() as session:
-        own = {one.tenant_id for one in accounts.organisations(session, account_id)}
-        elsewhere = accounts.tenants_elsewhere(session, account_id, [one.tenant_id for one in found])
-    return [_offer(one, own, elsewhere, is_certain=is_certain) for one in found]
+        own = {organisation.tenant_id for organisation in accounts.organisations(session, account_id)}
+        elsewhere = accounts.tenants_elsewhere(session, account_id, [connection.tenant_id for connection in found])
+    return [_offer(connection, own, elsewhere, is_certain=is_certain) for connection in found]
 
 
 def _offer(
@@ -168,22 +168,22 @@ def choose_organisations(
     """
     offers = offered(account_id, grant_id)
     if tenants is None:
-        covered = [one for one in offers if one.is_certain or one.is_selected] or offers
+        covered = [offer for offer in offers if offer.is_certain or offer.is_selected] or offers
     else:
-        covered = [one for one in offers if one.tenant_id in tenants]
+        covered = [offer for offer in offers if offer.tenant_id in tenants]
     if not covered:
         raise VendorError("Xero authorised no organisation: choose at least one on Xero's page")
     refused: set[int] = set()
     with transaction() as session:
         lacking = scopes.missing(accounts.grant(session, account_id, grant_id).identity.scopes)
         known = accounts.connections(session, account_id)
-        for one in covered:
-            organisation_id = _save_organisation(session, account_id, grant_id, one)
+        for offer in covered:
+            organisation_id = _save_organisation(session, account_id, grant_id, offer)
             if _take_refusals(session, account_id, organisation_id):
                 refused.add(organisation_id)
             for endpoint in lacking:
                 refusals.record(session, account_id, organisation_id, endpoint)
-            audit.note(session, account_id, who, "organisation.connected", one.name)
+            audit.note(session, account_id, who, "organisation.connected", offer.name)
         for grant in accounts.drop_unused_grants(session, account_id):
             closing.leave_grant(session, account_id, grant, known.get(grant.id, []))
         organisations = accounts.organisations(session, account_id)
@@ -246,8 +246,8 @@ def disconnect(account_id: int, *, who: str) -> None:
     with transaction() as session:
         connections = accounts.connections(session, account_id)
         grants = [
-            (DroppedGrant(one.id, one.token, one.identity.user_id), connections.get(one.id, []))
-            for one in accounts.grants(session, account_id)
+            (DroppedGrant(grant.id, grant.token, grant.identity.user_id), connections.get(grant.id, []))
+            for grant in accounts.grants(session, account_id)
         ]
         state = accounts.copper_state(session, account_id)
         copper = accounts.copper_access(session, account_id) if state is not None else None

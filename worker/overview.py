@@ -135,13 +135,13 @@ def of(account: AccountSummary) -> AccountOverview:
         organisations = accounts.organisations(session, account.id)
         last_event_at = inbox.last_received(session, account.id)
         hours = freshness.since(session, account.id, 24)
-        refused = [one for one in refusals.of_account(session, account.id) if one.organisation_id == refusals.COPPER]
+        refused = [one for one in refusals.of_account(session, account.id, refusals.COPPER) if not one.parameter]
     names = distinct_names(organisations)
-    wrong = [f"{names[one]} is disconnected from Xero: reconnect it with `patina connect`" for one in lost]
+    wrong = [f"{names[key]} is disconnected from Xero: reconnect it with `patina connect`" for key in lost]
     wrong += [said for one in organisations for said in _lacking(one, names[one.id])]
     if copper is not None and copper.lost:
         wrong.append("Copper refuses the API key: run `patina connect` with a new one")
-    wrong += [_refused(one) for one in refused if not one.parameter and one.endpoint not in OPTIONAL]
+    wrong += [_refused(refusal) for refusal in refused if refusal.endpoint not in OPTIONAL]
     wrong += [f"{quarantined} events are quarantined"] if quarantined else []
     wrong += [_stopped(run) for run in latest if run.state == "failed"]
     sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
@@ -167,15 +167,16 @@ def of(account: AccountSummary) -> AccountOverview:
         wrong=tuple(wrong),
         last_event_at=last_event_at,
         hours=tuple(hours),
-        notes=tuple(_refused(one) for one in refused if not one.parameter and one.endpoint in OPTIONAL),
+        notes=tuple(_refused(refusal) for refusal in refused if refusal.endpoint in OPTIONAL),
     )
 
 
 def distinct_names(organisations: Sequence[Organisation]) -> dict[int, str]:
     """Organisations' names by id; those that share one are told apart by their number."""
-    count = Counter(one.name for one in organisations)
+    count = Counter(each.name for each in organisations)
     return {
-        one.id: one.name if count[one.name] == 1 else f"{one.name} (organisation {one.id})" for one in organisations
+        each.id: each.name if count[each.name] == 1 else f"{each.name} (organisation {each.id})"
+        for each in organisations
     }
 
 

@@ -47,7 +47,7 @@ def connected(account_id: int, purpose: Purpose) -> CopperClient:
     with transaction() as session:
         state = accounts.copper_state(session, account_id)
         access = accounts.copper_access(session, account_id)
-        known = [one for one in refusals.of_account(session, account_id) if one.organisation_id == refusals.COPPER]
+        known = refusals.of_account(session, account_id, refusals.COPPER)
     if state is not None and state.lost:
         raise ReconnectNeededError(REFUSED_KEY)
     client = CopperClient.of_key(access, Spender(Budget.of_copper(account_id), purpose))
@@ -66,13 +66,14 @@ class KeyOwner:
     def is_refused(self, endpoint: str, parameter: str = "") -> bool:
         """Whether Copper has refused it so lately that asking again is in vain."""
         return any(
-            (one.endpoint, one.parameter) == (endpoint, parameter) and one.age < refusals.COPPER_TRUST_SECONDS
-            for one in self.refusals
+            (refusal.endpoint, refusal.parameter) == (endpoint, parameter)
+            and refusal.age < refusals.COPPER_TRUST_SECONDS
+            for refusal in self.refusals
         )
 
     def was_refused(self, endpoint: str) -> bool:
         """Whether Copper refused it at the last try, however long ago: what it holds was not read since."""
-        return any((one.endpoint, one.parameter) == (endpoint, "") for one in self.refusals)
+        return any((refusal.endpoint, refusal.parameter) == (endpoint, "") for refusal in self.refusals)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ class CopperClient:
             log.warning("copper.lost", account=self.owner.account_id)
 
     def _mark_refused(self, endpoint: str) -> EndpointRefusedError:
-        if self.owner is not None and "{" not in endpoint:
+        # A refusal of one record says nothing of the endpoint.
+        if self.owner is not None and not endpoint.endswith("{id}"):
             with transaction() as session:
                 refusals.record(session, self.owner.account_id, refusals.COPPER, endpoint)
             log.warning("endpoint.refused", account=self.owner.account_id, endpoint=endpoint)
@@ -321,4 +323,5 @@ def _refused(endpoint: str) -> EndpointRefusedError:
 
 def _any_older(records: Sequence[WireRecord], since: datetime) -> bool:
     """Whether the search brought what was modified before the whole second that was asked for."""
-    return any(one.date_modified and int(one.date_modified.timestamp()) < int(since.timestamp()) for one in records)
+    second = int(since.timestamp())
+    return any(record.date_modified and int(record.date_modified.timestamp()) < second for record in records)
