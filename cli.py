@@ -198,6 +198,7 @@ def connect(
     """Connect a Copper account and its Xero organisations; prints an API key for reading."""
     from runtime import logs
     from worker import connect as connecting
+    from worker.overview import permissions
     from worker.xero import loopback
 
     logs.configure("connect")
@@ -206,6 +207,8 @@ def connect(
     organisations = connecting.connect_xero(account_id, token)
     key = connecting.make_key(account_id, "made by patina connect")
     names = [one.name for one in organisations]
+    for permission in sorted({name for organisation in organisations for name in permissions(organisation)}):
+        typer.echo(f"Xero did not grant {permission}: run `patina connect` again and allow it", err=True)
     if json_:
         typer.echo(json.dumps({"account": account_id, "organisations": names, "api_key": key}))
         return
@@ -524,15 +527,18 @@ def doctor(json_: JsonOption = False) -> None:
 @app.command("rotate-keys")
 def rotate_keys() -> None:
     """Seal every stored secret under the newest key of ENCRYPTION_KEYS. Older keys may be dropped afterwards."""
-    from store import rotation
+    from store import audit, rotation
     from store.database import transaction
     from store.secrets import SealBrokenError
+    from worker.connect import COMMAND
 
     done = 0
     for table in rotation.READ:
         try:
             with transaction() as session:
-                done += rotation.rotate(session, table)
+                rotated = rotation.rotate(session, table)
+                audit.note(session, audit.INSTALLATION, COMMAND, "secrets.rotated", f"{table}: {rotated}")
+                done += rotated
         except SealBrokenError as error:
             _fail(f"{table}: {error}")
     typer.echo(f"rotate-keys ok: {done} secrets are under the newest key")

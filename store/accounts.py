@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store import refusals
 from store.secrets import digest, fresh_token, seal, unseal
 
 SAVE_ACCOUNT = text("""
@@ -24,7 +26,11 @@ SAVE_CREDENTIAL = text("""
         webhook_token_hash = EXCLUDED.webhook_token_hash
 """)
 CREDENTIAL = text("SELECT sealed, status, records_seen_to FROM copper_credential WHERE account_id = :account")
-MARK_COPPER = text("UPDATE copper_credential SET status = :status WHERE account_id = :account")
+# A key that is refused says nothing of one that has replaced it meanwhile.
+MARK_COPPER = text("""
+    UPDATE copper_credential SET status = :status
+    WHERE account_id = :account AND (CAST(:token_hash AS bytea) IS NULL OR webhook_token_hash = :token_hash)
+""")
 # A vendor's clock never runs back: two runs that end out of order keep the later time.
 SAW_RECORDS = text("""
     UPDATE copper_credential SET records_seen_to = GREATEST(records_seen_to, :seen_to) WHERE account_id = :account
@@ -38,7 +44,8 @@ SAW_INVOICES = text("""
     WHERE account_id = :account AND id = :organisation
 """)
 SAVE_GRANT = text("""
-    INSERT INTO xero_grant (account_id, sealed, expires_at, status) VALUES (:account, :sealed, :expires_at, 'open')
+    INSERT INTO xero_grant (account_id, sealed, expires_at, status, scopes, xero_user_id, auth_event_id)
+    VALUES (:account, :sealed, :expires_at, 'open', :scopes, :user_id, :auth_event_id)
     RETURNING id
 """)
 TAKE_UP_GRANT = text("""
@@ -48,44 +55,68 @@ DROP_GRANT = text("""
     DELETE FROM xero_grant g WHERE g.account_id = :account AND g.id = :grant AND NOT EXISTS (
         SELECT FROM xero_organisation o
         WHERE o.account_id = g.account_id AND o.grant_id = g.id AND o.status <> 'dropped')
-    RETURNING sealed
+    RETURNING sealed, xero_user_id
 """)
 REPLACE_TOKEN = text("""
     UPDATE xero_grant SET sealed = :sealed, expires_at = :expires_at, refreshed_at = now(),
+        scopes = coalesce(CAST(:scopes AS text[]), scopes),
+        xero_user_id = coalesce(CAST(:user_id AS text), xero_user_id),
+        auth_event_id = coalesce(auth_event_id, CAST(:auth_event_id AS text)),
         status = CASE WHEN status = 'open' THEN status ELSE 'working' END
     WHERE account_id = :account AND id = :grant
 """)
-GRANT = text("SELECT sealed, status FROM xero_grant WHERE account_id = :account AND id = :grant")
-GRANT_LOCKED = text("""
-    SELECT sealed, status FROM xero_grant WHERE account_id = :account AND id = :grant FOR UPDATE
+GRANT = text("""
+    SELECT id, sealed, status, xero_user_id, auth_event_id, scopes FROM xero_grant
+    WHERE account_id = :account AND id = :grant
 """)
+GRANT_LOCKED = text(f"{GRANT.text} FOR UPDATE")
 IDLE_GRANTS = text("""
     SELECT account_id, id FROM xero_grant
     WHERE status = 'working' AND refreshed_at < now() - make_interval(secs => :seconds)
     ORDER BY refreshed_at LIMIT :limit
 """)
-MARK_ORGANISATION = text("UPDATE xero_organisation SET status = :status WHERE account_id = :account AND id = :id")
+# What a grant answers says nothing of an organisation that was moved to another one meanwhile, or dropped.
+MARK_ORGANISATION = text("""
+    UPDATE xero_organisation SET status = :status
+    WHERE account_id = :account AND id = :id AND status <> 'dropped'
+      AND (CAST(:grant AS bigint) IS NULL OR grant_id = :grant)
+""")
 MARK_GRANT = text("UPDATE xero_grant SET status = :status WHERE account_id = :account AND id = :grant")
 SAVE_ORGANISATION = text("""
-    INSERT INTO xero_organisation (account_id, grant_id, tenant_id, connection_id, name)
+    INSERT INTO xero_organisation AS known (account_id, grant_id, tenant_id, connection_id, name)
     VALUES (:account, :grant, :tenant, :connection, :name)
     ON CONFLICT (account_id, tenant_id) DO UPDATE SET grant_id = EXCLUDED.grant_id,
-        connection_id = EXCLUDED.connection_id, status = 'working'
+        connection_id = EXCLUDED.connection_id, status = 'working',
+        contacts_seen_to = CASE WHEN known.status <> 'dropped' THEN known.contacts_seen_to END,
+        invoices_seen_to = CASE WHEN known.status <> 'dropped' THEN known.invoices_seen_to END
     RETURNING id
 """)
 DROP_UNUSED_GRANTS = text("""
     DELETE FROM xero_grant g WHERE g.account_id = :account AND NOT EXISTS (
         SELECT FROM xero_organisation o WHERE o.account_id = g.account_id AND o.grant_id = g.id)
+    RETURNING id, sealed, xero_user_id
 """)
 ORGANISATIONS = text("""
-    SELECT account_id, id, grant_id, tenant_id, name, status, contacts_seen_to, invoices_seen_to, time_zone,
-           xero_time_zone
-    FROM xero_organisation
-    WHERE account_id = :account AND status <> 'dropped'
-      AND (CAST(:id AS bigint) IS NULL OR id = :id) ORDER BY id
+    SELECT o.account_id, o.id, o.grant_id, o.tenant_id, o.name, o.status, o.contacts_seen_to, o.invoices_seen_to,
+           o.time_zone, o.xero_time_zone,
+           coalesce(r.endpoints, '{}') AS refused, coalesce(r.trusted, '{}') AS refused_lately
+    FROM xero_organisation o, LATERAL (
+        SELECT array_agg(endpoint) AS endpoints,
+               array_agg(endpoint) FILTER (WHERE refused_at > now() - make_interval(secs => :trust)) AS trusted
+        FROM refused_endpoint r WHERE r.account_id = o.account_id AND r.organisation_id = o.id) r
+    WHERE o.account_id = :account AND o.status <> 'dropped'
+      AND (CAST(:id AS bigint) IS NULL OR o.id = :id) ORDER BY o.id
+""")
+CONNECTIONS = text("""
+    SELECT grant_id, connection_id, tenant_id FROM xero_organisation WHERE account_id = :account ORDER BY id
+""")
+# Over all accounts, as Xero's connections belong to a user and not to an account of ours.
+ELSEWHERE = text("""
+    SELECT DISTINCT tenant_id FROM xero_organisation
+    WHERE account_id <> :account AND tenant_id = ANY(:tenants) AND status <> 'dropped'
 """)
 LOST = text("""
-    SELECT o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+    SELECT o.id, o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
 ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
@@ -104,7 +135,10 @@ CHOOSE = text("""
 OPEN_GRANT = text("""
     SELECT id FROM xero_grant WHERE account_id = :account AND status = 'open' ORDER BY id DESC LIMIT 1
 """)
-GRANTS = text("SELECT id, sealed, status FROM xero_grant WHERE account_id = :account ORDER BY id")
+GRANTS = text("""
+    SELECT id, sealed, status, xero_user_id, auth_event_id, scopes FROM xero_grant
+    WHERE account_id = :account ORDER BY id
+""")
 
 
 # A known zone is never called this: Xero's own UTC is Etc/UTC.
@@ -159,6 +193,7 @@ class Organisation:
     """A connected Xero organisation of an account.
 
     `time_zone` is the IANA name that its days go by, `xero_time_zone` what Xero calls it: None before Xero was asked.
+    `refused` are the endpoints that its grant does not open; those in `refused_lately` are not worth asking yet.
     """
 
     account_id: int
@@ -171,11 +206,22 @@ class Organisation:
     invoices_seen_to: datetime | None = None
     time_zone: str = UNKNOWN_TIME_ZONE
     xero_time_zone: str | None = None
+    refused: Sequence[str] = ()
+    refused_lately: Sequence[str] = ()
 
     @property
     def has_unknown_time_zone(self) -> bool:
         """Whether Xero named a zone that is not known here, so that its days go by UTC."""
         return bool(self.xero_time_zone) and self.time_zone == UNKNOWN_TIME_ZONE
+
+
+@dataclass(frozen=True)
+class GrantIdentity:
+    """What a token answer says of itself: the Xero user, the authorisation, the granted scopes; None: not known."""
+
+    user_id: str | None = None
+    auth_event_id: str | None = None
+    scopes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,9 +232,22 @@ class Grant:
     id: int
     token: dict[str, Any]
     status: str
+    identity: GrantIdentity = GrantIdentity()
 
     def __repr__(self) -> str:
         return f"Grant(account_id={self.account_id}, id={self.id}, status={self.status!r})"
+
+
+@dataclass(frozen=True)
+class DroppedGrant:
+    """A token set that is no longer ours to use, but to end at Xero; `user_id` is the Xero user's. Never logged."""
+
+    id: int
+    token: dict[str, Any]
+    user_id: str | None
+
+    def __repr__(self) -> str:
+        return f"DroppedGrant(id={self.id})"
 
 
 def save_copper(
@@ -223,9 +282,13 @@ def copper_state(session: Session, account_id: int) -> CopperState | None:
     return CopperState(row.status == "reconnect", row.records_seen_to) if row else None
 
 
-def mark_copper(session: Session, account_id: int, status: str) -> None:
-    """Set the status of an account's Copper key: `working` or `reconnect` (only an admin can help)."""
-    session.execute(MARK_COPPER, {"account": account_id, "status": status})
+def mark_copper(session: Session, account_id: int, status: str, key: CopperAccess | None = None) -> None:
+    """Set the status of an account's Copper key: `working` or `reconnect` (only an admin can help).
+
+    With `key`, only while that one is the account's.
+    """
+    token_hash = digest(key.webhook_token) if key is not None else None
+    session.execute(MARK_COPPER, {"account": account_id, "status": status, "token_hash": token_hash})
 
 
 def saw_records(session: Session, account_id: int, seen_to: datetime) -> None:
@@ -239,10 +302,28 @@ def saw(session: Session, account_id: int, organisation_id: int, what: str, seen
     session.execute({"contacts": SAW_CONTACTS, "invoices": SAW_INVOICES}[what], chosen)
 
 
-def save_grant(session: Session, account_id: int, token: dict[str, Any]) -> int:
+def save_grant(
+    session: Session, account_id: int, token: dict[str, Any], identity: GrantIdentity = GrantIdentity()
+) -> int:
     """Keep a new Xero token set, `open` until an organisation is chosen from it; returns the grant's id."""
-    chosen = {"account": account_id, "sealed": seal(token), "expires_at": _expiry(token)}
+    chosen = {"account": account_id, **_grant_params(token, identity)}
     return int(session.execute(SAVE_GRANT, chosen).scalar_one())
+
+
+def _grant_params(token: dict[str, Any], identity: GrantIdentity) -> dict[str, Any]:
+    return {
+        "sealed": seal(token),
+        "expires_at": _expiry(token),
+        "scopes": list(identity.scopes) if identity.scopes is not None else None,
+        "user_id": identity.user_id,
+        "auth_event_id": identity.auth_event_id,
+    }
+
+
+def _grant(account_id: int, row: Any) -> Grant:
+    scopes = tuple(row.scopes) if row.scopes is not None else None
+    identity = GrantIdentity(row.xero_user_id, row.auth_event_id, scopes)
+    return Grant(account_id, row.id, unseal(row.sealed), row.status, identity)
 
 
 def grant(session: Session, account_id: int, grant_id: int, *, lock: bool = False) -> Grant:
@@ -251,17 +332,14 @@ def grant(session: Session, account_id: int, grant_id: int, *, lock: bool = Fals
     row = session.execute(GRANT_LOCKED if lock else GRANT, chosen).one_or_none()
     if row is None:
         raise LookupError(f"account {account_id} has no Xero grant {grant_id} any more")
-    return Grant(account_id, grant_id, unseal(row.sealed), row.status)
+    return _grant(account_id, row)
 
 
-def replace_token(session: Session, held: Grant, token: dict[str, Any]) -> None:
-    """Keep what a refresh answered; the caller holds the grant's lock."""
-    chosen = {
-        "account": held.account_id,
-        "grant": held.id,
-        "sealed": seal(token),
-        "expires_at": _expiry(token),
-    }
+def replace_token(
+    session: Session, held: Grant, token: dict[str, Any], identity: GrantIdentity = GrantIdentity()
+) -> None:
+    """Keep what a refresh answered; the caller holds the grant's lock. What it does not say stays as it was."""
+    chosen = {"account": held.account_id, "grant": held.id, **_grant_params(token, identity)}
     session.execute(REPLACE_TOKEN, chosen)
 
 
@@ -270,9 +348,15 @@ def mark_grant(session: Session, account_id: int, grant_id: int, status: str) ->
     session.execute(MARK_GRANT, {"account": account_id, "grant": grant_id, "status": status})
 
 
-def mark_organisation(session: Session, account_id: int, organisation_id: int, status: str) -> None:
-    """Set an organisation's status: `working` or `reconnect` (disconnected inside Xero)."""
-    session.execute(MARK_ORGANISATION, {"account": account_id, "id": organisation_id, "status": status})
+def mark_organisation(
+    session: Session, account_id: int, organisation_id: int, status: str, *, grant_id: int | None = None
+) -> None:
+    """Set an organisation's status: `working` or `reconnect` (disconnected inside Xero).
+
+    With `grant_id`, only while that is the grant by which the organisation is connected.
+    """
+    chosen = {"account": account_id, "id": organisation_id, "status": status, "grant": grant_id}
+    session.execute(MARK_ORGANISATION, chosen)
 
 
 def idle_grants(session: Session, seconds: float, limit: int) -> list[tuple[int, int]]:
@@ -297,24 +381,61 @@ def save_organisation(
     }
     organisation_id = int(session.execute(SAVE_ORGANISATION, chosen).scalar_one())
     session.execute(TAKE_UP_GRANT, chosen)
-    session.execute(DROP_UNUSED_GRANTS, {"account": account_id})
     return organisation_id
+
+
+def drop_unused_grants(session: Session, account_id: int) -> list[DroppedGrant]:
+    """Forget the grants that no organisation came from, or that all have moved away from; their token sets."""
+    rows = session.execute(DROP_UNUSED_GRANTS, {"account": account_id}).all()
+    return [DroppedGrant(row.id, unseal(row.sealed), row.xero_user_id) for row in rows]
+
+
+def connections(session: Session, account_id: int) -> dict[int, list[tuple[UUID, UUID]]]:
+    """(connection, tenant) of every organisation of the account by grant, those being erased too."""
+    found: dict[int, list[tuple[UUID, UUID]]] = {}
+    for row in session.execute(CONNECTIONS, {"account": account_id}):
+        found.setdefault(row.grant_id, []).append((row.connection_id, row.tenant_id))
+    return found
+
+
+def tenants_elsewhere(session: Session, account_id: int, tenants: Collection[UUID]) -> set[UUID]:
+    """Those of `tenants` that another account here is connected to; which one is not told."""
+    return set(session.execute(ELSEWHERE, {"account": account_id, "tenants": list(tenants)}).scalars())
 
 
 def organisations(session: Session, account_id: int) -> list[Organisation]:
     """The account's connected organisations."""
-    return [Organisation(*row) for row in session.execute(ORGANISATIONS, {"account": account_id, "id": None})]
+    chosen = {"account": account_id, "id": None, "trust": refusals.XERO_TRUST_SECONDS}
+    return [_organisation(row) for row in session.execute(ORGANISATIONS, chosen)]
 
 
 def organisation(session: Session, account_id: int, organisation_id: int) -> Organisation | None:
     """One connected organisation, or None when it was disconnected."""
-    row = session.execute(ORGANISATIONS, {"account": account_id, "id": organisation_id}).one_or_none()
-    return Organisation(*row) if row else None
+    chosen = {"account": account_id, "id": organisation_id, "trust": refusals.XERO_TRUST_SECONDS}
+    row = session.execute(ORGANISATIONS, chosen).one_or_none()
+    return _organisation(row) if row else None
 
 
-def lost_organisations(session: Session, account_id: int) -> list[str]:
-    """Names of the organisations whose connection only an admin can bring back."""
-    return list(session.execute(LOST, {"account": account_id}).scalars())
+def _organisation(row: Any) -> Organisation:
+    return Organisation(
+        row.account_id,
+        row.id,
+        row.grant_id,
+        row.tenant_id,
+        row.name,
+        row.status,
+        row.contacts_seen_to,
+        row.invoices_seen_to,
+        row.time_zone,
+        row.xero_time_zone,
+        tuple(row.refused),
+        tuple(row.refused_lately),
+    )
+
+
+def lost_organisations(session: Session, account_id: int) -> dict[int, str]:
+    """The organisations whose connection only an admin can bring back, by id, with their names."""
+    return {row.id: row.name for row in session.execute(LOST, {"account": account_id})}
 
 
 def accounts(session: Session) -> list[AccountSummary]:
@@ -365,14 +486,13 @@ def open_grant(session: Session, account_id: int) -> int | None:
     return found
 
 
-def drop_grant(session: Session, account_id: int, grant_id: int) -> dict[str, Any] | None:
-    """Forget a grant that no organisation needs any more; returns its token set, to be revoked at Xero."""
-    chosen = {"account": account_id, "grant": grant_id}
-    sealed = session.execute(DROP_GRANT, chosen).scalar_one_or_none()
-    return unseal(sealed) if sealed is not None else None
+def drop_grant(session: Session, account_id: int, grant_id: int) -> DroppedGrant | None:
+    """Forget a grant that no organisation needs any more; returns it, to be ended at Xero, or None."""
+    row = session.execute(DROP_GRANT, {"account": account_id, "grant": grant_id}).one_or_none()
+    return DroppedGrant(grant_id, unseal(row.sealed), row.xero_user_id) if row is not None else None
 
 
 def grants(session: Session, account_id: int) -> list[Grant]:
     """All grants of the account."""
     rows = session.execute(GRANTS, {"account": account_id})
-    return [Grant(account_id, row.id, unseal(row.sealed), row.status) for row in rows]
+    return [_grant(account_id, row) for row in rows]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session
 
-from store.accounts import CopperAccess, drop_grant
+from store.accounts import CopperAccess, DroppedGrant, drop_grant
 from store.database import touched
 from store.projection import balances_are_old, take_turn
 from store.secrets import seal, unseal
@@ -31,6 +33,7 @@ DATA_TABLES = (
     "freshness",
     "unreadable_field",
     "chore",
+    "refused_endpoint",
     "audit",
 )
 ORGANISATION_TABLES = (
@@ -41,6 +44,7 @@ ORGANISATION_TABLES = (
     "xero_contact",
     "unreadable_field",
     "sync_run",
+    "refused_endpoint",
     "inbox",
 )
 DOORS = ("api_key", "web_session", "oauth_state", "named_admin", "xero_organisation", "xero_grant", "copper_credential")
@@ -64,7 +68,25 @@ ERASE_OF_ORGANISATION = {
 DROP = text("""
     UPDATE xero_organisation SET status = 'dropped'
     WHERE account_id = :account AND id = :organisation AND status <> 'dropped'
-    RETURNING name, grant_id, connection_id
+    RETURNING name, grant_id, connection_id, tenant_id
+""")
+STILL_DROPPED = text("""
+    SELECT 1 FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
+    FOR UPDATE
+""")
+# Over all accounts: Xero's connections belong to a user, whichever accounts of ours made use of them. What is not
+# known of a grant is taken for the same user.
+IS_USER_CONNECTED = text("""
+    SELECT EXISTS (SELECT FROM xero_grant
+        WHERE CAST(:user AS text) IS NULL OR xero_user_id IS NULL OR xero_user_id = :user)
+""")
+IS_CONNECTION_USED = text("""
+    SELECT EXISTS (SELECT FROM xero_organisation o
+        LEFT JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+        WHERE o.status <> 'dropped'
+          AND (o.connection_id = :connection
+               OR o.tenant_id = CAST(:tenant AS uuid)
+                  AND (CAST(:user AS text) IS NULL OR g.xero_user_id IS NULL OR g.xero_user_id = :user)))
 """)
 FORGET_ORGANISATION = text("""
     WITH forgotten AS (
@@ -83,6 +105,7 @@ TAKE = text("""
     RETURNING account_id, id, kind, sealed, attempts
 """)
 DONE = text("DELETE FROM leftover WHERE account_id = :account AND id = :id")
+REPLACE = text("UPDATE leftover SET sealed = :sealed WHERE account_id = :account AND id = :id")
 FAILED = text("UPDATE leftover SET error = :error WHERE account_id = :account AND id = :id")
 COUNT = text("SELECT count(*) FROM leftover WHERE not_before <= now()")
 
@@ -106,13 +129,38 @@ def leave(session: Session, account_id: int, kind: str, values: dict[str, Any]) 
     session.execute(LEAVE, {"account": account_id, "kind": kind, "sealed": seal(values)})
 
 
-def shut(session: Session, account_id: int, grants: list[dict[str, Any]], copper: CopperAccess | None) -> str | None:
+def leave_grant(
+    session: Session, account_id: int, grant: DroppedGrant, connections: Sequence[tuple[UUID, UUID]]
+) -> None:
+    """Note that a grant is to be ended at Xero, with its (connection, tenant) pairs."""
+    pairs = [[str(connection), str(tenant)] for connection, tenant in connections]
+    leave(session, account_id, "xero.revoke", {"token": grant.token, "user": grant.user_id, "connections": pairs})
+
+
+def is_user_connected(session: Session, user_id: str | None) -> bool:
+    """Whether any account here has a grant of this Xero user, or may have: what is not known counts as theirs."""
+    return bool(session.execute(IS_USER_CONNECTED, {"user": user_id}).scalar_one())
+
+
+def is_connection_used(session: Session, connection_id: UUID, tenant_id: UUID | None, user_id: str | None) -> bool:
+    """Whether an organisation of any account here needs this connection of a Xero user."""
+    params = {"connection": connection_id, "tenant": tenant_id, "user": user_id}
+    return bool(session.execute(IS_CONNECTION_USED, params).scalar_one())
+
+
+def shut(
+    session: Session,
+    account_id: int,
+    grants: Sequence[tuple[DroppedGrant, Sequence[tuple[UUID, UUID]]]],
+    copper: CopperAccess | None,
+) -> str | None:
     """Close an account: from the commit on nobody comes in and nothing is fetched. Returns its name.
 
-    What the vendors are to be told, and the data, are left to be done, in the same transaction.
+    `grants` come with their (connection, tenant) pairs. What the vendors are to be told, and the data, are left to
+    be done, in the same transaction.
     """
-    for token in grants:
-        leave(session, account_id, "xero.revoke", {"token": token})
+    for grant, connections in grants:
+        leave_grant(session, account_id, grant, connections)
     if copper is not None:
         leave(session, account_id, "copper.unsubscribe", vars(copper))
     leave(session, account_id, "data.erase", {})
@@ -125,16 +173,16 @@ def shut(session: Session, account_id: int, grants: list[dict[str, Any]], copper
 def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
     """Drop one organisation: nothing is fetched any more. Returns its name, None when there is none.
 
-    A grant that no other organisation needs is revoked; otherwise this one connection is ended with it.
+    A grant that no other organisation needs goes with it; otherwise this one connection is ended by it.
     """
     row = session.execute(DROP, {"account": account_id, "organisation": organisation_id}).one_or_none()
     if row is None:
         return None
-    token = drop_grant(session, account_id, row.grant_id)
-    if token is not None:
-        leave(session, account_id, "xero.revoke", {"token": token})
+    grant = drop_grant(session, account_id, row.grant_id)
+    if grant is not None:
+        leave_grant(session, account_id, grant, [(row.connection_id, row.tenant_id)])
     else:
-        values = {"grant": row.grant_id, "connection": str(row.connection_id)}
+        values = {"grant": row.grant_id, "connection": str(row.connection_id), "tenant": str(row.tenant_id)}
         leave(session, account_id, "xero.disconnect", values)
     leave(session, account_id, "organisation.erase", {"organisation": organisation_id})
     return str(row.name)
@@ -143,12 +191,14 @@ def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
 def erase(session: Session, account_id: int, organisation_id: int | None, limit: int) -> int:
     """Delete up to `limit` rows a table of a closed account, or of a dropped organisation; returns how many went.
 
-    0 means that nothing is left.
+    0 means that nothing is left, or that the organisation was connected again meanwhile.
     """
     chosen = {"account": account_id, "organisation": organisation_id, "limit": limit}
     if organisation_id is None:
         return sum(touched(session, statement, chosen) for statement in ERASE.values())
     take_turn(session, account_id)
+    if session.execute(STILL_DROPPED, chosen).one_or_none() is None:
+        return 0
     gone = sum(touched(session, statement, chosen) for statement in ERASE_OF_ORGANISATION.values())
     balances_are_old(session, account_id)
     if not gone:
@@ -165,6 +215,12 @@ def take(session: Session, limit: int) -> list[Leftover]:
 def done(session: Session, leftover: Leftover) -> None:
     """One thing is done."""
     session.execute(DONE, {"account": leftover.account_id, "id": leftover.id})
+
+
+def replace(session: Session, leftover: Leftover, values: dict[str, Any]) -> None:
+    """Keep what a thing to be done needs from now on: a token set that was refreshed."""
+    chosen = {"account": leftover.account_id, "id": leftover.id, "sealed": seal(values)}
+    session.execute(REPLACE, chosen)
 
 
 def failed(session: Session, leftover: Leftover, error: str) -> None:

@@ -90,7 +90,10 @@ class CopperCredential(SQLModel, table=True):
 
 
 class XeroGrant(SQLModel, table=True):
-    """One authorisation by a Xero user: an encrypted token set that may cover several organisations."""
+    """One authorisation by a Xero user: an encrypted token set that may cover several organisations.
+
+    `scopes`, `xero_user_id` and `auth_event_id` are what the token answer says of it; None where it does not.
+    """
 
     __tablename__ = "xero_grant"
 
@@ -100,6 +103,21 @@ class XeroGrant(SQLModel, table=True):
     status: str = _column(sa.Text, "'working'")
     expires_at: datetime = _column(Instant)
     refreshed_at: datetime = _column(Instant, "now()")
+    scopes: list[str] | None = _column(pg.ARRAY(sa.Text), null=True)
+    xero_user_id: str | None = _column(sa.Text, null=True)
+    auth_event_id: str | None = _column(sa.Text, null=True)
+
+
+class RefusedEndpoint(SQLModel, table=True):
+    """An endpoint (or one `parameter` of it) that a vendor refuses to an account; organisation 0 is Copper."""
+
+    __tablename__ = "refused_endpoint"
+
+    account_id: int = _key()
+    organisation_id: int = _key()
+    endpoint: str = _key(sa.Text)
+    parameter: str = _key(sa.Text)
+    refused_at: datetime = _column(Instant, "now()")
 
 
 class XeroOrganisation(SQLModel, table=True):

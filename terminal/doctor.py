@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from runtime import embedded
 from runtime.settings import SettingsError, settings
 from store import accounts, chores, inbox
-from store.accounts import AccountSummary
+from store.accounts import AccountSummary, Organisation
 from store.database import UNAVAILABLE, at_head, now, transaction
 from worker import broker
 from worker.budget import Purpose
 from worker.copper import subscriptions
 from worker.copper.client import connected
-from worker.errors import VendorError
+from worker.errors import EndpointRefusedError, VendorError
+from worker.overview import distinct_names
 from worker.schedule import WEB_AWAY_SECONDS
 from worker.xero import client as xero
-from worker.xero import oauth
+from worker.xero import oauth, scopes
 
 CLOCK_SECONDS = 5.0
 NEEDED = ("xero_client_id", "xero_client_secret", "xero_webhook_keys")
@@ -67,6 +68,10 @@ def _configuration() -> Finding:
         return Finding(
             "settings", False, str(error).replace("\n", " "), "Set them in the environment of every process."
         )
+    unasked = [scopes.permission(endpoint) for endpoint in scopes.missing(settings().xero_scopes.split())]
+    if unasked:
+        todo = f"Add {' and '.join(unasked)} to XERO_SCOPES, and reconnect Xero."
+        return Finding("settings", False, f"XERO_SCOPES lacks {' and '.join(unasked)}", todo)
     return Finding("settings", True, "what the processes need is set")
 
 
@@ -139,15 +144,39 @@ def _account(account: AccountSummary) -> list[Finding]:
     if not organisations:
         todo = "Connect Xero on the settings page, or with `patina connect`."
         found.append(Finding(f"{account.name}: Xero", False, "no organisation is connected", todo))
-    for one in organisations:
-        what = f"{account.name}: {one.name}"
-
-        def covered(grant: int = one.grant_id, tenant: object = one.tenant_id) -> str | None:
-            known = {it.tenant_id for it in xero.connections(oauth.fresh(account.id, grant).token)}
-            return None if tenant in known else "Xero's grant does not cover it any more"
-
-        found.append(_asked(what, covered))
+    names = distinct_names(organisations)
+    found += [_organisation(f"{account.name}: {names[each.id]}", each) for each in organisations]
     return found
+
+
+def _organisation(what: str, organisation: Organisation) -> Finding:
+    """Whether Xero still covers an organisation, and opens all that is needed of it."""
+    covered = _asked(what, lambda: _covered(organisation))
+    if not covered.well:
+        return covered
+    try:
+        missing = [scopes.permission(endpoint) for endpoint in scopes.NEEDED if not _is_open(organisation, endpoint)]
+    except VendorError as error:
+        return Finding(what, False, str(error), covered.todo)
+    if not missing:
+        return Finding(what, True, "answers")
+    said = f"the permission {' and '.join(missing)} is missing"
+    return Finding(what, False, said, f"Reconnect Xero and allow {' and '.join(missing)}.")
+
+
+def _covered(organisation: Organisation) -> str | None:
+    grant = oauth.fresh(organisation.account_id, organisation.grant_id)
+    known = {connection.tenant_id for connection in xero.connections(grant.token)}
+    return None if organisation.tenant_id in known else "Xero's grant does not cover it any more"
+
+
+def _is_open(organisation: Organisation, endpoint: str) -> bool:
+    """Whether an endpoint answers, asked for as little as it gives."""
+    try:
+        xero.XeroClient(organisation, Purpose.PERSON).probe(endpoint)
+    except EndpointRefusedError:
+        return False
+    return True
 
 
 def _asked(what: str, look: Callable[[], str | None]) -> Finding:

@@ -41,6 +41,7 @@ def _data(one: AccountOverview) -> dict[str, Any]:
         "name": one.name,
         "well": not one.wrong,
         "wrong": list(one.wrong),
+        "notes": list(one.notes),
         "organisations": [source.name for source in one.sources if source.organisation_id],
         "records": one.records,
         "invoices": one.invoices,
@@ -92,6 +93,8 @@ def show() -> bool:
 def _show_account(console: Console, one: AccountOverview) -> None:
     console.print(f"[bold]{one.name}[/bold] (account {one.id})")
     console.print(f"  {'All well.' if not one.wrong else 'Not well: ' + '; '.join(one.wrong)}")
+    for note in one.notes:
+        console.print(f"  Note: {note}.", markup=False)
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("Copper records", f"{one.records:,}, {one.showing:,} show invoices")
     table.add_row("Invoices", f"{one.invoices:,}, in {one.rows:,} rows")

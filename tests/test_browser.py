@@ -95,7 +95,7 @@ def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
     page.goto("/")
     picture(page, pictures, "connect")
     sign_in(page, setting, "a wrong key")
-    expect(page.get_by_role("alert")).to_contain_text("Copper does not know this key")
+    expect(page.get_by_role("alert")).to_contain_text("Copper rejected this API key")
     sign_in(page, setting)
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Connect Xero")

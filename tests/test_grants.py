@@ -36,7 +36,7 @@ def test_an_organisation_that_is_disconnected_inside_xero_stops_alone(unconnecte
     world.settle_without_end()
 
     assert world.shown("people", person) == [kept.number]
-    assert wrong(world) == ("Acme Sales Ltd 1 must be reconnected in Xero: run `patina connect`",)
+    assert wrong(world) == ("Acme Sales Ltd 1 is disconnected from Xero: reconnect it with `patina connect`",)
     calls = world.sandbox.calls("/xero/")
     world.settle_without_end()
     world.run_once(Kind.CATCH_UP)
@@ -122,7 +122,7 @@ def test_a_storm_of_expired_tokens_uses_each_refresh_token_once(unconnected: Wor
 def test_a_crash_between_xeros_answer_and_our_commit_is_healed_by_the_old_token(world: World) -> None:
     with transaction() as session:
         held = accounts.grant(session, world.account, grant_of(world))
-    oauth._refresh(held)
+    oauth.refresh(held.token)
 
     fresh = oauth.fresh(world.account, held.id, unlike=held.token["access_token"])
     assert fresh.token["refresh_token"] != held.token["refresh_token"]
@@ -147,6 +147,6 @@ def test_a_grant_that_ended_while_idle_is_told_of(world: World) -> None:
         session.execute(text("UPDATE xero_grant SET refreshed_at = now() - interval '8 days'"))
     world.sandbox.control("PUT", "clock", json={"ahead": 61 * 86_400})
     assert oauth.keep_alive(7 * 86_400, 100) == 0
-    assert "must be reconnected" in wrong(world)[0]
+    assert "is disconnected from Xero" in wrong(world)[0]
     with pytest.raises(ReconnectNeededError):
         oauth.fresh(world.account, grant_of(world))

@@ -202,7 +202,7 @@ def test_status_tells_of_accounts_and_of_what_needs_a_person(world: World) -> No
     world.settle_without_end()
     unwell = patina("status")
     assert unwell.returncode == 1
-    assert "must be reconnected" in unwell.stdout
+    assert "is disconnected from Xero" in unwell.stdout
 
 
 def test_an_api_key_is_kept_as_a_hash(world: World) -> None:

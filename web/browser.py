@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from runtime.settings import settings
-from store import access
+from store import access, audit
 from store.access import SESSION_SECONDS, BrowserSession
 from store.database import transaction
 from store.secrets import fresh_token, sign, signed
@@ -93,13 +93,15 @@ def open_panel_session(answer: Response, account_id: int, user_id: int, user_nam
     """Sign somebody in to the panel: a viewer, whoever they are elsewhere."""
     with transaction() as database:
         token = access.open_session(database, account_id, "viewer", user_id, user_name)
+        audit.note(database, account_id, user_name, "viewer.signed_in", "to the panel")
     _set_embedded(answer, "panel", sign("panel", token), SESSION_SECONDS)
 
 
-def open_session(answer: Response, account_id: int, role: str, user_id: int, user_name: str) -> None:
-    """Sign somebody in: always with a new token, so that nobody can have planted it."""
+def open_session(answer: Response, account_id: int, role: str, user_id: int, user_name: str, *, how: str) -> None:
+    """Sign somebody in: always with a new token, so that nobody can have planted it. `how` is for the audit log."""
     with transaction() as database:
         token = access.open_session(database, account_id, role, user_id, user_name)
+        audit.note(database, account_id, user_name, f"{role}.signed_in", how)
     _set(answer, "session", sign("session", token), SESSION_SECONDS)
 
 

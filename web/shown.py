@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -124,7 +124,7 @@ def look(
         found=found,
         more=min(found, wanted + STEP, LARGEST) if len(rows) < found and wanted < LARGEST else None,
         empty=empty,
-        trouble=_trouble(lost),
+        trouble=_trouble(lost.values()),
         synced_at=synced_at,
     )
 
@@ -173,7 +173,7 @@ def _row(one: ShownInvoice, locale: Locale) -> InvoiceView:
     )
 
 
-def _trouble(lost: Sequence[str]) -> str | None:
+def _trouble(lost: Collection[str]) -> str | None:
     if not lost:
         return None
     return (

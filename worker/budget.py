@@ -30,6 +30,8 @@ PROBE_SECONDS = 900
 BUSY_SECONDS = 0.25
 UNREACHABLE_SECONDS = 15.0
 LONGEST_WAIT = 900.0
+# One Copper call in 30 is kept free: the first call of a sign-in is counted only when its answer has said whose it was.
+COPPER_KEPT_FREE = 30
 
 
 class Purpose(StrEnum):
@@ -159,6 +161,17 @@ end
 return 1
 """
 
+# KEYS: state, minute. ARGV: token, window, calls. Counts calls whose answers have come.
+ADD = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+for number = 1, tonumber(ARGV[3]) do
+  redis.call('ZADD', KEYS[2], now + tonumber(ARGV[2]), ARGV[1] .. ':' .. number)
+end
+redis.call('EXPIRE', KEYS[2], 600)
+return 1
+"""
+
 # KEYS: state, minute. ARGV: minute limit, window. Answers the seconds by which the next call is best put off.
 PACE = """
 local time = redis.call('TIME')
@@ -227,7 +240,7 @@ class Budget:
         """Calls a minute, at once, a day, and a minute of the whole app; 0 where there is no such limit."""
         chosen = settings()
         if self.tenant is None:
-            return chosen.copper_minute_limit, 0, 0, 0
+            return chosen.copper_minute_limit - chosen.copper_minute_limit // COPPER_KEPT_FREE, 0, 0, 0
         return (
             chosen.xero_minute_limit,
             chosen.xero_concurrent_limit,
@@ -272,6 +285,16 @@ class Budget:
             _run(SETTLE, self._keys(), arguments)
         except redis.RedisError as error:
             log.warning("budget.unreachable", error=type(error).__name__)
+
+    def add(self, purpose: Purpose, calls: int) -> None:
+        """Count and meter calls that were made before anybody knew that they belong to this budget."""
+        try:
+            self._seed()
+            _run(ADD, self._keys()[:2], [uuid4().hex, settings().limit_window_seconds, calls])
+        except redis.RedisError as error:
+            log.warning("budget.unreachable", error=type(error).__name__)
+        for _ in range(calls):
+            self.meter(purpose, failed=False, refused=False, wire=0, plain=0)
 
     def _seed(self) -> None:
         """Begin from the meters: nobody has called yet, or Redis has lost its memory."""

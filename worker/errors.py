@@ -32,6 +32,25 @@ class ReconnectNeededError(VendorError):
     """The grant or key is gone: only an admin can help."""
 
 
+class EndpointRefusedError(VendorError):
+    """The credential works, but does not open this endpoint: a scope, a plan or a role is missing.
+
+    Only an admin can help, and all other work goes on. `endpoint` is the vendor's name of it.
+    """
+
+    def __init__(self, said: str, endpoint: str) -> None:
+        super().__init__(said)
+        self.endpoint = endpoint
+
+
+class InvalidRequestError(VendorError):
+    """The vendor does not accept what was asked for (400, 422)."""
+
+
+class FilterRefusedError(VendorError):
+    """The vendor refuses a search's filter, or ignores it: what changed must be found without it."""
+
+
 class NotThereError(VendorError):
     """The vendor has no such record (404)."""
 

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
@@ -26,7 +26,7 @@ from worker import instruments, requested_catch_ups
 from worker.budget import Budget, Purpose
 from worker.copper.client import PAGE_SIZE, Records, connected
 from worker.copper.stages import write_records
-from worker.errors import PassingError, ReconnectNeededError, UnreadableError, VendorError
+from worker.errors import EndpointRefusedError, PassingError, ReconnectNeededError, UnreadableError, VendorError
 from worker.projecting import project
 from worker.requested_catch_ups import Requested
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
@@ -244,6 +244,11 @@ def _cope(held: Lease, events: Sequence[LeasedEvent], error: Exception, *, alive
     """
     if isinstance(error, (LeaseLostError, ReconnectNeededError)):
         raise error
+    if isinstance(error, EndpointRefusedError):
+        # They wait, however long it takes until an admin has allowed it, and hold up no others.
+        log.warning("events.put_back", account=held.source.account_id, error=str(error), events=len(events))
+        _put_back(held, events, str(error), delay=LONGEST_DELAY, free=True)
+        return 0
     if isinstance(error, PassingError) and not (error.suspect and (alive or _answers(held.source))):
         raise error
     if len(events) > 1:
@@ -272,7 +277,7 @@ def _answers(source: Source) -> bool:
             return True
         organisation = _organisation(source)
         return bool(organisation and XeroClient(organisation, Purpose.EVENTS).organisation_details())
-    except UnreadableError:
+    except (EndpointRefusedError, UnreadableError):
         return True
     except VendorError:
         return False
@@ -367,12 +372,14 @@ def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> Fe
         fetched.contacts.append(client.contacts_by_id(sorted(contacts)))
         heirs = {one.merged_to for one in fetched.contacts[0].items if one.merged_to}
         if heirs:
-            fetched.invoices.extend(all_invoices(client, sorted(heirs)))
+            with suppress(EndpointRefusedError):
+                fetched.invoices.extend(all_invoices(client, sorted(heirs)))
     named = {one.contact_id for answer in fetched.invoices for one in answer.items}
     with transaction() as session:
         new = mirror.unknown_contacts(session, *place, {one for one in named if one} - contacts)
     if new:
-        fetched.contacts.append(client.contacts_by_id(new))
+        with suppress(EndpointRefusedError):
+            fetched.contacts.append(client.contacts_by_id(new))
     for event in events:
         if event.kind == "INVOICE" and event.event == "CREATE" and event.occurred_at:
             key = event.resource_id.lower()
@@ -399,6 +406,8 @@ def _fetch_copper(account_id: int, events: Sequence[LeasedEvent]) -> Fetched:
             for item in list(records.items):
                 try:
                     related = client.related(item.id)
+                except EndpointRefusedError:
+                    continue
                 except UnreadableError as error:
                     fetched.unreadable[str(item.id)] = str(error)
                     continue

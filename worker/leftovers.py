@@ -6,6 +6,7 @@ A vendor that refuses for good (the grant or key is gone already) has nothing le
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -15,9 +16,11 @@ from store import closing
 from store.accounts import CopperAccess
 from store.closing import Leftover
 from store.database import transaction
+from worker.budget import Budget, Purpose
 from worker.copper import subscriptions
 from worker.copper.client import CopperClient
 from worker.errors import ReconnectNeededError, VendorError
+from worker.vendor import Spender
 from worker.xero import client as xero
 from worker.xero import oauth
 
@@ -52,21 +55,56 @@ def clean_up() -> int:
 
 
 def _revoke(one: Leftover) -> None:
-    oauth.revoke(one.values["token"])
+    """End a grant at Xero: revoke it, or end its connections one by one where others need the same Xero user.
+
+    A revocation ends all of a user's connections to the app, whichever accounts here use them. Decided now and not
+    when the grant was dropped: somebody may have connected since.
+    """
+    user, connections = one.values.get("user"), one.values.get("connections", [])
+    with transaction() as session:
+        is_shared = closing.is_user_connected(session, user)
+        unused = [
+            UUID(connection)
+            for connection, tenant in connections
+            if not closing.is_connection_used(session, UUID(connection), UUID(tenant), user)
+        ]
+    if not is_shared:
+        oauth.revoke(one.values["token"])
+        return
+    token = _usable_token(one) if unused else {}
+    for connection_id in unused:
+        xero.disconnect(token, connection_id)
+
+
+def _usable_token(one: Leftover) -> dict[str, Any]:
+    """The token set of a grant that is being ended, refreshed (and kept) when its access token is too old."""
+    token: dict[str, Any] = one.values["token"]
+    if oauth.lasts(token):
+        return token
+    token = oauth.refresh(token)
+    with transaction() as session:
+        closing.replace(session, one, {**one.values, "token": token})
+    return token
 
 
 def _disconnect(one: Leftover) -> None:
-    """End one organisation's connection; a grant that is gone meanwhile has ended it already."""
+    """End one organisation's connection, unless an account here needs it; a grant that is gone took care of it."""
     try:
         held = oauth.fresh(one.account_id, int(one.values["grant"]))
     except LookupError:
         return
-    xero.disconnect(held.token, UUID(one.values["connection"]))
+    connection_id, tenant = UUID(one.values["connection"]), one.values.get("tenant")
+    with transaction() as session:
+        user = held.identity.user_id
+        if closing.is_connection_used(session, connection_id, UUID(tenant) if tenant else None, user):
+            return
+    xero.disconnect(held.token, connection_id)
 
 
 def _unsubscribe(one: Leftover) -> None:
     held = CopperAccess(**one.values)
-    subscriptions.remove(CopperClient.of_key(held), held.webhook_token)
+    counter = Spender(Budget.of_copper(one.account_id), Purpose.PERSON, metered=False)
+    subscriptions.remove(CopperClient.of_key(held, counter), held.webhook_token)
 
 
 def _erase(one: Leftover) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, freshness, inbox, meters, mirror, projection, runs, unreadable_fields
+from store import accounts, freshness, inbox, meters, mirror, projection, refusals, runs, unreadable_fields
 from store.accounts import AccountSummary, Organisation
 from store.database import transaction
 from store.drift import added
 from store.freshness import Hour, quantile
 from store.inbox import NOBODY
 from store.meters import Metered
+from store.refusals import Refusal
 from store.runs import Run
 from store.unreadable_fields import UnreadableField
 from worker.budget import Budget
 from worker.steps import Kind
+from worker.xero import scopes
 
 GIGABYTE = 10**9
+# What a plan or a role of Copper's may well leave out: the rest works without it.
+OPTIONAL = ("leads", "users/search", "webhooks/lead")
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class SourceOverview:
     """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known).
 
     `time_zone` is the one that an organisation's days go by, `unknown_time_zone` Xero's name of one that is unknown.
+    `missing` are the permissions (scopes) that Xero says were not granted. Organisations of the same name carry
+    their number in it.
     """
 
     organisation_id: int
@@ -35,11 +43,16 @@ class SourceOverview:
     seen_to: datetime | None
     time_zone: str | None = None
     unknown_time_zone: str | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class AccountOverview:
-    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills, `hours` its last 24."""
+    """One account. `metered` is this month's, `egress_*` the bytes of it that Xero bills, `hours` its last 24.
+
+    `lost` are the organisations (0: Copper) whose connection only an admin can renew; `notes` is what Copper leaves
+    out, though nothing is wrong.
+    """
 
     id: int
     name: str
@@ -54,11 +67,12 @@ class AccountOverview:
     synced_at: datetime | None
     runs: tuple[Run, ...]
     metered: tuple[Metered, ...]
-    lost: tuple[str, ...]
+    lost: tuple[int, ...]
     wrong: tuple[str, ...]
     last_event_at: datetime | None
     hours: tuple[Hour, ...]
     unreadable: tuple[UnreadableField, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def unreadable_summary(self) -> list[str]:
@@ -92,8 +106,8 @@ class AccountOverview:
 
     @property
     def lost_count(self) -> int:
-        """How many connections an admin must renew."""
-        return len(self.lost)
+        """How many connections an admin must renew: those that are lost, and those that lack a permission."""
+        return len({*self.lost, *(one.organisation_id for one in self.sources if one.missing)})
 
     @property
     def egress_wire(self) -> int:
@@ -169,13 +183,17 @@ def of(account: AccountSummary) -> AccountOverview:
         last_event_at = inbox.last_received(session, account.id)
         hours = freshness.since(session, account.id, 24)
         unreadable = unreadable_fields.recent(session, account.id)
-    wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
+        refused = [one for one in refusals.of_account(session, account.id, refusals.COPPER) if not one.parameter]
+    names = distinct_names(organisations)
+    wrong = [f"{names[key]} is disconnected from Xero: reconnect it with `patina connect`" for key in lost]
+    wrong += [said for one in organisations for said in _lacking(one, names[one.id])]
     if copper is not None and copper.lost:
         wrong.append("Copper refuses the API key: run `patina connect` with a new one")
+    wrong += [_refused(refusal) for refusal in refused if refusal.endpoint not in OPTIONAL]
     wrong += [f"{need_attention(quarantined)}: run `patina inbox list`"] if quarantined else []
     wrong += [_stopped(run) for run in latest if run.state == "failed"]
     sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
-    sources += [_organisation(one) for one in organisations]
+    sources += [_organisation(one, names[one.id]) for one in organisations]
     return AccountOverview(
         id=account.id,
         name=account.name,
@@ -190,12 +208,40 @@ def of(account: AccountSummary) -> AccountOverview:
         synced_at=account.synced_at,
         runs=tuple(latest),
         metered=tuple(metered),
-        lost=(*lost, *(("Copper",) if copper is not None and copper.lost else ())),
+        lost=(*lost, *((refusals.COPPER,) if copper is not None and copper.lost else ())),
         wrong=tuple(wrong),
         last_event_at=last_event_at,
         hours=tuple(hours),
         unreadable=tuple(unreadable),
+        notes=tuple(_refused(refusal) for refusal in refused if refusal.endpoint in OPTIONAL),
     )
+
+
+def distinct_names(organisations: Sequence[Organisation]) -> dict[int, str]:
+    """Organisations' names by id; those that share one are told apart by their number."""
+    count = Counter(each.name for each in organisations)
+    return {
+        each.id: each.name if count[each.name] == 1 else f"{each.name} (organisation {each.id})"
+        for each in organisations
+    }
+
+
+def permissions(organisation: Organisation) -> tuple[str, ...]:
+    """The scopes that an organisation's connection lacks."""
+    return tuple(scopes.permission(endpoint) for endpoint in organisation.refused if endpoint in scopes.NEEDED)
+
+
+def _lacking(organisation: Organisation, name: str) -> list[str]:
+    return [
+        f"{name} lacks the permission {scopes.permission(endpoint)}, so its {scopes.NOUNS[endpoint]} are not updated:"
+        " reconnect Xero with `patina connect` and allow it"
+        for endpoint in organisation.refused
+        if endpoint in scopes.NEEDED
+    ]
+
+
+def _refused(refusal: Refusal) -> str:
+    return f"Copper refuses {refusal.endpoint} to this API key: its plan or its owner's role does not include them"
 
 
 def _stopped(run: Run) -> str:
@@ -207,10 +253,12 @@ def _source(budget: Budget, name: str, seen_to: datetime | None) -> SourceOvervi
     return SourceOverview(budget.organisation_id, name, minute, day, seen_to)
 
 
-def _organisation(one: Organisation) -> SourceOverview:
-    unknown = one.xero_time_zone if one.has_unknown_time_zone else None
-    source = _source(Budget.of_xero(one), one.name, one.invoices_seen_to)
-    return replace(source, time_zone=one.time_zone, unknown_time_zone=unknown)
+def _organisation(organisation: Organisation, name: str) -> SourceOverview:
+    unknown = organisation.xero_time_zone if organisation.has_unknown_time_zone else None
+    source = _source(Budget.of_xero(organisation), name, organisation.invoices_seen_to)
+    return replace(
+        source, time_zone=organisation.time_zone, unknown_time_zone=unknown, missing=permissions(organisation)
+    )
 
 
 def allowance_left(accounts_: list[AccountOverview]) -> float:

@@ -6,6 +6,7 @@ opportunity's other people and companies are one call each.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -17,7 +18,7 @@ from store.models import RecordType
 from worker.budget import Purpose
 from worker.copper.client import PAGE_SIZE, CopperClient, Records, connected
 from worker.copper.stages import write_records
-from worker.errors import PassingError, UnreadableError
+from worker.errors import EndpointRefusedError, PassingError, UnreadableError
 from worker.projecting import project
 
 log = structlog.get_logger()
@@ -34,8 +35,10 @@ def rotate(account_id: int) -> int:
     calls = 0
     try:
         for kind in (RecordType.PERSON, RecordType.OPPORTUNITY):
-            calls += _rotate_records(account_id, client, kind, most // 4)
-        calls += _rotate_related(account_id, client, most - calls)
+            with suppress(EndpointRefusedError):
+                calls += _rotate_records(account_id, client, kind, most // 4)
+        with suppress(EndpointRefusedError):
+            calls += _rotate_related(account_id, client, most - calls)
     except PassingError as error:
         log.info("relations.put_off", account=account_id, error=str(error))
     if calls:

@@ -75,7 +75,10 @@ def _was_read(session: Session, source: Source) -> bool:
         state = accounts.copper_state(session, source.account_id)
         return state is not None and state.records_seen_to is not None
     organisation = accounts.organisation(session, source.account_id, source.organisation_id)
-    return organisation is not None and organisation.invoices_seen_to is not None
+    if organisation is None:
+        return False
+    is_refused = "Invoices" in organisation.refused and organisation.contacts_seen_to is not None
+    return organisation.invoices_seen_to is not None or is_refused
 
 
 def _stages(organisation_id: int, kind: Kind) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -49,20 +49,31 @@ def prepare(session: requests.Session) -> requests.Session:
 
 @dataclass(frozen=True)
 class Spender:
-    """Whose budget a call is taken from, and what for. `egress` is False where Xero does not bill the bytes."""
+    """Whose budget a call is taken from, and what for. `egress` is False where Xero does not bill the bytes.
+
+    `metered` is False for an account that was closed: its meters are erased.
+    """
 
     budget: Budget
     purpose: Purpose
     egress: bool = True
+    metered: bool = True
 
 
-def call(send: Callable[[], requests.Response], spender: Spender | None = None) -> requests.Response:
+@dataclass
+class CallTally:
+    """Counts calls, each try of them, while nobody knows yet whose budget they belong to."""
+
+    calls: int = field(default=0)
+
+
+def call(send: Callable[[], requests.Response], counter: Spender | CallTally | None = None) -> requests.Response:
     """One request, its answer read in full; raises the error that the answer means.
 
     Broken connections, time-outs, half answers and passing statuses are tried up to 4 times with jitter
     as long as the vendor asks for no more than 2 s; longer waits, and those for a budget, are the job's to
-    arrange. Every try is taken from the spender's budget and metered. Without a spender (signing in, where no
-    such limits are known) nothing is counted.
+    arrange. Every try is taken from the spender's budget and metered, or counted by a tally. Without either (Xero's
+    identity service, where no such limits are known) nothing is counted.
     """
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception(_worth_another_try),
@@ -71,7 +82,11 @@ def call(send: Callable[[], requests.Response], spender: Spender | None = None) 
         reraise=True,
     ):
         with attempt:
-            return _once(send) if spender is None else _spend(send, spender)
+            if isinstance(counter, Spender):
+                return _spend(send, counter)
+            if counter is not None:
+                counter.calls += 1
+            return _once(send)
     raise AssertionError("tenacity ends by returning or raising")
 
 
@@ -112,9 +127,10 @@ def _spend(send: Callable[[], requests.Response], spender: Spender) -> requests.
         plain = len(answer._content or b"") if answer is not None and spender.egress and _was_read(answer) else 0
         outcome = "answered" if 200 <= status < 400 else "refused" if status == 429 else "failed"
         instruments.CALLS.labels(vendor, outcome).observe(time.monotonic() - began)
-        spender.budget.meter(
-            spender.purpose, failed=outcome != "answered", refused=outcome == "refused", wire=wire, plain=plain
-        )
+        if spender.metered:
+            spender.budget.meter(
+                spender.purpose, failed=outcome != "answered", refused=outcome == "refused", wire=wire, plain=plain
+            )
 
 
 def _was_read(answer: requests.Response) -> bool:

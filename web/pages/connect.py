@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from runtime.settings import settings
-from store import access, accounts, audit
+from store import access, accounts
 from store.access import BrowserSession, StateError
 from store.database import bound, transaction
 from store.secrets import fresh_token
@@ -23,7 +23,7 @@ from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import connect
 from worker.copper import oauth as copper_oauth
-from worker.copper.oauth import SignedIn
+from worker.copper.identity import CopperIdentity
 from worker.errors import ReconnectNeededError, VendorError
 from worker.xero import oauth as xero_oauth
 
@@ -63,33 +63,28 @@ def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)])
     throttle.sign_in(request)
     key, email = str(form.get("key", "")).strip(), str(form.get("email", "")).strip()
     try:
-        admin = _identify(key, email)
+        admin = connect.identify(key, email)
         with transaction() as database:
             account_id = accounts.account_of_copper(database, admin.copper_account_id)
             state = accounts.copper_state(database, account_id) if account_id is not None else None
         if account_id is None or state is None or state.lost:
-            account_id = connect.connect_copper(key, email, who=admin.user_name)
+            account_id = connect.connect_copper(key, email, who=admin.user_name, admin=admin)
     except VendorError as error:
         log.info("sign_in.refused", reason=type(error).__name__)
-        said = (
-            "Copper does not know this key with this address. Check both: the address is the one of the key's owner."
-            if isinstance(error, ReconnectNeededError)
-            else f"Copper could not be asked just now: {error}. Try again in a moment."
-        )
+        said = key_problem(error)
         return page(request, "connect.html", status=422, error=said, with_copper=bool(settings().copper_client_id))
     with transaction() as database:
-        audit.note(database, account_id, admin.user_name, "admin.signed_in", "with a Copper key")
         connected = accounts.organisations(database, account_id)
     answer = go(request, "/settings" if connected else "/connect/xero")
-    open_session(answer, account_id, "admin", admin.user_id, admin.user_name)
+    open_session(answer, account_id, "admin", admin.user_id, admin.user_name, how="with a Copper key")
     return answer
 
 
-def _identify(key: str, email: str) -> connect.CopperAdmin:
-    plain = key.isascii() and email.isascii() and key.isprintable() and email.isprintable()
-    if not key or "@" not in email or not plain or len(key) > 500 or len(email) > 320:
-        raise ReconnectNeededError("no key and address")
-    return connect.identify(key, email)
+def key_problem(error: VendorError) -> str:
+    """What to say of a Copper key that could not be used."""
+    if isinstance(error, ReconnectNeededError):
+        return "Copper rejected this API key and email address. Enter the email address of the key's owner."
+    return f"Copper is unavailable: {error}. Try again in a moment."
 
 
 @router.post("/signout")
@@ -142,8 +137,7 @@ def back_from_xero(request: Request, state: str = "", code: str = "", error: str
             raise StateError("Xero gave no consent, so nothing was connected")
         held = xero_oauth.Authorisation("", state, values["verifier"], _xero_callback())
         token = xero_oauth.exchange(held, code)
-        with bound(session.account_id) as database:
-            accounts.save_grant(database, session.account_id, token)
+        connect.keep_grant(session.account_id, token, who=session.user_name)
     except (StateError, VendorError) as problem:
         return _xero_failed(request, str(problem))
     return go(request, "/connect/organisations")
@@ -162,10 +156,22 @@ def ask_organisations(request: Request) -> Response:
     if grant_id is None:
         return go(request, "/connect/xero")
     try:
-        offered = connect.offered(session.account_id, grant_id)
+        return _organisations_page(request, session, grant_id, connect.offered(session.account_id, grant_id))
     except VendorError as error:
         return _xero_failed(request, str(error))
-    return page(request, "organisations.html", offered=offered, error=None)
+
+
+def _organisations_page(
+    request: Request,
+    session: BrowserSession,
+    grant_id: int,
+    offered: list[connect.OfferedOrganisation],
+    *,
+    error: str | None = None,
+) -> Response:
+    missing = connect.missing_permissions(session.account_id, grant_id)
+    status = 422 if error else 200
+    return page(request, "organisations.html", status=status, offered=offered, missing=missing, error=error)
 
 
 def _open_grant(session: BrowserSession) -> int | None:
@@ -190,7 +196,7 @@ def take_organisations(request: Request, form: Annotated[FormData, Depends(brows
         offered = connect.offered(session.account_id, grant_id)
         if not tenants & {one.tenant_id for one in offered}:
             said = "Choose at least one organisation."
-            return page(request, "organisations.html", status=422, offered=offered, error=said)
+            return _organisations_page(request, session, grant_id, offered, error=said)
         connect.choose_organisations(session.account_id, grant_id, tenants, who=session.user_name)
     except VendorError as error:
         return _xero_failed(request, str(error))
@@ -245,14 +251,12 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
     role = "viewer"
     with transaction() as database:
         account_id = accounts.account_of_copper(database, who.account.id)
-        if account_id is not None:
-            if who.user.id in access.named_admins(database, account_id):
-                role = "admin"
-            audit.note(database, account_id, who.user.name, f"{role}.signed_in", "with Copper")
+        if account_id is not None and who.user.id in access.named_admins(database, account_id):
+            role = "admin"
     if account_id is None:
         return _not_connected(request)
     answer = go(request, "/settings" if role == "admin" else "/viewer")
-    open_session(answer, account_id, role, who.user.id, who.user.name)
+    open_session(answer, account_id, role, who.user.id, who.user.name, how="with Copper")
     return answer
 
 
@@ -261,7 +265,7 @@ def _not_connected(request: Request) -> Response:
     return page(request, "connect.html", status=403, error=said, with_copper=True)
 
 
-def _hand_over(request: Request, who: SignedIn, challenge: str) -> Response:
+def _hand_over(request: Request, who: CopperIdentity, challenge: str) -> Response:
     """Give the panel's window a code for the panel that opened it; it stands in the address's fragment alone."""
     code = base64.b32encode(randomness.token_bytes(CODE_BYTES)).decode()
     with transaction() as database:

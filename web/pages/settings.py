@@ -13,24 +13,27 @@ from store.accounts import Choices
 from store.database import bound
 from store.models import RecordType
 from web import browser, throttle
+from web.pages.connect import key_problem
 from web.pages.render import go, page
 from web.pages.status import overview_of
 from web.problems import ProblemError
 from worker import connect
 from worker.budget import Purpose
-from worker.copper.client import connected
-from worker.errors import ReconnectNeededError, VendorError
+from worker.copper.client import connected, teams_of
+from worker.copper.wire import WireUser
+from worker.errors import NotThereError, VendorError
+from worker.overview import distinct_names
 
 router = APIRouter()
 MOST_SHOWN = 50
 
 
-def _teams(account_id: int) -> tuple[dict[int, str], str | None]:
-    """The account's teams, and what to say when Copper cannot be asked."""
+def _users(account_id: int) -> tuple[list[WireUser], str | None]:
+    """The account's users with their teams, and what to say when Copper cannot be asked."""
     try:
-        return connected(account_id, Purpose.PERSON).teams(), None
+        return connected(account_id, Purpose.PERSON).users(), None
     except VendorError as error:
-        return {}, f"The teams could not be read from Copper just now ({error}); those chosen before stay."
+        return [], f"The teams could not be read from Copper just now ({error}); those chosen before stay."
 
 
 def _settings_page(
@@ -43,7 +46,8 @@ def _settings_page(
         lost = accounts.lost_organisations(database, session.account_id)
         copper = accounts.copper_state(database, session.account_id)
         named = access.named_admins(database, session.account_id)
-    teams, teams_problem = _teams(session.account_id)
+    users, teams_problem = _users(session.account_id)
+    teams = teams_of(users)
     missing = {team: f"team {team}" for team in choices.visible_to_teams or () if team not in teams}
     return page(
         request,
@@ -58,8 +62,10 @@ def _settings_page(
         teams_problem=teams_problem,
         organisations=organisations,
         lost=lost,
+        names=distinct_names(organisations),
         copper=copper,
         named=named,
+        users=sorted((user for user in users if user.id not in named), key=lambda user: user.name.casefold()),
         overview=overview_of(session.account_id),
         most=MOST_SHOWN,
     )
@@ -129,31 +135,37 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
     throttle.sign_in(request)
     key, email = str(form.get("key", "")).strip(), str(form.get("email", "")).strip()
     try:
-        if not key or not (key + email).isascii():
-            raise ReconnectNeededError("no key")
         admin = connect.identify(key, email)
         with bound(session.account_id) as database:
             known = accounts.account_of_copper(database, admin.copper_account_id)
         if known != session.account_id:
             said = "This key belongs to another Copper account. Nothing was changed."
             return _settings_page(request, first=False, saved=False, error=said, status=422)
-        connect.connect_copper(key, email, who=session.user_name)
+        connect.connect_copper(key, email, who=session.user_name, admin=admin)
     except VendorError as error:
-        said = f"The key was not replaced: {error}."
+        said = f"{key_problem(error)} The old key is still in use."
         return _settings_page(request, first=False, saved=False, error=said, status=422)
     return go(request, "/settings?saved=1")
 
 
 @router.post("/admins")
 def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Name a Copper user an admin, by the id that Copper shows in the user's address."""
+    """Add a Copper user of the account as an admin, under the name that Copper gives."""
     session = browser.admin(request.state.browser)
-    number, name = str(form.get("user", "")), str(form.get("name", "")).strip()[:200]
-    if not number.isascii() or not number.isdigit() or len(number) > 18 or not name:
-        said = "Admins: give the user's number in Copper and a name to know them by."
+    number = str(form.get("user", "")).strip()
+    try:
+        if not number.isascii() or not number.isdigit() or len(number) > 18:
+            raise NotThereError("not a user ID")
+        user = connected(session.account_id, Purpose.PERSON).user(int(number))
+    except NotThereError:
+        said = "Copper has no user with this ID in your account. Enter a Copper user ID (digits only)."
         return _settings_page(request, first=False, saved=False, error=said, status=422)
+    except VendorError as error:
+        said = f"The user could not be looked up in Copper ({error}). Nobody was added. Try again in a moment."
+        return _settings_page(request, first=False, saved=False, error=said, status=503)
+    name = user.name or f"user {user.id}"
     with bound(session.account_id) as database:
-        access.name_admin(database, session.account_id, int(number), name)
+        access.name_admin(database, session.account_id, user.id, name)
         audit.note(database, session.account_id, session.user_name, "admin.named", name)
     return go(request, "/settings?saved=1")
 

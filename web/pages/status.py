@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from runtime.settings import settings
 from store import accounts, audit, inbox
 from store.access import BrowserSession
-from store.database import bound
+from store.database import Session, bound
 from web import browser, plots
 from web.pages.render import go, page
 from web.problems import ProblemError
@@ -70,11 +70,11 @@ def _chosen(form: FormData) -> list[int] | None:
     return [int(wanted)]
 
 
-def _note(session: BrowserSession, action: str, count: int) -> None:
+def _note(database: Session, session: BrowserSession, action: str, count: int) -> None:
+    """Note what was done to events, in its own transaction."""
     if count:
-        with bound(session.account_id) as database:
-            said = f"{count} event{'' if count == 1 else 's'}"
-            audit.note(database, session.account_id, session.user_name, action, said)
+        said = f"{count} event{'' if count == 1 else 's'}"
+        audit.note(database, session.account_id, session.user_name, action, said)
 
 
 @router.post("/events/replay")
@@ -83,7 +83,7 @@ def replay(request: Request, form: Annotated[FormData, Depends(browser.form)]) -
     session = browser.admin(request.state.browser)
     with bound(session.account_id) as database:
         count, sources = inbox.replay(database, session.account_id, _chosen(form))
-    _note(session, "events.replayed", count)
+        _note(database, session, "events.replayed", count)
     for source in sources:
         jobs.wake_source(source)
     return go(request, "/status#quarantine")
@@ -95,5 +95,5 @@ def dismiss(request: Request, form: Annotated[FormData, Depends(browser.form)]) 
     session = browser.admin(request.state.browser)
     with bound(session.account_id) as database:
         count = inbox.dismiss(database, session.account_id, _chosen(form))
-    _note(session, "events.dismissed", count)
+        _note(database, session, "events.dismissed", count)
     return go(request, "/status#quarantine")

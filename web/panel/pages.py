@@ -16,7 +16,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from runtime.settings import settings
-from store import access, audit, matching
+from store import access, matching
 from store.access import StateError
 from store.database import bound, transaction
 from store.models import RecordType
@@ -161,8 +161,6 @@ def _redeem(request: Request, sent: HandOver) -> Response:
         user = taken.checked(PANEL)
     except StateError:
         raise ProblemError(403, "This code is not valid here, or not any more. Sign in again.") from None
-    with transaction() as session:
-        audit.note(session, account_id, user["name"], "viewer.signed_in", "to the panel")
     answer = Response(status_code=204)
     browser.open_panel_session(answer, account_id, user["user"], user["name"])
     return answer

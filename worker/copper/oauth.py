@@ -6,27 +6,19 @@ The callback comes as a cross-site POST, so no cookie comes with it: `state` is 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import requests
 from oauthlib.oauth2 import OAuth2Error
 from requests_oauthlib import OAuth2Session
 
 from runtime.settings import settings
+from worker.copper import identity
 from worker.copper.client import CopperClient
-from worker.copper.wire import WireAccount, WireUser
+from worker.copper.identity import CopperIdentity
 from worker.errors import PassingError, VendorError
 from worker.vendor import prepare, timeouts
 
 SCOPE = ["developer/v1/all"]
-
-
-@dataclass(frozen=True)
-class SignedIn:
-    """A Copper user and the account they belong to."""
-
-    user: WireUser
-    account: WireAccount
 
 
 def _session(redirect_uri: str) -> OAuth2Session:
@@ -45,7 +37,7 @@ def begin(redirect_uri: str) -> tuple[str, str]:
     return url, state
 
 
-def finish(redirect_uri: str, code: str) -> SignedIn:
+def finish(redirect_uri: str, code: str) -> CopperIdentity:
     """Who came back with `code`. The token is used for this and forgotten."""
     chosen = settings()
     try:
@@ -60,5 +52,4 @@ def finish(redirect_uri: str, code: str) -> SignedIn:
         raise VendorError(f"Copper refused the sign-in: {error.error}") from None
     except (requests.RequestException, ValueError) as error:
         raise PassingError(f"Copper did not answer to the sign-in ({type(error).__name__})") from None
-    client = CopperClient.of_token(token["access_token"])
-    return SignedIn(client.me(), client.account())
+    return identity.of_caller(lambda counter: CopperClient.of_token(token["access_token"], counter))

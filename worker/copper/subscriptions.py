@@ -7,6 +7,7 @@ from store.accounts import CopperAccess
 from store.inbox import COPPER_EVENTS, COPPER_KINDS
 from worker.copper.client import CopperClient
 from worker.copper.wire import WireSubscription
+from worker.errors import EndpointRefusedError
 
 PATH = "/webhooks/copper/"
 WANTED = len(COPPER_KINDS) * len(COPPER_EVENTS)
@@ -17,16 +18,24 @@ def register(client: CopperClient, access: CopperAccess) -> int:
     """Subscribe under the account's webhook path, then drop our own older ones; others' stay untouched.
 
     The new ones come first: for a moment an event may come twice, but at no moment none. Returns how
-    many were made.
+    many were made. Raises `EndpointRefusedError` where webhooks are not for this key at all.
     """
     older = _ours(client)
     target = _base() + access.webhook_token
-    for kind in COPPER_KINDS:
-        for event in COPPER_EVENTS:
-            client.subscribe(target, kind, event, {SECRET_KEY: access.webhook_secret})
+    made = sum(_subscribe(client, target, kind, access) for kind in COPPER_KINDS)
     for one in older:
         client.unsubscribe(one.id)
-    return WANTED
+    return made
+
+
+def _subscribe(client: CopperClient, target: str, kind: str, access: CopperAccess) -> int:
+    """Subscribe to one record type; one that Copper refuses to this key is noted, and the others go on."""
+    try:
+        for event in COPPER_EVENTS:
+            client.subscribe(target, kind, event, {SECRET_KEY: access.webhook_secret})
+    except EndpointRefusedError:
+        return 0
+    return len(COPPER_EVENTS)
 
 
 def remove(client: CopperClient, webhook_token: str) -> int:

@@ -13,15 +13,22 @@ import structlog
 from pydantic import BaseModel
 
 from runtime.settings import settings
-from store import accounts
+from store import accounts, refusals
 from store.accounts import Organisation
 from store.database import transaction
 from worker.budget import Budget, Purpose
-from worker.errors import NotThereError, ReconnectNeededError, UnreadableError, VendorError
+from worker.errors import (
+    EndpointRefusedError,
+    NotThereError,
+    PassingError,
+    ReconnectNeededError,
+    UnreadableError,
+    VendorError,
+)
 from worker.parsing import ParseResult, parse
 from worker.unreadable import AnswerSource, report, report_answer
 from worker.vendor import Spender, call, json_of, timeouts, vendor_time
-from worker.xero import oauth
+from worker.xero import oauth, scopes
 from worker.xero.wire import (
     WireConnection,
     WireContact,
@@ -34,6 +41,7 @@ from worker.xero.wire import (
 log = structlog.get_logger()
 IDS_PER_CALL = 40
 PAGE_SIZE = 1_000
+MISSING_SCOPE = "authorizationunsuccessful"
 Wire = TypeVar("Wire", bound=BaseModel)
 
 
@@ -69,14 +77,21 @@ class XeroClient:
         self._spender = Spender(Budget.of_xero(organisation), purpose)
 
     def _get(self, path: str, params: dict[str, str], headers: dict[str, str] | None = None) -> requests.Response:
-        """One call; a token that Xero refuses is refreshed once, a lost connection marks the organisation."""
-        place = self.organisation
+        """One call; a token that Xero refuses is refreshed once.
+
+        A lost connection marks the organisation, a missing scope the endpoint.
+        """
+        place, endpoint = self.organisation, _endpoint(path)
         if place.status == "reconnect":
             raise ReconnectNeededError(f"{place.name} was disconnected inside Xero: an admin must reconnect it")
+        if endpoint in place.refused_lately:
+            raise self._missing_permission(endpoint)
         refused: str | None = None
         for _ in range(2):
             held = oauth.fresh(place.account_id, place.grant_id, unlike=refused)
             answer = self._call(held.token, path, params, headers or {})
+            if _lacks_scope(answer):
+                raise self._mark_refused(endpoint)
             if answer.status_code != 401:
                 self._check(answer)
                 return answer
@@ -92,11 +107,22 @@ class XeroClient:
         spender = replace(self._spender, egress=path != "Organisation")
         return call(lambda: session.get(url, params=params, headers=headers, timeout=timeouts(), stream=True), spender)
 
+    def _mark_refused(self, endpoint: str) -> EndpointRefusedError:
+        place = self.organisation
+        with transaction() as session:
+            refusals.record(session, place.account_id, place.id, endpoint)
+        log.warning("endpoint.refused", account=place.account_id, organisation=place.id, endpoint=endpoint)
+        return self._missing_permission(endpoint)
+
+    def _missing_permission(self, endpoint: str) -> EndpointRefusedError:
+        said = f"Xero does not open {endpoint} of {self.organisation.name}: {scopes.permission(endpoint)} is missing"
+        return EndpointRefusedError(said, endpoint)
+
     def _check(self, answer: requests.Response) -> None:
         if answer.status_code == 403:
             place = self.organisation
             with transaction() as session:
-                accounts.mark_organisation(session, place.account_id, place.id, "reconnect")
+                accounts.mark_organisation(session, place.account_id, place.id, "reconnect", grant_id=place.grant_id)
             log.warning("organisation.lost", account=place.account_id, organisation=place.id)
             raise ReconnectNeededError(f"{place.name} was disconnected inside Xero: an admin must reconnect it")
         if answer.status_code >= 400:
@@ -124,6 +150,10 @@ class XeroClient:
         result = parse(model, rows, key, clock)
         report(result, self._source(what))
         return result
+
+    def probe(self, endpoint: str) -> None:
+        """Ask an endpoint for as little as it gives; raises the error that its answer means."""
+        self._get(endpoint, {} if endpoint == "Organisation" else {"page": "1", "pageSize": "1", "summaryOnly": "true"})
 
     def organisation_details(self) -> WireOrganisation:
         """The organisation's name, short code and base currency; raises `UnreadableError` where there are none."""
@@ -222,7 +252,7 @@ class XeroClient:
         since: datetime | None,
     ) -> Answer[Wire]:
         began = datetime.now(UTC)
-        headers = {"If-Modified-Since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"} if since else {}
+        headers = {"If-Modified-Since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if since else {}
         answer = self._get(what, {**params, "page": str(page), "pageSize": str(PAGE_SIZE)}, headers)
         if answer.status_code == 304:
             return Answer([], began, vendor_time(answer))
@@ -256,10 +286,32 @@ def _ids(items: Sequence[BaseModel], model: type[BaseModel], key: str) -> set[UU
     return {getattr(item, name) for item in items}
 
 
-def connections(token: dict[str, Any]) -> list[WireConnection]:
-    """The organisations that a token set covers; practices are left out."""
+def _endpoint(path: str) -> str:
+    """The endpoint that a scope opens, by a path: `Invoices`, `Invoices/History`."""
+    parts = path.split("/")
+    return parts[0] if len(parts) < 3 else f"{parts[0]}/{parts[2]}"
+
+
+def _lacks_scope(answer: requests.Response) -> bool:
+    """Whether Xero says that the token is fine, but lacks a scope: 401, its Detail `AuthorizationUnsuccessful`."""
+    if answer.status_code not in {401, 403}:
+        return False
+    try:
+        detail = json_of(answer).get("Detail")
+    except (PassingError, AttributeError):
+        return False
+    return isinstance(detail, str) and MISSING_SCOPE in detail.lower()
+
+
+def connections(token: dict[str, Any], auth_event_id: str | None = None) -> list[WireConnection]:
+    """The organisations that a token's user has connected; those of one authorisation only, where that is known.
+
+    Practices are left out. The parameter may be ignored, so that its answer is held against it here, too.
+    """
     session = oauth.session(token)
-    answer = call(lambda: session.get(f"{settings().xero_api_url}/connections", timeout=timeouts(), stream=True))
+    params = {"authEventId": auth_event_id} if auth_event_id else {}
+    url = f"{settings().xero_api_url}/connections"
+    answer = call(lambda: session.get(url, params=params, timeout=timeouts(), stream=True))
     if answer.status_code != 200:
         raise VendorError(f"Xero answered {answer.status_code} to the list of connections")
     raw = json_of(answer)
@@ -267,7 +319,12 @@ def connections(token: dict[str, Any]) -> list[WireConnection]:
         raise UnreadableError("Xero's list of connections could not be read")
     result = parse(WireConnection, raw, "id")
     report(result, AnswerSource("xero", 0, 0, "connections"))
-    return [connection for connection in result.items if connection.is_organisation]
+    return [
+        connection
+        for connection in result.items
+        if connection.is_organisation
+        and (auth_event_id is None or (connection.auth_event_id or auth_event_id).lower() == auth_event_id)
+    ]
 
 
 def disconnect(token: dict[str, Any], connection_id: UUID) -> None:

@@ -19,6 +19,7 @@ from store.accounts import Grant
 from store.database import transaction
 from worker.errors import PassingError, ReconnectNeededError, VendorError
 from worker.vendor import call, prepare, timeouts
+from worker.xero import scopes
 
 log = structlog.get_logger()
 EARLY_SECONDS = 120
@@ -89,7 +90,10 @@ def exchange(held: Authorisation, code: str) -> dict[str, Any]:
 
 
 def revoke(token: dict[str, Any]) -> None:
-    """End a whole authorisation at Xero (Xero docs: OAuth 2.0, revoking tokens); one that ended already is fine."""
+    """End an authorisation and all connections of its user at Xero; one that ended already is fine.
+
+    Source: Xero docs, OAuth 2.0, revoking tokens.
+    """
     chosen = settings()
     chosen.need("xero_client_id", "xero_client_secret")
     basic = HTTPBasicAuth(chosen.xero_client_id or "", chosen.xero_client_secret or "")
@@ -137,28 +141,34 @@ def fresh(account_id: int, grant_id: int, *, unlike: str | None = None) -> Grant
         if _lasts(held, unlike):
             return held
         try:
-            token = _refresh(held)
+            token = refresh(held.token)
         except ReconnectNeededError:
             accounts.mark_grant(database, account_id, grant_id, "reconnect")
             database.commit()
             log.warning("grant.lost", account=account_id, grant=grant_id)
             raise
-        accounts.replace_token(database, held, token)
+        accounts.replace_token(database, held, token, scopes.identity(token))
+        refreshed = accounts.grant(database, account_id, grant_id)
     log.info("grant.refreshed", account=account_id, grant=grant_id)
-    return Grant(account_id, grant_id, token, "working")
+    return refreshed
 
 
 def _lasts(held: Grant, unlike: str | None) -> bool:
     if held.status == "reconnect":
         raise ReconnectNeededError("the connection to Xero ended: an admin must reconnect")
-    young = float(held.token["expires_at"]) - time.time() > EARLY_SECONDS
-    return young and held.token["access_token"] != unlike
+    return lasts(held.token) and held.token["access_token"] != unlike
 
 
-def _refresh(held: Grant) -> dict[str, Any]:
-    oauth = session(token=held.token)
+def lasts(token: dict[str, Any]) -> bool:
+    """Whether an access token can still be used for a while, by its own expiry."""
+    return float(token["expires_at"]) - time.time() > EARLY_SECONDS
+
+
+def refresh(token: dict[str, Any]) -> dict[str, Any]:
+    """The token set that replaces `token`; raises `ReconnectNeededError` when Xero knows it no more."""
+    oauth = session(token=token)
 
     def ask(url: str, **more: Any) -> dict[str, Any]:
-        return dict(oauth.refresh_token(url, refresh_token=held.token["refresh_token"], **more))
+        return dict(oauth.refresh_token(url, refresh_token=token["refresh_token"], **more))
 
     return _token_call("refresh the connection", ask)

@@ -10,13 +10,13 @@ from uuid import UUID
 
 import structlog
 
-from store import accounts, drift, due, mirror
+from store import accounts, drift, due, mirror, refusals
 from store.accounts import Organisation
 from store.database import Session, transaction
 from store.drift import Found
 from store.due import Unseen
 from store.runs import Run
-from worker.errors import UnreadableError
+from worker.errors import EndpointRefusedError, UnreadableError
 from worker.steps import Drift, Kind, Step, kind_of, moment_of, nothing, settled_before
 from worker.xero import time_zones
 from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
@@ -52,8 +52,15 @@ def stages(kind: Kind) -> tuple[str, ...]:
 
 
 def fetch(run: Run, organisation: Organisation) -> Step:
-    """Fetch the run's next page."""
-    client = XeroClient(organisation, kind_of(run).purpose)
+    """Fetch the run's next page. A stage whose endpoint Xero does not open is left out: status tells of it."""
+    try:
+        return _fetch(run, XeroClient(organisation, kind_of(run).purpose))
+    except EndpointRefusedError as error:
+        log.info("stage.skipped", account=run.account_id, run=run.id, stage=run.stage, endpoint=error.endpoint)
+        return Step(lambda session: _forget(session, run), None, 0)
+
+
+def _fetch(run: Run, client: XeroClient) -> Step:
     if run.stage == "organisation":
         return _organisation(run, client)
     if run.stage == "contacts":
@@ -94,6 +101,7 @@ def _organisation(run: Run, client: XeroClient) -> Step:
 
     def write(session: Session) -> Drift:
         if kind_of(run).writes:
+            refusals.clear(session, run.account_id, run.organisation_id, "Organisation")
             mirror.save_organisation(
                 session,
                 run.account_id,
@@ -109,16 +117,19 @@ def _organisation(run: Run, client: XeroClient) -> Step:
     return Step(write, None, 1, 1)
 
 
-def _since(run: Run, seen_to: datetime | None) -> datetime | None:
-    """Where a catch-up starts: what was seen when it began, less an overlap; kept in its cursor."""
-    if kind_of(run) is not Kind.CATCH_UP:
+def _since(run: Run, seen_to: datetime | None, *, was_refused: bool) -> datetime | None:
+    """Where a catch-up starts: what was seen when it began, less an overlap; kept in its cursor.
+
+    A listing that was refused is read in full: a merge moves invoices without touching them.
+    """
+    if kind_of(run) is not Kind.CATCH_UP or was_refused:
         return None
     started = moment_of(run.cursor, "since")
     return started or (seen_to - OVERLAP if seen_to else None)
 
 
 def _contacts(run: Run, client: XeroClient) -> Step:
-    since = _since(run, client.organisation.contacts_seen_to)
+    since = _since(run, client.organisation.contacts_seen_to, was_refused="Contacts" in client.organisation.refused)
     answer = client.contacts(_page(run), since=since)
     moved = _moved(run, client, answer)
 
@@ -139,11 +150,14 @@ def _moved(run: Run, client: XeroClient, answer: Answer[WireContact]) -> list[An
     merged = {one.contact_id: one.merged_to for one in answer.items if one.merged_to}
     with transaction() as session:
         heirs = mirror.new_heirs(session, run.account_id, run.organisation_id, merged)
-    return all_invoices(client, sorted(heirs)) if heirs else []
+    try:
+        return all_invoices(client, sorted(heirs)) if heirs else []
+    except EndpointRefusedError:
+        return []
 
 
 def _invoices(run: Run, client: XeroClient) -> Step:
-    since = _since(run, client.organisation.invoices_seen_to)
+    since = _since(run, client.organisation.invoices_seen_to, was_refused="Invoices" in client.organisation.refused)
     answer = client.invoices(_page(run), since=since)
     return _paged(run, lambda session: _write(session, run, answer, "invoices"), answer, since)
 
@@ -181,6 +195,8 @@ def _remember(session: Session, run: Run, answer: Answer[Any], what: str) -> Non
     seen_to = _seen_to(run, answer)
     if _is_last(run, answer) and seen_to:
         accounts.saw(session, run.account_id, run.organisation_id, what, seen_to)
+    if _is_last(run, answer):
+        refusals.clear(session, run.account_id, run.organisation_id, what.capitalize())
 
 
 def _paged(run: Run, write: Any, answer: Answer[Any], since: datetime | None) -> Step:

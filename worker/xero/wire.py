@@ -158,6 +158,7 @@ class WireConnection(BaseModel):
     tenant_id: RowUuid = Field(alias="tenantId")
     tenant_type: Word = Field(alias="tenantType", default="")
     name: Name = Field(alias="tenantName", default="")
+    auth_event_id: Name = Field(alias="authEventId", default="")
 
     @property
     def is_organisation(self) -> bool:
