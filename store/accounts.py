@@ -87,6 +87,17 @@ LOST = text("""
     SELECT o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
 """)
+# Copper first; a source that is not connected has no row.
+CONNECTIONS = text("""
+    SELECT account_id, CAST(0 AS bigint) AS source_id, 'Copper' AS name, status = 'reconnect' AS is_lost,
+           records_seen_to AS seen_to, CAST(NULL AS uuid) AS tenant_id
+    FROM copper_credential WHERE CAST(:account AS bigint) IS NULL OR account_id = :account
+    UNION ALL
+    SELECT o.account_id, o.id, o.name, 'reconnect' IN (o.status, g.status), o.invoices_seen_to, o.tenant_id
+    FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+    WHERE o.status <> 'dropped' AND (CAST(:account AS bigint) IS NULL OR o.account_id = :account)
+    ORDER BY 1, 2
+""")
 ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
 COPPER_ACCOUNT = text("SELECT copper_account_id FROM account WHERE id = :account")
 SYNCED_AT = text("SELECT synced_at FROM account WHERE id = :account")
@@ -139,6 +150,21 @@ class Choices:
     shown: int
     show_bills: bool
     visible_to_teams: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A vendor's connection of an account: a Xero organisation, or (source 0) its Copper.
+
+    `is_lost` says that only an admin can bring it back; `seen_to` is None until all of it was imported once.
+    """
+
+    account_id: int
+    source_id: int
+    name: str
+    is_lost: bool
+    seen_to: datetime | None
+    tenant_id: UUID | None
 
 
 @dataclass(frozen=True)
@@ -300,6 +326,11 @@ def organisation(session: Session, account_id: int, organisation_id: int) -> Org
 def lost_organisations(session: Session, account_id: int) -> list[str]:
     """Names of the organisations whose connection only an admin can bring back."""
     return list(session.execute(LOST, {"account": account_id}).scalars())
+
+
+def connections(session: Session, account_id: int | None = None) -> list[Connection]:
+    """The connections of an account, or of all of them: Copper first, then the organisations by id."""
+    return [Connection(*row) for row in session.execute(CONNECTIONS, {"account": account_id})]
 
 
 def accounts(session: Session) -> list[AccountSummary]:

@@ -64,6 +64,11 @@ DROP = text("""
     WHERE account_id = :account AND id = :organisation AND status <> 'dropped'
     RETURNING name, grant_id, connection_id
 """)
+# What is at work for it ends with it; the rows themselves go with the rest of its data.
+END_RUNS = text("""
+    UPDATE sync_run SET state = 'failed', finished_at = now(), error = 'the organisation was removed', lease_id = NULL
+    WHERE account_id = :account AND organisation_id = :organisation AND state IN ('running', 'paused')
+""")
 FORGET_ORGANISATION = text("""
     DELETE FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
 """)
@@ -124,6 +129,7 @@ def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
     row = session.execute(DROP, {"account": account_id, "organisation": organisation_id}).one_or_none()
     if row is None:
         return None
+    session.execute(END_RUNS, {"account": account_id, "organisation": organisation_id})
     token = drop_grant(session, account_id, row.grant_id)
     if token is not None:
         leave(session, account_id, "xero.revoke", {"token": token})

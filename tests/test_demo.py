@@ -55,7 +55,7 @@ def test_the_demo_shows_three_changes_and_a_second_run_reuses_what_is_there(tmp_
         timeout=60,
         check=False,
     )
-    assert verified.stdout == "0 missing, 0 stale, 0 extra\n"
+    assert verified.stdout == "verify ok: 0 missing, 0 stale, 0 extra\n"
 
 
 @pytest.mark.timeout(120)

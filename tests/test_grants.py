@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from store import accounts
 from store.database import transaction
+from terminal.words import finding_text
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
@@ -22,7 +23,8 @@ def grant_of(world: World) -> int:
 
 
 def wrong(world: World) -> tuple[str, ...]:
-    return next(one.wrong for one in overview.everything() if one.id == world.account)
+    findings = next(one.findings for one in overview.everything() if one.id == world.account)
+    return tuple(map(finding_text, findings))
 
 
 def test_an_organisation_that_is_disconnected_inside_xero_stops_alone(unconnected: World) -> None:
@@ -36,7 +38,7 @@ def test_an_organisation_that_is_disconnected_inside_xero_stops_alone(unconnecte
     world.settle_without_end()
 
     assert world.shown("people", person) == [kept.number]
-    assert wrong(world) == ("Acme Sales Ltd 1 must be reconnected in Xero: run `patina connect`",)
+    assert wrong(world) == ("Acme Sales Ltd 1 is disconnected from Xero: run `patina connect`",)
     calls = world.sandbox.calls("/xero/")
     world.settle_without_end()
     world.run_once(Kind.CATCH_UP)
@@ -147,6 +149,6 @@ def test_a_grant_that_ended_while_idle_is_told_of(world: World) -> None:
         session.execute(text("UPDATE xero_grant SET refreshed_at = now() - interval '8 days'"))
     world.sandbox.control("PUT", "clock", json={"ahead": 61 * 86_400})
     assert oauth.keep_alive(7 * 86_400, 100) == 0
-    assert "must be reconnected" in wrong(world)[0]
+    assert "is disconnected from Xero" in wrong(world)[0]
     with pytest.raises(ReconnectNeededError):
         oauth.fresh(world.account, grant_of(world))

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, freshness, inbox, meters, mirror, projection, runs
-from store.accounts import AccountSummary
-from store.database import transaction
+from store import accounts, chores, freshness, inbox, meters, mirror, projection, runs
+from store.accounts import AccountSummary, Connection
+from store.database import now, transaction
 from store.drift import added
 from store.freshness import Hour, quantile
 from store.meters import Metered
 from store.runs import Run
+from worker import health
 from worker.budget import Budget
+from worker.health import AccountState, Finding
 from worker.steps import Kind
 
 GIGABYTE = 10**9
@@ -21,13 +23,17 @@ GIGABYTE = 10**9
 
 @dataclass(frozen=True)
 class SourceOverview:
-    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known)."""
+    """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known).
+
+    `is_lost` says that only an admin can bring the connection back.
+    """
 
     organisation_id: int
     name: str
     minute_left: int | None
     day_left: int | None
     seen_to: datetime | None
+    is_lost: bool
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,7 @@ class AccountOverview:
     synced_at: datetime | None
     runs: tuple[Run, ...]
     metered: tuple[Metered, ...]
-    lost: tuple[str, ...]
-    wrong: tuple[str, ...]
+    findings: tuple[Finding, ...]
     last_event_at: datetime | None
     hours: tuple[Hour, ...]
 
@@ -68,14 +73,15 @@ class AccountOverview:
         return quantile(self.hours, 0.99)
 
     @property
-    def wrong_for_admins(self) -> tuple[str, ...]:
-        """What is wrong in sentences for the settings page, where the button stands beside it."""
-        return tuple(f"{one.partition(':')[0]}." for one in self.wrong)
+    def is_well(self) -> bool:
+        """Whether the account is connected, imported and fresh, with nothing put aside."""
+        return not self.findings
 
     @property
-    def lost_count(self) -> int:
-        """How many connections an admin must renew."""
-        return len(self.lost)
+    def running(self) -> tuple[Run, ...]:
+        """The runs under way for connections that work."""
+        connected = {source.organisation_id for source in self.sources if not source.is_lost}
+        return tuple(run for run in self.runs if run.state == "running" and run.organisation_id in connected)
 
     @property
     def egress_wire(self) -> int:
@@ -114,18 +120,19 @@ def of(account: AccountSummary) -> AccountOverview:
         waiting, oldest = inbox.open_count(session, account.id), inbox.oldest_waiting(session, account.id)
         latest = runs.latest(session, account.id)
         metered = meters.since(session, month_start(), account.id)
-        copper = accounts.copper_state(session, account.id)
-        lost = accounts.lost_organisations(session, account.id)
-        organisations = accounts.organisations(session, account.id)
+        connections = accounts.connections(session, account.id)
         last_event_at = inbox.last_received(session, account.id)
         hours = freshness.since(session, account.id, 24)
-    wrong = [f"{name} must be reconnected in Xero: run `patina connect`" for name in lost]
-    if copper is not None and copper.lost:
-        wrong.append("Copper refuses the API key: run `patina connect` with a new one")
-    wrong += [f"{quarantined} events are quarantined"] if quarantined else []
-    wrong += [_stopped(run) for run in latest if run.state == "failed"]
-    sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
-    sources += [_source(Budget.of_xero(one), one.name, one.invoices_seen_to) for one in organisations]
+        state = AccountState(
+            now(session),
+            connections,
+            latest,
+            runs.last_success(session, account.id),
+            quarantined,
+            account.synced_at,
+            chores.heartbeat_ages(session),
+        )
+    sources = [_source(connection) for connection in connections]
     return AccountOverview(
         id=account.id,
         name=account.name,
@@ -140,20 +147,18 @@ def of(account: AccountSummary) -> AccountOverview:
         synced_at=account.synced_at,
         runs=tuple(latest),
         metered=tuple(metered),
-        lost=(*lost, *(("Copper",) if copper is not None and copper.lost else ())),
-        wrong=tuple(wrong),
+        findings=health.examine(state),
         last_event_at=last_event_at,
         hours=tuple(hours),
     )
 
 
-def _stopped(run: Run) -> str:
-    return f"the {run.kind.replace('_', '-')} stopped at {run.stage}: {run.error}"
-
-
-def _source(budget: Budget, name: str, seen_to: datetime | None) -> SourceOverview:
+def _source(connection: Connection) -> SourceOverview:
+    budget = Budget(connection.account_id, connection.source_id, connection.tenant_id)
     minute, day = budget.left() or (None, None)
-    return SourceOverview(budget.organisation_id, name, minute, day, seen_to)
+    return SourceOverview(
+        connection.source_id, connection.name, minute, day, connection.seen_to, is_lost=connection.is_lost
+    )
 
 
 def allowance_left(accounts_: list[AccountOverview]) -> float:

@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 from runtime.settings import settings
 from store import access, accounts, audit, chores, closing, freshness, inbox, meters, projection, runs, sequences
 from store.database import transaction
-from worker import instruments, jobs, sync
+from worker import heartbeat, instruments, jobs, sync
 from worker.broker import wake
 from worker.steps import Kind
 
@@ -157,6 +157,11 @@ def note_web() -> bool:
     return away
 
 
+def note_scheduler() -> None:
+    """Record that the scheduler is up: last of all tasks, so that one which hangs shows."""
+    heartbeat.beat("scheduler")
+
+
 TASKS = (
     sweep,
     catch_up,
@@ -167,6 +172,7 @@ TASKS = (
     keep_grants_alive,
     clean_up,
     forget,
+    note_scheduler,
 )
 
 

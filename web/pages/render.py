@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from store.secrets import fresh_token
-from web import browser, locales
+from web import browser, findings, locales
 from web.browser import Browser
 from web.problems import TITLES, problem
 from worker.overview import bytes_in_words, drift_words
@@ -39,6 +39,8 @@ def _environment() -> Environment:
         seconds=seconds,
         bytes=bytes_in_words,
         drift=drift_words,
+        finding=findings.sentence,
+        action=findings.action,
     )
     made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales)
     return made
