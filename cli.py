@@ -76,24 +76,25 @@ def main() -> None:
 
 def _describe(error: Exception) -> str | None:
     """What a known error means to whoever runs the command; None for one that nobody expects."""
-    from alembic.util.exc import CommandError
-
     from runtime.embedded import EmbeddedServiceError
     from runtime.settings import SettingsError
+
+    # First: what is imported below may itself need settings that are right.
+    if isinstance(error, (SettingsError, EmbeddedServiceError)):
+        return str(error)
+    from alembic.util.exc import CommandError
+
     from store.database import describe_failure
     from store.secrets import SealBrokenError
     from terminal.demo import DemoError
-    from terminal.progress import NotConnectedError
-    from worker.errors import VendorError
+    from worker.errors import NotConnectedError, VendorError
 
-    known = (SettingsError, EmbeddedServiceError, DemoError, SealBrokenError, NotConnectedError, VendorError)
     if text := describe_failure(error):
         return text
     if isinstance(error, CommandError):
         return f"migrate: {error}"
-    if isinstance(error, KeyError):
-        return None
-    return str(error) if isinstance(error, (*known, LookupError, OSError)) else None
+    known = (DemoError, SealBrokenError, NotConnectedError, VendorError, LookupError, OSError)
+    return str(error) if isinstance(error, known) and not isinstance(error, (KeyError, IndexError)) else None
 
 
 def _fail(text: str) -> NoReturn:

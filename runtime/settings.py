@@ -215,7 +215,7 @@ def settings() -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0])
             said = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name.upper()} is not right ({said}): {_meaning(name)}.")
+            lines.append(f"{name.upper()} is invalid: {said} ({_meaning(name)}).")
         raise SettingsError("\n".join(lines)) from None
 
 

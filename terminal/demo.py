@@ -292,8 +292,7 @@ class Tour:
 
     def _backfill(self) -> None:
         from terminal import progress
-        from terminal.progress import NotConnectedError
-        from worker.errors import VendorError
+        from worker.errors import NotConnectedError, VendorError
         from worker.steps import Kind
 
         self.stage.console.print("  backfilling")

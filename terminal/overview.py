@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,9 @@ from worker import overview
 from worker.health import Finding
 from worker.overview import AccountOverview, SourceOverview, bytes_in_words, drift_words
 
+WIDTH = 80
 LABEL_WIDTH = 24
+ATTENTION = "  Needs attention: "
 
 
 def account_overviews(account_id: int | None) -> tuple[list[AccountOverview], float]:
@@ -94,8 +97,9 @@ def _show_account(console: Console, account: AccountOverview) -> None:
     if account.is_well:
         console.print(Text("  OK", style="green"))
     for number, finding in enumerate(account.findings):
-        label = "  Needs attention: " if not number else " " * 19
-        console.print(Text(f"{label}{finding_text(finding)}", style="red"))
+        label = ATTENTION if not number else " " * len(ATTENTION)
+        lines = textwrap.wrap(finding_text(finding), WIDTH - len(ATTENTION), break_long_words=False)
+        console.print(Text(label + ("\n" + " " * len(ATTENTION)).join(lines), style="red"))
     for label, value in _figures(account):
         console.print(Text(f"  {label:<{LABEL_WIDTH}} {value}"))
 

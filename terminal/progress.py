@@ -20,7 +20,7 @@ from store.runs import Run
 from terminal.words import RUN_KINDS
 from worker import jobs, sync
 from worker.budget import Budget
-from worker.errors import VendorError
+from worker.errors import NotConnectedError, VendorError
 from worker.steps import Kind
 
 LOOK_SECONDS = 0.1
@@ -28,10 +28,6 @@ IDLE_SECONDS = 10.0
 BUDGET_SECONDS = 1.0
 STAGES = ("people", "leads", "companies", "opportunities", "relations", "contacts", "invoices")
 WAIT_SECONDS = 5.0
-
-
-class NotConnectedError(Exception):
-    """The command needs a connection that isn't there; the text names it and what helps."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_a_refused_copper_key_stops_the_calls_until_a_new_one_comes(world: World
     world.sandbox.faults(api=[{"vendor": "copper", "kind": "status", "status": 401}])
     world.copper_act("change_record", type="person", id=person, emails=["new@acme.test"])
     world.settle_without_end()
-    assert wrong(world) == ("Copper refuses the API key: run `patina connect` with a new one",)
+    assert wrong(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
     world.sandbox.faults()
     calls = world.sandbox.calls("/copper/")
     world.run_once(Kind.CATCH_UP)

@@ -254,6 +254,7 @@ def test_reconcile_reports_repairs_and_is_remembered_by_status(world: World, pro
     assert {run["kind"] for run in account["runs"]} == {"backfill", "catch_up", "reconciliation", "dry_run"}
     assert account["egress_month_bytes"]["plain"] > account["egress_month_bytes"]["wire"] > 0
     assert told["egress_allowance_left_gb"] < 10
+    world.beat()
     shown = patina("status").stdout
     assert "Last reconciliation" in shown
     assert "left today" in shown

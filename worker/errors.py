@@ -34,3 +34,7 @@ class ReconnectNeededError(VendorError):
 
 class NotThereError(VendorError):
     """The vendor has no such record (404)."""
+
+
+class NotConnectedError(Exception):
+    """What was asked for needs a connection that isn't there; the text names it and what helps."""
