@@ -14,7 +14,7 @@ from store import accounts, chores
 from store.accounts import AccountSummary, Organisation
 from store.database import UNAVAILABLE, at_head, describe_failure, now, transaction
 from store.secrets import SealBrokenError
-from terminal.words import counted, finding_text
+from terminal.words import counted, hint, problem
 from worker import broker, health, overview
 from worker.budget import Purpose
 from worker.copper import subscriptions
@@ -185,8 +185,8 @@ def _other_findings(account: AccountSummary) -> list[Check]:
         return [Check(f"{account.name}: data", True, "imported and up to date")]
     checks = []
     for finding in left:
-        said, _, todo = finding_text(finding).partition(": ")
-        checks.append(Check(f"{account.name}: data", False, said, todo.capitalize()))
+        todo = hint(finding)
+        checks.append(Check(f"{account.name}: data", False, problem(finding), todo[:1].upper() + todo[1:]))
     return checks
 
 

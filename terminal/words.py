@@ -15,26 +15,49 @@ RUN_KINDS = {
 
 
 def finding_text(finding: Finding) -> str:
-    """One finding as a clause, without a full stop."""
+    """One finding as a clause, with what helps."""
+    return ": ".join(filter(None, (problem(finding), hint(finding))))
+
+
+def problem(finding: Finding) -> str:
+    """What is wrong."""
     name = finding.subject
     match finding.code:
-        case Code.COPPER_NOT_CONNECTED | Code.XERO_NOT_CONNECTED:
-            vendor = "Xero" if finding.code is Code.XERO_NOT_CONNECTED else "Copper"
-            return f"{vendor} isn't connected: run `patina connect`"
+        case Code.COPPER_NOT_CONNECTED:
+            return "Copper isn't connected"
+        case Code.XERO_NOT_CONNECTED:
+            return "Xero isn't connected"
         case Code.COPPER_KEY_REJECTED:
-            return "Copper rejected the API key: run `patina connect` with a new one"
+            return "Copper rejected the API key"
         case Code.XERO_DISCONNECTED:
-            return f"{name} is disconnected from Xero: run `patina connect`"
+            return f"{name} is disconnected from Xero"
         case Code.NOT_IMPORTED:
-            return f"nothing has been imported from {name} yet: run `patina backfill`"
+            return f"nothing has been imported from {name} yet"
         case Code.OUT_OF_DATE:
             return f"{name or 'this account'} was last synced {moment(finding.since)}"
         case Code.RUN_FAILED:
             return f"the {RUN_KINDS[finding.run_kind or 'backfill']} of {name} failed at {finding.detail}"
         case Code.EVENTS_QUARANTINED:
-            return f"{counted(finding.count, 'event')} failed: see `patina inbox list`"
+            return f"{counted(finding.count, 'event')} failed"
         case Code.PROCESS_DOWN:
-            return f"the {name} process isn't running: start `patina {name}`"
+            return f"the {name} process isn't running"
+
+
+def hint(finding: Finding) -> str:
+    """The command that helps; '' where none does by itself."""
+    match finding.code:
+        case Code.COPPER_NOT_CONNECTED | Code.XERO_NOT_CONNECTED | Code.XERO_DISCONNECTED:
+            return "run `patina connect`"
+        case Code.COPPER_KEY_REJECTED:
+            return "run `patina connect` with a new one"
+        case Code.NOT_IMPORTED:
+            return "run `patina backfill`"
+        case Code.EVENTS_QUARANTINED:
+            return "see `patina inbox list`"
+        case Code.PROCESS_DOWN:
+            return f"start `patina {finding.subject}`"
+        case _:
+            return ""
 
 
 NOUNS = {
