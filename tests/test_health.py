@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
-from store import accounts
+from runtime.settings import override, settings
+from store import accounts, database
 from store.database import transaction
 from tests.databases import forget_budgets
 from tests.processes import Processes
@@ -195,3 +195,18 @@ def test_commands_of_an_account_without_an_organisation_say_what_is_missing(unco
         done = patina(*words)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "No Xero organisation is connected. Run `patina connect` first.\n"
+
+
+def test_pages_say_that_the_database_is_down_instead_of_failing(world: World) -> None:
+    forget_budgets("throttle")
+    admin = sign_in(world)
+    before = settings().database_url or ""
+    database.let_go()
+    override({"DATABASE_URL": "postgresql://somebody@127.0.0.1:1/nothing"})
+    try:
+        answer = admin.open("/status")
+    finally:
+        database.let_go()
+        override({"DATABASE_URL": before})
+    assert answer.status_code == 503
+    assert "Traceback" not in answer.text
