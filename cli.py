@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import quote
+from uuid import UUID
 
 import typer
 
 if TYPE_CHECKING:
+    import httpx
+
     from terminal.inbox import Outcome as InboxOutcome
     from terminal.progress import Outcome
     from worker.steps import Kind
@@ -23,47 +30,92 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 sandbox_app = typer.Typer(
-    help="Xero and Copper on this machine, and acting as their users.", invoke_without_command=True
+    help="Run Xero and Copper on this machine, and act as their users.", invoke_without_command=True
 )
 app.add_typer(sandbox_app, name="sandbox")
-keys_app = typer.Typer(help="API keys of an account: made, listed, revoked.", no_args_is_help=True)
+keys_app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 inbox_app = typer.Typer(help="List, show, retry and dismiss failed events.", no_args_is_help=True)
 app.add_typer(inbox_app, name="inbox")
 SANDBOX_PORT = 8701
 AccountOption = Annotated[
-    int | None, typer.Option("--account", help="the account's id; needed only when there are several")
+    int | None, typer.Option("--account", help="Account ID; required if there are several.", metavar="ID")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", metavar="")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"patina {version('patina')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, metavar="", callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Shows a company's Xero invoices on its Copper records."""
 
 
 def main() -> None:
     """Run the command; what goes wrong for a known reason is said in one line, with exit code 1."""
+    try:
+        app(prog_name="patina")
+    except Exception as error:
+        text = _describe(error)
+        if text is None or os.environ.get("LOG_LEVEL") == "debug":
+            raise
+        _fail(text)
+
+
+def _describe(error: Exception) -> str | None:
+    """What a known error means to whoever runs the command; None for one that nobody expects."""
     from runtime.embedded import EmbeddedServiceError
     from runtime.settings import SettingsError
 
-    try:
-        app()
-    except (SettingsError, EmbeddedServiceError) as error:
-        _fail(str(error))
-    except Exception as error:
-        if os.environ.get("LOG_LEVEL") == "debug" or not _is_known(error):
-            raise
-        _fail(f"{error}")
+    # First: what is imported below may itself need settings that are right.
+    if isinstance(error, (SettingsError, EmbeddedServiceError)):
+        return str(error)
+    from alembic.util.exc import CommandError
 
-
-def _is_known(error: Exception) -> bool:
-    from store.database import UNAVAILABLE
+    from store.database import describe_failure
     from store.secrets import SealBrokenError
     from terminal.demo import DemoError
-    from worker.errors import VendorError
+    from worker.errors import NotConnectedError, VendorError
 
-    return isinstance(error, (DemoError, SealBrokenError, VendorError, LookupError, OSError, *UNAVAILABLE))
+    if text := describe_failure(error):
+        return text
+    if isinstance(error, CommandError):
+        return f"migrate: {error}"
+    known = (DemoError, SealBrokenError, NotConnectedError, VendorError, LookupError, OSError)
+    return str(error) if isinstance(error, known) and not isinstance(error, (KeyError, IndexError)) else None
 
 
-def _fail(said: str) -> None:
-    typer.echo(said, err=True)
+def _fail(text: str) -> NoReturn:
+    typer.echo(text, err=True)
     raise SystemExit(1)
+
+
+def _refuse(text: str, option: str | None = None) -> NoReturn:
+    """End with the exit code of wrong usage, 2."""
+    raise typer.BadParameter(text, param_hint=option)
+
+
+def _take_interrupts() -> None:
+    """Have Ctrl-C end this command, also where a shell started it in the background and ignores SIGINT for it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _iso(value: object) -> object:
+    """A time as ISO 8601, for JSON; anything else as text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _account(chosen: int | None) -> int:
@@ -75,12 +127,12 @@ def _account(chosen: int | None) -> int:
     if chosen is not None and chosen in {one.id for one in known}:
         return chosen
     if chosen is not None:
-        raise LookupError(f"There is no account {chosen}. `patina status` lists them.")
+        raise LookupError(f"There is no account {chosen}. Run `patina status` to list accounts.")
     if len(known) == 1:
         return known[0].id
     if not known:
         raise LookupError("No account is connected yet: run `patina connect`.")
-    raise LookupError("There are several accounts: choose one with --account (`patina status` lists them).")
+    raise LookupError("There are several accounts. Choose one with --account (run `patina status` to list them).")
 
 
 def _ready() -> None:
@@ -94,7 +146,9 @@ def _ready() -> None:
 
 
 @app.command()
-def migrate(revision: Annotated[str, typer.Argument(help="head, base, -1 or a revision")] = "head") -> None:
+def migrate(
+    revision: Annotated[str, typer.Argument(help="head, base, -1 or a revision ID.", metavar="REVISION")] = "head",
+) -> None:
     """Bring the database's schema up to date."""
     from store.database import migrate as run
 
@@ -104,7 +158,7 @@ def migrate(revision: Annotated[str, typer.Argument(help="head, base, -1 or a re
 
 @app.command()
 def web() -> None:
-    """Serve the webhooks' receivers and the read API."""
+    """Run the web server (webhooks, API, panel, admin pages)."""
     from runtime.settings import settings
 
     settings().need("xero_webhook_keys")
@@ -127,21 +181,31 @@ def web() -> None:
 
 @app.command()
 def worker() -> None:
-    """Work on events, backfills and the projection."""
+    """Run the background worker."""
     from runtime.settings import settings
 
     settings().need("xero_client_id", "xero_client_secret")
     _ready()
     if port := settings().worker_metrics_port:
         _share_metrics(settings().metrics_host, port)
+    _tune_dramatiq(settings().worker_threads)
     from dramatiq.cli import main as run
     from dramatiq.cli import make_argument_parser
 
-    # A message taken ahead waits for one process's threads while another's may be free.
-    os.environ["dramatiq_queue_prefetch"] = "1"  # noqa: SIM112
     words = ["worker.jobs", "--processes", str(settings().worker_processes)]
     words += ["--threads", str(settings().worker_threads), "--worker-shutdown-timeout", "25000"]
     sys.exit(run(make_argument_parser().parse_args(words)))
+
+
+def _tune_dramatiq(threads: int) -> None:
+    """Set what Dramatiq reads from the environment when it is imported, and never again.
+
+    A queue's messages are taken ahead up to `dramatiq_queue_prefetch`, those at work included: one for each thread
+    keeps all of them busy, and leaves to other processes what this one could not begin. An idle consumer looks again
+    after `dramatiq_worker_timeout` milliseconds.
+    """
+    assert "dramatiq" not in sys.modules
+    os.environ.update(dramatiq_queue_prefetch=str(threads), dramatiq_worker_timeout="50")
 
 
 def _share_metrics(host: str, port: int) -> None:
@@ -168,7 +232,7 @@ def _share_metrics(host: str, port: int) -> None:
 
 @app.command()
 def scheduler() -> None:
-    """Start what is due, and find what was left behind."""
+    """Run the scheduler."""
     from runtime.settings import settings
 
     settings().need("xero_client_id", "xero_client_secret")
@@ -186,22 +250,34 @@ def scheduler() -> None:
 @app.command()
 def connect(
     copper_email: Annotated[
-        str, typer.Option(envvar="COPPER_EMAIL", prompt=True, help="address of the Copper key's owner")
+        str,
+        typer.Option(
+            envvar="COPPER_EMAIL",
+            prompt="Copper email address",
+            help="The user who created the API key.",
+            metavar="EMAIL",
+        ),
     ],
     copper_key: Annotated[
-        str, typer.Option(envvar="COPPER_API_KEY", prompt=True, hide_input=True, help="Copper API key")
+        str,
+        typer.Option(
+            envvar="COPPER_API_KEY", prompt="Copper API key", hide_input=True, help="Copper API key.", metavar="KEY"
+        ),
     ],
-    port: Annotated[int, typer.Option(help="local port that Xero sends the browser back to")] = 8702,
-    auto: Annotated[bool, typer.Option(help="no browser: for a Xero that consents at once")] = False,
+    port: Annotated[int, typer.Option(help="Local port that Xero redirects the browser to.", metavar="PORT")] = 8702,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Without a browser, for a Xero that grants access at once.", metavar="")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Connect a Copper account and its Xero organisations; prints an API key for reading."""
+    """Connect a Copper account and its Xero organisations; prints a read API key."""
     from runtime import logs
     from worker import connect as connecting
-    from worker.overview import permissions
+    from worker.health import permissions
     from worker.xero import loopback
 
-    logs.configure("connect")
+    logs.configure("connect", for_command=True)
+    _take_interrupts()
     account_id = connecting.connect_copper(copper_key, copper_email)
     token = loopback.authorise(port, auto=auto, say=lambda text: typer.echo(text, err=True))
     organisations = connecting.connect_xero(account_id, token)
@@ -212,14 +288,14 @@ def connect(
     if json_:
         typer.echo(json.dumps({"account": account_id, "organisations": names, "api_key": key}))
         return
-    typer.echo(f"account {account_id} is connected to {', '.join(names)}")
-    typer.echo(f"API key, shown this once: {key}")
-    typer.echo("next: `patina backfill`")
+    typer.echo(f"Account {account_id} is connected to {', '.join(names)}.")
+    typer.echo(f"API key (copy it now, it isn't shown again): {key}")
+    typer.echo("Next: `patina backfill`")
 
 
 @app.command()
 def backfill(account: AccountOption = None, json_: JsonOption = False) -> None:
-    """Fetch everything both vendors hold, page by page. Ctrl-C leaves a run that goes on."""
+    """Import everything from Xero and Copper. Ctrl-C stops watching; the run continues."""
     from worker.steps import Kind
 
     account_id, outcome = _work_off(Kind.BACKFILL, account, json_)
@@ -228,7 +304,7 @@ def backfill(account: AccountOption = None, json_: JsonOption = False) -> None:
 
 @app.command("catch-up")
 def catch_up(account: AccountOption = None, json_: JsonOption = False) -> None:
-    """Fetch what both vendors changed since the last time, as the scheduler does every quarter of an hour."""
+    """Import what changed in Xero and Copper since the last time, as the scheduler does every 15 minutes."""
     from worker.steps import Kind
 
     account_id, outcome = _work_off(Kind.CATCH_UP, account, json_)
@@ -238,27 +314,33 @@ def catch_up(account: AccountOption = None, json_: JsonOption = False) -> None:
 @app.command()
 def reconcile(
     account: AccountOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="report the drift and repair nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report differences without fixing them.", metavar="")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Hold everything against both vendors, report the drift and repair it. Ctrl-C leaves a run that goes on."""
+    """Compare everything with Xero and Copper, report differences and fix them.
+
+    Ctrl-C stops watching; the run continues.
+    """
     from worker.steps import Kind
 
     account_id, outcome = _work_off(Kind.DRY_RUN if dry_run else Kind.RECONCILIATION, account, json_)
-    _say_drift("dry run" if dry_run else "reconciliation", account_id, outcome, json_, repaired=not dry_run)
+    _say_drift("dry run ok" if dry_run else "reconciliation ok", account_id, outcome, json_, repaired=not dry_run)
 
 
 def _work_off(kind: Kind, account: int | None, quiet: bool, *, here: bool = False) -> tuple[int, Outcome]:
     from runtime import logs
     from terminal import progress
 
-    logs.configure(kind.value)
+    logs.configure(kind.value, for_command=True)
+    _take_interrupts()
     account_id = _account(account)
     try:
         return account_id, progress.work_off(account_id, kind, quiet=quiet, here=here)
     except KeyboardInterrupt:
-        left = "the same command takes it up again" if here else "the workers go on with it"
-        typer.echo(f"stopped watching: the run stays, and {left}", err=True)
+        left = "Run the same command to continue." if here else "The run continues in the workers."
+        typer.echo(f"Stopped watching. {left}", err=True)
         raise SystemExit(130) from None
 
 
@@ -266,42 +348,46 @@ def _say_fetched(what: str, account_id: int, outcome: Outcome, json_: bool) -> N
     if json_:
         typer.echo(json.dumps({"account": account_id, "counts": outcome.counts}))
         return
-    said = ", ".join(f"{number} {name}" for name, number in outcome.counts.items() if number)
-    typer.echo(f"{what} ok: {said or 'nothing to fetch'}")
+    from terminal.words import counted_rows
+
+    counts = ", ".join(counted_rows(number, name) for name, number in outcome.counts.items() if number)
+    typer.echo(f"{what} ok: {counts or 'nothing new'}")
 
 
-def _say_drift(what: str, account_id: int, outcome: Outcome, json_: bool, *, repaired: bool) -> None:
+def _say_drift(verdict: str, account_id: int, outcome: Outcome, json_: bool, *, repaired: bool) -> None:
     if json_:
         told = {"account": account_id, "counts": outcome.counts, "drift": outcome.drift, "drifted": outcome.drifted}
         typer.echo(json.dumps(told))
         return
     from worker.overview import drift_words
 
-    end = ", repaired" if outcome.drifted and repaired else ""
-    typer.echo(f"{what} ok: drift {drift_words(outcome.drift)}{end}")
+    end = ", fixed" if outcome.drifted and repaired else ""
+    differences = drift_words(outcome.drift) if outcome.drifted else "no differences"
+    typer.echo(f"{verdict}: {differences}{end}")
 
 
 @app.command()
 def rebuild(account: AccountOption = None) -> None:
-    """Compute every row of the read model again from the mirror."""
+    """Recompute every row of the read model from the mirror."""
     from runtime import logs
+    from terminal.words import counted
     from worker import projecting
 
-    logs.configure("rebuild")
+    logs.configure("rebuild", for_command=True)
     account_id = _account(account)
     done = projecting.rebuild(account_id)
-    typer.echo(f"rebuild ok: {done.written} rows written, {done.removed} removed")
+    typer.echo(f"rebuild ok: {counted(done.written, 'row')} written, {done.removed:,} removed")
 
 
 @app.command()
 def verify(
     account: AccountOption = None,
     against_source: Annotated[
-        bool, typer.Option("--against-source", help="hold the mirror against both vendors too, call by call")
+        bool, typer.Option("--against-source", help="Also compare with Xero and Copper.", metavar="")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Compare the read model with a rebuild, and addresses with what was typed; exit 1 where they differ."""
+    """Check the read model against a rebuild, and email addresses against what was typed; exit 1 where they differ."""
     from terminal import verification
     from worker.renormalisation import count_stale
 
@@ -309,7 +395,8 @@ def verify(
         from worker.steps import Kind
 
         account_id, outcome = _work_off(Kind.DRY_RUN, account, json_, here=True)
-        _say_drift("verify", account_id, outcome, json_, repaired=False)
+        verdict = "verify failed" if outcome.drifted else "verify ok"
+        _say_drift(verdict, account_id, outcome, json_, repaired=False)
         raise SystemExit(0 if not outcome.drifted else 1)
     account_id = _account(account)
     found = verification.settled(account_id)
@@ -325,51 +412,56 @@ def verify(
 
 
 @app.command()
-def status(json_: JsonOption = False) -> None:
-    """Each account: what it holds, what waits, and how its runs went. Exit 1 when something needs a person."""
+def status(
+    account: Annotated[int | None, typer.Option("--account", help="Show this account only.", metavar="ID")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what each account holds, what waits, and how its syncs went; exit 1 if anything needs attention."""
     from terminal import overview, times
 
+    if account is not None:
+        _account(account)
+    accounts, egress_left = overview.account_overviews(account)
     if json_:
-        told = overview.everything()
-        typer.echo(json.dumps(told, default=times.json_value))
-        well = told["installation"]["well"] and all(one["well"] for one in told["accounts"])
+        typer.echo(json.dumps(overview.as_data(accounts, egress_left), default=times.json_value))
     else:
-        well = overview.show()
-    raise SystemExit(0 if well else 1)
+        overview.show(accounts, egress_left)
+    raise SystemExit(0 if overview.are_well(accounts) else 1)
 
 
 @app.command()
 def explain(
-    type: Annotated[str, typer.Argument(help="lead, person, company or opportunity")],
-    record: Annotated[int, typer.Argument(help="its number in Copper", min=0)],
+    type: Annotated[str, typer.Argument(help="lead, person, company or opportunity", metavar="TYPE")],
+    record: Annotated[int, typer.Argument(help="Copper ID.", min=0, metavar="ID")],
     account: AccountOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Why a record shows what it shows: addresses, contacts, what those bring, and what nearly matches."""
+    """Explain why a record shows its invoices: addresses, contacts, their invoices and possible matches."""
     from store.models import RecordType
     from terminal import explanation
     from worker.explain import explain as look
 
     if type not in list(RecordType):
-        _fail(f"{type}: a record is a {', '.join(RecordType)}")
+        _refuse(f'invalid type "{type}": choose lead, person, company or opportunity.', "TYPE")
     found = look(_account(account), RecordType(type), record)
     if json_:
         from web.answers import match_view
 
         typer.echo(match_view(found).model_dump_json())
-    elif found.record is None:
-        raise LookupError(f"Copper has told nothing of {type} {record} yet.")
-    else:
+    if found.record is None:
+        raise LookupError(f"{type.capitalize()} {record} hasn't been synced from Copper.")
+    if not json_:
         for line in explanation.lines(found):
             typer.echo(line)
 
 
 @keys_app.command("list")
 def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
-    """The account's keys that are not revoked."""
+    """List the account's API keys that are not revoked."""
     from store import access
     from store.database import transaction
     from terminal import times
+    from terminal.words import counted
 
     account_id = _account(account)
     with transaction() as session:
@@ -380,21 +472,24 @@ def list_keys(account: AccountOption = None, json_: JsonOption = False) -> None:
     for one in known:
         used = times.to_the_minute(one.last_used_at)
         typer.echo(f"{one.id:>5}  {one.prefix}  {', '.join(one.scopes):<6} last used {used:<20}  {one.name}")
-    typer.echo(f"{len(known)} keys")
+    typer.echo(counted(len(known), "key"))
 
 
 @keys_app.command("make")
 def make_key(
-    name: Annotated[str, typer.Argument(help="to know it by")],
-    scope: Annotated[str, typer.Option(help="read, admin or panel")] = "read",
+    name: Annotated[str, typer.Argument(help="Key name.", metavar="NAME")],
+    scope: Annotated[str, typer.Option(help="read, admin or panel", metavar="SCOPE")] = "read",
     account: AccountOption = None,
 ) -> None:
-    """Make a key; it is printed this once. With `--scope panel`: the address to embed in Copper."""
-    from store.access import SCOPES
+    """Create a key and print it; it isn't shown again. With `--scope panel`: the URL to embed in Copper."""
+    from store.access import MAX_KEY_NAME, SCOPES
     from worker import connect as connecting
 
     if scope not in SCOPES:
-        _fail(f"--scope is one of {', '.join(SCOPES)}")
+        _refuse(f'invalid scope "{scope}": choose {", ".join(SCOPES)}.', "--scope")
+    name = name.strip()[:MAX_KEY_NAME]
+    if not name:
+        _refuse("enter a name so you can recognise this key later.", "NAME")
     made = connecting.make_key(_account(account), name, [scope])
     if scope == "panel":
         from web import links
@@ -405,9 +500,10 @@ def make_key(
 
 @keys_app.command("revoke")
 def revoke_key(
-    key: Annotated[int, typer.Argument(help="its number in the list")], account: AccountOption = None
+    key: Annotated[int, typer.Argument(help="Key ID (see `patina keys list`).", metavar="ID")],
+    account: AccountOption = None,
 ) -> None:
-    """Revoke a key, from the next request on."""
+    """Revoke a key; it stops working with the next request."""
     from store import access, audit
     from store.database import transaction
     from worker.connect import COMMAND
@@ -416,7 +512,7 @@ def revoke_key(
     with transaction() as session:
         name = access.revoke_key(session, account_id, key)
         if name is None:
-            raise LookupError(f"Account {account_id} has no key {key}. `patina keys list` shows them.")
+            raise LookupError(f"Account {account_id} has no key {key}. Run `patina keys list` to list keys.")
         audit.note(session, account_id, COMMAND, "key.revoked", name)
     typer.echo(f"revoked: {name}")
 
@@ -510,26 +606,29 @@ def _end_inbox(outcome: InboxOutcome) -> None:
 
 @app.command()
 def doctor(json_: JsonOption = False) -> None:
-    """Look at configuration, services, migrations, clocks and connections; says what is wrong, and what to do."""
+    """Check settings, services, migrations, clocks and connections; say what is wrong and what to do."""
     from runtime import logs
-    from terminal import doctor as looking
+    from runtime.settings import SettingsError
+    from terminal import doctor as diagnosis
 
-    logs.configure("doctor")
-    found = looking.examine()
+    with suppress(SettingsError):
+        logs.configure("doctor", for_command=True)
+    checks = diagnosis.examine()
     if json_:
-        typer.echo(json.dumps([vars(one) for one in found]))
+        typer.echo(json.dumps([check.as_data() for check in checks]))
     else:
-        for line in looking.lines(found):
+        for line in diagnosis.lines(checks):
             typer.echo(line)
-    raise SystemExit(0 if all(one.well for one in found) else 1)
+    raise SystemExit(0 if all(check.well for check in checks) else 1)
 
 
 @app.command("rotate-keys")
 def rotate_keys() -> None:
-    """Seal every stored secret under the newest key of ENCRYPTION_KEYS. Older keys may be dropped afterwards."""
+    """Re-encrypt every stored secret with the newest key of ENCRYPTION_KEYS; then older keys can be removed."""
     from store import audit, rotation
     from store.database import transaction
     from store.secrets import SealBrokenError
+    from terminal.words import counted
     from worker.connect import COMMAND
 
     done = 0
@@ -541,25 +640,28 @@ def rotate_keys() -> None:
                 done += rotated
         except SealBrokenError as error:
             _fail(f"{table}: {error}")
-    typer.echo(f"rotate-keys ok: {done} secrets are under the newest key")
+    typer.echo(f"rotate-keys ok: {counted(done, 'secret')} encrypted with the newest key")
 
 
 @app.command()
 def forget(
-    email: Annotated[str, typer.Option(prompt=True, help="the person's address")], account: AccountOption = None
+    email: Annotated[str, typer.Option(prompt="Email address", help="The person's email address.", metavar="EMAIL")],
+    account: AccountOption = None,
 ) -> None:
-    """Erase a person's address from mirror and read model, and say what was erased."""
+    """Erase a person's email address from mirror and read model, and say what was erased."""
     from runtime import logs
     from store import audit, erasure
     from store.database import transaction
+    from terminal.words import counted
     from worker import projecting
     from worker.addresses import normalised
     from worker.connect import COMMAND
 
-    logs.configure("forget")
-    account_id, plain = _account(account), normalised(email)
+    logs.configure("forget", for_command=True)
+    plain = normalised(email)
     if plain is None:
-        _fail("--email: this is no e-mail address")
+        _refuse("not a valid email address.", "--email")
+    account_id = _account(account)
     with transaction() as session:
         gone = erasure.erase(session, account_id, str(plain), email)
         audit.note(
@@ -567,17 +669,18 @@ def forget(
         )
     rows = projecting.project(account_id)
     typer.echo(
-        f"erased from {gone.records} records, {gone.contacts} contacts, {gone.bodies} kept bodies; {rows} rows changed"
+        f"forget ok: erased from {counted(gone.records, 'record')}, {counted(gone.contacts, 'contact')} and"
+        f" {counted(gone.bodies, 'kept body', 'kept bodies')}; {counted(rows, 'row')} changed"
     )
-    typer.echo("Erase it in Copper and Xero too: while they hold it, the next look there brings it back.")
+    typer.echo("Erase it in Copper and Xero too; otherwise the next sync brings it back.")
 
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="end after the tour")] = False,
-    size: Annotated[int, typer.Option(help="companies in the sandbox", min=5, max=5000)] = 40,
+    once: Annotated[bool, typer.Option("--once", help="End after the tour.", metavar="")] = False,
+    size: Annotated[int, typer.Option(help="Companies in the sandbox.", min=5, max=5000, metavar="NUMBER")] = 40,
 ) -> None:
-    """See it work: sandbox, web, worker and scheduler on this machine, and a tour of three changes."""
+    """Run everything on this machine with a sandbox, and tour three changes."""
     from terminal import demo as tour
 
     tour.run(once=once, size=size)
@@ -586,13 +689,13 @@ def demo(
 @sandbox_app.callback()
 def sandbox(
     context: typer.Context,
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = SANDBOX_PORT,
-    seed: Annotated[int, typer.Option(help="same seed and size, same data")] = 1,
-    size: Annotated[int, typer.Option(help="companies; 0 starts empty", min=0)] = 40,
-    state: Annotated[Path | None, typer.Option(help="file that keeps the data between starts")] = None,
-    limits: Annotated[bool, typer.Option(help="enforce the vendors' call limits")] = True,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", metavar="PORT")] = SANDBOX_PORT,
+    seed: Annotated[int, typer.Option(help="The same seed and size give the same data.", metavar="NUMBER")] = 1,
+    size: Annotated[int, typer.Option(help="Companies; 0 starts empty.", min=0, metavar="NUMBER")] = 40,
+    state: Annotated[Path | None, typer.Option(help="File that keeps the data between starts.", metavar="FILE")] = None,
+    limits: Annotated[bool, typer.Option(help="Enforce the vendors' call limits.", metavar="")] = True,
 ) -> None:
-    """Run Xero and Copper on this machine (without a sub-command)."""
+    """Run Xero and Copper on this machine (without a subcommand)."""
     if context.invoked_subcommand:
         context.obj = f"http://127.0.0.1:{port}"
         return
@@ -610,20 +713,24 @@ def sandbox(
 @sandbox_app.command()
 def act(
     context: typer.Context,
-    action: Annotated[str | None, typer.Argument(help="an action; without one, all are listed")] = None,
-    values: Annotated[list[str] | None, typer.Argument(help="argument=value, JSON where it is JSON")] = None,
+    action: Annotated[str | None, typer.Argument(help="An action; omit to list all.", metavar="ACTION")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(help="argument=value, as JSON where it is JSON.", metavar="ARGUMENT=VALUE")
+    ] = None,
 ) -> None:
-    """Do one thing as a user of Xero or Copper would: pay-invoice invoice=… amount=40."""
-    import httpx
-
-    base = context.obj or f"http://127.0.0.1:{SANDBOX_PORT}"
+    """Act as a user of Xero or Copper: pay-invoice invoice=INV-0058 amount=40."""
     if action is None:
-        for name, told in httpx.get(f"{base}/control/actions").json().items():
+        for name, told in _ask_sandbox(context, "GET", "actions").json().items():
             given = [f"{one}=…" for one in told["required"]]
             given += [f"[{one}=…]" for one in told["arguments"] if one not in told["required"]]
             typer.echo(f"{name.replace('_', '-')} {' '.join(given)}\n    {told['does']}")
         return
-    answer = httpx.post(f"{base}/control/act/{action}", json=_arguments(values or []))
+    given_values = _arguments(values or [])
+    if isinstance(given_values.get("invoice"), str):
+        given_values["invoice"] = _invoice_id(context, given_values["invoice"])
+    answer = _ask_sandbox(context, "POST", f"act/{quote(action, safe='')}", json=given_values)
+    if answer.status_code == 404:
+        _refuse(f'unknown action "{action}"; run `patina sandbox act` to list actions.', "ACTION")
     if answer.status_code >= 400:
         _fail(f"{action}: {answer.json()['error']}")
     typer.echo(json.dumps(answer.json()))
@@ -632,16 +739,50 @@ def act(
 @sandbox_app.command()
 def faults(
     context: typer.Context,
-    settings: Annotated[str, typer.Argument(help='JSON, e.g. {"webhooks":[{"vendor":"copper","lose":0.5}]}')] = "{}",
+    settings: Annotated[
+        str,
+        typer.Argument(help='JSON, such as {"webhooks":[{"vendor":"copper","lose":0.5}]}.', metavar="JSON"),
+    ] = "{}",
 ) -> None:
-    """Set the faults that are on; without an argument, end them all."""
+    """Set the sandbox's faults; without an argument, turn all of them off."""
+    try:
+        json.loads(settings)
+    except ValueError as error:
+        _refuse(f"not valid JSON ({error}).", "JSON")
+    answer = _ask_sandbox(context, "PUT", "faults", content=settings)
+    if answer.status_code >= 400:
+        _fail(f"faults: {answer.json()['error']}")
+    typer.echo("faults ok")
+
+
+def _invoice_id(context: typer.Context, invoice: str) -> str:
+    """The ID of an invoice that is given by its ID or, as people see it, by its number."""
+    with suppress(ValueError):
+        return str(UUID(invoice))
+    ids = [
+        known["id"]
+        for organisation in _ask_sandbox(context, "GET", "state").json()["organisations"]
+        for known in _ask_sandbox(context, "GET", f"world?tenant={organisation['tenant']}").json()["invoices"]
+        if known["number"] == invoice
+    ]
+    if not ids:
+        _fail(f"The sandbox has no invoice {invoice}.")
+    if len(ids) > 1:
+        _fail(f"{len(ids)} organisations have an invoice {invoice}. Give its ID: {' or '.join(ids)}.")
+    return str(ids[0])
+
+
+def _ask_sandbox(context: typer.Context, method: str, path: str, **more: Any) -> httpx.Response:
     import httpx
 
     base = context.obj or f"http://127.0.0.1:{SANDBOX_PORT}"
-    answer = httpx.put(f"{base}/control/faults", content=settings)
-    if answer.status_code >= 400:
-        _fail(f"faults: {answer.json()['error']}")
-    typer.echo("faults are set")
+    try:
+        return httpx.request(method, f"{base}/control/{path}", trust_env=False, timeout=30, **more)
+    except httpx.ConnectError:
+        where = base.removeprefix("http://")
+        _fail(f"No sandbox on {where}. Start one with `patina sandbox`, or give --port.")
+    except httpx.HTTPError as error:
+        _fail(f"The sandbox on {base.removeprefix('http://')} didn't answer ({type(error).__name__}).")
 
 
 def _arguments(values: list[str]) -> dict[str, Any]:
@@ -650,7 +791,7 @@ def _arguments(values: list[str]) -> dict[str, Any]:
     for word in values:
         name, equals, value = word.partition("=")
         if not equals:
-            _fail(f"{word}: write it as name=value")
+            _refuse(f'"{word}": write it as name=value.', "ARGUMENT=VALUE")
         try:
             given[name.replace("-", "_")] = json.loads(value)
         except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -26,8 +26,22 @@ def _scrub_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {key: scrub(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def configure(process: str) -> None:
-    """Route structlog and the standard library's loggers to standard error, with `process` on each line."""
+class _StandardError:
+    """Whatever `sys.stderr` is at the moment: a progress bar puts itself in its place to stay below what is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def configure(process: str, *, for_command: bool = False) -> None:
+    """Route structlog and the standard library's loggers to standard error, with `process` on each line.
+
+    A command that ends by itself has output of its own (`for_command`): beside it warnings are logged, and less only
+    where LOG_LEVEL asks for it.
+    """
     wanted = settings()
     console = wanted.log_format == "console" or (wanted.log_format == "auto" and sys.stderr.isatty())
 
@@ -46,13 +60,14 @@ def configure(process: str) -> None:
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
     )
-    level = getattr(logging, wanted.log_level.upper())
+    is_asked_for = "log_level" in wanted.model_fields_set
+    level = logging.WARNING if for_command and not is_asked_for else getattr(logging, wanted.log_level.upper())
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(cast(TextIO, _StandardError()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import psycopg
 from cryptography.fernet import Fernet
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -27,7 +29,9 @@ class Settings(BaseSettings):
 
     patina_home: Path = Field(Path(".patina"), description="folder of the embedded services and local keys")
     database_url: str | None = Field(
-        None, description="PostgreSQL 15 or newer, postgresql://user:password@host/name; unset: embedded"
+        None,
+        description="PostgreSQL 15 or newer, in any form that libpq reads: postgresql://user:password@host/name; "
+        "unset: embedded",
     )
     database_pooler: bool = Field(
         False, description="whether DATABASE_URL leads to PgBouncer in transaction mode: nothing outlives a transaction"
@@ -150,8 +154,14 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        scheme, _, rest = (url or "postgresql://").partition("://")
+        if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or (url and "://" not in url):
             raise ValueError("must start with postgresql://")
+        try:
+            conninfo_to_dict(f"postgresql://{rest}")
+        except psycopg.Error:
+            # libpq's own text repeats the address, with its password.
+            raise ValueError("not an address that PostgreSQL's libpq can read") from None
         return url
 
     @field_validator("redis_url")
@@ -205,7 +215,7 @@ def settings() -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0])
             said = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name.upper()} is not right ({said}): {_meaning(name)}.")
+            lines.append(f"{name.upper()} is invalid: {said} ({_meaning(name)}).")
         raise SettingsError("\n".join(lines)) from None
 
 

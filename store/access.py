@@ -15,6 +15,7 @@ from store.database import touched
 from store.secrets import digest, fresh_token, seal, unseal
 
 SCOPES = ("read", "admin", "panel")
+MAX_KEY_NAME = 100
 SESSION_SECONDS = 12 * 3_600
 STATE_SECONDS = 600
 

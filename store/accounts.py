@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -107,7 +108,7 @@ ORGANISATIONS = text("""
     WHERE o.account_id = :account AND o.status <> 'dropped'
       AND (CAST(:id AS bigint) IS NULL OR o.id = :id) ORDER BY o.id
 """)
-CONNECTIONS = text("""
+XERO_CONNECTIONS = text("""
     SELECT grant_id, connection_id, tenant_id FROM xero_organisation WHERE account_id = :account ORDER BY id
 """)
 # Over all accounts, as Xero's connections belong to a user and not to an account of ours.
@@ -118,6 +119,21 @@ ELSEWHERE = text("""
 LOST = text("""
     SELECT o.id, o.name FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
     WHERE o.account_id = :account AND o.status <> 'dropped' AND 'reconnect' IN (o.status, g.status) ORDER BY o.id
+""")
+# Copper first; a source that is not connected has no row.
+CONNECTIONS = text("""
+    SELECT account_id, CAST(0 AS bigint) AS source_id, 'Copper' AS name, status = 'reconnect' AS is_lost,
+           records_seen_to AS seen_to, CAST(NULL AS uuid) AS tenant_id, false AS lacks_permission,
+           false AS has_unknown_time_zone
+    FROM copper_credential WHERE CAST(:account AS bigint) IS NULL OR account_id = :account
+    UNION ALL
+    SELECT o.account_id, o.id, o.name, 'reconnect' IN (o.status, g.status), o.invoices_seen_to, o.tenant_id,
+           EXISTS (SELECT FROM refused_endpoint r WHERE r.account_id = o.account_id AND r.organisation_id = o.id
+                   AND r.parameter = '' AND r.endpoint NOT LIKE '%/%'),
+           coalesce(o.xero_time_zone, '') <> '' AND o.time_zone = 'UTC'
+    FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+    WHERE o.status <> 'dropped' AND (CAST(:account AS bigint) IS NULL OR o.account_id = :account)
+    ORDER BY 1, 2
 """)
 ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
 COPPER_ACCOUNT = text("SELECT copper_account_id FROM account WHERE id = :account")
@@ -178,6 +194,24 @@ class Choices:
     shown: int
     show_bills: bool
     visible_to_teams: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A vendor's connection of an account: a Xero organisation, or (source 0) its Copper.
+
+    `is_lost` says that only an admin can bring it back, `lacks_permission` that its grant does not open all that is
+    needed; `seen_to` is None until all of it was imported once.
+    """
+
+    account_id: int
+    source_id: int
+    name: str
+    is_lost: bool
+    seen_to: datetime | None
+    tenant_id: UUID | None
+    lacks_permission: bool = False
+    has_unknown_time_zone: bool = False
 
 
 @dataclass(frozen=True)
@@ -390,10 +424,10 @@ def drop_unused_grants(session: Session, account_id: int) -> list[DroppedGrant]:
     return [DroppedGrant(row.id, unseal(row.sealed), row.xero_user_id) for row in rows]
 
 
-def connections(session: Session, account_id: int) -> dict[int, list[tuple[UUID, UUID]]]:
+def xero_connections(session: Session, account_id: int) -> dict[int, list[tuple[UUID, UUID]]]:
     """(connection, tenant) of every organisation of the account by grant, those being erased too."""
     found: dict[int, list[tuple[UUID, UUID]]] = {}
-    for row in session.execute(CONNECTIONS, {"account": account_id}):
+    for row in session.execute(XERO_CONNECTIONS, {"account": account_id}):
         found.setdefault(row.grant_id, []).append((row.connection_id, row.tenant_id))
     return found
 
@@ -436,6 +470,21 @@ def _organisation(row: Any) -> Organisation:
 def lost_organisations(session: Session, account_id: int) -> dict[int, str]:
     """The organisations whose connection only an admin can bring back, by id, with their names."""
     return {row.id: row.name for row in session.execute(LOST, {"account": account_id})}
+
+
+def connections(session: Session, account_id: int | None = None) -> list[Connection]:
+    """The connections of an account, or of all of them: Copper first, then the organisations by id.
+
+    Those of an account that share a name carry their number in it.
+    """
+    found = [Connection(*row) for row in session.execute(CONNECTIONS, {"account": account_id})]
+    count = Counter((connection.account_id, connection.name) for connection in found)
+    return [
+        connection
+        if count[connection.account_id, connection.name] == 1 or not connection.source_id
+        else replace(connection, name=f"{connection.name} (organisation {connection.source_id})")
+        for connection in found
+    ]
 
 
 def accounts(session: Session) -> list[AccountSummary]:

@@ -46,7 +46,7 @@ CLAIM_NIGHTLY = text("""
       AND c.begun_at < date_trunc('day', now() AT TIME ZONE 'UTC' - a.at) AT TIME ZONE 'UTC' + a.at
     RETURNING c.account_id
 """)
-SINCE_BEAT = text("SELECT extract(epoch FROM now() - at) FROM heartbeat WHERE process = :process")
+HEARTBEAT_AGES = text("SELECT process, extract(epoch FROM now() - at) FROM heartbeat")
 BEAT = text("""
     WITH before AS (SELECT at FROM heartbeat WHERE process = :process),
     beat AS (
@@ -57,10 +57,9 @@ BEAT = text("""
 """)
 
 
-def since_beat(session: Session, process: str) -> float | None:
-    """Seconds since a kind of process was last known to be up; None when it never was."""
-    ago = session.execute(SINCE_BEAT, {"process": process}).scalar_one_or_none()
-    return float(ago) if ago is not None else None
+def heartbeat_ages(session: Session) -> dict[str, float]:
+    """Seconds since each kind of process was last known to be up; one that never was is left out."""
+    return {row[0]: float(row[1]) for row in session.execute(HEARTBEAT_AGES)}
 
 
 def claim(session: Session, name: str, seconds: float) -> list[int]:

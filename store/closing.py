@@ -88,6 +88,11 @@ IS_CONNECTION_USED = text("""
                OR o.tenant_id = CAST(:tenant AS uuid)
                   AND (CAST(:user AS text) IS NULL OR g.xero_user_id IS NULL OR g.xero_user_id = :user)))
 """)
+# What is at work for it ends with it; the rows themselves go with the rest of its data.
+END_RUNS = text("""
+    UPDATE sync_run SET state = 'failed', finished_at = now(), error = 'the organisation was removed', lease_id = NULL
+    WHERE account_id = :account AND organisation_id = :organisation AND state IN ('running', 'paused')
+""")
 FORGET_ORGANISATION = text("""
     WITH forgotten AS (
         DELETE FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
@@ -178,6 +183,7 @@ def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
     row = session.execute(DROP, {"account": account_id, "organisation": organisation_id}).one_or_none()
     if row is None:
         return None
+    session.execute(END_RUNS, {"account": account_id, "organisation": organisation_id})
     grant = drop_grant(session, account_id, row.grant_id)
     if grant is not None:
         leave_grant(session, account_id, grant, [(row.connection_id, row.tenant_id)])

@@ -14,9 +14,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy import Connection, Engine, TextClause, create_engine, event, text
+from sqlalchemy import Connection, Engine, TextClause, create_engine, event, exc, text
 from sqlmodel import Session
 from typing_extensions import override
 
@@ -32,6 +33,7 @@ __all__ = [
     "async_pool",
     "at_head",
     "bound",
+    "describe_failure",
     "engine",
     "let_go",
     "migrate",
@@ -43,8 +45,16 @@ __all__ = [
 ]
 POOL = 10
 T = TypeVar("T")
-# What a database that is away, full or too slow raises on the web process's pool.
-UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+# What a database that is away, full or too slow raises, on the web process's pools and on the engine.
+UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    exc.OperationalError,
+    exc.InterfaceError,
+    exc.TimeoutError,
+)
+MISSING_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedObject)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
 BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")
@@ -62,16 +72,22 @@ NOTICED = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepaliv
 
 
 def conninfo() -> str:
-    """The database's address as libpq (and psycopg) reads it."""
+    """The database's address as libpq (and psycopg) reads it, in any form that libpq knows."""
     scheme, rest = embedded.database_url().split("://", 1)
     return f"{scheme.partition('+')[0]}://{rest}"
 
 
-def _connecting(statement_seconds: int) -> dict[str, Any]:
-    """How a connection is made. Through a pooler it is somebody else's at the next transaction: it keeps nothing."""
+def _connect_args(statement_seconds: int) -> dict[str, Any]:
+    """How connections are made: what the address itself says takes precedence over our bounds.
+
+    Through a pooler a connection is somebody else's at the next transaction, so it keeps no options.
+    """
+    address = conninfo_to_dict(conninfo())
+    args = {name: value for name, value in BOUNDED.items() if name not in address}
     if settings().database_pooler:
-        return {**BOUNDED, "prepare_threshold": None}
-    return {**BOUNDED, "options": f"-c timezone=UTC -c statement_timeout={statement_seconds}s {NOTICED}"}
+        return {**args, "prepare_threshold": None}
+    options = f"-c timezone=UTC -c statement_timeout={statement_seconds}s {NOTICED}"
+    return {**args, "options": f"{address['options']} {options}" if "options" in address else options}
 
 
 def _opening(statement_seconds: int, role: str | None = None) -> str | None:
@@ -85,15 +101,15 @@ def _opening(statement_seconds: int, role: str | None = None) -> str | None:
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """The process's engine for jobs and commands; statements end after five minutes."""
-    _, rest = conninfo().split("://", 1)
+    address, args = conninfo(), _connect_args(STATEMENT_SECONDS)
     made = create_engine(
-        f"postgresql+psycopg://{rest}",
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(address, **args),
         pool_size=POOL,
         max_overflow=POOL,
         pool_timeout=30,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args=_connecting(STATEMENT_SECONDS),
     )
     opening = _opening(STATEMENT_SECONDS)
     if opening is not None:
@@ -161,7 +177,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
             max_size=size,
             timeout=3,
             open=False,
-            kwargs={"autocommit": True, "row_factory": tuple_row, **_connecting(statement_seconds)},
+            kwargs={"autocommit": True, "row_factory": tuple_row, **_connect_args(statement_seconds)},
         )
 
     async def _set_role(self, connection: AsyncConnection[TupleRow]) -> None:
@@ -186,6 +202,24 @@ def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:
 def async_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:
     """A pool with the rights of the installation's own role."""
     return Pool(size=size, statement_seconds=statement_seconds, role=None)
+
+
+def describe_failure(error: BaseException) -> str | None:
+    """What a database error means and what to do, in a sentence; None when `error` is not one of these.
+
+    An error of the driver stays out of it as far as it may hold the address with its password.
+    """
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(cause, MISSING_SCHEMA):
+        return "The database has no tables of this version: run `patina migrate` first."
+    if isinstance(cause, psycopg.errors.QueryCanceled):
+        return "PostgreSQL took too long to answer. Try again in a moment."
+    if isinstance(error, (PoolTimeout, exc.TimeoutError)):
+        return "No connection to PostgreSQL became free in time. Try again in a moment."
+    if isinstance(error, UNAVAILABLE):
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        return f"Can't reach PostgreSQL ({lines[0] if lines else type(cause).__name__}). Check DATABASE_URL."
+    return None
 
 
 async def answers(connection: AsyncConnection[TupleRow]) -> bool:

@@ -418,6 +418,15 @@ DISMISS = text("""
     UPDATE inbox SET state = 'dismissed', finished_at = now(), body = NULL
     WHERE account_id = :account AND state = 'failed' AND (:everything OR id = ANY(:ids))
 """)
+# Two looks into small partial indexes, however many finished events are kept.
+BACKLOG = text("""
+    SELECT account_id, sum(waiting), max(oldest), sum(failed)
+    FROM (SELECT account_id, count(*) AS waiting, extract(epoch FROM now() - min(received_at)) AS oldest, 0 AS failed
+          FROM inbox WHERE state IN ('pending', 'leased') GROUP BY account_id
+          UNION ALL
+          SELECT account_id, 0, NULL, count(*) FROM inbox WHERE state = 'failed' GROUP BY account_id) counted
+    GROUP BY account_id
+""")
 LAST = text("SELECT received_at FROM inbox WHERE account_id = :account ORDER BY id DESC LIMIT 1")
 QUARANTINED_BY_ACCOUNT = text("SELECT account_id, count(*) FROM inbox WHERE state = 'failed' GROUP BY 1 ORDER BY 1")
 QUARANTINED = text("SELECT count(*) FROM inbox WHERE state = 'failed' AND account_id = :account")
@@ -583,6 +592,20 @@ def dismiss(session: Session, account_id: int, ids: Sequence[int] | None) -> int
     """Let quarantined events (None: all) be; returns how many."""
     chosen = {"account": account_id, "ids": list(ids or ()), "everything": ids is None}
     return touched(session, DISMISS, chosen)
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """An account's events that are not applied: how many wait, the oldest for how many seconds, how many failed."""
+
+    waiting: int
+    oldest_seconds: float
+    quarantined: int
+
+
+def backlogs(session: Session) -> dict[int, Backlog]:
+    """The backlog of every account that has one."""
+    return {row[0]: Backlog(int(row[1]), float(row[2] or 0), int(row[3])) for row in session.execute(BACKLOG)}
 
 
 def last_received(session: Session, account_id: int) -> datetime | None:

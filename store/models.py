@@ -560,6 +560,7 @@ class Freshness(SQLModel, table=True):
 class SyncRun(SQLModel, table=True):
     """One backfill, catch-up or reconciliation of one source: a chain of short jobs with a committed cursor.
 
+    It is `paused` while its connection is lost, and goes on where it was once that is back.
     `drift` counts, by kind, the rows that a reconciliation found missing, stale and extra.
     """
 
@@ -573,7 +574,8 @@ class SyncRun(SQLModel, table=True):
             unique=True,
             postgresql_where=sa.text("state = 'running'"),
         ),
-        sa.CheckConstraint("state IN ('running', 'done', 'failed')", name="state"),
+        sa.Index("sync_run_latest_idx", "account_id", "organisation_id", "kind", "id"),
+        sa.CheckConstraint("state IN ('running', 'paused', 'done', 'failed')", name="state"),
     )
 
     account_id: int = _key()

@@ -95,8 +95,39 @@ RESUME = text("""
     UPDATE sync_run SET not_before = now()
     WHERE account_id = :account AND organisation_id = :organisation AND state = 'running' AND not_before > now()
 """)
+UNPAUSE = text("""
+    UPDATE sync_run p SET state = 'running', error = NULL, not_before = now()
+    WHERE account_id = :account AND organisation_id = :organisation AND state = 'paused'
+      AND id = (SELECT max(id) FROM sync_run m
+                WHERE m.account_id = p.account_id AND m.organisation_id = p.organisation_id AND m.kind = p.kind
+                  AND m.state = 'paused')
+      AND NOT EXISTS (SELECT FROM sync_run r
+                      WHERE r.account_id = p.account_id AND r.organisation_id = p.organisation_id AND r.kind = p.kind
+                        AND r.state = 'running')
+    RETURNING id
+""")
+PAUSE = text("""
+    UPDATE sync_run SET state = 'paused', error = :error, lease_id = NULL, leased_until = NULL, attempts = 0
+    WHERE account_id = :account AND id = :id AND lease_id = :lease AND state = 'running'
+    RETURNING state
+""")
+LAST_SUCCESS = text("""
+    SELECT organisation_id, max(finished_at) FROM sync_run
+    WHERE account_id = :account AND state = 'done' AND kind <> 'dry_run' GROUP BY organisation_id
+""")
+# One look into the index for each source, however many runs are kept.
+LATEST_DRIFT = text("""
+    SELECT source.account_id, r.drift
+    FROM (SELECT id AS account_id, CAST(0 AS bigint) AS organisation_id FROM account
+          UNION ALL SELECT account_id, id FROM xero_organisation WHERE status <> 'dropped') source
+    CROSS JOIN LATERAL (
+        SELECT drift FROM sync_run
+        WHERE account_id = source.account_id AND organisation_id = source.organisation_id
+          AND kind = 'reconciliation' AND state = 'done'
+        ORDER BY id DESC LIMIT 1) r
+""")
 FORGET = text("""
-    DELETE FROM sync_run WHERE state <> 'running' AND finished_at < now() - make_interval(days => :days)
+    DELETE FROM sync_run WHERE state IN ('done', 'failed') AND finished_at < now() - make_interval(days => :days)
 """)
 RECENT = text(f"""
     SELECT {COLUMNS} FROM sync_run
@@ -184,8 +215,29 @@ def latest(session: Session, account_id: int) -> list[Run]:
 
 
 def resume(session: Session, account_id: int, organisation_id: int) -> None:
-    """Let a source's runs that were put off for later go on now."""
+    """Let a source's runs that were put off or paused go on now, where they were."""
     session.execute(RESUME, {"account": account_id, "organisation": organisation_id})
+    unpause(session, account_id, organisation_id)
+
+
+def unpause(session: Session, account_id: int, organisation_id: int) -> None:
+    """The same for those that were paused alone."""
+    session.execute(UNPAUSE, {"account": account_id, "organisation": organisation_id})
+
+
+def pause(session: Session, run: Run, lease: UUID, error: str) -> None:
+    """End a run for as long as its connection is lost; `resume` takes it up at the page where it was."""
+    session.execute(PAUSE, {"account": run.account_id, "id": run.id, "lease": lease, "error": error[:500]})
+
+
+def last_success(session: Session, account_id: int) -> dict[int, datetime]:
+    """When a run that writes last ended well, by organisation (0: Copper)."""
+    return {row[0]: row[1] for row in session.execute(LAST_SUCCESS, {"account": account_id})}
+
+
+def latest_drift(session: Session) -> list[tuple[int, dict[str, dict[str, int]]]]:
+    """(account, drift) of the latest completed reconciliation of every source."""
+    return [(row[0], row[1] or {}) for row in session.execute(LATEST_DRIFT)]
 
 
 def forget(session: Session, days: int) -> int:

@@ -17,9 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from runtime import logs
@@ -58,7 +60,7 @@ def run(*, once: bool, size: int) -> None:
             said = Tour(stage).walk()
             if not once:
                 stage.stay()
-        console.print(said)
+        console.print(said, markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         console.print("demo stopped: every process has ended")
 
@@ -175,13 +177,18 @@ class Stage:
 
     def stay(self) -> None:
         """Keep everything up until Ctrl-C."""
+        port = urlsplit(self.sandbox).port
+        option = "" if port == SANDBOX_PORT else f" --port {port}"
+        # A line is a line: an address that is broken in two cannot be clicked.
         self.console.print(
-            f"\nStill running. The panel, in the sandbox's Copper: {self.copper}\n"
-            f"Settings, as the admin: {self.web} (address {ADMIN[0]}, key {ADMIN[1]})\n"
-            f"API and its description: {self.web}/docs\n"
-            f"Sandbox: {self.sandbox}/control/state\n"
-            "Act as a user from another terminal: .venv/bin/patina sandbox act\n"
-            "Ctrl-C stops every process."
+            f"\nStill running. The panel in the sandbox's Copper:\n  {self.copper}\n"
+            f"Settings, as an admin (email {ADMIN[0]}, API key {ADMIN[1]}):\n  {self.web}\n"
+            f"API documentation:\n  {self.web}/docs\n"
+            f"The sandbox's data and counts:\n  {self.sandbox}/control/state\n"
+            f"Act as a user of Xero or Copper from another terminal:\n  .venv/bin/patina sandbox{option} act\n"
+            "Ctrl-C stops every process.",
+            markup=False,
+            soft_wrap=True,
         )
         while True:
             time.sleep(0.5)
@@ -285,13 +292,13 @@ class Tour:
 
     def _backfill(self) -> None:
         from terminal import progress
-        from worker.errors import VendorError
+        from worker.errors import NotConnectedError, VendorError
         from worker.steps import Kind
 
         self.stage.console.print("  backfilling")
         try:
             progress.work_off(self.account, Kind.BACKFILL, quiet=False, seconds=BACKFILL_SECONDS + self.stage.size)
-        except (VendorError, TimeoutError) as error:
+        except (VendorError, NotConnectedError, TimeoutError) as error:
             self.stage.check()
             raise DemoError(str(error)) from None
         self.world = self._control("GET", "world", params={"account": self.copper_account})
@@ -323,13 +330,13 @@ class Tour:
         raise DemoError(f"a change did not show within {SHOWN_SECONDS:.0f} s. Logs: {self.stage.home}/logs")
 
     def _tell(self, title: str, lines: list[tuple[str, str, str]]) -> None:
-        self.stage.console.print(f"\n[bold]{title}[/bold]")
+        self.stage.console.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
         self.stage.console.print(f"  shown after {self.lags[-1]:.0f} ms")
         table = Table(box=None, padding=(0, 2), header_style="dim")
         for name in ("", "before", "after"):
             table.add_column(name)
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(escape, line))
         self.stage.console.print(table)
 
     def _look(self) -> None:
@@ -337,7 +344,7 @@ class Tour:
         company = self._company_with_open_invoice()
         rows = self.read("companies", company["id"], 8)
         self.stage.copper = f"{self.stage.copper}#/organization/{company['id']}"
-        self.stage.console.print(f"\n[bold]{company['name']}[/bold], company {company['id']} in Copper:")
+        self.stage.console.print(f"\n[bold]{escape(company['name'])}[/bold], company {company['id']} in Copper:")
         table = Table(box=None, padding=(0, 1), header_style="dim")
         for name in ("number", "status", "issuer", "due"):
             table.add_column(name)
@@ -345,9 +352,9 @@ class Tour:
         table.add_column("balance due", justify="right")
         for row in rows:
             table.add_row(
-                row["number"] or "(no number)",
+                escape(row["number"] or "(no number)"),
                 status(row["status"]),
-                row["issuer"],
+                escape(row["issuer"]),
                 row["due_date"] or "",
                 f"{row['currency']} {row['total_due']}",
                 row["balance_due"],
@@ -403,7 +410,7 @@ class Tour:
         before = shown()
         after = self._measure(change([stranger]), shown)
         self._tell(
-            f"Copper: {person['name']} takes the address of a walk-in customer",
+            f"Copper: {person['name']} gets the email address of a walk-in customer",
             [(person["name"], before[0], after[0]), ("their company", before[1], after[1])],
         )
         self._undo(change(old), shown, before)

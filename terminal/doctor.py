@@ -2,172 +2,240 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from runtime import embedded
 from runtime.settings import SettingsError, settings
 from store import accounts, chores, inbox
 from store.accounts import AccountSummary, Organisation
-from store.database import UNAVAILABLE, at_head, now, transaction
-from worker import broker
+from store.database import UNAVAILABLE, at_head, describe_failure, now, transaction
+from store.secrets import SealBrokenError
+from terminal.words import counted, hint, problem
+from worker import broker, health, overview
 from worker.budget import Purpose
 from worker.copper import subscriptions
 from worker.copper.client import connected
 from worker.errors import EndpointRefusedError, VendorError
-from worker.overview import distinct_names
-from worker.schedule import WEB_AWAY_SECONDS
+from worker.health import Code
+from worker.heartbeat import PROCESSES
 from worker.xero import client as xero
 from worker.xero import oauth, scopes
 
 CLOCK_SECONDS = 5.0
-NEEDED = ("xero_client_id", "xero_client_secret", "xero_webhook_keys")
+REQUIRED_SETTINGS = ("xero_client_id", "xero_client_secret", "xero_webhook_keys")
+RECONNECT = "Reconnect on the settings page, or with `patina connect`."
+PROCESS_HINTS = {
+    "web": "Start `patina web`: Copper doesn't resend what it couldn't deliver.",
+    "worker": "Start `patina worker`: events wait until then.",
+    "scheduler": "Start `patina scheduler`: nothing is caught up or reconciled until then.",
+}
+# What the checks of each connection and process tell themselves.
+CHECKED_ELSEWHERE = {
+    Code.COPPER_NOT_CONNECTED,
+    Code.XERO_NOT_CONNECTED,
+    Code.COPPER_KEY_REJECTED,
+    Code.XERO_DISCONNECTED,
+    Code.PERMISSION_MISSING,
+    Code.PROCESS_DOWN,
+}
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `todo` says what helps where it is not well."""
+class Check:
+    """One check; `todo` says what helps where it failed."""
 
     what: str
     well: bool
     said: str
     todo: str = ""
 
-
-def examine() -> list[Finding]:
-    """Look at everything, as far as one thing lets the next be seen."""
-    found = [_configuration(), _public_url()]
-    database = _services()
-    found += database
-    if database[0].well:
-        found += [_migrations(), _clock()]
-        if found[-2].well:
-            found += [_web(), _failed_events()]
-            with transaction() as session:
-                known = accounts.accounts(session)
-            for account in known:
-                found += _account(account)
-    return found
+    def as_data(self) -> dict[str, Any]:
+        """The check for machines: without `todo` where nothing is to be done."""
+        told: dict[str, Any] = {"what": self.what, "well": self.well, "said": self.said}
+        return told if self.well or not self.todo else {**told, "todo": self.todo}
 
 
-def lines(found: list[Finding]) -> Iterator[str]:
-    """What a person reads; the last line is the verdict."""
-    for one in found:
-        yield f"{'ok   ' if one.well else 'WRONG'}  {one.what}: {one.said}"
-        if not one.well and one.todo:
-            yield f"       {one.todo}"
-    wrong = sum(not one.well for one in found)
-    yield f"doctor {'ok' if not wrong else 'failed'}: {len(found)} looked at, {wrong} wrong"
-
-
-def _configuration() -> Finding:
+def examine() -> list[Check]:
+    """Check everything, as far as one thing lets the next be seen; whatever fails is a check that failed."""
     try:
-        settings().need(*NEEDED)
+        settings()
     except SettingsError as error:
-        return Finding(
-            "settings", False, str(error).replace("\n", " "), "Set them in the environment of every process."
-        )
+        return [_settings_failed(error)]
+    checks = [_guarded("settings", _configuration), _guarded("PUBLIC_URL", _public_url)]
+    database = _guarded("PostgreSQL", _database)
+    checks += [database, _guarded("Redis", _redis)]
+    if not database.well:
+        return checks
+    schema = _guarded("migrations", _migrations)
+    checks += [schema, _guarded("clock", _clock)]
+    return checks + _contents() if schema.well else checks
+
+
+def lines(checks: Sequence[Check]) -> Iterator[str]:
+    """What a person reads; the last line is the verdict."""
+    for check in checks:
+        yield f"{'ok  ' if check.well else 'FAIL'}  {check.what}: {check.said}"
+        if not check.well and check.todo:
+            yield f"      {check.todo}"
+    failed = sum(not check.well for check in checks)
+    yield f"doctor {'failed' if failed else 'ok'}: {counted(len(checks), 'check')}, {failed} failed"
+
+
+def _guarded(what: str, check: Callable[[], Check]) -> Check:
+    """A check that cannot be made has failed."""
+    try:
+        return check()
+    except SettingsError as error:
+        return _settings_failed(error, what)
+    except embedded.EmbeddedServiceError as error:
+        return Check(what, False, str(error))
+    except Exception as error:
+        return Check(what, False, describe_failure(error) or f"the check failed ({type(error).__name__})")
+
+
+def _settings_failed(error: SettingsError, what: str = "settings") -> Check:
+    return Check(what, False, str(error).replace("\n", " "), "Set them in the environment of every process.")
+
+
+def _configuration() -> Check:
+    settings().need(*REQUIRED_SETTINGS)
     unasked = [scopes.permission(endpoint) for endpoint in scopes.missing(settings().xero_scopes.split())]
     if unasked:
         todo = f"Add {' and '.join(unasked)} to XERO_SCOPES, and reconnect Xero."
-        return Finding("settings", False, f"XERO_SCOPES lacks {' and '.join(unasked)}", todo)
-    return Finding("settings", True, "what the processes need is set")
+        return Check("settings", False, f"XERO_SCOPES lacks {' and '.join(unasked)}", todo)
+    return Check("settings", True, "all required settings are set")
 
 
-def _public_url() -> Finding:
+def _public_url() -> Check:
     url = settings().public_url
     if url.startswith("https://"):
-        return Finding("PUBLIC_URL", True, url)
+        return Check("PUBLIC_URL", True, url)
     if settings().uses_loopback_xero:
-        return Finding("PUBLIC_URL", True, f"{url}, with the sandbox")
+        return Check("PUBLIC_URL", True, f"{url}, with the sandbox")
     todo = "Serve over TLS and set PUBLIC_URL to the https address: both vendors post to nothing else."
-    return Finding("PUBLIC_URL", False, f"{url} is not https", todo)
+    return Check("PUBLIC_URL", False, f"{url} is not https", todo)
 
 
-def _services() -> list[Finding]:
-    where = "embedded" if not settings().database_url else "DATABASE_URL"
+def _database() -> Check:
+    where = "DATABASE_URL" if settings().database_url else "embedded"
     try:
         with transaction() as session:
             now(session)
-        database = Finding("PostgreSQL", True, f"answers ({where})")
-    except (*UNAVAILABLE, OSError, embedded.EmbeddedServiceError) as error:
-        database = Finding(
-            "PostgreSQL", False, type(error).__name__, "Check that it runs, and that DATABASE_URL reaches it."
-        )
+    except UNAVAILABLE as error:
+        todo = "Check that it runs, and that DATABASE_URL reaches it."
+        return Check("PostgreSQL", False, describe_failure(error) or type(error).__name__, todo)
+    return Check("PostgreSQL", True, f"reachable ({where})")
+
+
+def _redis() -> Check:
     reached = broker.is_reached()
     todo = "Check that it runs, and that REDIS_URL reaches it. Events are kept meanwhile, and applied once it is back."
-    redis = Finding("Redis", reached, "answers" if reached else "does not answer", todo)
-    return [database, redis]
+    return Check("Redis", reached, "reachable" if reached else "not reachable", todo)
 
 
-def _migrations() -> Finding:
+def _migrations() -> Check:
     if at_head():
-        return Finding("migrations", True, "at head")
-    return Finding("migrations", False, "behind this version", "Run `patina migrate` before the processes start.")
+        return Check("migrations", True, "up to date")
+    return Check("migrations", False, "behind this version", "Run `patina migrate` before the processes start.")
 
 
-def _clock() -> Finding:
+def _clock() -> Check:
     with transaction() as session:
         apart = abs((now(session) - datetime.now(UTC)).total_seconds())
-    said = f"{apart:.1f} s apart from PostgreSQL's"
     todo = "Set both machines' clocks by NTP: leases, tokens and what is overdue go by them."
-    return Finding("clock", apart < CLOCK_SECONDS, said, todo)
+    return Check("clock", apart < CLOCK_SECONDS, f"{apart:.1f} s apart from PostgreSQL's", todo)
 
 
-def _web() -> Finding:
+def _contents() -> list[Check]:
     with transaction() as session:
-        ago = chores.since_beat(session, "web")
-    if ago is not None and ago < WEB_AWAY_SECONDS:
-        return Finding("web process", True, f"was up {ago:.0f} s ago")
-    said = "was never up" if ago is None else f"was last up {ago:.0f} s ago"
-    return Finding("web process", False, said, "Start `patina web`: what Copper sends while it is down, it sends once.")
+        heartbeats = chores.heartbeat_ages(session)
+        known = accounts.accounts(session)
+    checks = [_process(process, heartbeats) for process in PROCESSES]
+    checks.append(_guarded("failed events", _unclaimed_events))
+    for account in known:
+        checks += _account(account)
+    return checks
 
 
-def _failed_events() -> Finding:
+def _process(process: str, heartbeats: Mapping[str, float]) -> Check:
+    age = heartbeats.get(process)
+    said = "no heartbeat yet" if age is None else f"last heartbeat {age:.0f} s ago"
+    return Check(f"{process} process", not health.is_process_down(process, heartbeats), said, PROCESS_HINTS[process])
+
+
+def _unclaimed_events() -> Check:
+    """Failed events that belong to no account; those of an account are told with its data."""
     with transaction() as session:
-        counts = inbox.quarantined_by_account(session)
-        names = {account.id: account.name for account in accounts.accounts(session)}
-    if not counts:
-        return Finding("failed events", True, "none")
-    owners = [f"{count} of {names.get(owner, 'no account')}" for owner, count in counts.items()]
-    todo = (
-        "See why: `patina inbox list` (of no account: `patina inbox list --installation`). Then retry or dismiss them."
-    )
-    return Finding("failed events", False, ", ".join(owners), todo)
+        count = inbox.quarantined_count(session, inbox.NOBODY)
+    todo = "See why with `patina inbox list --installation`; then dismiss them."
+    said = "none" if not count else f"{counted(count, 'failed event')} of no account"
+    return Check("failed events", not count, said, todo)
 
 
-def _account(account: AccountSummary) -> list[Finding]:
+def _account(account: AccountSummary) -> list[Check]:
     with transaction() as session:
-        organisations = accounts.organisations(session, account.id)
-    found = [_asked(f"{account.name}: Copper", lambda: _subscribed(account.id))]
+        connections = accounts.connections(session, account.id)
+        organisations = {organisation.id: organisation for organisation in accounts.organisations(session, account.id)}
+    checks = []
+    if not any(connection.source_id == health.COPPER for connection in connections):
+        checks.append(Check(f"{account.name}: Copper", False, "not connected", "Run `patina connect`."))
     if not organisations:
         todo = "Connect Xero on the settings page, or with `patina connect`."
-        found.append(Finding(f"{account.name}: Xero", False, "no organisation is connected", todo))
-    names = distinct_names(organisations)
-    found += [_organisation(f"{account.name}: {names[each.id]}", each) for each in organisations]
-    return found
+        checks.append(Check(f"{account.name}: Xero", False, "no organisation is connected", todo))
+    for connection in connections:
+        organisation, what = organisations.get(connection.source_id), f"{account.name}: {connection.name}"
+        checks.append(_organisation(what, organisation) if organisation else _copper(what, account.id))
+    return checks + _other_findings(account)
 
 
-def _organisation(what: str, organisation: Organisation) -> Finding:
+def _other_findings(account: AccountSummary) -> list[Check]:
+    """Whether all of it is imported, fresh and applied, as `patina status` tells it."""
+    left = [finding for finding in overview.of(account).findings if finding.code not in CHECKED_ELSEWHERE]
+    if not left:
+        return [Check(f"{account.name}: data", True, "imported and up to date")]
+    checks = []
+    for finding in left:
+        todo = hint(finding)
+        checks.append(Check(f"{account.name}: data", False, problem(finding), todo[:1].upper() + todo[1:]))
+    return checks
+
+
+def _asked(what: str, look: Callable[[], str | None]) -> Check:
+    """A check that asks a vendor; `look` answers None when all is well, or what is not."""
+    try:
+        wrong = look()
+    except (VendorError, LookupError) as error:
+        wrong = str(error)
+    except SettingsError as error:
+        return _settings_failed(error, what)
+    except SealBrokenError as error:
+        return Check(what, False, str(error), "Set ENCRYPTION_KEYS to the keys that this database was written with.")
+    return Check(what, wrong is None, wrong or "reachable", RECONNECT)
+
+
+def _copper(what: str, account_id: int) -> Check:
+    return _asked(what, partial(_subscribed, account_id))
+
+
+def _organisation(what: str, organisation: Organisation) -> Check:
     """Whether Xero still covers an organisation, and opens all that is needed of it."""
-    covered = _asked(what, lambda: _covered(organisation))
+    covered = _asked(what, partial(_covered, organisation))
     if not covered.well:
         return covered
-    try:
-        missing = [scopes.permission(endpoint) for endpoint in scopes.NEEDED if not _is_open(organisation, endpoint)]
-    except VendorError as error:
-        return Finding(what, False, str(error), covered.todo)
-    if not missing:
-        return Finding(what, True, "answers")
-    said = f"the permission {' and '.join(missing)} is missing"
-    return Finding(what, False, said, f"Reconnect Xero and allow {' and '.join(missing)}.")
+    missing: list[str] = []
 
+    def lacks() -> str | None:
+        missing.extend(
+            scopes.permission(endpoint) for endpoint in scopes.NEEDED if not _is_open(organisation, endpoint)
+        )
+        return f"the permission {' and '.join(missing)} is missing" if missing else None
 
-def _covered(organisation: Organisation) -> str | None:
-    grant = oauth.fresh(organisation.account_id, organisation.grant_id)
-    known = {connection.tenant_id for connection in xero.connections(grant.token)}
-    return None if organisation.tenant_id in known else "Xero's grant does not cover it any more"
+    check = _asked(what, lacks)
+    return replace(check, todo=f"Reconnect Xero and allow {' and '.join(missing)}.") if missing else check
 
 
 def _is_open(organisation: Organisation, endpoint: str) -> bool:
@@ -179,14 +247,10 @@ def _is_open(organisation: Organisation, endpoint: str) -> bool:
     return True
 
 
-def _asked(what: str, look: Callable[[], str | None]) -> Finding:
-    """A look that asks a vendor; it answers None when all is well, or what is not."""
-    try:
-        wrong = look()
-    except VendorError as error:
-        wrong = str(error)
-    todo = "Reconnect on the settings page, or with `patina connect`."
-    return Finding(what, wrong is None, wrong or "answers", todo)
+def _covered(organisation: Organisation) -> str | None:
+    authorised = xero.connections(oauth.fresh(organisation.account_id, organisation.grant_id).token)
+    tenants = {one.tenant_id for one in authorised}
+    return None if organisation.tenant_id in tenants else "Xero's authorisation doesn't cover it any more"
 
 
 def _subscribed(account_id: int) -> str | None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from store import audit, inbox
 from store.database import Session, bound
 from store.inbox import NOBODY, EventState, QuarantinedEvent, Source
+from terminal.words import counted
 from worker import jobs
 from worker.connect import COMMAND
-from worker.overview import count_events
 
 MAX_LISTED = 200
 ERROR_WIDTH = 68
@@ -38,8 +38,8 @@ def list_failed(account_id: int, *, as_json: bool = False) -> list[str]:
         with bound(NOBODY) as session:
             elsewhere = inbox.quarantined_count(session, NOBODY)
         if elsewhere:
-            lines.append(f"{count_events(elsewhere)} of no account: see `patina inbox list --installation`")
-    return [*lines, count_events(total)]
+            lines.append(f"{counted(elsewhere, 'failed event')} of no account: see `patina inbox list --installation`")
+    return [*lines, counted(total, "failed event")]
 
 
 def _list_event(event: QuarantinedEvent) -> list[str]:

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from terminal.times import to_the_second
+from terminal.words import RUN_KINDS, counted, finding_text, problem
 from worker import overview
+from worker.health import Finding
 from worker.overview import AccountOverview, SourceOverview, bytes_in_words, drift_words
 
-KIND_WORDS = {
-    "backfill": "backfill",
-    "catch_up": "catch-up",
-    "reconciliation": "reconciliation",
-    "dry_run": "dry run",
-}
+WIDTH = 80
+LABEL_WIDTH = 24
+ATTENTION = "  Needs attention: "
 
 
-def everything() -> dict[str, Any]:
-    """Every account, in data."""
-    known, installation = overview.everything(), overview.installation()
+def account_overviews(account_id: int | None) -> tuple[list[AccountOverview], float]:
+    """The overviews of one account or of all, and the gigabytes that all of them have left this month."""
+    known = overview.everything()
+    chosen = [account for account in known if account_id in {None, account.id}]
+    return chosen, overview.allowance_left(known)
+
+
+def are_well(accounts: Sequence[AccountOverview]) -> bool:
+    """Whether nothing needs attention, neither of the accounts nor of what belongs to none."""
+    return not overview.unclaimed_events() and all(account.is_well for account in accounts)
+
+
+def as_data(accounts: Sequence[AccountOverview], egress_left: float) -> dict[str, Any]:
+    """Accounts for machines."""
+    failed = overview.unclaimed_events()
     return {
         "at": datetime.now(UTC).isoformat(),
-        "egress_allowance_left_gb": round(overview.allowance_left(known), 6),
-        "installation": {
-            "well": not installation.wrong,
-            "wrong": list(installation.wrong),
-            "events_quarantined": installation.events_quarantined,
-        },
-        "accounts": [_data(one) for one in known],
+        "egress_allowance_left_gb": round(egress_left, 6),
+        "installation": {"well": not failed, "events_quarantined": failed},
+        "accounts": [_data(account) for account in accounts],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code.value,
+        "source": finding.source_id,
+        "subject": finding.subject,
+        "text": finding_text(finding),
     }
 
 
@@ -39,9 +57,9 @@ def _data(one: AccountOverview) -> dict[str, Any]:
     return {
         "account": one.id,
         "name": one.name,
-        "well": not one.wrong,
-        "wrong": list(one.wrong),
-        "notes": list(one.notes),
+        "well": one.is_well,
+        "findings": [_finding(finding) for finding in one.findings],
+        "notes": [_finding(finding) for finding in one.notes],
         "organisations": [source.name for source in one.sources if source.organisation_id],
         "records": one.records,
         "invoices": one.invoices,
@@ -73,57 +91,69 @@ def _data(one: AccountOverview) -> dict[str, Any]:
     }
 
 
-def show() -> bool:
-    """Print it for a person; returns whether all is well."""
-    console = Console()
-    known = overview.everything()
-    if not known:
-        console.print("No account is connected yet: run `patina connect`.")
-    for one in known:
-        _show_account(console, one)
-    if known:
-        left = overview.allowance_left(known)
-        console.print(f"Xero egress left this month, all accounts: {left:,.3f} GB")
-    wrong = overview.installation().wrong
-    for finding in wrong:
-        console.print(f"Installation: {finding}", markup=False, soft_wrap=True)
-    return not wrong and all(not one.wrong for one in known)
+def show(accounts: Sequence[AccountOverview], egress_left: float) -> None:
+    """Print it for a person."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not accounts:
+        console.print("No account is connected yet: run `patina connect`.", markup=False)
+    for account in accounts:
+        _show_account(console, account)
+    if accounts:
+        console.print(f"Xero egress left this month, all accounts: {egress_left:,.3f} GB")
+    if failed := overview.unclaimed_events():
+        said = (
+            f"Needs attention: {counted(failed, 'failed event')} of no account: see `patina inbox list --installation`"
+        )
+        console.print(Text(said, style="red"))
 
 
-def _show_account(console: Console, one: AccountOverview) -> None:
-    console.print(f"[bold]{one.name}[/bold] (account {one.id})")
-    console.print(f"  {'All well.' if not one.wrong else 'Not well: ' + '; '.join(one.wrong)}")
-    for note in one.notes:
-        console.print(f"  Note: {note}.", markup=False)
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_row("Copper records", f"{one.records:,}, {one.showing:,} show invoices")
-    table.add_row("Invoices", f"{one.invoices:,}, in {one.rows:,} rows")
-    table.add_row("Events waiting", f"{one.events_waiting:,}")
-    table.add_row("Up to date as of", to_the_second(one.synced_at))
-    table.add_row("Last event", to_the_second(one.last_event_at))
-    table.add_row("Event to visible, 24 h", _freshness(one))
-    for kind in ("catch_up", "reconciliation"):
-        ended = [run.finished_at for run in one.runs if run.kind == kind and run.state == "done" and run.finished_at]
-        table.add_row(f"Last {KIND_WORDS[kind]}", to_the_second(max(ended, default=None)))
-    reconciled = any(run.kind == "reconciliation" and run.state == "done" for run in one.runs)
-    table.add_row("Drift found by it", drift_words(one.drift) if reconciled else "not reconciled yet")
-    for sentence in one.unreadable_summary:
-        table.add_row("Unreadable fields, 7 days", sentence)
-    for source in one.sources:
-        table.add_row(f"{source.name[:24]}: calls", _calls(one, source))
-        if source.time_zone:
-            table.add_row(f"{source.name[:24]}: time zone", _time_zone(source))
-    table.add_row(
-        "Xero egress, this month",
-        f"{bytes_in_words(one.egress_wire)} sent, {bytes_in_words(one.egress_plain)} uncompressed",
-    )
-    console.print(table)
+def _show_account(console: Console, account: AccountOverview) -> None:
+    console.print(Text.assemble((account.name, "bold"), f" (account {account.id})"))
+    if account.is_well:
+        console.print(Text("  OK", style="green"))
+    for number, finding in enumerate(account.findings):
+        label = ATTENTION if not number else " " * len(ATTENTION)
+        lines = textwrap.wrap(finding_text(finding), WIDTH - len(ATTENTION), break_long_words=False)
+        console.print(Text(label + ("\n" + " " * len(ATTENTION)).join(lines), style="red"))
+    for finding in account.notes:
+        console.print(Text(f"  Note: {problem(finding)}"))
+    for label, value in _figures(account):
+        console.print(Text(f"  {label:<{LABEL_WIDTH}} {value}"))
 
 
-def _freshness(one: AccountOverview) -> str:
-    if one.median is None or one.slowest is None:
+def _figures(account: AccountOverview) -> list[tuple[str, str]]:
+    reconciled = any(run.kind == "reconciliation" and run.state == "done" for run in account.runs)
+    return [
+        ("Copper records", f"{account.records:,} ({account.showing:,} with invoices)"),
+        ("Invoices", f"{account.invoices:,} (on {counted(account.rows, 'record row')})"),
+        ("Events waiting", f"{account.events_waiting:,}"),
+        ("Last synced", to_the_second(account.synced_at)),
+        ("Last event", to_the_second(account.last_event_at)),
+        ("Sync latency (24 h)", _latency(account)),
+        *[
+            (f"Last {RUN_KINDS[kind]}", to_the_second(_last_end(account, kind)))
+            for kind in ("catch_up", "reconciliation")
+        ],
+        ("Differences found", drift_words(account.drift) if reconciled else "not reconciled yet"),
+        *[("Unreadable, 7 days", sentence) for sentence in account.unreadable_summary],
+        *[(f"{source.name[:17]}: calls", _calls(account, source)) for source in account.sources],
+        *[(f"{source.name[:13]}: time zone", _time_zone(source)) for source in account.sources if source.time_zone],
+        (
+            "Xero egress, this month",
+            f"{bytes_in_words(account.egress_wire)} sent, {bytes_in_words(account.egress_plain)} uncompressed",
+        ),
+    ]
+
+
+def _last_end(account: AccountOverview, kind: str) -> datetime | None:
+    ended = [run.finished_at for run in account.runs if run.kind == kind and run.state == "done" and run.finished_at]
+    return max(ended, default=None)
+
+
+def _latency(account: AccountOverview) -> str:
+    if account.median is None or account.slowest is None:
         return "no event"
-    return f"p50 {one.median:.2g} s, p99 {one.slowest:.2g} s, {one.events_day:,} events"
+    return f"p50 {account.median:.2g} s, p99 {account.slowest:.2g} s, {counted(account.events_day, 'event')}"
 
 
 def _time_zone(source: SourceOverview) -> str:
@@ -132,11 +162,11 @@ def _time_zone(source: SourceOverview) -> str:
     return source.time_zone or ""
 
 
-def _calls(one: AccountOverview, source: SourceOverview) -> str:
-    spent = sum(metered.calls for metered in one.metered if metered.organisation_id == source.organisation_id)
+def _calls(account: AccountOverview, source: SourceOverview) -> str:
+    spent = sum(usage.calls for usage in account.metered if usage.organisation_id == source.organisation_id)
     left = [
-        f"{number:,} left of the {window}"
-        for window, number in (("minute", source.minute_left), ("day", source.day_left))
+        f"{number:,} left {window}"
+        for window, number in (("this minute", source.minute_left), ("today", source.day_left))
         if number is not None
     ]
     return ", ".join([f"{spent:,} this month", *left])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from store import projection
 from store.database import transaction
 from store.projection import Comparison
+from terminal.words import counted
 
 PATIENCE_SECONDS = 10.0
 LOOK_SECONDS = 0.2
@@ -32,6 +33,7 @@ def lines(found: Comparison, stale_addresses: int = 0) -> Iterator[str]:
         for example in examples:
             yield f"{kind}: {example}"
     if found.marks and not found.clean:
-        yield f"{found.marks} changes wait to be projected: is `patina worker` running?"
-    wrong = f", {found.balances} balances wrong" if found.balances else ""
-    yield f"{found.missing} missing, {found.stale} stale, {found.extra} extra{wrong}"
+        yield f"{counted(found.marks, 'change')} not projected yet: is `patina worker` running?"
+    balances = f", {counted(found.balances, 'wrong balance')}" if found.balances else ""
+    verdict = "ok" if found.clean else "failed"
+    yield f"verify {verdict}: {found.missing} missing, {found.stale} stale, {found.extra} extra{balances}"

@@ -18,6 +18,13 @@ from tests.serving import serving
 from tests.world import Sandbox, World
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Name the seed of the tests' order where one failed: another order may not show it."""
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        seed = config.getoption("randomly_seed", default=None)
+        terminalreporter.write_line(f"in the order of --randomly-seed={seed}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def services() -> None:
     """A migrated template for the tests' databases."""

@@ -125,7 +125,9 @@ def test_the_status_page_says_first_whether_all_is_well(world: World, admin: Adm
     world.settle()
     world.reconcile()
     admin.open("/status")
-    assert re.search(r"All well: a change is visible after [\d.]+ s, 99 in 100 within [\d.]+ s\.", said(admin))
+    assert re.search(
+        r"Everything is working\. Changes typically appear in [\d.]+ s \(99 % within [\d.]+ s\)\.", said(admin)
+    )
     assert "polyline" in (admin.page.text if admin.page else "")
     assert "Reconciliation Acme Sales Ltd 1" in said(admin)
     assert "of 10 GB that the plan includes" in said(admin)
@@ -173,7 +175,7 @@ def test_the_command_explains_a_record(world: World) -> None:
     assert "Acme Ltd" in done.stdout
     assert invoice.number in done.stdout
     assert "Typo" in done.stdout
-    assert done.stdout.splitlines()[-1] == "explain ok: 1 address, 1 contact, 1 invoice, 1 near miss"
+    assert done.stdout.splitlines()[-1] == "explain ok: 1 address, 1 contact, 1 invoice, 1 possible match"
     assert '"near_misses"' in patina("explain", "person", str(person), "--json").stdout
     assert patina("explain", "task", "1").returncode != 0
     assert patina("explain", "person", "424242").returncode == 1

@@ -220,8 +220,8 @@ def test_two_organisations_of_one_name_are_told_apart(unconnected: World) -> Non
         accounts.mark_organisation(session, world.account, second.id, "reconnect")
         assert accounts.lost_organisations(session, world.account) == {second.id: "Acme Ltd"}
     (account,) = overview.everything()
-    assert account.lost == (second.id,)
-    assert account.wrong[0].startswith(f"Acme Ltd (organisation {second.id}) is disconnected")
+    assert [source.organisation_id for source in account.sources if source.is_lost] == [second.id]
+    assert wrong(world)[0].startswith(f"Acme Ltd (organisation {second.id}) is disconnected")
     admin = sign_in(world)
     settings, status = admin.open("/settings").text, admin.open("/status").text
     assert settings.count("Disconnected in Xero") == 1

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -55,7 +56,7 @@ def test_the_demo_shows_three_changes_and_a_second_run_reuses_what_is_there(tmp_
         timeout=60,
         check=False,
     )
-    assert verified.stdout == "0 missing, 0 stale, 0 extra\n"
+    assert verified.stdout == "verify ok: 0 missing, 0 stale, 0 extra\n"
 
 
 @pytest.mark.timeout(120)
@@ -67,6 +68,21 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
         lines.append(line)
         if "Ctrl-C stops every process" in line:
             break
+    addresses = [line.strip() for line in lines if "http" in line]
+    assert len(addresses) == 4
+    assert all(re.fullmatch(r"http://\S+", address) for address in addresses), "each on a line, whole"
+    port = urlsplit(addresses[-1]).port
+    hint = ".venv/bin/patina sandbox act" if port == 8701 else f".venv/bin/patina sandbox --port {port} act"
+    assert f"  {hint}\n" in lines
+    acted = subprocess.run(
+        [sys.executable, "-m", "cli", *hint.split()[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "pay-invoice" in acted.stdout
     assert len(processes_of(tmp_path)) > 5
     demo.send_signal(signal.SIGINT)
     out, error = demo.communicate(timeout=40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy import text
 
 from runtime.settings import Settings
+from store.database import transaction
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
@@ -53,3 +56,23 @@ def test_units_are_exported_and_pass_systemds_own_check(tmp_path: Path) -> None:
         check=False,
     )
     assert str(tmp_path) not in found.stderr, found.stderr
+
+
+SQL = re.compile(r"```sql\n(.*?)```|`((?:SELECT|UPDATE|DELETE|INSERT)[^`]*)`", re.DOTALL)
+NAMED = re.compile(r"(?:FROM|JOIN|UPDATE|INTO|_table\()\s*'?([a-z_]+)'?")
+QUOTED = re.compile(r"'([a-z_]+)'(?=[,)])")
+
+
+def test_every_table_that_the_documentation_names_exists(database: str) -> None:
+    with transaction() as session:
+        columns = session.execute(text("SELECT table_name, column_name FROM information_schema.columns")).all()
+    tables, columns_known = {row[0] for row in columns}, {row[1] for row in columns}
+    found = set()
+    for page in (ROOT / "docs").glob("*.md"):
+        for match in SQL.finditer(page.read_text()):
+            statement = match[1] or match[2]
+            named = {*NAMED.findall(statement), *QUOTED.findall(statement)}
+            for name in named - columns_known - {"public", "information_schema"}:
+                assert name in tables, f"{page.name} names the table {name}, which does not exist"
+                found.add(name)
+    assert {"invoice", "inbox", "account"} <= found

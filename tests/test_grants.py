@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from store import accounts
 from store.database import transaction
+from terminal.words import finding_text
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
@@ -22,7 +23,8 @@ def grant_of(world: World) -> int:
 
 
 def wrong(world: World) -> tuple[str, ...]:
-    return next(one.wrong for one in overview.everything() if one.id == world.account)
+    findings = next(one.findings for one in overview.everything() if one.id == world.account)
+    return tuple(map(finding_text, findings))
 
 
 def test_an_organisation_that_is_disconnected_inside_xero_stops_alone(unconnected: World) -> None:
@@ -36,7 +38,7 @@ def test_an_organisation_that_is_disconnected_inside_xero_stops_alone(unconnecte
     world.settle_without_end()
 
     assert world.shown("people", person) == [kept.number]
-    assert wrong(world) == ("Acme Sales Ltd 1 is disconnected from Xero: reconnect it with `patina connect`",)
+    assert wrong(world) == ("Acme Sales Ltd 1 is disconnected from Xero: run `patina connect`",)
     calls = world.sandbox.calls("/xero/")
     world.settle_without_end()
     world.run_once(Kind.CATCH_UP)
@@ -85,7 +87,7 @@ def test_a_refused_copper_key_stops_the_calls_until_a_new_one_comes(world: World
     world.sandbox.faults(api=[{"vendor": "copper", "kind": "status", "status": 401}])
     world.copper_act("change_record", type="person", id=person, emails=["new@acme.test"])
     world.settle_without_end()
-    assert wrong(world) == ("Copper refuses the API key: run `patina connect` with a new one",)
+    assert wrong(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
     world.sandbox.faults()
     calls = world.sandbox.calls("/copper/")
     world.run_once(Kind.CATCH_UP)

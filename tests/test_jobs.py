@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,8 @@ from runtime.settings import override
 from store import inbox, projection, runs
 from store.database import transaction
 from store.inbox import LeaseLostError, Source
+from tests.processes import Processes, patina
+from tests.serving import wait_until
 from tests.world import World
 from worker import events, jobs, sync
 from worker.broker import awake, broker, client, turn
@@ -31,8 +34,6 @@ def source_of(world: World) -> Source:
 
 
 def arrive(world: World) -> None:
-    from tests.serving import wait_until
-
     wait_until(lambda: world.sandbox.state()["waiting"] == 0)
 
 
@@ -459,3 +460,20 @@ def test_one_job_at_a_time_projects_an_account_and_looks_again_for_the_others(
     jobs.project.fn(world.account)
     assert marks(world) == 0
     assert projections_waiting(world.account) == before + 1
+
+
+def test_a_worker_takes_no_more_messages_of_a_queue_than_it_has_threads(
+    world: World, processes: Processes, tmp_path: Path
+) -> None:
+    written = tmp_path / "worker.log"
+    with written.open("wb") as log:
+        environment = {"WORKER_THREADS": "3", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
+        processes.append(patina("worker", stderr=log.fileno(), environment=environment))
+
+    def started() -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in written.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == "worker.started"]
+
+    wait_until(lambda: bool(started()), what="a worker process")
+    (line,) = started()
+    assert (line["threads"], line["prefetch"], line["idle_ms"]) == (3, 3, 50)

@@ -18,7 +18,7 @@ def test_doctor_finds_nothing_wrong_and_then_what_is(world: World) -> None:
     done = patina("doctor")
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1].startswith("doctor ok: ")
-    assert "Acme Sales: Acme Sales Ltd 1: answers" in done.stdout
+    assert "Acme Sales: Acme Sales Ltd 1: reachable" in done.stdout
 
     subscription = next(iter(subscriptions(world)))
     world.sandbox.http.delete(
@@ -35,7 +35,7 @@ def test_doctor_finds_nothing_wrong_and_then_what_is(world: World) -> None:
     sick = patina("doctor")
     assert sick.returncode == 1
     assert "Acme Sales: Copper: 11 of 12 webhooks are registered" in sick.stdout
-    assert "WRONG  Acme Sales: Acme Sales Ltd 1: Xero's grant does not cover it any more" in sick.stdout
+    assert "FAIL  Acme Sales: Acme Sales Ltd 1: Xero's authorisation doesn't cover it any more" in sick.stdout
     assert "Reconnect on the settings page" in sick.stdout
     told = json.loads(patina("doctor", "--json").stdout)
     assert {one["what"] for one in told if not one["well"]} >= {"Acme Sales: Copper"}

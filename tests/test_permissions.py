@@ -15,6 +15,7 @@ from store.database import transaction
 from store.models import RecordType
 from store.runs import Run
 from terminal import doctor
+from terminal.words import problem
 from tests.test_grants import wrong
 from tests.test_pages import sign_in
 from tests.test_project import patina
@@ -30,7 +31,7 @@ from worker.xero import scopes
 WITHOUT_INVOICES = "offline_access accounting.contacts.read accounting.settings.read"
 INVOICES = "accounting.invoices.read"
 LACKING = (
-    f"Acme Sales Ltd 1 lacks the permission {INVOICES}, so its invoices are not updated:"
+    f"Acme Sales Ltd 1 lacks the permission {INVOICES}, so its invoices aren't updated:"
     " reconnect Xero with `patina connect` and allow it"
 )
 
@@ -53,7 +54,8 @@ def let_time_pass_since_the_refusal() -> None:
 
 
 def notes(world: World) -> tuple[str, ...]:
-    return next(one.notes for one in overview.everything() if one.id == world.account)
+    findings = next(account.notes for account in overview.everything() if account.id == world.account)
+    return tuple(problem(finding) for finding in findings)
 
 
 def work_off(world: World) -> list[Run]:
@@ -251,7 +253,7 @@ def test_leads_that_are_not_in_the_plan_are_left_out_and_the_rest_goes_on(world:
     assert wrong(world) == ()
     (note,) = notes(world)
     assert note.startswith("Copper refuses leads to this API key")
-    assert f"Note: {note}." in " ".join(patina("status").stdout.split())
+    assert f"Note: {note}" in " ".join(patina("status").stdout.split())
     assert quarantined(world) == 0
     calls = world.sandbox.calls("/leads/search")
     world.catch_up()
@@ -308,7 +310,7 @@ def test_a_key_that_copper_refuses_everywhere_is_dead_after_one_question(world: 
     with pytest.raises(ReconnectNeededError):
         connected(world.account, Purpose.EVENTS)
     assert world.sandbox.calls("/users/me") == asked + 1
-    assert wrong(world) == ("Copper refuses the API key: run `patina connect` with a new one",)
+    assert wrong(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
 
 
 def test_teams_that_are_refused_leave_the_settings_usable(world: World) -> None:

@@ -165,7 +165,7 @@ def test_verify_says_what_is_missing_stale_and_extra_and_rebuild_heals_it(world:
         world.invoice("ann@acme.test")
     world.settle()
     clean = patina("verify")
-    assert (clean.returncode, clean.stdout) == (0, "0 missing, 0 stale, 0 extra\n")
+    assert (clean.returncode, clean.stdout) == (0, "verify ok: 0 missing, 0 stale, 0 extra\n")
 
     with database.transaction() as session:
         session.execute(text(f"DELETE FROM record_invoice WHERE record_type = 'company' AND record_id = {company}"))
@@ -179,7 +179,7 @@ def test_verify_says_what_is_missing_stale_and_extra_and_rebuild_heals_it(world:
         )
     broken = patina("verify")
     assert broken.returncode == 1
-    assert broken.stdout.endswith("3 missing, 1 stale, 1 extra\n")
+    assert broken.stdout.endswith("verify failed: 3 missing, 1 stale, 1 extra\n")
     assert f"missing: company {company}, invoice " in broken.stdout
     told = json.loads(patina("verify", "--json").stdout)
     assert (told["missing"], told["stale"], told["extra"]) == (3, 1, 1)
@@ -195,14 +195,14 @@ def test_status_tells_of_accounts_and_of_what_needs_a_person(world: World) -> No
     told = json.loads(patina("status", "--json").stdout)["accounts"][0]
     assert told["well"]
     assert (told["records"], told["invoices"], told["rows"]) == (1, 1, 1)
-    assert "All well" in patina("status").stdout
+    assert "  OK\n" in patina("status").stdout
 
     world.sandbox.act("disconnect", tenant=world.tenants[0])
     world.invoice("ann@acme.test")
     world.settle_without_end()
     unwell = patina("status")
     assert unwell.returncode == 1
-    assert "is disconnected from Xero" in unwell.stdout
+    assert "Acme Sales Ltd 1 is disconnected from Xero" in unwell.stdout
 
 
 def test_an_api_key_is_kept_as_a_hash(world: World) -> None:
@@ -223,7 +223,7 @@ def test_verify_against_the_source_says_how_far_the_mirror_is_from_the_vendors(w
     world.settle()
     world.pass_time()
     clean = patina("verify", "--against-source")
-    assert (clean.returncode, clean.stdout) == (0, "verify ok: drift none\n")
+    assert (clean.returncode, clean.stdout) == (0, "verify ok: no differences\n")
     with database.transaction() as session:
         session.execute(text("UPDATE invoice SET balance = 1"))
     broken = patina("verify", "--against-source", "--json")
@@ -243,9 +243,9 @@ def test_reconcile_reports_repairs_and_is_remembered_by_status(world: World, pro
     with database.transaction() as session:
         session.execute(text("DELETE FROM crm_record_email"))
     dry = patina("reconcile", "--dry-run")
-    assert (dry.returncode, dry.stdout) == (0, "dry run ok: drift rows: 1 extra; people: 1 stale\n")
-    assert patina("reconcile").stdout == "reconciliation ok: drift rows: 1 extra; people: 1 stale, repaired\n"
-    assert patina("reconcile").stdout == "reconciliation ok: drift none\n"
+    assert (dry.returncode, dry.stdout) == (0, "dry run ok: rows: 1 extra; people: 1 stale\n")
+    assert patina("reconcile").stdout == "reconciliation ok: rows: 1 extra; people: 1 stale, fixed\n"
+    assert patina("reconcile").stdout == "reconciliation ok: no differences\n"
     assert patina("catch-up").stdout.startswith("catch-up ok: ")
 
     told = json.loads(patina("status", "--json").stdout)
@@ -254,9 +254,10 @@ def test_reconcile_reports_repairs_and_is_remembered_by_status(world: World, pro
     assert {run["kind"] for run in account["runs"]} == {"backfill", "catch_up", "reconciliation", "dry_run"}
     assert account["egress_month_bytes"]["plain"] > account["egress_month_bytes"]["wire"] > 0
     assert told["egress_allowance_left_gb"] < 10
+    world.beat()
     shown = patina("status").stdout
     assert "Last reconciliation" in shown
-    assert "left of the day" in shown
+    assert "left today" in shown
     assert "Xero egress left this month, all accounts: " in shown
     assert max(map(len, shown.splitlines())) <= 80
 
@@ -269,7 +270,7 @@ def test_a_run_that_is_no_longer_watched_stays_and_resumes(world: World) -> None
     watching.send_signal(signal.SIGINT)
     _, error = watching.communicate(timeout=20)
     assert watching.returncode == 130
-    assert b"the run stays" in error
+    assert b"The run continues" in error
     world.backfill()
     assert len(world.runs()) == 4, "it was taken up again, not begun anew"
 

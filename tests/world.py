@@ -20,7 +20,7 @@ from store.projection import Comparison
 from store.runs import Run
 from tests.model import expected
 from tests.serving import wait_until
-from worker import connect, events, jobs, projecting, sync
+from worker import connect, events, heartbeat, jobs, projecting, sync
 from worker.steps import Kind
 from worker.xero import loopback
 
@@ -109,7 +109,13 @@ class World:
         ]
         self.authorise(self.tenants)
         self.backfill()
+        self.beat()
         return self
+
+    def beat(self) -> None:
+        """Count worker and scheduler as up: the test does their work itself."""
+        for process in ("worker", "scheduler"):
+            heartbeat.beat(process)
 
     def authorise(self, tenants: list[str]) -> None:
         """Connect Xero organisations by the real OAuth path."""

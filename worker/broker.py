@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from runtime import embedded, logs, tracing
 from runtime.settings import settings
+from worker import heartbeat
 
 log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
@@ -40,23 +42,30 @@ def client() -> redis.Redis:
     )
 
 
-class PromptBroker(RedisBroker):
-    """Looks for messages often: an idle consumer otherwise waits for up to a second between looks."""
-
-    @override
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = IDLE_MS) -> dramatiq.Consumer:
-        """A consumer that waits `IDLE_MS` at most when its queue is empty."""
-        consumer: dramatiq.Consumer = super().consume(queue_name, prefetch, min(timeout, IDLE_MS))
-        return consumer
-
-
 class Watched(dramatiq.Middleware):
-    """Sets up the logs and traces of each worker process."""
+    """Sets up the logs, traces and heartbeat of each worker process."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
 
     @override
     def after_process_boot(self, broker: dramatiq.Broker) -> None:
         logs.configure("worker")
         tracing.start("worker")
+
+    @override
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        log.info(
+            "worker.started",
+            threads=worker.worker_threads,
+            prefetch=worker.queue_prefetch,
+            idle_ms=worker.worker_timeout,
+        )
+        threading.Thread(target=heartbeat.keep, args=("worker", self._stopping), daemon=True, name="heartbeat").start()
+
+    @override
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        self._stopping.set()
 
     @override
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
@@ -75,7 +84,7 @@ def _metrics() -> list[dramatiq.Middleware]:
 @lru_cache(maxsize=1)
 def broker() -> RedisBroker:
     """The process's broker, set as Dramatiq's own. A killed worker's message comes back in seconds."""
-    made = PromptBroker(
+    made = RedisBroker(
         client=client(),
         namespace=f"{settings().redis_namespace}:dramatiq",
         heartbeat_timeout=HEARTBEAT_MS,

@@ -9,6 +9,7 @@ vendor was called within it; a Redis that cannot be reached lets no call through
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -32,6 +33,7 @@ UNREACHABLE_SECONDS = 15.0
 LONGEST_WAIT = 900.0
 # One Copper call in 30 is kept free: the first call of a sign-in is counted only when its answer has said whose it was.
 COPPER_KEPT_FREE = 30
+PIPELINE_SIZE = 500
 
 
 class Purpose(StrEnum):
@@ -314,7 +316,28 @@ class Budget:
             answer = _run(LEFT, self._keys()[:2], [minute, day])
         except redis.RedisError:
             return None
-        return max(answer[0], 0), (max(answer[1], 0) if answer[1] >= 0 else None)
+        return _left(answer)
+
+    @classmethod
+    def all_left(cls, budgets: Sequence[Budget]) -> list[tuple[int, int | None] | None]:
+        """`left` of many budgets, `PIPELINE_SIZE` in a round trip; None for each that Redis did not answer for."""
+        found: list[tuple[int, int | None] | None] = []
+        for start in range(0, len(budgets), PIPELINE_SIZE):
+            chunk = budgets[start : start + PIPELINE_SIZE]
+            try:
+                found += cls._left_in_one_trip(chunk)
+            except redis.RedisError:
+                return found + [None] * (len(budgets) - len(found))
+        return found
+
+    @staticmethod
+    def _left_in_one_trip(budgets: Sequence[Budget]) -> list[tuple[int, int | None] | None]:
+        script = client().register_script(LEFT)
+        with client().pipeline(transaction=False) as pipeline:
+            for budget in budgets:
+                minute, _, day, _ = budget._limits()
+                script(budget._keys()[:2], [minute, day], client=pipeline)
+            return [_left(answer) for answer in pipeline.execute()]
 
     def pace(self) -> float:
         """Seconds by which events had better wait for company, 0 while more than half of the minute is left.
@@ -341,6 +364,10 @@ class Budget:
                 wire=wire,
                 plain=plain,
             )
+
+
+def _left(answer: list[int]) -> tuple[int, int | None]:
+    return max(answer[0], 0), (max(answer[1], 0) if answer[1] >= 0 else None)
 
 
 def _word(number: int | None) -> str:

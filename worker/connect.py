@@ -176,7 +176,7 @@ def choose_organisations(
     refused: set[int] = set()
     with transaction() as session:
         lacking = scopes.missing(accounts.grant(session, account_id, grant_id).identity.scopes)
-        known = accounts.connections(session, account_id)
+        known = accounts.xero_connections(session, account_id)
         for offer in covered:
             organisation_id = _save_organisation(session, account_id, grant_id, offer)
             if _take_refusals(session, account_id, organisation_id):
@@ -244,7 +244,7 @@ def drop_organisation(account_id: int, organisation_id: int, *, who: str) -> str
 def disconnect(account_id: int, *, who: str) -> None:
     """Close an account: our side at once, the vendors and the data by the workers, for as long as it takes."""
     with transaction() as session:
-        connections = accounts.connections(session, account_id)
+        connections = accounts.xero_connections(session, account_id)
         grants = [
             (DroppedGrant(grant.id, grant.token, grant.identity.user_id), connections.get(grant.id, []))
             for grant in accounts.grants(session, account_id)

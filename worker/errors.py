@@ -57,3 +57,7 @@ class NotThereError(VendorError):
 
 class UnreadableError(VendorError):
     """The vendor's answer is JSON, but not what was asked for: asking again brings the same."""
+
+
+class NotConnectedError(Exception):
+    """What was asked for needs a connection that isn't there; the text names it and what helps."""

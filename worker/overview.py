@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, freshness, inbox, meters, mirror, projection, refusals, runs, unreadable_fields
-from store.accounts import AccountSummary, Organisation
-from store.database import transaction
+from store import accounts, chores, freshness, inbox, meters, mirror, projection, refusals, runs, unreadable_fields
+from store.accounts import AccountSummary, Connection, Organisation
+from store.database import now, transaction
 from store.drift import added
 from store.freshness import Hour, quantile
 from store.inbox import NOBODY
 from store.meters import Metered
-from store.refusals import Refusal
 from store.runs import Run
 from store.unreadable_fields import UnreadableField
+from worker import health
 from worker.budget import Budget
+from worker.health import AccountState, Finding
 from worker.steps import Kind
-from worker.xero import scopes
 
 GIGABYTE = 10**9
-# What a plan or a role of Copper's may well leave out: the rest works without it.
-OPTIONAL = ("leads", "users/search", "webhooks/lead")
 
 
 @dataclass(frozen=True)
 class SourceOverview:
     """A Xero organisation or (organisation 0) the account's Copper, with the calls it has left (None: not known).
 
-    `time_zone` is the one that an organisation's days go by, `unknown_time_zone` Xero's name of one that is unknown.
-    `missing` are the permissions (scopes) that Xero says were not granted. Organisations of the same name carry
-    their number in it.
+    `is_lost` says that only an admin can bring the connection back, `missing` are the permissions (scopes) that were
+    not granted. `time_zone` is the one that an organisation's days go by, `unknown_time_zone` Xero's name of one that
+    is unknown.
     """
 
     organisation_id: int
@@ -41,6 +37,7 @@ class SourceOverview:
     minute_left: int | None
     day_left: int | None
     seen_to: datetime | None
+    is_lost: bool
     time_zone: str | None = None
     unknown_time_zone: str | None = None
     missing: tuple[str, ...] = ()
@@ -67,12 +64,11 @@ class AccountOverview:
     synced_at: datetime | None
     runs: tuple[Run, ...]
     metered: tuple[Metered, ...]
-    lost: tuple[int, ...]
-    wrong: tuple[str, ...]
+    findings: tuple[Finding, ...]
     last_event_at: datetime | None
     hours: tuple[Hour, ...]
     unreadable: tuple[UnreadableField, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Finding, ...] = ()
 
     @property
     def unreadable_summary(self) -> list[str]:
@@ -95,19 +91,16 @@ class AccountOverview:
         return quantile(self.hours, 0.99)
 
     @property
-    def wrong_for_admins(self) -> tuple[str, ...]:
-        """What is wrong in sentences for the settings page, where the button stands beside it."""
-        return tuple(f"{one.partition(':')[0]}." for one in self.wrong)
+    def is_well(self) -> bool:
+        """Whether the account is connected, imported and fresh, with nothing put aside."""
+        return not self.findings
 
     @property
-    def unknown_time_zones(self) -> int:
-        """How many organisations go by UTC because Xero's name of their time zone is unknown here."""
-        return sum(1 for one in self.sources if one.unknown_time_zone)
-
     @property
-    def lost_count(self) -> int:
-        """How many connections an admin must renew: those that are lost, and those that lack a permission."""
-        return len({*self.lost, *(one.organisation_id for one in self.sources if one.missing)})
+    def running(self) -> tuple[Run, ...]:
+        """The runs under way for connections that work."""
+        connected = {source.organisation_id for source in self.sources if not source.is_lost}
+        return tuple(run for run in self.runs if run.state == "running" and run.organisation_id in connected)
 
     @property
     def egress_wire(self) -> int:
@@ -125,35 +118,10 @@ class AccountOverview:
         return added(*[run.drift for run in self.runs if run.kind == Kind.RECONCILIATION and run.state == "done"])
 
 
-@dataclass(frozen=True)
-class InstallationOverview:
-    """What belongs to no account: bodies and events that could not be read, and name nobody."""
-
-    events_quarantined: int
-
-    @property
-    def wrong(self) -> tuple[str, ...]:
-        """What needs attention."""
-        if not self.events_quarantined:
-            return ()
-        said = need_attention(self.events_quarantined, " of no account")
-        return (f"{said}: run `patina inbox list --installation`",)
-
-
-def installation() -> InstallationOverview:
-    """The installation's overview."""
+def unclaimed_events() -> int:
+    """How many failed events belong to no account: bodies and events that could not be read, and name nobody."""
     with transaction() as session:
-        return InstallationOverview(inbox.quarantined_count(session, NOBODY))
-
-
-def count_events(count: int) -> str:
-    """A number of failed events in words."""
-    return f"{count} failed event{'' if count == 1 else 's'}"
-
-
-def need_attention(count: int, whose: str = "") -> str:
-    """The same as the beginning of a sentence."""
-    return f"{count_events(count)}{whose} need{'s' if count == 1 else ''} attention"
+        return inbox.quarantined_count(session, NOBODY)
 
 
 def month_start(now: datetime | None = None) -> datetime:
@@ -177,23 +145,25 @@ def of(account: AccountSummary) -> AccountOverview:
         waiting, oldest = inbox.open_count(session, account.id), inbox.oldest_waiting(session, account.id)
         latest = runs.latest(session, account.id)
         metered = meters.since(session, month_start(), account.id)
-        copper = accounts.copper_state(session, account.id)
-        lost = accounts.lost_organisations(session, account.id)
-        organisations = accounts.organisations(session, account.id)
+        connections = accounts.connections(session, account.id)
         last_event_at = inbox.last_received(session, account.id)
         hours = freshness.since(session, account.id, 24)
+        organisations = accounts.organisations(session, account.id)
         unreadable = unreadable_fields.recent(session, account.id)
         refused = [one for one in refusals.of_account(session, account.id, refusals.COPPER) if not one.parameter]
-    names = distinct_names(organisations)
-    wrong = [f"{names[key]} is disconnected from Xero: reconnect it with `patina connect`" for key in lost]
-    wrong += [said for one in organisations for said in _lacking(one, names[one.id])]
-    if copper is not None and copper.lost:
-        wrong.append("Copper refuses the API key: run `patina connect` with a new one")
-    wrong += [_refused(refusal) for refusal in refused if refusal.endpoint not in OPTIONAL]
-    wrong += [f"{need_attention(quarantined)}: run `patina inbox list`"] if quarantined else []
-    wrong += [_stopped(run) for run in latest if run.state == "failed"]
-    sources = [_source(Budget.of_copper(account.id), "Copper", copper.records_seen_to if copper else None)]
-    sources += [_organisation(one, names[one.id]) for one in organisations]
+        state = AccountState(
+            now(session),
+            connections,
+            latest,
+            runs.last_success(session, account.id),
+            quarantined,
+            account.synced_at,
+            chores.heartbeat_ages(session),
+            organisations,
+            refused,
+        )
+    by_id = {organisation.id: organisation for organisation in organisations}
+    sources = [_source(connection, by_id.get(connection.source_id)) for connection in connections]
     return AccountOverview(
         id=account.id,
         name=account.name,
@@ -208,56 +178,28 @@ def of(account: AccountSummary) -> AccountOverview:
         synced_at=account.synced_at,
         runs=tuple(latest),
         metered=tuple(metered),
-        lost=(*lost, *((refusals.COPPER,) if copper is not None and copper.lost else ())),
-        wrong=tuple(wrong),
+        findings=health.examine(state),
         last_event_at=last_event_at,
         hours=tuple(hours),
         unreadable=tuple(unreadable),
-        notes=tuple(_refused(refusal) for refusal in refused if refusal.endpoint in OPTIONAL),
+        notes=health.notes(refused),
     )
 
 
-def distinct_names(organisations: Sequence[Organisation]) -> dict[int, str]:
-    """Organisations' names by id; those that share one are told apart by their number."""
-    count = Counter(each.name for each in organisations)
-    return {
-        each.id: each.name if count[each.name] == 1 else f"{each.name} (organisation {each.id})"
-        for each in organisations
-    }
-
-
-def permissions(organisation: Organisation) -> tuple[str, ...]:
-    """The scopes that an organisation's connection lacks."""
-    return tuple(scopes.permission(endpoint) for endpoint in organisation.refused if endpoint in scopes.NEEDED)
-
-
-def _lacking(organisation: Organisation, name: str) -> list[str]:
-    return [
-        f"{name} lacks the permission {scopes.permission(endpoint)}, so its {scopes.NOUNS[endpoint]} are not updated:"
-        " reconnect Xero with `patina connect` and allow it"
-        for endpoint in organisation.refused
-        if endpoint in scopes.NEEDED
-    ]
-
-
-def _refused(refusal: Refusal) -> str:
-    return f"Copper refuses {refusal.endpoint} to this API key: its plan or its owner's role does not include them"
-
-
-def _stopped(run: Run) -> str:
-    return f"the {run.kind.replace('_', '-')} stopped at {run.stage}: {run.error}"
-
-
-def _source(budget: Budget, name: str, seen_to: datetime | None) -> SourceOverview:
+def _source(connection: Connection, organisation: Organisation | None) -> SourceOverview:
+    budget = Budget(connection.account_id, connection.source_id, connection.tenant_id)
     minute, day = budget.left() or (None, None)
-    return SourceOverview(budget.organisation_id, name, minute, day, seen_to)
-
-
-def _organisation(organisation: Organisation, name: str) -> SourceOverview:
+    source = SourceOverview(
+        connection.source_id, connection.name, minute, day, connection.seen_to, is_lost=connection.is_lost
+    )
+    if organisation is None:
+        return source
     unknown = organisation.xero_time_zone if organisation.has_unknown_time_zone else None
-    source = _source(Budget.of_xero(organisation), name, organisation.invoices_seen_to)
     return replace(
-        source, time_zone=organisation.time_zone, unknown_time_zone=unknown, missing=permissions(organisation)
+        source,
+        time_zone=organisation.time_zone,
+        unknown_time_zone=unknown,
+        missing=health.permissions(organisation),
     )
 
 

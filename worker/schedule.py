@@ -26,7 +26,7 @@ from store import (
     unreadable_fields,
 )
 from store.database import transaction
-from worker import instruments, jobs, renormalisation, sync
+from worker import heartbeat, instruments, jobs, renormalisation, sync
 from worker.broker import wake
 from worker.steps import Kind
 
@@ -180,6 +180,11 @@ def note_web() -> bool:
     return away
 
 
+def note_scheduler() -> None:
+    """Record that the scheduler is up: last of all tasks, so that one which hangs shows."""
+    heartbeat.beat("scheduler")
+
+
 TASKS = (
     sweep,
     catch_up,
@@ -191,6 +196,7 @@ TASKS = (
     clean_up,
     renormalise_addresses,
     forget,
+    note_scheduler,
 )
 
 

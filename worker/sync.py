@@ -28,7 +28,6 @@ from worker.steps import Drift, Kind, Step, kind_of, nothing
 from worker.xero import stages as xero
 
 log = structlog.get_logger()
-LOST_SECONDS = 300.0
 PASSING_SECONDS, LONGEST_SECONDS = 15.0, 900.0
 UNSETTLED_TRIES = 20
 MARKS_AHEAD = 10_000
@@ -47,27 +46,34 @@ OVER = Stepped(more=False)
 
 
 def begin(account_id: int, kind: Kind) -> list[Run]:
-    """Begin a run of every source of the account, or find the ones at work.
+    """Begin a run of every connected source of the account, or find the ones at work.
 
     A catch-up of a source that was never read in full has nowhere to start from: it is left out.
     """
     with transaction() as session:
-        sources = [Source(account_id, 0)] if accounts.copper_state(session, account_id) else []
-        sources += [Source(account_id, one.id) for one in accounts.organisations(session, account_id)]
-        return [
-            runs.start(session, account_id, one.organisation_id, kind.value, _stages(one.organisation_id, kind)[0])
-            for one in sources
-            if kind is not Kind.CATCH_UP or _was_read(session, one)
-        ]
+        return [run for source in _connected_sources(session, account_id) for run in _begin(session, source, kind)]
 
 
 def begin_one(source: Source, kind: Kind) -> list[Run]:
     """The same for one source of the account."""
     with transaction() as session:
-        if kind is Kind.CATCH_UP and not _was_read(session, source):
+        if source not in _connected_sources(session, source.account_id):
             return []
-        place = (source.account_id, source.organisation_id)
-        return [runs.start(session, *place, kind.value, _stages(source.organisation_id, kind)[0])]
+        return _begin(session, source, kind)
+
+
+def _connected_sources(session: Session, account_id: int) -> list[Source]:
+    known = accounts.connections(session, account_id)
+    return [Source(account_id, connection.source_id) for connection in known if not connection.is_lost]
+
+
+def _begin(session: Session, source: Source, kind: Kind) -> list[Run]:
+    place = (source.account_id, source.organisation_id)
+    # A connection that came back by another way than the settings page takes its paused runs along.
+    runs.unpause(session, *place)
+    if kind is Kind.CATCH_UP and not _was_read(session, source):
+        return []
+    return [runs.start(session, *place, kind.value, _stages(source.organisation_id, kind)[0])]
 
 
 def _was_read(session: Session, source: Source) -> bool:
@@ -102,7 +108,7 @@ def step(account_id: int, run_id: int) -> Stepped:
     except StepLostError:
         return OVER
     except ReconnectNeededError as error:
-        return _put_back(run, lease, error, delay=LOST_SECONDS, free=True)
+        return _pause(run, lease, error)
     except PassingError as error:
         # A 500 may be this very page's, so it counts as a try; the longer it lasts, the rarer the tries.
         growing = min(PASSING_SECONDS * 2.0**run.attempts, LONGEST_SECONDS) if error.suspect else PASSING_SECONDS
@@ -196,6 +202,14 @@ def _tell(run: Run, result: Step, state: str, drift: dict[str, dict[str, int]] |
         rows = sum(sum(one.values()) for one in drift.values())
         say: Any = log.warning if rows else log.info
         say("run.drift", **place, total=rows, **{name: one for name, one in drift.items() if any(one.values())})
+
+
+def _pause(run: Run, lease: UUID, error: Exception) -> Stepped:
+    """A run whose connection is lost is over until that is back."""
+    with transaction() as session:
+        runs.pause(session, run, lease, scrub(str(error)))
+    log.warning("run.paused", account=run.account_id, run=run.id, error=scrub(str(error)))
+    return OVER
 
 
 def _put_back(run: Run, lease: UUID, error: Exception, *, delay: float, free: bool) -> Stepped:

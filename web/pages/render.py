@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from store.secrets import fresh_token
-from web import browser, locales
+from web import browser, findings, locales
 from web.browser import Browser
 from web.problems import TITLES, problem
 from worker.addresses import visible
@@ -45,6 +45,8 @@ def _environment() -> Environment:
         bytes=bytes_in_words,
         drift=drift_words,
         visible=visible,
+        finding=findings.sentence,
+        action=findings.action,
     )
     made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales)
     return made

@@ -22,7 +22,6 @@ from worker.budget import Purpose
 from worker.copper.client import connected, teams_of
 from worker.copper.wire import WireUser
 from worker.errors import NotThereError, VendorError
-from worker.overview import distinct_names
 
 router = APIRouter()
 MOST_SHOWN = 50
@@ -45,6 +44,7 @@ def _settings_page(
         organisations = accounts.organisations(database, session.account_id)
         lost = accounts.lost_organisations(database, session.account_id)
         copper = accounts.copper_state(database, session.account_id)
+        connections = accounts.connections(database, session.account_id)
         named = access.named_admins(database, session.account_id)
     users, teams_problem = _users(session.account_id)
     teams = teams_of(users)
@@ -62,7 +62,7 @@ def _settings_page(
         teams_problem=teams_problem,
         organisations=organisations,
         lost=lost,
-        names=distinct_names(organisations),
+        names={connection.source_id: connection.name for connection in connections},
         copper=copper,
         named=named,
         users=sorted((user for user in users if user.id not in named), key=lambda user: user.name.casefold()),

@@ -38,14 +38,13 @@ def show(request: Request) -> Response:
     found = overview_of(session.account_id)
     with bound(session.account_id) as database:
         quarantined = inbox.quarantined(database, session.account_id, MOST_LISTED)
-    running = [run for run in found.runs if run.state == "running"]
     ended = {word: [run for run in found.runs if run.kind == kind and run.finished_at] for kind, word in RUNS}
     return page(
         request,
         "status.html",
         found=found,
         quarantined=quarantined,
-        running=running,
+        running=found.running,
         ended=ended,
         names={source.organisation_id: source.name for source in found.sources},
         plot=plots.freshness(found.hours),

@@ -18,6 +18,8 @@ from worker.vendor import timeouts
 from worker.xero import oauth
 
 WAIT_SECONDS = 600.0
+# Whoever consents at once has come back when the request is over.
+AUTO_SECONDS = 5.0
 
 
 class _Callback(HTTPServer):
@@ -54,14 +56,17 @@ def authorise(port: int, *, auto: bool, say: Callable[[str], None]) -> dict[str,
     """
     with _Callback(("127.0.0.1", port), _Handler) as server:
         held = oauth.begin(f"http://127.0.0.1:{server.server_port}/callback")
-        thread = threading.Thread(target=_serve, args=(server,), daemon=True)
+        seconds = AUTO_SECONDS if auto else WAIT_SECONDS
+        thread = threading.Thread(target=_serve, args=(server, seconds), daemon=True)
         thread.start()
         if auto:
             requests.get(held.url, timeout=timeouts())
         else:
             say(f"Open this address in a browser and allow access:\n\n  {held.url}\n")
-        thread.join(WAIT_SECONDS + 1)
+        thread.join(seconds + 2)
         answer = server.answer
+    if answer is None and auto:
+        raise VendorError("Xero didn't grant access by itself: run `patina connect` without --auto")
     if answer is None:
         raise VendorError("Nobody came back from Xero within ten minutes: run `patina connect` again")
     if not hmac.compare_digest(answer["state"], held.state):
@@ -71,8 +76,8 @@ def authorise(port: int, *, auto: bool, say: Callable[[str], None]) -> dict[str,
     return oauth.exchange(held, answer["code"])
 
 
-def _serve(server: _Callback) -> None:
+def _serve(server: _Callback, seconds: float) -> None:
     server.timeout = 1
-    until = time.monotonic() + WAIT_SECONDS
+    until = time.monotonic() + seconds
     while server.answer is None and time.monotonic() < until:
         server.handle_request()
