@@ -163,7 +163,7 @@ def _page(asked: Asked, rows: Sequence[TupleRow]) -> Page:
 def shown(
     session: Session, account_id: int, kind: RecordType, record_id: int, *, status: str, limit: int
 ) -> list[ShownInvoice]:
-    """A record's first `limit` invoices, newest first; '' for all statuses. `AUTHORISED` leaves out the `OVERDUE` ones."""
+    """A record's first `limit` invoices, newest first. Status '' is all of them; `AUTHORISED` leaves out `OVERDUE`."""
     chosen = {"account": account_id, "type": kind.value, "record": record_id, "status": status, "limit": limit}
     return [ShownInvoice(*row) for row in session.execute(SHOWN, chosen)]
 

@@ -89,7 +89,6 @@ def test_the_panel_shows_the_record_that_copper_shows(copper: Copper, pictures: 
     rows = panel.locator("tbody tr")
     expect(rows).to_have_count(5)
     expect(copper.page.locator("#count")).to_have_text("7")
-    expect(panel.get_by_text("NZD 724.50")).to_be_visible()
     expect(panel.locator("#sums")).to_have_text("NZD 724.50 outstanding · NZD 202.00 overdue")
     expect(panel.locator("#as-of")).to_contain_text("Live · Last synced")
     expect(panel.locator("#announcement")).to_have_text("A company: 7 invoices, NZD 724.50 outstanding")
@@ -123,8 +122,8 @@ def test_match_details_open_in_place_and_lead_to_the_record_in_copper(copper: Co
     expect(details).to_contain_text("Matched by ann@acme.test, the email address of A person (at this company)")
     expect(button).to_have_attribute("aria-expanded", "true")
     expect(button).to_have_attribute("aria-controls", str(details.get_attribute("id")))
-    number = panel.locator("td.number a").first.inner_text().partition(" (")[0]
-    expect(panel.get_by_role("row", name=f"Match details of {number}")).to_have_count(1)
+    number = panel.locator("td.number a").first.inner_text().partition("\n")[0]
+    expect(details).to_have_attribute("aria-label", f"Match details of {number}")
     details.get_by_role("link", name="A person").click()
     expect(copper.page.locator("#name")).to_have_text("A person")
     expect(panel.locator("tbody tr")).to_have_count(5)
@@ -153,8 +152,8 @@ def test_everything_is_reached_by_keyboard_in_the_order_of_the_page(copper: Copp
     reached = []
     for _ in range(11):
         copper.page.keyboard.press("Tab")
-        reached.append(panel.locator(":focus").inner_text())
-    numbers = [text.partition(" (")[0] for text in panel.locator("td.number a").all_inner_texts()]
+        reached.append(" ".join(panel.locator(":focus").inner_text().split()))
+    numbers = [text.split()[0] for text in panel.locator("td.number a").all_inner_texts()]
     wanted = [text for n in numbers for text in (f"{n} (opens in Xero)", f"Match details of {n}")]
     assert reached == [*wanted, "Show all 7"]
 

@@ -138,7 +138,7 @@ def look(
         more=more,
         step=(more or len(rows)) - len(rows),
         can_show_fewer=len(rows) > choices.shown,
-        summary=_summary(known.name if known else "", count, sums, empty, locale),
+        summary=_summary(known.name if known else "", count, sums, locale),
         empty=empty,
         trouble=_trouble(lost),
         synced_at=synced_at,
@@ -163,13 +163,10 @@ def _sum(value: Decimal, currency: str, locale: Locale) -> str:
     return f"{currency} {locales.money(value, currency, locale)}".strip()
 
 
-def _summary(name: str, count: int, sums: Sequence[SumView], empty: Empty | None, locale: Locale) -> str:
-    """What was loaded, in a sentence: "Lakeside Design: 11 invoices, NZD 6,026.61 outstanding"."""
-    if empty:
-        said = empty.why
-    else:
-        invoices = "1 invoice" if count == 1 else f"{locales.count(count, locale)} invoices"
-        said = ", ".join([invoices, *(f"{one.open} outstanding" for one in sums if not one.is_bills)])
+def _summary(name: str, count: int, sums: Sequence[SumView], locale: Locale) -> str:
+    """What was loaded, in a few words: "Lakeside Design: 11 invoices, NZD 6,026.61 outstanding"."""
+    invoices = {0: "no invoices", 1: "1 invoice"}.get(count, f"{locales.count(count, locale)} invoices")
+    said = ", ".join([invoices, *(f"{one.open} outstanding" for one in sums if not one.is_bills)])
     return f"{name}: {said}" if name else said
 
 

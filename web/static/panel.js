@@ -97,7 +97,7 @@
   function idle(text) {
     place.setAttribute("aria-busy", "false");
     place.replaceChildren(...(text ? [paragraph("aside", text)] : []));
-    if (text) announce(text);
+    if (text) announce("No invoices to show.");
   }
 
   // Requests to Patina
@@ -192,7 +192,6 @@
     say("");
     place.replaceChildren(part);
     if (byId("code-form")) byId("code-form").hidden = !secret;
-    announce(part.querySelector("p").textContent);
   }
 
   // What is on screen
