@@ -255,7 +255,7 @@ def test_the_panel_is_readable_by_everybody_in_all_its_looks(copper: Copper, pic
         expect(panel.get_by_text("Last synced")).to_be_visible()
         for scheme in SCHEMES:
             copper.page.emulate_media(color_scheme=scheme)
-            for width in (1_100, 620):
+            for width in (1_300, 620):
                 copper.page.set_viewport_size({"width": width, "height": 900})
                 element = copper.page.locator("iframe")
                 wide = panel.locator("body").evaluate("body => body.scrollWidth - innerWidth")

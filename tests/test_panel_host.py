@@ -620,13 +620,15 @@ def test_nothing_sticks_out_and_no_status_is_cut_from_280_to_1100_pixels(host: H
     panel.get_by_role("button", name="Match details").first.click()
     expect(panel.locator(".details .reasons")).to_have_count(1)
     right = "chips => Math.max(...chips.map((one) => one.getBoundingClientRect().right))"
+    wide = "cells => cells.filter((one) => one.scrollWidth > one.clientWidth).length"
     cut = "chips => chips.filter((one) => one.scrollWidth > one.clientWidth || one.getClientRects().length > 1).length"
-    for width in (280, 300, 360, 420, 500, 600, 641, 660, 700, 711, 799, 820, 900, 1100):
+    for width in (280, 300, 360, 420, 500, 600, 641, 660, 700, 711, 799, 820, 919, 921, 1100):
         host.page.locator("iframe").evaluate("(frame, width) => { frame.style.width = `${width}px`; }", width)
         assert panel.locator("body").evaluate("body => body.scrollWidth - innerWidth") <= 0, f"{width} px"
         assert panel.locator(".chip").evaluate_all(cut) == 0, f"{width} px"
         assert panel.locator(".chip").evaluate_all(right) <= width
-        if width in (280, 420, 700, 820, 1100):
+        assert panel.locator("td.amount").evaluate_all(wide) == 0, f"amounts overlap at {width} px"
+        if width in (280, 420, 700, 921, 1100):
             for scheme in ("light", "dark"):
                 host.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
                 host.page.locator("iframe").screenshot(path=tmp_path / f"panel-{width}-{scheme}.png")
