@@ -46,6 +46,7 @@ SHOWN = text(f"""
     SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
            r.balance, r.currency, r.created_source, r.short_code, {TODAY} AS today, {OVERDUE_DAYS} AS overdue_days
     {CHOSEN} AND CASE CAST(:status AS text) WHEN '' THEN true WHEN 'OVERDUE' THEN {IS_OVERDUE}
+             WHEN 'AUTHORISED' THEN r.status = 'AUTHORISED' AND ({IS_OVERDUE}) IS NOT TRUE
              ELSE r.status = :status END
     ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT :limit
 """)
@@ -163,15 +164,15 @@ def _page(asked: Asked, rows: Sequence[TupleRow]) -> Page:
 def shown(
     session: Session, account_id: int, kind: RecordType, record_id: int, *, status: str, limit: int
 ) -> list[ShownInvoice]:
-    """A record's first `limit` invoices, newest first; of a status, or `OVERDUE`, or '' for all."""
+    """A record's first `limit` invoices, newest first. Status '' is all of them; `AUTHORISED` leaves out `OVERDUE`."""
     chosen = {"account": account_id, "type": kind.value, "record": record_id, "status": status, "limit": limit}
     return [ShownInvoice(*row) for row in session.execute(SHOWN, chosen)]
 
 
 def counted(session: Session, account_id: int, kind: RecordType, record_id: int) -> dict[str, int]:
-    """How many invoices of each status a record shows, and how many are `OVERDUE`."""
+    """How many invoices of each status a record shows. `OVERDUE` ones are not counted as `AUTHORISED` too."""
     chosen = {"account": account_id, "type": kind.value, "record": record_id}
     rows = session.execute(COUNTED, chosen).all()
-    found = {row.status: row.invoices for row in rows}
-    overdue = sum(row.overdue for row in rows)
-    return {**found, **({"OVERDUE": overdue} if overdue else {})}
+    counts = {row.status: row.invoices - row.overdue for row in rows}
+    counts["OVERDUE"] = sum(row.overdue for row in rows)
+    return {status: count for status, count in counts.items() if count}

@@ -44,7 +44,7 @@ def test_any_record_is_found_and_seen_as_a_user_sees_it(world: World, admin: Adm
     assert "script" not in answer.text
     assert f"/companies/{world.copper}/app#/organization/{company}" in answer.text
     assert admin.open(f"/records/company/{company}?status=PAID").status_code == 200
-    assert "No invoice has this status" in said(admin)
+    assert "No invoices with this status" in said(admin)
     admin.open(f"/records/company/{company}/invoices/{invoice.id}/why")
     assert "ann@acme.test is an address of A person , who is with this company" in said(admin)
     assert admin.open(f"/records/lead/1/invoices/{invoice.id}/why").status_code == 404

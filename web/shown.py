@@ -23,34 +23,36 @@ from worker.steps import Kind
 
 LARGEST = 1_000
 STEP = 200
+OWN_EMAIL = {RecordType.LEAD, RecordType.PERSON}
 STATUSES = ("OVERDUE", "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED")
 
 
 @dataclass(frozen=True)
 class SumView:
-    """What is open in one currency, and the overdue part ('' where none is), as it is written."""
+    """What is outstanding in one currency, and the overdue part ('' where none is), as it is written."""
 
-    label: str
+    is_bills: bool
     open: str
     overdue: str
 
 
 @dataclass(frozen=True)
 class InvoiceView:
-    """One invoice as it is written; `state` is the class that colours it."""
+    """One invoice as it is written; `state` is the class that colours it, `status_full` says it in whole words."""
 
     id: UUID
     number: str
     url: str
     status: str
+    status_full: str
     state: str
     is_bill: bool
     issuer: str
     due: str
     due_full: str
-    overdue: str
     total: str
     balance: str
+    owes: bool
     currency: str
 
 
@@ -64,7 +66,11 @@ class Empty:
 
 @dataclass(frozen=True)
 class RecordView:
-    """A record as it is shown. `tag` changes with whatever a reader can see, the time of the last look apart."""
+    """A record as it is shown. `tag` changes with whatever a reader can see, except the time of the last sync.
+
+    `more` is the limit that shows the next rows (None: all are shown), `step` how many rows that adds; `can_show_fewer`
+    says whether there are more rows than the account shows initially; `summary` is what a screen reader announces.
+    """
 
     kind: RecordType
     id: int
@@ -76,6 +82,9 @@ class RecordView:
     status: str
     found: int
     more: int | None
+    step: int
+    can_show_fewer: bool
+    summary: str
     empty: Empty | None
     trouble: str | None
     synced_at: datetime | None = field(compare=False)
@@ -84,7 +93,8 @@ class RecordView:
     def tag(self) -> str:
         """For `ETag`: what a reader sees, in one word."""
         seen = (self.kind, self.id, self.name, self.sums, self.rows, self.count, self.filters, self.status, self.more)
-        return hashlib.sha256(repr((*seen, self.empty, self.trouble)).encode()).hexdigest()[:32]
+        parts = (*seen, self.can_show_fewer, self.empty, self.trouble)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     @property
     def path(self) -> str:
@@ -105,24 +115,29 @@ def look(
         owed = balances.of_record(session, account_id, kind, record_id)
         lost = accounts.lost_organisations(session, account_id)
         synced_at = accounts.synced_at(session, account_id)
-        count = sum(number for name, number in counts.items() if name != "OVERDUE")
+        count = sum(counts.values())
         empty = None
         if not count:
             empty = _empty(session, account_id, choices, kind, record_id, known)
         elif not rows:
-            empty = Empty("No invoice has this status.", "Choose another one, or all.")
+            empty = Empty("No invoices with this status.", "Choose another status, or All.")
     found = counts.get(status, 0) if status else count
+    sums = tuple(_sums(owed, choices, kind, locale))
+    more = min(found, wanted + STEP, LARGEST) if len(rows) < found and wanted < LARGEST else None
     return RecordView(
         kind=kind,
         id=record_id,
         name=known.name if known else "",
-        sums=tuple(_sums(owed, choices, kind, locale)),
+        sums=sums,
         rows=tuple(_row(one, locale) for one in rows),
         count=count,
         filters=tuple(_filters(counts, count, locale)),
         status=status,
         found=found,
-        more=min(found, wanted + STEP, LARGEST) if len(rows) < found and wanted < LARGEST else None,
+        more=more,
+        step=(more or len(rows)) - len(rows),
+        can_show_fewer=len(rows) > choices.shown,
+        summary=_summary(known.name if known else "", count, sums, locale),
         empty=empty,
         trouble=_trouble(lost.values()),
         synced_at=synced_at,
@@ -132,10 +147,9 @@ def look(
 def _sums(owed: Sequence[Balance], choices: Choices, kind: RecordType, locale: Locale) -> list[SumView]:
     if kind.value not in choices.record_types:
         return []
-    labels = {balances.SALES: "Open", balances.BILLS: "Bills to pay"}
     return [
         SumView(
-            labels.get(one.type, one.type),
+            one.type == balances.BILLS,
             _sum(one.open, one.currency, locale),
             _sum(one.overdue, one.currency, locale) if one.overdue else "",
         )
@@ -148,6 +162,13 @@ def _sum(value: Decimal, currency: str, locale: Locale) -> str:
     return f"{currency} {locales.money(value, currency, locale)}".strip()
 
 
+def _summary(name: str, count: int, sums: Sequence[SumView], locale: Locale) -> str:
+    """What was loaded, in a few words: "Lakeside Design: 11 invoices, NZD 6,026.61 outstanding"."""
+    invoices = {0: "no invoices", 1: "1 invoice"}.get(count, f"{locales.count(count, locale)} invoices")
+    said = ", ".join([invoices, *(f"{one.open} outstanding" for one in sums if not one.is_bills)])
+    return f"{name}: {said}" if name else said
+
+
 def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[str, str]]:
     known = [name for name in STATUSES if name in counts]
     known += sorted(set(counts) - set(STATUSES))
@@ -156,19 +177,21 @@ def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[s
 
 
 def _row(one: ShownInvoice, locale: Locale) -> InvoiceView:
+    late, status = one.overdue_days, words.status(one.status)
     return InvoiceView(
         id=one.invoice_id,
-        number=one.number or "No number",
+        number=one.number or ("Draft (no number)" if one.status == "DRAFT" else "(no number)"),
         url=links.invoice(one.type, one.invoice_id, one.short_code),
-        status=words.status(one.status),
-        state="overdue" if one.overdue_days else one.status.lower(),
+        status=f"Overdue {locales.count(late, locale)} d" if late else status,
+        status_full=words.overdue(late).capitalize() or status,
+        state="overdue" if late else one.status.lower(),
         is_bill=one.type == balances.BILLS,
         issuer=one.issuer,
         due=locales.day(one.due_date, one.today, locale) if one.due_date else "",
         due_full=locales.full_day(one.due_date, locale) if one.due_date else "",
-        overdue=words.overdue(one.overdue_days),
         total=locales.money(one.total, one.currency, locale),
         balance=locales.money(one.balance, one.currency, locale),
+        owes=bool(one.balance),
         currency=one.currency or "",
     )
 
@@ -177,8 +200,9 @@ def _trouble(lost: Collection[str]) -> str | None:
     if not lost:
         return None
     return (
-        f"The connection to {' and '.join(lost)} was ended in Xero: its invoices are as they were last known. "
-        "An admin can reconnect it in the settings."
+        f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} disconnected from Xero, so "
+        f"{'its' if len(lost) == 1 else 'their'} invoices may be out of date. "
+        f"An admin can reconnect {'it' if len(lost) == 1 else 'them'} in Settings."
     )
 
 
@@ -192,40 +216,51 @@ def _empty(
 ) -> Empty:
     """The first reason that there is: what is switched off or not fetched yet, then what is missing on the way."""
     if kind.value not in choices.record_types:
-        return Empty(f"Invoices are switched off for {kind.plural}.", "An admin can switch them on in the settings.")
+        return Empty(f"Invoices are turned off for {kind.plural}.", "An admin can turn them on in Settings.")
     if not accounts.organisations(session, account_id):
-        return Empty("Xero is not connected yet.", "An admin connects it in the settings.")
+        return Empty("Xero isn't connected yet.", "An admin can connect it in Settings.")
     if any(run.kind == Kind.BACKFILL and run.state == "running" for run in runs.latest(session, account_id)):
-        return Empty("Still fetching from Xero and Copper.", "Invoices show here by themselves as they come.")
-    if known is None or known.gone:
-        said = "was deleted in Copper" if known else "is not known here yet"
-        return Empty(f"This {kind.value} {said}.", "A new record is here within a minute.")
+        return Empty("Importing from Xero and Copper.", "Invoices appear here as they are imported.")
+    if known is None:
+        return Empty(f"This {kind.value} hasn't synced yet.", "New records usually appear within a minute.")
+    if known.gone:
+        return Empty(f"This {kind.value} was deleted in Copper.", "Its invoices are still in Xero.")
     return _unmatched(kind, matching.reasons(session, account_id, kind, record_id))
 
 
-def _unmatched(kind: RecordType, found: Sequence[Reason]) -> Empty:
-    emails = sorted({one.email for one in found if one.email})
-    names = sorted({one.contact_name or "a contact" for one in found if one.contact_id})
-    own = kind in {RecordType.LEAD, RecordType.PERSON}
+def _unmatched(kind: RecordType, reasons: Sequence[Reason]) -> Empty:
+    """Why a record that has synced has no invoices: nobody's address, no contact, or no invoices."""
+    emails = sorted({reason.email for reason in reasons if reason.email})
+    names = sorted({reason.contact_name or "A contact" for reason in reasons if reason.contact_id})
     if names:
-        few = " and ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return Empty(
-            f"{few} {'is' if len(names) == 1 else 'are'} in Xero, but without invoices so far.",
-            "The first invoice shows here by itself.",
-        )
+        few = _few(names, " and ")
+        have = "has" if len(names) == 1 else "have"
+        return Empty(f"{few} {have} no invoices in Xero yet.", "New invoices appear here automatically.")
     if emails:
-        which = emails[0] if len(emails) == 1 else f"one of these {len(emails)} addresses"
-        more = "" if len(emails) == 1 else f" ({', '.join(emails[:3])}{', …' if len(emails) > 3 else ''})"
+        return _without_contact(kind, emails)
+    if kind in OWN_EMAIL:
         return Empty(
-            f"No contact in Xero has {which}{more}.",
-            "Give the contact in Xero this address, or the person here the address that Xero has.",
-        )
-    if own:
-        return Empty(
-            f"No address on this {kind.value} yet, so no invoice can match.",
-            "Add the e-mail address that the contact has in Xero.",
+            f"This {kind.value} has no email address, so no invoices can be matched.",
+            f"Add the contact's Xero email address to this {kind.value}.",
         )
     return Empty(
-        f"Nobody on this {kind.value} has an address yet, so no invoice can match.",
-        "Invoices match by the addresses of its people, not by its name: add a person with the address from Xero.",
+        f"None of this {kind.value}'s people has an email address, so no invoices can be matched.",
+        f"Invoices are matched by people's email addresses, not by {kind.value} name. "
+        "Add a person with the email address used in Xero.",
     )
+
+
+def _without_contact(kind: RecordType, emails: Sequence[str]) -> Empty:
+    one = len(emails) == 1
+    these = "the email address" if one else f"any of these {len(emails)} email addresses:"
+    target = f"this {kind.value}" if kind in OWN_EMAIL else "one of its people"
+    return Empty(
+        f"No Xero contact has {these} {_few(emails, ', ')}.",
+        f"Add {'this' if one else 'one of these'} email address{'' if one else 'es'} to the contact in Xero, "
+        f"or add the contact's Xero email address to {target}.",
+    )
+
+
+def _few(names: Sequence[str], glue: str) -> str:
+    """The first three names, and how many more there are."""
+    return glue.join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

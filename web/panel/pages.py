@@ -49,10 +49,8 @@ def panel(request: Request) -> Response:
     """The page that Copper embeds. It holds no data: what is shown comes once Copper has said which record."""
     origins = settings().framing_origins
     if request.query_params.get("origin", "") not in origins:
-        raise ProblemError(
-            403,
-            "This panel works within Copper. Add its address there as an embedded app; a browser alone shows nothing.",
-        )
+        said = "This page only works inside Copper. Add its URL there as an embedded app."
+        return render.page(request, "message.html", status=403, title="Open this in Copper", said=said, link=None)
     return HTMLResponse(render.text("panel.html", origins=origins, has_token=bool(token_of(request))))
 
 
@@ -93,7 +91,7 @@ async def record(
     if found.tag == known:
         return Response(status_code=304, headers=headers, background=background)
     return HTMLResponse(
-        render.text("record_part.html", record=found, locale=locale), 200, headers, background=background
+        render.text("record_part.html", record=found, locale=locale, in_panel=True), 200, headers, background=background
     )
 
 
@@ -104,11 +102,11 @@ def _wait(request: Request) -> float:
 
 @router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
 def why(who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
-    """Why an invoice stands on a record."""
+    """Match details: why an invoice is on a record."""
     with bound(who.account_id) as session:
         found = matching.why(session, who.account_id, kind, record_id, invoice_id)
     if found is None:
-        raise ProblemError(404, "This invoice does not stand on this record any more.")
+        raise ProblemError(404, "This invoice is no longer on this record.")
     return HTMLResponse(render.text("why_part.html", reasons=found[1], kind=kind))
 
 
@@ -160,7 +158,7 @@ def _redeem(request: Request, sent: HandOver) -> Response:
     try:
         user = taken.checked(PANEL)
     except StateError:
-        raise ProblemError(403, "This code is not valid here, or not any more. Sign in again.") from None
+        raise ProblemError(403, "This code is invalid or has expired. Sign in again.") from None
     answer = Response(status_code=204)
     browser.open_panel_session(answer, account_id, user["user"], user["name"])
     return answer

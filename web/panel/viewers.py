@@ -56,7 +56,7 @@ def account_of(request: Request) -> int:
         account_id = access.account_of_key(session, token, ["panel"]) if token else None
     if account_id is None:
         raise NoViewerError(
-            "This panel's address is not valid any more. An admin makes a new one on Patina's page for API keys.",
+            "This panel URL is no longer valid. Ask an admin to create a new one in Patina under API keys.",
             status=401,
         )
     return account_id
@@ -76,13 +76,15 @@ def _check_teams(request: Request, account_id: int, teams: set[int]) -> None:
     who = browser.panel_session(request)
     if who is None or who.account_id != account_id:
         raise NoViewerError(
-            "Invoices are shown to some teams only. Sign in with Copper once.", sign_in=True, status=401
+            "Invoices are visible to certain teams only. Sign in with Copper to continue.", sign_in=True, status=401
         )
     with bound(account_id) as session:
         named = access.named_admins(session, account_id)
     if who.user_id in named or teams & _teams(who):
         return
-    raise NoViewerError(f"Invoices are shown to some teams only, and you ({who.user_name}) are on none of them.")
+    raise NoViewerError(
+        f"Invoices are visible to certain teams only, and you ({who.user_name}) aren't a member of any of them."
+    )
 
 
 def _teams(who: BrowserSession) -> set[int]:
@@ -92,10 +94,10 @@ def _teams(who: BrowserSession) -> set[int]:
     try:
         user = connected(who.account_id, Purpose.PERSON).user(who.user_id)
     except NotThereError:
-        raise NoViewerError("Copper does not know you any more.") from None
+        raise NoViewerError("Your Copper user no longer exists.") from None
     except VendorError as error:
         log.info("teams.unread", account=who.account_id, error=type(error).__name__)
-        said = "Copper cannot be asked just now whether you may see these. This is tried again by itself."
+        said = "We can't check your Copper teams right now. Retrying automatically."
         raise NoViewerError(said, status=503) from None
     teams = [team.id for team in user.groups]
     with bound(who.account_id) as session:
