@@ -10,7 +10,7 @@ Key = tuple[str, int]
 
 
 def plain(email: str) -> str:
-    return email.strip().casefold()
+    return email.strip().lower()
 
 
 Links = Iterable[tuple[str, int, str]]

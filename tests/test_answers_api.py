@@ -64,10 +64,11 @@ def test_match_tells_addresses_contacts_invoices_and_near_misses(world: World, a
         "company": {"type": "company", "id": company},
         "company_name": "A company",
     }
-    assert told["addresses"] == [{**way, "email": "ann@acme.test", "matched": True}]
+    assert told["addresses"] == [{**way, "email": "ann@acme.test", "as_typed": None, "matched": True}]
     (found,) = told["contacts"]
     assert (found["id"], found["name"], found["organisation"]) == (contact, "Acme Ltd", "Acme Sales Ltd 1")
-    assert found["because"] == [{**way, "email": "ann@acme.test", "linked_by": None}]
+    because = {"email": "ann@acme.test", "as_typed": None, "contact_as_typed": None, "linked_by": None}
+    assert found["because"] == [{**way, **because}]
     assert [(one["number"], one["balance_due"]) for one in found["invoices"]] == [(invoice.number, "10.00")]
     assert f"/Contacts/View/{contact}" in found["url"]
     assert [(one["name"], one["why"]) for one in told["near_misses"]] == [("Acme Wellington", "same domain")]

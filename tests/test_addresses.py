@@ -1,0 +1,271 @@
+"""Addresses are compared as people mean them, whatever they typed or pasted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from store.database import transaction
+from tests.test_project import patina
+from tests.world import World
+from worker import connect, renormalisation, schedule
+from worker.addresses import MAX_ADDRESSES, addresses_of, normalised, visible
+
+SAME = {
+    "capitals": "ANN@Acme.TEST",
+    "blanks around": " \u00a0ann@acme.test\u3000\t",
+    "a zero-width space": "\u200bann@ac\u200bme.test",
+    "a byte order mark": "\ufeffann@acme.test",
+    "a soft hyphen": "a\u00adnn@acme.test",
+    "directional marks": "\u202aann@acme.test\u202c\u200e\u2066\u2069\u061c",
+    "a word joiner and a variation selector": "ann\u2060\ufe0f@acme.test",
+    "a zero character": "ann@acme.test\x00",
+    "a scheme": "mailto:ann@acme.test",
+    "a scheme in capitals with parameters": "MAILTO:ann@acme.test?subject=Invoice&cc=bob@acme.test",
+    "a scheme with slashes": "mailto://ann@acme.test",
+    "a label": "E-mail: ann@acme.test",
+    "a label without a blank": "Email:ann@acme.test",
+    "a display name": "Ann Smith <ann@acme.test>",
+    "a quoted display name with a comma": '"Smith, Ann" <ann@acme.test>',
+    "angle brackets": "<ann@acme.test>",
+    "quotes": '"ann@acme.test"',
+    "single quotes": "'ann@acme.test'",
+    "typographic quotes": "\u201cann@acme.test\u201d",
+    "a comment": "ann@acme.test (work)",
+    "a full stop behind": "ann@acme.test.",
+    "full-width letters in the domain": "ann@\uff41\uff43\uff4d\uff45.test",
+    "an ideographic full stop": "ann@acme\u3002test",
+}
+
+
+@pytest.mark.parametrize("typed", SAME.values(), ids=SAME.keys())
+def test_what_means_the_same_address_is_compared_as_the_same(typed: str) -> None:
+    assert normalised(typed) == "ann@acme.test"
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("ann@acme.test,bob@acme.test", ["ann@acme.test", "bob@acme.test"]),
+        ("ann@acme.test; Bob <bob@acme.test>", ["ann@acme.test", "bob@acme.test"]),
+        ("ann@acme.test bob@acme.test\r\ncat@acme.test", ["ann@acme.test", "bob@acme.test", "cat@acme.test"]),
+        ("ann@acme.test\u2028bob@acme.test\u3001cat@acme.test", ["ann@acme.test", "bob@acme.test", "cat@acme.test"]),
+        ("ann@acme.test, , ANN@acme.test;", ["ann@acme.test"]),
+        ("accounts@acme.test or n/a", ["accounts@acme.test"]),
+    ],
+)
+def test_a_list_is_taken_apart(typed: str, wanted: list[str]) -> None:
+    assert list(addresses_of(typed)) == wanted
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("", " ", None, "n/a", "@acme.test", "ann@", "ann", "ann @acme.test", "ann@ acme.test", "a@b@acme.test"),
+        *("ann@..", "ann@a..test", "ann@acme/test", "ann@" + "x" * 260 + ".test", "x" * 400 + "@acme.test"),
+        *("\u200b@\u200b", "ann@\ud800.test\x00@"),
+    ],
+)
+def test_what_has_no_local_part_and_domain_is_no_address(typed: str | None) -> None:
+    assert addresses_of(typed) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ann@bücher.test", "ann@xn--bcher-kva.test"),
+        ("ann@BÜCHER.test", "ann@XN--BCHER-KVA.TEST"),
+        ("ann@bu\u0308cher.test", "ann@bücher.test"),
+        ("ann@straße.test", "ann@xn--strae-oqa.test"),
+        ("ann@i❤.test", "ann@xn--i-7iq.test"),
+        ("ann@acme_corp.test", "ann@ACME_Corp.test"),
+        ("jos\u00e9@acme.test", "JOSE\u0301@acme.test"),
+    ],
+)
+def test_spellings_of_one_domain_meet(one: str, other: str) -> None:
+    assert normalised(one) == normalised(other) is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ann@straße.test", "ann@strasse.test"),
+        ("straße@acme.test", "strasse@acme.test"),
+        ("ann+billing@acme.test", "ann@acme.test"),
+        ("a.nn@acme.test", "ann@acme.test"),
+        (".ann@acme.test", "ann@acme.test"),
+        ("ann@mail.acme.test", "ann@acme.test"),
+        ("o'brien@acme.test", "obrien@acme.test"),
+        ("ﬁn@acme.test", "fin@acme.test"),
+    ],
+)
+def test_nothing_else_is_folded(one: str, other: str) -> None:
+    assert normalised(one) is not None
+    assert normalised(one) != normalised(other)
+
+
+def test_a_text_yields_a_bounded_number_of_addresses() -> None:
+    typed = ";".join(f"a{number}@acme.test" for number in range(10_000))
+    assert len(addresses_of(typed, typed)) == MAX_ADDRESSES
+
+
+TYPED = st.one_of(
+    st.text(max_size=40),
+    st.text(alphabet="aA@.:\"'<>;, %?ßİΣſ\u0301\u00ad\u200bmailto/xn-ü\u3002\u2764é", max_size=30),
+    st.tuples(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=12)).map("@".join),
+)
+
+
+@hypothesis_settings(max_examples=2_000, deadline=None)
+@given(TYPED)
+def test_an_address_normalises_to_itself_and_so_does_what_was_typed(typed: str) -> None:
+    for address, part in addresses_of(typed).items():
+        assert list(addresses_of(address)) == [address]
+        assert list(addresses_of(part)) == [address]
+        assert len(address) <= 320
+
+
+def test_invisible_characters_are_shown_by_name() -> None:
+    assert visible("an\u200bn@acme.test\ufeff") == "an<U+200B>n@acme.test<U+FEFF>"
+
+
+# Kept, shown and erased
+
+
+def test_explain_shows_an_address_as_typed_and_as_compared(world: World) -> None:
+    person = world.person("Ann <ANN@Bücher.test>", "\u200bann@acme.test")
+    other = world.person("plain@acme.test")
+    invoice = world.invoice(world.contact("Bücher", "mailto:ann@xn--bcher-kva.test", ["ANN@acme.test; zoe@acme.test"]))
+    world.settle()
+
+    assert world.shown("people", person) == [invoice.number]
+    said = patina("explain", "person", str(person)).stdout
+    assert "ann@xn--bcher-kva.test (in Copper: ANN@Bücher.test), of" in said
+    assert "ann@acme.test (in Copper: <U+200B>ann@acme.test), of" in said
+    assert "by ann@xn--bcher-kva.test (in Xero: mailto:ann@xn--bcher-kva.test), of" in said
+    assert "(in Copper" not in patina("explain", "person", str(other)).stdout
+    admin = {"Authorization": f"Bearer {connect.make_key(world.account, 'admin', ['admin'])}"}
+    told = world.web.get(f"/v1/people/{person}/match", headers=admin).json()
+    assert {(one["email"], one["as_typed"]) for one in told["addresses"]} == {
+        ("ann@xn--bcher-kva.test", "ANN@Bücher.test"),
+        ("ann@acme.test", "\u200bann@acme.test"),
+    }
+    assert told["contacts"][0]["because"][0]["contact_as_typed"] == "ANN@acme.test"
+
+
+def test_what_was_typed_changes_with_what_is_typed_and_moves_no_invoice(world: World) -> None:
+    person = world.person("ANN@acme.test")
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    for typed in ("Ann@Acme.test", "ann@acme.test", "mailto:ann@acme.test"):
+        world.copper_act("change_record", type="person", id=person, emails=[typed])
+        world.settle()
+        with transaction() as session:
+            (kept,) = session.execute(text("SELECT as_typed FROM crm_record_email")).scalars()
+        assert kept == (typed if typed != "ann@acme.test" else None)
+        assert world.shown("people", person) == [invoice.number]
+
+
+def test_erasing_a_person_erases_what_was_typed(world: World) -> None:
+    world.person("Ann <ANN@Bücher.test>", "bob@acme.test")
+    world.contact("Ann", "ann@bücher.test; bob@acme.test")
+    world.settle()
+    with transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id,"
+                " state, body) VALUES (0, 'xero', '', 'malformed', '', '', '', '', 'failed', :body)"
+            ),
+            {"body": "of ANN@Bücher.test".encode()},
+        )
+    done = patina("forget", "--email", "ann@xn--bcher-kva.test")
+    assert "erased from 1 records, 1 contacts, 1 kept bodies" in done.stdout
+    with transaction() as session:
+        for table in ("crm_record_email", "xero_contact_email"):
+            rows = list(session.execute(text(f"SELECT t::text FROM {table} t")).scalars())
+            assert len(rows) == 1
+            assert "bob@acme.test" in rows[0]
+    assert patina("forget", "--email", "ann@acme.test, bob@acme.test").returncode == 1, "one person at a time"
+
+
+# Mirrors of an earlier version
+
+OLD: dict[str, list[str]] = {
+    "ann@acme.test; bob@acme.test": ["ann@acme.test", "bob@acme.test"],
+    "mailto:ann@acme.test": ["ann@acme.test"],
+    "ann smith <ann@acme.test>": ["ann@acme.test"],
+    "\u200bann@acme.test": ["ann@acme.test"],
+    "ann@bücher.test": ["ann@xn--bcher-kva.test"],
+    "a@b@acme.test": [],
+    "jörg@acme.test": ["jörg@acme.test"],
+}
+
+
+def _plant(world: World, table: str, key: dict[str, Any], email: str) -> None:
+    columns = ", ".join(("account_id", *key, "email"))
+    values = ", ".join(("account_id", *map(repr, key.values()), ":email"))
+    where = " AND ".join(f"{name} = {value!r}" for name, value in key.items())
+    with transaction() as session:
+        session.execute(text(f"DELETE FROM {table} WHERE {where}"))
+        session.execute(
+            text(f"INSERT INTO {table} ({columns}) SELECT {values} FROM (SELECT id AS account_id FROM account) a"),
+            {"email": email},
+        )
+
+
+@pytest.mark.parametrize("old", OLD, ids=[repr(old) for old in OLD])
+def test_addresses_of_an_earlier_version_are_put_right_at_the_next_start_and_verify_proves_it(
+    world: World, old: str
+) -> None:
+    people = {address: world.person(address) for address in ("ann@acme.test", "ann@bücher.test", "jörg@acme.test")}
+    holder = world.person("holder@acme.test")
+    contact = world.contact("Acme", "holder@acme.test")
+    invoice = world.invoice(contact)
+    world.settle()
+    with transaction() as session:
+        organisation = session.execute(text("SELECT id FROM xero_organisation")).scalar_one()
+    _plant(world, "xero_contact_email", {"organisation_id": organisation, "contact_id": contact}, old)
+    _plant(world, "crm_record_email", {"record_type": "person", "record_id": holder}, old)
+    with transaction() as session:
+        session.execute(
+            text("INSERT INTO dirty (account_id, kind, email) SELECT id, 'email', :e FROM account"), {"e": old}
+        )
+    world.settle()
+    stale = OLD[old] != [old]
+    assert renormalisation.count_stale(world.account) == (2 if stale else 0)
+
+    schedule.renormalise_addresses()
+    world.settle()
+
+    assert renormalisation.count_stale(world.account) == 0
+    with transaction() as session:
+        for table in ("xero_contact_email", "crm_record_email"):
+            where = "" if table == "xero_contact_email" else f"WHERE record_id = {holder}"
+            kept = set(session.execute(text(f"SELECT email FROM {table} {where}")).scalars())
+            assert kept == set(OLD[old]), table
+    for typed, person in people.items():
+        wanted = [invoice.number] if normalised(typed) in OLD[old] else []
+        assert world.shown("people", person) == wanted, typed
+    schedule.renormalise_addresses()
+    world.reconcile()
+    assert world.shown("people", holder) == [invoice.number], "a reconciliation reads what is typed at the vendors"
+    world.check()
+
+
+def test_verify_counts_addresses_that_are_not_normalised_as_they_are_now(world: World) -> None:
+    world.person("Ann@acme.test")
+    world.settle()
+    assert patina("verify").stdout == "0 missing, 0 stale, 0 extra\n"
+    with transaction() as session:
+        session.execute(text("UPDATE crm_record_email SET email = 'other@acme.test'"))
+    done = patina("verify")
+    assert done.returncode == 1
+    assert done.stdout.startswith("1 addresses are not normalised as they are now: run `patina reconcile`\n")
+    assert '"stale_addresses": 1' in patina("verify", "--json").stdout
+    world.reconcile()
+    assert patina("verify").returncode == 0
