@@ -117,8 +117,8 @@ def states(*ids: int) -> list[str]:
 
 
 def test_what_belongs_to_no_account_is_seen_where_a_person_looks(world: World) -> None:
-    override({"METRICS_TOKEN": "scraper"})
-    metrics = {"Authorization": "Bearer scraper"}
+    override({"METRICS_TOKEN": "a-token-of-the-scraper"})
+    metrics = {"Authorization": "Bearer a-token-of-the-scraper"}
     metric = 'patina_inbox_quarantined{account="0"}'
     well = patina("status")
     assert (well.returncode, "Installation" in well.stdout) == (0, False)

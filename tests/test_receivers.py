@@ -286,6 +286,18 @@ def test_an_event_that_asks_for_a_catch_up_survives_whatever_dies(
         assert runs.waiting(session) == [(world.account, catch_ups(world)[0].id)], "the sweep finds the run, too"
 
 
+def test_an_event_that_asks_for_a_catch_up_is_never_leased(world: World) -> None:
+    """One that came after the catch-up began would be finished without having been fetched for."""
+    source = Source(world.account, organisation_of(world))
+    contact = world.contact("Acme", "ann@acme.test")
+    world.settle()
+    post_xero(world.web, delivery(payment(world), event(world.tenants[0], resourceId=contact)))
+    with transaction() as session:
+        lease = inbox.lease(session, source, 60)
+    assert lease is not None
+    assert [leased.kind for leased in lease.events] == ["CONTACT"]
+
+
 def test_an_organisation_whose_backfill_is_at_work_is_caught_up_after_it(unconnected: World) -> None:
     world = unconnected.open()
     source = Source(world.account, organisation_of(world))
