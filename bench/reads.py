@@ -22,7 +22,7 @@ BOUND = ("SELECT set_config('role', 'patina_bound', true)", "SELECT set_config('
 READ = """
     EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
     SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
-           r.balance, r.currency, r.created_source, r.short_code
+           r.balance, r.currency, r.created_source, r.short_code, r.organisation_id
     FROM record_invoice r
     WHERE r.account_id = 1 AND r.record_type = 'person' AND r.record_id = %s
       AND (r.created_at, r.invoice_id) < ('infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND r.type <> 'ACCPAY'

@@ -76,7 +76,12 @@ def database() -> Iterator[str]:
     """The same with an account, an organisation and a key in it."""
     with empty() as name:
         with transaction() as session:
-            session.execute(text("INSERT INTO account (id, copper_account_id, name) VALUES (1, 1, 'Bench')"))
+            session.execute(
+                text(
+                    "INSERT INTO account (id, copper_account_id, name, time_zones)"
+                    """ VALUES (1, 1, 'Bench', '{"1": "Pacific/Auckland"}')"""
+                )
+            )
             session.execute(
                 text(
                     "INSERT INTO api_key (account_id, key_hash, prefix, name) VALUES (1, :hash, 'pat_bench', 'bench')"
@@ -90,7 +95,8 @@ def database() -> Iterator[str]:
             session.execute(
                 text(
                     "INSERT INTO xero_organisation (account_id, id, grant_id, tenant_id, connection_id, name,"
-                    " short_code) VALUES (1, 1, 1, :tenant, :tenant, 'Bench Company (NZ)', '!BENCH')"
+                    " short_code, time_zone) VALUES (1, 1, 1, :tenant, :tenant, 'Bench Company (NZ)', '!BENCH',"
+                    " 'Pacific/Auckland')"
                 ),
                 {"tenant": TENANT},
             )

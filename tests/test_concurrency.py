@@ -199,7 +199,8 @@ PROJECT_AFFECTED = text(f"""
     {projection.EVERYTHING}, {projection.INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair WHERE (record_type, record_id) IN (SELECT * FROM turn)),
     wanted AS ({projection.DISPLAY}),
-    present AS (SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date
+    present AS (SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date,
+                       organisation_id
                 FROM record_invoice WHERE (record_type, record_id) IN (SELECT record_type, record_id FROM turn)),
     fresh AS (SELECT * FROM wanted),
     {projection.APPLY}, {projection.MOVE_BALANCES} {projection.APPLIED}

@@ -354,7 +354,7 @@ def test_the_use_of_a_key_is_noted_in_a_while(world: World, admin: AdminBrowser)
     from tests.serving import wait_until
 
     world.read("people", 1)
-    wait_until(lambda: "a moment ago</td>" in admin.open("/keys").text, what="the key's last use")
+    wait_until(lambda: 'data-label="last used "><time' in admin.open("/keys").text, what="the key's last use")
 
 
 # Organisations, reconnecting, the Copper key
