@@ -6,10 +6,14 @@ Every public method of `Actions` is an action: `POST /control/act/{name}` with i
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from uuid import UUID, uuid4
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from sandbox.copper_api import CopperApi
 from sandbox.delivery import Delivery
@@ -18,6 +22,7 @@ from sandbox.world import (
     TIMEZONES,
     Contact,
     CopperAccount,
+    CustomField,
     HistoryLine,
     Invoice,
     Organisation,
@@ -27,7 +32,63 @@ from sandbox.world import (
     World,
 )
 
+# An id, or what a person knows a thing by, where only one thing is called so.
+InvoiceRef = Annotated[str, Field(description="the invoice's id or number")]
+ContactRef = Annotated[str, Field(description="the contact's id, name or email address")]
+TenantRef = Annotated[str, Field(description="the organisation's tenant id or name")]
 RecordType = Literal["lead", "person", "company", "opportunity"]
+
+
+DataType = Literal["Checkbox", "Currency", "Date", "Float", "Percentage", "String", "Text", "URL"]
+SettableField = Literal[
+    "title",
+    "company_name",
+    "email_domain",
+    "phones",
+    "websites",
+    "address",
+    "tags",
+    "details",
+    "status",
+    "assignee_id",
+    "contact_type_id",
+    "stage_id",
+    "priority",
+    "monetary_value",
+    "close_date",
+]
+SETTABLE = {name: TypeAdapter[Any](get_type_hints(Record)[name]) for name in get_args(SettableField)}
+
+
+def fits(data_type: str, value: Any) -> bool:
+    """Whether a value is one of a custom field's type."""
+    if data_type in {"Currency", "Float", "Percentage"}:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if data_type == "Checkbox":
+        return isinstance(value, bool)
+    if data_type == "Date":
+        return isinstance(value, str) and re.fullmatch(r"\d{2}/\d{2}/\d{4}", value) is not None
+    return isinstance(value, str)
+
+
+Thing = TypeVar("Thing", Contact, Invoice, Organisation)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def only(what: str, text: str, found: list[tuple[Organisation, Thing]]) -> tuple[Organisation, Thing]:
+    """The one thing that is called so; raises `ActionError` for none or several."""
+    if not found:
+        raise ActionError(f"there is no {what} {text}")
+    if len(found) > 1:
+        places = ", ".join(sorted({place.name for place, _ in found}))
+        raise ActionError(f"{len(found)} are called {text} ({places}): name the {what} by its id")
+    return found[0]
 
 
 class ActionError(Exception):
@@ -59,7 +120,7 @@ class Actions:
         return {"tenant": str(made.tenant_id)}
 
     def make_contact(
-        self, name: str, email: str = "", people: list[str] | None = None, tenant: UUID | None = None
+        self, name: str, email: str = "", people: list[str] | None = None, tenant: TenantRef | None = None
     ) -> dict[str, Any]:
         """Add a contact, with the addresses of up to five contact persons."""
         place = self._organisation(tenant)
@@ -72,7 +133,7 @@ class Actions:
 
     def change_contact(
         self,
-        contact: UUID,
+        contact: ContactRef,
         name: str | None = None,
         email: str | None = None,
         people: list[str] | None = None,
@@ -83,49 +144,49 @@ class Actions:
         found.email = found.email if email is None else email
         found.people = found.people if people is None else people
         self._tell_contact(place, found, "UPDATE")
-        return {"contact": str(contact)}
+        return {"contact": str(found.id)}
 
-    def archive_contact(self, contact: UUID) -> dict[str, Any]:
+    def archive_contact(self, contact: ContactRef) -> dict[str, Any]:
         """Archive a contact; its invoices stay."""
         place, found = self._contact(contact)
         found.status = "ARCHIVED"
         self._tell_contact(place, found, "UPDATE")
-        return {"contact": str(contact)}
+        return {"contact": str(found.id)}
 
-    def forget_contact(self, contact: UUID) -> dict[str, Any]:
+    def forget_contact(self, contact: ContactRef) -> dict[str, Any]:
         """Carry out a GDPR request: the contact's personal data is removed, its invoices stay."""
         place, found = self._contact(contact)
         found.status, found.name, found.email, found.people = "GDPRREQUEST", "Removed", "", []
         self._tell_contact(place, found, "UPDATE")
-        return {"contact": str(contact)}
+        return {"contact": str(found.id)}
 
     def rename_organisation(
-        self, tenant: UUID, name: str, short_code: str | None = None, timezone: str | None = None
+        self, tenant: TenantRef, name: str, short_code: str | None = None, timezone: str | None = None
     ) -> dict[str, Any]:
         """Rename an organisation, and change its short code or time zone; no notification is sent."""
         place = self._organisation(tenant)
         place.name = name
         place.timezone = timezone or place.timezone
         place.short_code = short_code or place.short_code
-        return {"tenant": str(tenant)}
+        return {"tenant": str(place.tenant_id)}
 
-    def merge_contacts(self, loser: UUID, winner: UUID) -> dict[str, Any]:
+    def merge_contacts(self, loser: ContactRef, winner: ContactRef) -> dict[str, Any]:
         """Merge one contact into another: its invoices move, untouched otherwise, and it is archived."""
         place, gone = self._contact(loser)
         _, kept = self._contact(winner)
         if gone is kept or gone.merged_to or kept.merged_to or kept.id not in place.contacts:
             raise ActionError("both must be living contacts of one organisation")
-        gone.status, gone.merged_to = "ARCHIVED", winner
+        gone.status, gone.merged_to = "ARCHIVED", kept.id
         for invoice in place.invoices.values():
-            if invoice.contact_id == loser:
-                invoice.contact_id = winner
+            if invoice.contact_id == gone.id:
+                invoice.contact_id = kept.id
         self._tell_contact(place, gone, "UPDATE")
         self._tell_contact(place, kept, "UPDATE")
-        return {"contact": str(winner)}
+        return {"contact": str(kept.id)}
 
     def make_invoice(
         self,
-        contact: UUID,
+        contact: ContactRef,
         total: Decimal = Decimal("115.00"),
         type: Literal["ACCREC", "ACCPAY"] = "ACCREC",
         status: Literal["DRAFT", "SUBMITTED", "AUTHORISED"] = "AUTHORISED",
@@ -154,16 +215,17 @@ class Actions:
 
     def change_invoice(
         self,
-        invoice: UUID,
+        invoice: InvoiceRef,
         total: Decimal | None = None,
         due: date | None = None,
         number: str | None = None,
-        contact: UUID | None = None,
+        contact: ContactRef | None = None,
         issued: date | None = None,
     ) -> dict[str, Any]:
         """Edit an invoice."""
         place, found = self._invoice(invoice)
-        if contact is not None and contact not in place.contacts:
+        taken_by = self._contact(contact)[1].id if contact is not None else found.contact_id
+        if contact is not None and taken_by not in place.contacts:
             raise ActionError("the contact belongs to another organisation")
         if total is not None and total < found.paid + found.credited:
             raise ActionError("the total would be less than what is paid")
@@ -171,11 +233,11 @@ class Actions:
         found.due_date = due or found.due_date
         found.issue_date = issued or found.issue_date
         found.number = found.number if number is None else number
-        found.contact_id = contact or found.contact_id
+        found.contact_id = taken_by
         self._tell_invoice(place, found, "UPDATE", "Edited")
-        return {"invoice": str(invoice)}
+        return {"invoice": str(found.id)}
 
-    def approve_invoice(self, invoice: UUID) -> dict[str, Any]:
+    def approve_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
         """Approve a draft or submitted invoice."""
         place, found = self._invoice(invoice)
         if found.status not in {"DRAFT", "SUBMITTED"}:
@@ -183,9 +245,9 @@ class Actions:
         found.status = "AUTHORISED"
         found.due_date = found.due_date or found.issue_date + timedelta(days=30)
         self._tell_invoice(place, found, "UPDATE", "Approved")
-        return {"invoice": str(invoice)}
+        return {"invoice": str(found.id)}
 
-    def credit_invoice(self, invoice: UUID, amount: Decimal, webhook: bool = True) -> dict[str, Any]:
+    def credit_invoice(self, invoice: InvoiceRef, amount: Decimal, webhook: bool = True) -> dict[str, Any]:
         """Apply a credit note to an approved invoice; `webhook=false` keeps it quiet."""
         place, found = self._invoice(invoice)
         if found.status != "AUTHORISED" or not 0 < amount <= found.due:
@@ -195,9 +257,9 @@ class Actions:
         if found.due == 0:
             found.status, found.paid_on = "PAID", self._world.clock.now().date()
         self._tell_invoice(place, found, "UPDATE", "Credited", webhook=webhook)
-        return {"invoice": str(invoice), "due": str(found.due)}
+        return {"invoice": str(found.id), "due": str(found.due)}
 
-    def pay_invoice(self, invoice: UUID, amount: Decimal | None = None, webhook: bool = True) -> dict[str, Any]:
+    def pay_invoice(self, invoice: InvoiceRef, amount: Decimal | None = None, webhook: bool = True) -> dict[str, Any]:
         """Record a payment, of all that is due unless an amount is given; `webhook=false` keeps it quiet."""
         place, found = self._invoice(invoice)
         paid = found.due if amount is None else amount
@@ -208,32 +270,33 @@ class Actions:
         if found.due == 0:
             found.status, found.paid_on = "PAID", self._world.clock.now().date()
         self._tell_invoice(place, found, "UPDATE", "Paid", webhook=webhook)
-        return {"invoice": str(invoice), "due": str(found.due)}
+        return {"invoice": str(found.id), "due": str(found.due)}
 
-    def void_invoice(self, invoice: UUID) -> dict[str, Any]:
+    def void_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
         """Void an approved invoice without payments."""
         place, found = self._invoice(invoice)
         if found.status != "AUTHORISED" or found.paid:
             raise ActionError("only an approved invoice without payments can be voided")
         found.status = "VOIDED"
         self._tell_invoice(place, found, "UPDATE", "Voided")
-        return {"invoice": str(invoice)}
+        return {"invoice": str(found.id)}
 
-    def delete_invoice(self, invoice: UUID) -> dict[str, Any]:
+    def delete_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
         """Delete a draft or submitted invoice."""
         place, found = self._invoice(invoice)
         if found.status not in {"DRAFT", "SUBMITTED"}:
             raise ActionError("only a draft or submitted invoice can be deleted")
         found.status = "DELETED"
         self._tell_invoice(place, found, "UPDATE", "Deleted")
-        return {"invoice": str(invoice)}
+        return {"invoice": str(found.id)}
 
-    def disconnect(self, tenant: UUID) -> dict[str, Any]:
+    def disconnect(self, tenant: TenantRef) -> dict[str, Any]:
         """Disconnect the app inside Xero, as a user of the organisation can at any time."""
-        self._organisation(tenant)
-        app = self._world.app
-        app.connections = {key: one for key, one in app.connections.items() if one.tenant_id != tenant}
-        return {"tenant": str(tenant)}
+        place, app = self._organisation(tenant), self._world.app
+        app.connections = {
+            key: connection for key, connection in app.connections.items() if connection.tenant_id != place.tenant_id
+        }
+        return {"tenant": str(place.tenant_id)}
 
     def withdraw_scope(self, scope: str) -> dict[str, Any]:
         """Take a scope from every authorisation that the app holds, as when Xero retires one."""
@@ -291,6 +354,7 @@ class Actions:
             raise ActionError("a lead has one address, a person any number, the others none")
         now = self._seconds()
         made = Record(place.fresh_id(), type, name, now, now, emails or [], company, primary_contact)
+        made.status = "New" if type == "lead" else "Open"
         place.records[type][made.id] = made
         self._tell(place, made, "new", {})
         return {"id": made.id, "account": place.id}
@@ -313,6 +377,49 @@ class Actions:
             changed["emails"] = [found.emails, emails]
             found.emails = emails
         self._touch(place, found, changed)
+        return {"id": id}
+
+    def set_field(
+        self, type: RecordType, id: int, field: SettableField, value: Any, account: int | None = None
+    ) -> dict[str, Any]:
+        """Fill a field of a record: set-field type=person id=7 field=tags 'value=["vip"]'."""
+        place, found = self._record(type, id, account)
+        before = getattr(found, field)
+        try:
+            setattr(found, field, SETTABLE[field].validate_python(value))
+        except ValidationError:
+            raise ActionError(f"{value!r} does not fit the field {field}") from None
+        self._touch(place, found, {field: to_jsonable_python([before, getattr(found, field)])})
+        return {"id": id}
+
+    def define_field(
+        self,
+        name: str,
+        data_type: DataType,
+        available_on: list[RecordType],
+        currency: str | None = None,
+        account: int | None = None,
+    ) -> dict[str, Any]:
+        """Define a custom field of a Copper account; answers its id."""
+        place = self._account(account)
+        if (data_type == "Currency") != (currency is not None):
+            raise ActionError("a Currency field has a currency, and no other field has one")
+        made = CustomField(place.fresh_id(), name, data_type, list(available_on), currency)
+        place.custom_fields[made.id] = made
+        return {"field": made.id}
+
+    def set_custom_field(
+        self, type: RecordType, id: int, field: int, value: Any = None, account: int | None = None
+    ) -> dict[str, Any]:
+        """Fill a custom field of a record; without a value it is emptied. A date is mm/dd/yyyy."""
+        place, found = self._record(type, id, account)
+        definition = place.custom_fields.get(field)
+        if definition is None or type not in definition.available_on:
+            raise ActionError(f"a {type} has no custom field {field}")
+        if value is not None and not fits(definition.data_type, value):
+            raise ActionError(f"{value!r} does not fit a field of type {definition.data_type}")
+        before, found.custom_values[field] = found.custom_values.get(field), value
+        self._touch(place, found, {"custom_fields": {str(field): [before, value]}})
         return {"id": id}
 
     def move_person(self, person: int, company: int | None, account: int | None = None) -> dict[str, Any]:
@@ -341,7 +448,7 @@ class Actions:
         to_id: int,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Relate two records. Copper's webhooks do not report relations, so nothing is sent."""
+        """Relate two records; no notification is sent."""
         place, _ = self._record(type, id, account)
         self._record(to_type, to_id, account)
         pair = {type, to_type}
@@ -364,7 +471,7 @@ class Actions:
         to_id: int,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Take a relation away; like relating, it is not reported."""
+        """Remove a relation; no notification is sent."""
         place = self._account(account)
         ends = {(type, id, to_type, to_id), (to_type, to_id, type, id)}
         place.relations = [one for one in place.relations if one not in ends]
@@ -378,7 +485,7 @@ class Actions:
         return {"id": id}
 
     def delete_record(self, type: RecordType, id: int, account: int | None = None) -> dict[str, Any]:
-        """Delete a record; relations to it end without a word."""
+        """Delete a record and its relations; only the deletion is notified."""
         place, found = self._record(type, id, account)
         self._remove(place, found)
         return {"id": id}
@@ -423,24 +530,43 @@ class Actions:
 
     # what the actions above share
 
-    def _organisation(self, tenant: UUID | None) -> Organisation:
-        if tenant is None and self._world.organisations:
-            return next(iter(self._world.organisations.values()))
-        if tenant is None or tenant not in self._world.organisations:
-            raise ActionError(f"there is no organisation {tenant}")
-        return self._world.organisations[tenant]
+    def _organisation(self, tenant: str | None) -> Organisation:
+        places = self._world.organisations
+        if tenant is None and places:
+            return next(iter(places.values()))
+        named, key = (tenant or "").casefold(), _uuid(tenant or "")
+        found = [
+            (place, place) for place in places.values() if place.tenant_id == key or place.name.casefold() == named
+        ]
+        return only("organisation", tenant or "yet", found)[1]
 
-    def _contact(self, contact: UUID) -> tuple[Organisation, Contact]:
-        for place in self._world.organisations.values():
-            if contact in place.contacts:
-                return place, place.contacts[contact]
-        raise ActionError(f"there is no contact {contact}")
+    def _contact(self, contact: str) -> tuple[Organisation, Contact]:
+        key, named = _uuid(contact), contact.strip().casefold()
+        places = self._world.organisations.values()
+        if key is not None:
+            found = [(place, place.contacts[key]) for place in places if key in place.contacts]
+        else:
+            found = [
+                (place, known)
+                for place in places
+                for known in place.contacts.values()
+                if named in {known.name.casefold(), known.email.strip().casefold()} and not known.merged_to
+            ]
+        return only("contact", contact, found)
 
-    def _invoice(self, invoice: UUID) -> tuple[Organisation, Invoice]:
-        for place in self._world.organisations.values():
-            if invoice in place.invoices:
-                return place, place.invoices[invoice]
-        raise ActionError(f"there is no invoice {invoice}")
+    def _invoice(self, invoice: str) -> tuple[Organisation, Invoice]:
+        key, number = _uuid(invoice), invoice.strip().casefold()
+        places = self._world.organisations.values()
+        if key is not None:
+            found = [(place, place.invoices[key]) for place in places if key in place.invoices]
+        else:
+            found = [
+                (place, known)
+                for place in places
+                for known in place.invoices.values()
+                if number and known.number.casefold() == number
+            ]
+        return only("invoice", invoice, found)
 
     def _tell_contact(self, place: Organisation, contact: Contact, kind: str) -> None:
         place.touch(contact, self._world.clock.now())

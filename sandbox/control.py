@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import to_json
+from pydantic_core import ErrorDetails, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -64,6 +65,40 @@ def action_models() -> dict[str, type[BaseModel]]:
             fields[parameter.name] = (parameter.annotation, default)
         models[name] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
     return models
+
+
+EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "an amount, such as 115.00",
+    "date": "a date, such as 2026-11-30",
+    "list": """a list in JSON, such as '["ann@acme.test"]'""",
+    "bool": "true or false",
+    "string": "text",
+    "uuid": "an id",
+    "dict": "a JSON object",
+}
+
+
+def explained(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with the arguments, in the words of whoever typed them."""
+    return "; ".join(_explained(problem, model) for problem in error.errors())
+
+
+def _explained(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    name, kind = ".".join(map(str, problem["loc"])), problem["type"]
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "extra_forbidden":
+        return f"there is no argument {name}; known are {', '.join(model.model_fields)}"
+    if kind == "literal_error":
+        return f"{name} must be one of {problem.get('ctx', {}).get('expected')}"
+    if kind == "json_invalid":
+        return "the arguments are not JSON"
+    if kind.startswith(("greater_", "less_")):
+        return f"{name} is out of range"
+    expected = EXPECTED.get(kind.partition("_")[0])
+    return f"{name} must be {expected}" if expected else f"{name} is not understood"
 
 
 class Control:
@@ -170,14 +205,16 @@ class Control:
         name = request.path_params["name"].replace("-", "_")
         model = self.models.get(name)
         if model is None:
-            return JSONResponse({"error": f"no action {name}; see /control/actions"}, 404)
+            near = difflib.get_close_matches(name, self.models, 1)
+            hint = f" Did you mean {near[0].replace('_', '-')}?" if near else ""
+            text = f"There is no action {name.replace('_', '-')}.{hint} `patina sandbox act` lists them all."
+            return JSONResponse({"error": text}, 404)
         try:
             given = model.model_validate_json(await request.body() or b"{}")
             values = {key: getattr(given, key) for key in type(given).model_fields}
             return JSONResponse(getattr(self.actions, name)(**values))
         except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            return JSONResponse({"error": said}, 422)
+            return JSONResponse({"error": explained(error, model)}, 422)
         except ActionError as error:
             return JSONResponse({"error": str(error)}, 422)
 
@@ -186,8 +223,7 @@ class Control:
             try:
                 apply(model.model_validate_json(await request.body() or b"{}"))
             except ValidationError as error:
-                said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-                return JSONResponse({"error": said}, 422)
+                return JSONResponse({"error": explained(error, model)}, 422)
             return JSONResponse({"ok": True})
 
         return serve

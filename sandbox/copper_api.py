@@ -4,125 +4,79 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from html import escape
-from typing import Any
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from sandbox.copper_records import CONTACT_TYPES, PIPELINE, STAGES, record_json, related_to
+from sandbox.copper_search import (
+    DEFAULT_SORTS,
+    SEARCHES,
+    SORTS_OF,
+    Page,
+    Search,
+    UnknownFieldError,
+    in_order,
+    keeps,
+    picked,
+)
 from sandbox.faults import Faults
 from sandbox.limits import Meter
 from sandbox.world import PLURALS, CopperAccount, Record, Subscription, User, World
 
 SUBSCRIPTION_LIMIT = 100
+CACHED_ORDERS = 50
+PAGING = ("page_number", "page_size", "sort_by", "sort_direction")
+# Asks for the names of options instead of their ids; no custom field of the sandbox has options, so nothing changes.
+COMPUTED = "custom_field_computed_values"
+BAD_TARGET = "Invalid input: Invalid URI For External Request: target must use https"
+Body = TypeVar("Body", bound=BaseModel)
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 PLURAL_OF = {kind: plural for plural, kind in PLURALS.items()}
 Handler = Callable[[CopperAccount, User, Request], Awaitable[Response]]
 
 
-class Search(BaseModel):
-    """The body of a `/search`."""
+class SubscriptionChange(BaseModel):
+    """The body of `PUT /webhooks/{id}`: the type and the event of a subscription are fixed."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
-    page_number: int = Field(1, ge=1)
-    page_size: int = Field(20, ge=1, le=200)
-    sort_by: str = "name"
-    sort_direction: str = Field("asc", pattern="^(asc|desc)$")
-    ids: list[int] | None = Field(None, max_length=200)
-    emails: list[str] | None = None
-    name: str | None = None
-    company_ids: list[int] | None = None
-    primary_contact_ids: list[int] | None = None
-    minimum_created_date: int | None = None
-    maximum_created_date: int | None = None
-    minimum_modified_date: int | None = None
-    maximum_modified_date: int | None = None
-
-    def keeps(self) -> Callable[[Record], bool]:
-        """Whether a record is asked for, by the criteria that are given."""
-        wanted = {email.casefold() for email in self.emails or ()}
-        tests: dict[str, Callable[[Record], bool]] = {
-            "ids": lambda one: one.id in (self.ids or ()),
-            "emails": lambda one: not wanted.isdisjoint(map(str.casefold, one.emails)),
-            "name": lambda one: (self.name or "").casefold() in one.name.casefold(),
-            "company_ids": lambda one: one.company_id in (self.company_ids or ()),
-            "primary_contact_ids": lambda one: one.primary_contact_id in (self.primary_contact_ids or ()),
-            "minimum_created_date": lambda one: one.created >= (self.minimum_created_date or 0),
-            "maximum_created_date": lambda one: one.created <= (self.maximum_created_date or 0),
-            "minimum_modified_date": lambda one: one.modified >= (self.minimum_modified_date or 0),
-            "maximum_modified_date": lambda one: one.modified <= (self.maximum_modified_date or 0),
-        }
-        given = [test for name, test in tests.items() if getattr(self, name) is not None]
-        return lambda one: all(test(one) for test in given)
-
-
-SORTS: dict[str, Callable[[Record], Any]] = {
-    "name": lambda one: (one.name.casefold(), one.id),
-    "date_created": lambda one: (one.created, one.id),
-    "date_modified": lambda one: (one.modified, one.id),
-}
+    target: str | None = None
+    secret: dict[str, str] | None = None
+    headers: dict[str, str] | None = None
+    custom_field_computed_values: bool | None = None
 
 
 class NewSubscription(BaseModel):
     """The body of `POST /webhooks`."""
 
+    model_config = ConfigDict(extra="forbid")
+
     target: str
-    type: str = Field(pattern="^(lead|person|company|opportunity|project|task)$")
-    event: str = Field(pattern="^(new|update|delete)$")
+    type: Literal["lead", "person", "company", "opportunity", "project", "task", "activity_log"]
+    event: Literal["new", "update", "delete"]
     secret: dict[str, str] = Field(default_factory=dict)
     headers: dict[str, str] = Field(default_factory=dict)
+    custom_field_computed_values: bool = False
+
+
+class ByEmail(BaseModel):
+    """The body of `POST /people/fetch_by_email`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: str
 
 
 def problem(status: int, message: str) -> Response:
     """An error as Copper writes it."""
     return JSONResponse({"success": False, "status": status, "message": message}, status)
-
-
-def record_json(one: Record, account: CopperAccount) -> dict[str, Any]:
-    """A record as its type shows it."""
-    shown: dict[str, Any] = {
-        "id": one.id,
-        "name": one.name,
-        "assignee_id": None,
-        "tags": [],
-        "custom_fields": [],
-        "date_created": one.created,
-        "date_modified": one.modified,
-    }
-    addresses = [{"email": email, "category": "work"} for email in one.emails]
-    company = account.records["company"].get(one.company_id or 0)
-    if one.type == "lead":
-        shown |= {"email": addresses[0] if addresses else None, "status": one.status}
-    if one.type == "person":
-        shown |= {"emails": addresses}
-    if one.type == "company":
-        shown |= {"email_domain": None, "phone_numbers": []}
-    if one.type == "opportunity":
-        shown |= {"primary_contact_id": one.primary_contact_id, "status": one.status}
-    if one.type in {"person", "opportunity"}:
-        shown |= {"company_id": one.company_id, "company_name": company.name if company else None}
-    return shown
-
-
-def related_to(account: CopperAccount, kind: str, record_id: int) -> list[tuple[str, int]]:
-    """The living records related to one, either way round, those of its own fields included."""
-    found: set[tuple[str, int]] = set()
-    for left_kind, left, right_kind, right in account.relations:
-        if (left_kind, left) == (kind, record_id):
-            found.add((right_kind, right))
-        if (right_kind, right) == (kind, record_id):
-            found.add((left_kind, left))
-    own = account.records[kind][record_id]
-    ends = {("company", own.company_id), ("person", own.primary_contact_id)}
-    found |= {(end, key) for end, key in ends if key}
-    for other in ("person", "opportunity") if kind in {"company", "person"} else ():
-        for one in account.records[other].values():
-            if (kind, record_id) in {("company", one.company_id), ("person", one.primary_contact_id)}:
-                found.add((other, one.id))
-    return sorted(one for one in found if one[1] in account.records[one[0]])
 
 
 class CopperApi:
@@ -135,27 +89,37 @@ class CopperApi:
         self._sorted: dict[str, tuple[int, list[Record]]] = {}
         self.revision = 0
 
-    def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """A route: whose key it is, and the account's limit."""
+    def endpoint(self, handler: Handler, *parameters: str) -> Callable[[Request], Awaitable[Response]]:
+        """A route: whose key it is, the account's limit, and which query `parameters` it knows."""
 
         async def serve(request: Request) -> Response:
+            if request.method == "GET" and await request.body():
+                return malformed()
             found = self._caller(request)
             if found is None:
                 return problem(401, "Invalid Authorization Credentials")
             account, user = found
             if not self.meter.copper(str(account.id)):
                 return problem(429, "Too many requests")
+            unknown = sorted(set(request.query_params) - set(parameters))
+            if unknown:
+                return problem(422, f"The sandbox does not play the query parameter {', '.join(unknown)}")
             if request.path_params.get("plural", "people") not in PLURALS:
-                return problem(404, "Resource not found")
+                return await self.not_played(account, user, request)
             try:
                 return await handler(account, user, request)
             except ValidationError as error:
-                where = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
-                return problem(422, f"Invalid input: {where}")
-            except ValueError:
-                return problem(400, "Invalid JSON")
+                return problem(422, f"Invalid input: {said(error)}")
+            except UnknownFieldError as error:
+                return problem(422, f"Invalid input: {error}")
 
         return serve
+
+    async def not_played(self, _: CopperAccount, __: User, request: Request) -> Response:
+        """What the sandbox's Copper does not play: 404 for a path, 405 for a write."""
+        path = request.url.path.removeprefix("/copper/developer_api/v1")
+        status = 404 if request.method in {"GET", "POST"} else 405
+        return problem(status, f"The sandbox does not play {request.method} {path}")
 
     def _caller(self, request: Request) -> tuple[CopperAccount, User] | None:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -193,36 +157,40 @@ class CopperApi:
 
     async def users(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /users/search`."""
-        search = Search.model_validate_json(await request.body() or b"{}")
+        search = await _read(Page, request)
         start = (search.page_number - 1) * search.page_size
-        return JSONResponse([self._user(one) for one in account.users[start : start + search.page_size]])
+        return JSONResponse([self._user(user) for user in account.users[start : start + search.page_size]])
 
     async def search(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /{type}/search`: a bare array, and an upper bound of the count in X-PW-TOTAL."""
         plural = request.path_params["plural"]
-        kind = PLURALS[plural]
-        search = Search.model_validate_json(await request.body() or b"{}")
+        search = await _read(SEARCHES[plural], request)
         refused = search.model_fields_set & self.faults.filters_of(plural, "refuse")
         if refused:
             return problem(422, f"Invalid input: {', '.join(sorted(refused))}")
-        search = search.model_copy(update=dict.fromkeys(self.faults.filters_of(plural, "ignore")))
-        if search.sort_by not in SORTS:
-            return problem(422, f"sort_by: the sandbox knows {', '.join(SORTS)}")
-        found = self._found(account, kind, search)
+        ignored = search.model_fields_set & self.faults.filters_of(plural, "ignore")
+        search = search.model_copy(update=dict.fromkeys(ignored))
+        sort_by = search.sort_by or DEFAULT_SORTS[plural]
+        if sort_by not in SORTS_OF[plural]:
+            return problem(422, f"Invalid input: sort_by: the sandbox knows {', '.join(sorted(SORTS_OF[plural]))}")
+        found = self._found(account, PLURALS[plural], search, sort_by)
         start = (search.page_number - 1) * search.page_size
         reachable = self.meter.limits.reachable
         if start >= reachable:
             return problem(422, f"Only the first {reachable} results are reachable")
         page = found[start : min(start + search.page_size, reachable)]
-        return JSONResponse([record_json(one, account) for one in page], headers={"X-PW-TOTAL": str(len(found))})
+        shown = [picked(record_json(record, account), search) for record in page]
+        return _json(shown, {"X-PW-TOTAL": str(len(found))})
 
-    def _found(self, account: CopperAccount, kind: str, search: Search) -> list[Record]:
+    def _found(self, account: CopperAccount, kind: str, search: Search, sort_by: str) -> list[Record]:
         """What is asked for, in order."""
-        records = account.records[kind]
+        records, keep = account.records[kind], keeps(search, account)
         if search.ids is not None:
-            some = [records[key] for key in search.ids if key in records]
-            return sorted(filter(search.keeps(), some), key=SORTS[search.sort_by])
-        found = list(filter(search.keeps(), self._in_order(account, kind, search.sort_by)))
+            found = in_order(
+                filter(keep, [records[key] for key in set(search.ids) if key in records]), sort_by, account
+            )
+        else:
+            found = list(filter(keep, self._in_order(account, kind, sort_by)))
         return found[::-1] if search.sort_direction == "desc" else found
 
     def _in_order(self, account: CopperAccount, kind: str, sort_by: str) -> list[Record]:
@@ -231,8 +199,8 @@ class CopperApi:
         known = self._sorted.get(key)
         if known and known[0] == self.revision:
             return known[1]
-        found = sorted(account.records[kind].values(), key=SORTS[sort_by])
-        if len(self._sorted) > 50:
+        found = in_order(account.records[kind].values(), sort_by, account)
+        if len(self._sorted) > CACHED_ORDERS:
             self._sorted.clear()
         self._sorted[key] = (self.revision, found)
         return found
@@ -241,15 +209,29 @@ class CopperApi:
         """`GET /{type}/{id}`."""
         kind = PLURALS[request.path_params["plural"]]
         found = account.records[kind].get(request.path_params["id"])
-        return JSONResponse(record_json(found, account)) if found else problem(404, "Resource not found")
+        return _json(record_json(found, account)) if found else problem(404, "Resource not found")
 
     async def by_email(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /people/fetch_by_email`."""
-        wanted = str((await request.json()).get("email", "")).casefold()
-        for one in account.records["person"].values():
-            if wanted in {email.casefold() for email in one.emails}:
-                return JSONResponse(record_json(one, account))
+        wanted = (await _read(ByEmail, request)).email.casefold()
+        for person in account.records["person"].values():
+            if wanted in {email.casefold() for email in person.emails}:
+                return _json(record_json(person, account))
         return problem(404, "Resource not found")
+
+    async def listing(self, account: CopperAccount, _: User, request: Request) -> Response:
+        """`GET /pipelines`, `/pipeline_stages`, `/contact_types` and `/custom_field_definitions`."""
+        stages = [{"id": key, "name": name, "pipeline_id": PIPELINE["id"]} for key, (name, _) in STAGES.items()]
+        listed: dict[str, list[dict[str, Any]]] = {
+            "pipelines": [{**PIPELINE, "stages": stages}],
+            "pipeline_stages": stages,
+            "contact_types": [{"id": key, "name": name} for key, name in CONTACT_TYPES.items()],
+            "custom_field_definitions": [
+                {**asdict(field), "canonical_name": None, "is_filterable": False}
+                for field in account.custom_fields.values()
+            ],
+        }
+        return JSONResponse(listed[request.url.path.rpartition("/")[2]])
 
     async def related(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`GET /{type}/{id}/related`, or one type of them."""
@@ -265,9 +247,8 @@ class CopperApi:
     async def subscribe(self, account: CopperAccount, user: User, request: Request) -> Response:
         """`POST /webhooks`: https only (and plain http on this machine, where the sandbox lives)."""
         wanted = NewSubscription.model_validate_json(await request.body())
-        parts = urlsplit(wanted.target)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-            return problem(422, "Invalid input: target must use https")
+        if not _may_be_target(wanted.target):
+            return problem(422, BAD_TARGET)
         if len(account.subscriptions) >= SUBSCRIPTION_LIMIT:
             return problem(422, "Invalid input: too many subscriptions")
         made = Subscription(
@@ -278,39 +259,77 @@ class CopperApi:
             dict(wanted.secret),
             dict(wanted.headers),
             user.api_key,
+            int(self.world.clock.now().timestamp()),
+            wanted.custom_field_computed_values,
         )
         account.subscriptions[made.id] = made
-        return JSONResponse(self._subscription(made))
-
-    def _subscription(self, one: Subscription) -> dict[str, Any]:
-        return {
-            "id": one.id,
-            "target": one.target,
-            "type": one.type,
-            "event": one.event,
-            "secret": one.secret,
-            "created_at": int(self.world.clock.now().timestamp()),
-        }
+        return JSONResponse(_subscription(made))
 
     async def subscriptions(self, account: CopperAccount, user: User, _: Request) -> Response:
         """`GET /webhooks`: those of this key."""
         mine = [one for one in account.subscriptions.values() if one.owner_key == user.api_key]
-        return JSONResponse([self._subscription(one) for one in mine])
+        return JSONResponse([_subscription(one) for one in mine])
 
     async def subscription(self, account: CopperAccount, user: User, request: Request) -> Response:
-        """`PUT` and `DELETE /webhooks/{id}`."""
+        """`GET`, `PUT` and `DELETE /webhooks/{id}`."""
         found = account.subscriptions.get(request.path_params["id"])
         if found is None or found.owner_key != user.api_key:
             return problem(404, "Resource not found")
         if request.method == "DELETE":
             del account.subscriptions[found.id]
-            return JSONResponse({"id": found.id, "is_deleted": True})
+            return JSONResponse({"id": found.id})
         if request.method == "PUT":
-            changes = await request.json()
-            changed = NewSubscription.model_validate({**self._subscription(found), **changes})
-            found.target, found.type, found.event = changed.target, changed.type, changed.event
-            found.secret, found.headers = dict(changed.secret), dict(changed.headers)
-        return JSONResponse(self._subscription(found))
+            change = SubscriptionChange.model_validate_json(await request.body())
+            if change.target is not None and not _may_be_target(change.target):
+                return problem(422, BAD_TARGET)
+            for name, value in change.model_dump(exclude_none=True).items():
+                setattr(found, name, value)
+        return JSONResponse(_subscription(found))
+
+
+def _may_be_target(target: str) -> bool:
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))
+
+
+def _subscription(subscription: Subscription) -> dict[str, Any]:
+    shown = asdict(subscription)
+    del shown["owner_key"]
+    return shown
+
+
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    """Records as JSON, their amounts with all digits."""
+    return Response(orjson.dumps(value), media_type="application/json", headers=headers)
+
+
+async def _read(model: type[Body], request: Request) -> Body:
+    """A body with its paging and sorting, which may stand in the query as well: public clients do either."""
+    given = {name: value for name, value in request.query_params.items() if name in PAGING}
+    body = orjson_object(await request.body())
+    return model.model_validate({**given, **body})
+
+
+def orjson_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; an empty body is an empty one."""
+    return TypeAdapter(dict[str, Any]).validate_json(body or b"{}")
+
+
+def said(error: ValidationError) -> str:
+    """Which keys of a body are wrong, and that an unknown one is not played."""
+    texts = []
+    for problem_ in error.errors():
+        where = ".".join(map(str, problem_["loc"])) or "the body"
+        texts.append(f"{where} is not played by the sandbox" if problem_["type"] == "extra_forbidden" else where)
+    return ", ".join(texts)
+
+
+def malformed() -> Response:
+    """400 as the front end answers a GET that has a body, before it reaches Copper."""
+    return HTMLResponse("<!doctype html><title>Error 400 (Bad Request)!!1</title><p>malformed request</p>", 400)
 
 
 class CopperOAuth:

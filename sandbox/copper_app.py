@@ -1,26 +1,37 @@
-"""Copper's own pages, as far as an embedded app sees them: records to choose, and the app in a frame beside them.
+"""Copper's own pages, as far as an embedded app sees them: lists, a record's page, and the app in a frame beside it.
 
-The page plays the parent's side of the App SDK's messages (copper-sdk 0.9.1).
+The page plays the parent's side of the App SDK's messages (copper-sdk 0.9.1). Whoever opens it is the account's
+first user.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from sandbox.copper_api import record_json
-from sandbox.world import RECORD_TYPES, World
+from sandbox.copper_records import STAGES, custom_fields_of, record_json, related_to
+from sandbox.world import RECORD_TYPES, CopperAccount, Record, User, World
 
 HERE = Path(__file__).resolve().parent / "pages"
 BASE = "/copper/companies/{account:int}"
-SCRIPT = "/copper/copper_app.js"
+API = "/copper/developer_api/v1"
+FILES = {
+    "app.js": "text/javascript",
+    "views.js": "text/javascript",
+    "sdk.js": "text/javascript",
+    "copper_app.css": "text/css",
+}
+PAGE_SIZE, MOST_PAGES = 50, 1_000
 
 
 class CopperApp:
-    """The pages of the sandbox's Copper accounts; whoever opens them is the account's first user."""
+    """The pages of the sandbox's Copper accounts."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -29,31 +40,139 @@ class CopperApp:
         """What it serves."""
         return [
             Route(f"{BASE}/app", self.page),
-            Route(f"{BASE}/records", self.records),
-            Route(SCRIPT, self.script),
+            Route(f"{BASE}/records", self.account),
+            Route(f"{BASE}/records/{{type}}", self.records),
+            Route(f"{BASE}/records/{{type}}/{{id:int}}", self.record),
+            Route(f"{BASE}/api/{{path:path}}", AsUser(self.world)),
+            Route("/copper/pages/{name}", self.file),
         ]
 
     async def page(self, _: Request) -> Response:
         """The page."""
         return HTMLResponse((HERE / "copper_app.html").read_text())
 
-    async def script(self, _: Request) -> Response:
-        """Its script."""
-        return Response((HERE / "copper_app.js").read_text(), media_type="text/javascript")
+    async def file(self, request: Request) -> Response:
+        """Its scripts and style."""
+        name = request.path_params["name"]
+        if name not in FILES:
+            return missing(f"no file {name}")
+        return Response((HERE / name).read_text(), media_type=FILES[name], headers={"Cache-Control": "no-cache"})
 
-    async def records(self, request: Request) -> Response:
-        """What the page shows: the account's records, its user, and the address of the app that is installed."""
-        account = self.world.accounts.get(request.path_params["account"])
+    def _account(self, request: Request) -> CopperAccount | None:
+        return self.world.accounts.get(request.path_params["account"])
+
+    async def account(self, request: Request) -> Response:
+        """The account, its user, how many records it has, and the address of the app that is installed."""
+        account = self._account(request)
         if account is None:
-            return JSONResponse({"error": "no such account"}, 404)
-        user = account.users[0]
+            return missing("no such account")
         return JSONResponse(
             {
-                "account": account.name,
+                "id": account.id,
+                "name": account.name,
                 "app": account.app_url,
-                "user": {"id": user.id, "name": user.name, "email": user.email},
-                "records": {
-                    kind: [record_json(one, account) for one in account.records[kind].values()] for kind in RECORD_TYPES
-                },
+                "user": user_json(account.users[0]),
+                "counts": {kind: len(account.records[kind]) for kind in RECORD_TYPES},
             }
         )
+
+    async def records(self, request: Request) -> Response:
+        """The first pages of a list, by name; `search` looks at names, addresses and companies."""
+        account, kind = self._account(request), request.path_params["type"]
+        if account is None or kind not in RECORD_TYPES:
+            return missing("no such list")
+        words = request.query_params.get("search", "").casefold().split()
+        pages = request.query_params.get("pages", "1")
+        count = min(int(pages), MOST_PAGES) if pages.isascii() and pages.isdigit() and len(pages) < 10 else 1
+        found = [row for record in account.records[kind].values() if _has(row := _row(record, account), words)]
+        found.sort(key=lambda row: (row["name"].casefold(), row["id"]))
+        return _json({"records": found[: count * PAGE_SIZE], "total": len(found)})
+
+    async def record(self, request: Request) -> Response:
+        """A record with what its page shows beside its own fields."""
+        account, kind = self._account(request), request.path_params["type"]
+        record = account.records.get(kind, {}).get(request.path_params["id"]) if account else None
+        if account is None or record is None:
+            return missing("There is no such record.")
+        primary = account.records["person"].get(record.primary_contact_id or 0)
+        return _json(
+            {
+                "record": record_json(record, account),
+                "related": [_end(account.records[end][key]) for end, key in related_to(account, kind, record.id)],
+                "primary": primary.name if primary else None,
+                "owner": next((user.name for user in account.users if user.id == record.assignee_id), None),
+                "stage": STAGES[record.stage_id][0] if record.stage_id in STAGES else None,
+                "custom": [
+                    {"name": field.name, "value": record.custom_values.get(field.id)}
+                    for field in custom_fields_of(account, kind)
+                ],
+            }
+        )
+
+
+class AsUser:
+    """The developer API for the page, called as the account's first user: what the App SDK's `api` asks for."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        account = self.world.accounts.get(scope["path_params"]["account"])
+        if account is None:
+            await missing("no such account")(scope, receive, send)
+            return
+        user = account.users[0]
+        credentials = {
+            "x-pw-accesstoken": user.api_key,
+            "x-pw-application": "developer_api",
+            "x-pw-useremail": user.email,
+        }
+        path = f"{API}/{scope['path_params']['path']}"
+        kept = ("type", "asgi", "http_version", "method", "scheme", "query_string", "server", "client", "extensions")
+        inner = {name: scope[name] for name in kept if name in scope}
+        headers = [*scope["headers"], *((name.encode(), value.encode()) for name, value in credentials.items())]
+        inner |= {"path": path, "raw_path": path.encode(), "root_path": "", "headers": headers}
+        await scope["app"](inner, receive, send)
+
+
+def user_json(user: User) -> dict[str, Any]:
+    """A user as the App SDK's `getUserInfo` shows them, roles included."""
+    roles = ["user", "admin"] if user.admin else ["user"]
+    return {"id": user.id, "name": user.name, "email": user.email, "roles": roles}
+
+
+def _row(record: Record, account: CopperAccount) -> dict[str, Any]:
+    company = account.records["company"].get(record.company_id or 0)
+    return {
+        "id": record.id,
+        "name": record.name,
+        "email": record.emails[0] if record.emails else None,
+        "company": company.name if company else record.company_name,
+        "title": record.title,
+        "status": record.status,
+        "domain": record.email_domain,
+        "city": record.address.get("city"),
+        "phone": record.phones[0] if record.phones else None,
+        "value": None if record.monetary_value is None else float(record.monetary_value),
+    }
+
+
+def _has(row: dict[str, Any], words: list[str]) -> bool:
+    text = " ".join(str(row[name] or "") for name in ("name", "email", "company", "domain")).casefold()
+    return all(word in text for word in words)
+
+
+def _end(record: Record) -> dict[str, Any]:
+    """A related record in a line."""
+    notes = {"person": record.emails[0] if record.emails else "", "opportunity": record.status}
+    return {"type": record.type, "id": record.id, "name": record.name, "note": notes.get(record.type, "")}
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+def missing(text: str) -> Response:
+    """404 with the reason."""
+    return JSONResponse({"error": text}, 404)

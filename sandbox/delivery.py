@@ -199,7 +199,7 @@ class Delivery:
                     "ids": ids[start : start + COPPER_IDS],
                     "type": one.type,
                     "event": one.event,
-                    "timestamp": self.world.clock.now().isoformat(timespec="milliseconds"),
+                    "timestamp": self.world.clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                     "updated_attributes": orjson.loads(changed_json),
                     **one.secret,
                 }

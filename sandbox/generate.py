@@ -88,6 +88,10 @@ TRADES = [
 ]
 DEALS = ["Fit-out", "Annual service", "Website", "New warehouse", "Fleet lease", "Support plan", "Renewal", "Extension"]
 DAYS = 540
+CITIES = {"NZ": ("Auckland", "Wellington", "Christchurch"), "GB": ("London", "Leeds", "Bristol")}
+STREETS = ("Queen Street", "Station Road", "Harbour View", "High Street", "Mill Lane")
+TITLES = ("Owner", "Office manager", "Accounts payable", "Operations lead", "Buyer")
+TAGS = ("Key account", "Newsletter", "Trade show", "Referral")
 
 
 class Generator:
@@ -96,6 +100,7 @@ class Generator:
     def __init__(self, world: World, seed: int, size: int) -> None:
         self.world = world
         self.dice = random.Random(seed)
+        self.looks = random.Random(f"{seed} looks")
         self.size = size
         self.now = world.clock.now().replace(microsecond=0)
 
@@ -120,7 +125,39 @@ class Generator:
             self._company(account, place, number)
         for number in range(max(1, self.size // 10)):
             self._invoices(nz, self._contact(nz, f"Walk-in {number + 1}", f"walkin{number + 1}@mail.test"))
+        for kind, dress in (("person", self._person), ("lead", self._lead), ("opportunity", self._opportunity)):
+            for record in account.records[kind].values():
+                dress(record)
         return self.world
+
+    def _address(self, record: Record, country: str) -> None:
+        looks = self.looks
+        street = f"{looks.randrange(1, 200)} {looks.choice(STREETS)}"
+        record.address = {"street": street, "city": looks.choice(CITIES[country]), "country": country}
+        prefix = "+64 9 555" if country == "NZ" else "+44 20 7946"
+        record.phones = [f"{prefix} {looks.randrange(1_000, 10_000)}"]
+
+    def _person(self, record: Record) -> None:
+        looks = self.looks
+        record.title = looks.choice(TITLES)
+        record.tags = looks.sample(TAGS, looks.choice((0, 0, 1, 2)))
+        record.assignee_id = looks.choice((501, 501, 502, None))
+        record.contact_type_id = looks.choice((451_490, 451_492))
+        self._address(record, "NZ")
+
+    def _lead(self, record: Record) -> None:
+        looks = self.looks
+        record.title, record.status = looks.choice(TITLES), looks.choice(("New", "Contacted", "Qualified"))
+        record.company_name = f"{looks.choice(WORDS)} {looks.choice(TRADES)}"
+        record.assignee_id = 501
+        self._address(record, "NZ")
+
+    def _opportunity(self, record: Record) -> None:
+        looks = self.looks
+        record.stage_id = looks.choice((987_790, 987_791, 987_792))
+        record.monetary_value = Decimal(looks.randrange(10, 800) * 100)
+        record.close_date = (self.now + timedelta(days=looks.randrange(10, 200))).date()
+        record.priority, record.assignee_id = looks.choice(("Low", "Medium", "High")), 501
 
     def _record(self, account: CopperAccount, kind: str, name: str, **more: object) -> Record:
         made = int(self._past(DAYS).timestamp())
@@ -134,7 +171,9 @@ class Generator:
         dice = self.dice
         name = f"{dice.choice(WORDS)} {dice.choice(TRADES)}" + (f" {number}" if number >= 20 else "")
         domain = f"{name.lower().replace(' ', '')}{number}.test"
-        company = self._record(account, "company", name)
+        company = self._record(account, "company", name, email_domain=domain, websites=[f"https://www.{domain}"])
+        company.assignee_id, company.tags = 501, self.looks.sample(TAGS, self.looks.choice((0, 1, 2)))
+        self._address(company, place.country)
         people: list[Record] = []
         for _ in range(dice.choice((1, 2, 2, 3, 4))):
             first, last = dice.choice(FIRST), dice.choice(LAST)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import format_datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.actions import Actions
 from sandbox.control import Control
-from sandbox.copper_api import CopperApi, CopperOAuth
+from sandbox.copper_api import COMPUTED, PAGING, CopperApi, CopperOAuth
 from sandbox.copper_app import CopperApp
 from sandbox.delivery import Delivery
 from sandbox.faults import FaultMiddleware, Faults
@@ -32,6 +33,7 @@ from sandbox.xero_oauth import XeroOAuth
 
 COPPER = "/copper/developer_api/v1"
 SAVE_SECONDS = 1.0
+LISTS = ("pipelines", "pipeline_stages", "contact_types", "custom_field_definitions")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -80,16 +82,18 @@ def _copper_routes(api: CopperApi, oauth: CopperOAuth) -> list[Route]:
         route("/copper/oauth/token", oauth.token, methods=["POST"]),
         route(f"{COPPER}/account", serve(api.account)),
         route(f"{COPPER}/users/me", serve(api.me)),
-        route(f"{COPPER}/users/search", serve(api.users), methods=["POST"]),
+        route(f"{COPPER}/users/search", serve(api.users, *PAGING), methods=["POST"]),
         route(f"{COPPER}/users/{{id:int}}", serve(api.user)),
         route(f"{COPPER}/webhooks", serve(api.subscriptions), methods=["GET"]),
         route(f"{COPPER}/webhooks", serve(api.subscribe), methods=["POST"]),
         route(f"{COPPER}/webhooks/{{id:int}}", serve(api.subscription), methods=["GET", "PUT", "DELETE"]),
         route(f"{COPPER}/people/fetch_by_email", serve(api.by_email), methods=["POST"]),
-        route(f"{COPPER}/{{plural}}/search", serve(api.search), methods=["POST"]),
-        route(f"{COPPER}/{{plural}}/{{id:int}}", serve(api.record)),
-        route(f"{COPPER}/{{plural}}/{{id:int}}/related", serve(api.related)),
-        route(f"{COPPER}/{{plural}}/{{id:int}}/related/{{of}}", serve(api.related)),
+        *[route(f"{COPPER}/{name}", serve(api.listing), methods=["GET"]) for name in LISTS],
+        route(f"{COPPER}/{{plural}}/search", serve(api.search, *PAGING, COMPUTED), methods=["POST"]),
+        route(f"{COPPER}/{{plural}}/{{id:int}}", serve(api.record, COMPUTED), methods=["GET"]),
+        route(f"{COPPER}/{{plural}}/{{id:int}}/related", serve(api.related), methods=["GET"]),
+        route(f"{COPPER}/{{plural}}/{{id:int}}/related/{{of}}", serve(api.related), methods=["GET"]),
+        route(f"{COPPER}/{{path:path}}", serve(api.not_played), methods=METHODS),
     ]
 
 
@@ -122,6 +126,7 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
             *control.routes(),
         ],
         middleware=[
+            Middleware(OwnPagesOnly),
             Middleware(VendorDate, clock=world.clock),
             Middleware(FaultMiddleware, faults=faults, meter=meter),
             Middleware(GZipMiddleware, minimum_size=500, compresslevel=3),
@@ -175,6 +180,24 @@ class XeroPaths:
             segment if place == kept else self.SEGMENTS.get(segment.lower(), segment)
             for place, segment in enumerate(segments)
         )
+
+
+class OwnPagesOnly:
+    """Keeps the pages of other sites away from `/control`: browsers name the page that sends in `Origin`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"].startswith("/control"):
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            origin = headers.get(b"origin")
+            if origin is not None and urlsplit(origin).netloc != headers.get(b"host"):
+                refusal = JSONResponse({"error": "another site's page may not control the sandbox"}, 403)
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class VendorDate:

@@ -227,7 +227,10 @@ class User:
 
 @dataclass
 class Record:
-    """A Copper lead, person, company or opportunity."""
+    """A Copper lead, person, company or opportunity; a field that its type lacks is empty.
+
+    `company_name` is a lead's, plain text; `custom_values` are by the id of the custom field.
+    """
 
     id: int
     type: str
@@ -238,6 +241,32 @@ class Record:
     company_id: int | None = None
     primary_contact_id: int | None = None
     status: str = "Open"
+    title: str | None = None
+    company_name: str | None = None
+    email_domain: str | None = None
+    phones: list[str] = field(default_factory=list)
+    websites: list[str] = field(default_factory=list)
+    address: dict[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    details: str | None = None
+    assignee_id: int | None = None
+    contact_type_id: int | None = None
+    stage_id: int | None = None
+    priority: str | None = None
+    monetary_value: Decimal | None = None
+    close_date: date | None = None
+    custom_values: dict[int, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CustomField:
+    """The definition of a custom field; `data_type` is Copper's word (Currency, Date, Text …)."""
+
+    id: int
+    name: str
+    data_type: str
+    available_on: list[str]
+    currency: str | None = None
 
 
 @dataclass
@@ -251,6 +280,8 @@ class Subscription:
     secret: dict[str, Any]
     headers: dict[str, str]
     owner_key: str
+    created_at: int = 0
+    custom_field_computed_values: bool = False
 
 
 @dataclass
@@ -263,6 +294,7 @@ class CopperAccount:
     records: dict[str, dict[int, Record]] = field(default_factory=lambda: {kind: {} for kind in RECORD_TYPES})
     relations: list[tuple[str, int, str, int]] = field(default_factory=list)
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    custom_fields: dict[int, CustomField] = field(default_factory=dict)
     next_id: int = 1000
     oauth_codes: dict[str, str] = field(default_factory=dict)
     oauth_tokens: dict[str, str] = field(default_factory=dict)

@@ -42,7 +42,7 @@ class Field:
 
 def at_midnight(day: date | None) -> datetime | None:
     """A calendar date as Xero's instant at midnight UTC."""
-    return day and datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) if day else None
 
 
 def _contact_name(invoice: Invoice, organisation: Organisation) -> str:

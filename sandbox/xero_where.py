@@ -170,9 +170,9 @@ class _Compiler(Transformer[Any, Any]):
         numbers = [int(part) for part in parts if part is not None and part.isdigit()]
         if len(numbers) != len(parts) or len(numbers) not in {3, 6}:
             raise _WhereError("DateTime takes three or six whole numbers")
-        year, month, day, *time = numbers
+        year, month, day, hour, minute, second = (*numbers, 0, 0, 0)[:6]
         try:
-            moment = datetime(year, month, day, *time, tzinfo=UTC)
+            moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except (ValueError, OverflowError):
             raise _WhereError("DateTime is not in the calendar") from None
         return _literal(FieldType.DATE, moment)

@@ -310,10 +310,12 @@ def test_the_page_that_plays_copper_answers_the_real_sdk(copper: Copper, sdk: st
     )
     copper.open("contact", person).locator("script").first.wait_for(state="attached")
     frame = copper.page.frames[1]
-    assert frame.url.startswith("http://app.test/?origin=")
+    assert frame.url.startswith("http://app.test/?location=sidebar&origin=")
     context = frame.evaluate("sdk.getContext().then((one) => [one.type, one.context.id || one.context.toObject().id])")
     assert context == ["person", person]
-    assert frame.evaluate("sdk.getUserInfo()")["name"] == "Sam Admin"
+    who = frame.evaluate("sdk.getUserInfo()")
+    assert who["account"] == {"id": copper.world.copper, "name": "Acme Sales"}
+    assert (who["user"]["name"], who["user"]["roles"]) == ("Sam Admin", ["user", "admin"])
     frame.evaluate("sdk.setAppUI({count: 4})")
     expect(copper.page.locator("#count")).to_have_text("4")
     company = copper.world.company()

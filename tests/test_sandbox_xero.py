@@ -471,6 +471,24 @@ def test_a_public_app_proves_itself_by_pkce_alone(sandbox: Sandbox) -> None:
         assert sandbox.http.get(url, follow_redirects=False).status_code == 400
 
 
+def test_an_action_takes_what_people_know_a_thing_by(books: Books) -> None:
+    act = books.sandbox.act
+    contact = act("make_contact", name="Acme Ltd", email="Ann@acme.test", tenant="first")["contact"]
+    invoice = act("make_invoice", contact="ann@ACME.test", number="INV-0058", total="50")["invoice"]
+    assert act("pay_invoice", invoice="inv-0058", amount="20") == {"invoice": invoice, "due": "30.00"}
+    assert act("change_contact", contact="acme ltd", name="Acme")["contact"] == contact
+    act("make_contact", name="Acme", tenant="Second")
+    for action, values, why in (
+        ("change_contact", {"contact": "Acme"}, "2 are called Acme (First, Second): name the contact by its id"),
+        ("pay_invoice", {"invoice": "INV-1"}, "there is no invoice INV-1"),
+        ("make_contact", {"name": "x", "tenant": "Third"}, "there is no organisation Third"),
+        ("pay_invoice", {"invoice": ""}, "there is no invoice"),
+    ):
+        answer = books.sandbox.http.post(f"/control/act/{action}", json=values)
+        assert answer.status_code == 422
+        assert why in answer.json()["error"]
+
+
 def test_if_modified_since_answers_only_what_changed(books: Books) -> None:
     act = books.sandbox.act
     contact = act("make_contact", name="A", email="a@x.test", tenant=books.tenant)["contact"]

@@ -1,0 +1,334 @@
+"""The bodies of Copper's searches, type by type, and what each filter asks for.
+
+A filter that the sandbox does not play is refused by name, as any other key that a body must not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandbox.copper_records import (
+    CONTACT_TYPES,
+    LEAD_STATUSES,
+    OPPORTUNITY_STATUSES,
+    PIPELINE,
+    STAGES,
+    names_of,
+    related_to,
+)
+from sandbox.world import CopperAccount, Record
+
+Test = Callable[[Record], bool]
+Ids = list[int] | None
+NONE_OF_THEM = -2
+SEARCHABLE = {"Currency", "Float", "Percentage", "Date", "Checkbox"}
+
+
+class UnknownFieldError(ValueError):
+    """A search names a custom field that cannot be searched."""
+
+
+class CustomFieldFilter(BaseModel):
+    """One item of `custom_fields`: a value, or a range of numbers or of unix seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    custom_field_definition_id: int
+    value: Any = None
+    minimum_value: float | None = None
+    maximum_value: float | None = None
+    allow_empty: bool = False
+
+
+class Page(BaseModel):
+    """What every search takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    page_number: int = Field(1, ge=1, le=10**9)
+    page_size: int = Field(20, ge=1, le=200)
+
+
+class Search(Page):
+    """What the searches of all four types take."""
+
+    sort_by: str | None = None
+    sort_direction: Literal["asc", "desc"] = "asc"
+    fields: list[str] | None = None
+    ids: list[int] | None = Field(None, max_length=200)
+    name: str | None = None
+    assignee_ids: Ids = None
+    tags: list[str] | None = None
+    minimum_created_date: int | None = None
+    maximum_created_date: int | None = None
+    minimum_modified_date: int | None = None
+    maximum_modified_date: int | None = None
+    minimum_interaction_count: int | None = None
+    maximum_interaction_count: int | None = None
+    minimum_interaction_date: int | None = None
+    maximum_interaction_date: int | None = None
+    custom_fields: list[CustomFieldFilter] | None = None
+
+
+class Reachable(Search):
+    """What people, leads and companies have in common."""
+
+    phone_number: str | None = None
+    city: str | None = None
+    state: str | None = None
+    postal_code: str | None = None
+    country: str | None = None
+
+
+class PeopleSearch(Reachable):
+    """`POST /people/search`."""
+
+    emails: list[str] | None = None
+    company_ids: Ids = None
+    opportunity_ids: Ids = None
+    contact_type_ids: Ids = None
+
+
+class LeadSearch(Reachable):
+    """`POST /leads/search`; `emails` is one text. A converted lead is gone here, so it cannot be included."""
+
+    emails: str | None = None
+    status_ids: Ids = None
+    customer_source_ids: Ids = None
+    include_converted_leads: Literal[False] | None = None
+    minimum_monetary_value: Decimal | None = None
+    maximum_monetary_value: Decimal | None = None
+
+
+class CompanySearch(Reachable):
+    """`POST /companies/search`."""
+
+    email_domains: list[str] | None = None
+    primary_contact_ids: Ids = None
+    contact_type_ids: Ids = None
+
+
+class OpportunitySearch(Search):
+    """`POST /opportunities/search`."""
+
+    company_ids: Ids = None
+    primary_contact_ids: Ids = None
+    pipeline_ids: Ids = None
+    pipeline_stage_ids: Ids = None
+    status_ids: Ids = None
+    customer_source_ids: Ids = None
+    loss_reason_ids: Ids = None
+    minimum_monetary_value: Decimal | None = None
+    maximum_monetary_value: Decimal | None = None
+    minimum_close_date: int | None = None
+    maximum_close_date: int | None = None
+
+
+SEARCHES: dict[str, type[Search]] = {
+    "people": PeopleSearch,
+    "leads": LeadSearch,
+    "companies": CompanySearch,
+    "opportunities": OpportunitySearch,
+}
+DEFAULT_SORTS = {"people": "first_name", "leads": "name", "companies": "date_modified", "opportunities": "name"}
+
+
+def _is_in(ids: Iterable[int], value: Callable[[Record], int | None]) -> Test:
+    """Whether a field is among some ids; -2 stands for "none"."""
+    wanted = {None if key == NONE_OF_THEM else key for key in ids}
+    return lambda record: value(record) in wanted
+
+
+def _ranges(name: str, value: Callable[[Record], Any]) -> dict[str, Callable[[Any, CopperAccount], Test]]:
+    """`minimum_…` and `maximum_…` of a value; what is not given is in no range."""
+
+    def at_least(bound: Any, _: CopperAccount) -> Test:
+        return lambda record: value(record) is not None and value(record) >= bound
+
+    def at_most(bound: Any, _: CopperAccount) -> Test:
+        return lambda record: value(record) is not None and value(record) <= bound
+
+    return {f"minimum_{name}": at_least, f"maximum_{name}": at_most}
+
+
+def _ids(value: Callable[[Record], int | None]) -> Callable[[Any, CopperAccount], Test]:
+    return lambda ids, _: _is_in(ids, value)
+
+
+def _address(part: str) -> Callable[[Any, CopperAccount], Test]:
+    return lambda text, _: lambda record: record.address.get(part, "").casefold() == text.casefold()
+
+
+def _emails(wanted: list[str] | str, _: CopperAccount) -> Test:
+    emails = {email.casefold() for email in ([wanted] if isinstance(wanted, str) else wanted)}
+    return lambda record: not emails.isdisjoint(map(str.casefold, record.emails))
+
+
+def _domains(domains: list[str], _: CopperAccount) -> Test:
+    wanted = {domain.casefold() for domain in domains}
+    return lambda record: (record.email_domain or "").casefold() in wanted
+
+
+def _of_opportunities(ids: list[int], account: CopperAccount) -> Test:
+    """The people related to any of some opportunities, their primary contacts included."""
+    living = [key for key in ids if key in account.records["opportunity"]]
+    people = {key for deal in living for kind, key in related_to(account, "opportunity", deal) if kind == "person"}
+    return lambda record: record.id in people
+
+
+def _phone(text: str, _: CopperAccount) -> Test:
+    digits = "".join(filter(str.isdigit, text))
+    return lambda record: any(digits and digits in "".join(filter(str.isdigit, phone)) for phone in record.phones)
+
+
+def _tags(tags: list[str], _: CopperAccount) -> Test:
+    wanted = {tag.casefold() for tag in tags}
+    return lambda record: not wanted.isdisjoint(map(str.casefold, record.tags))
+
+
+def _custom_fields(filters: list[CustomFieldFilter], account: CopperAccount) -> Test:
+    for item in filters:
+        field = account.custom_fields.get(item.custom_field_definition_id)
+        if field is None or field.data_type not in SEARCHABLE:
+            raise UnknownFieldError(f"custom_fields: {item.custom_field_definition_id} cannot be searched")
+    return lambda record: all(_has_value(item, record) for item in filters)
+
+
+def _has_value(item: CustomFieldFilter, record: Record) -> bool:
+    value = record.custom_values.get(item.custom_field_definition_id)
+    if value is None:
+        return item.allow_empty
+    if item.value is not None and value != item.value:
+        return False
+    low = item.minimum_value is None or _number(value) >= item.minimum_value
+    return low and (item.maximum_value is None or _number(value) <= item.maximum_value)
+
+
+def _number(value: Any) -> float:
+    """A number, or a custom date (`mm/dd/yyyy`) as unix seconds."""
+    if isinstance(value, str):
+        return datetime.strptime(value, "%m/%d/%Y").replace(tzinfo=UTC).timestamp()
+    return float(value)
+
+
+def _status_id(record: Record) -> int | None:
+    return (LEAD_STATUSES if record.type == "lead" else OPPORTUNITY_STATUSES).get(record.status)
+
+
+def _close_date(record: Record) -> float | None:
+    day = record.close_date
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() if day else None
+
+
+FILTERS: dict[str, Callable[[Any, CopperAccount], Test]] = {
+    "ids": lambda ids, _: lambda record: record.id in ids,
+    "name": lambda text, _: lambda record: text.casefold() in record.name.casefold(),
+    "assignee_ids": _ids(lambda record: record.assignee_id),
+    "contact_type_ids": _ids(lambda record: record.contact_type_id),
+    "company_ids": _ids(lambda record: record.company_id),
+    "primary_contact_ids": _ids(lambda record: record.primary_contact_id),
+    "pipeline_ids": _ids(lambda _: int(str(PIPELINE["id"]))),
+    "pipeline_stage_ids": _ids(lambda record: record.stage_id),
+    "status_ids": _ids(_status_id),
+    "customer_source_ids": _ids(lambda _: None),
+    "loss_reason_ids": _ids(lambda _: None),
+    "include_converted_leads": lambda _, __: lambda ___: True,
+    "opportunity_ids": _of_opportunities,
+    "emails": _emails,
+    "email_domains": _domains,
+    "phone_number": _phone,
+    "tags": _tags,
+    "custom_fields": _custom_fields,
+    **{part: _address(part) for part in ("city", "state", "postal_code", "country")},
+    **_ranges("created_date", lambda record: record.created),
+    **_ranges("modified_date", lambda record: record.modified),
+    **_ranges("interaction_count", lambda _: 0),
+    **_ranges("interaction_date", lambda _: None),
+    **_ranges("monetary_value", lambda record: record.monetary_value),
+    **_ranges("close_date", _close_date),
+}
+
+
+def keeps(search: Search, account: CopperAccount) -> Test:
+    """Whether a record is asked for, by the filters that are given."""
+    values = {name: getattr(search, name) for name in type(search).model_fields if name in FILTERS}
+    tests = [FILTERS[name](value, account) for name, value in values.items() if value is not None]
+    return lambda record: all(test(record) for test in tests)
+
+
+SortKey = Callable[[Record, CopperAccount], Any]
+
+
+def _assignee(record: Record, account: CopperAccount) -> str | None:
+    return next((user.name for user in account.users if user.id == record.assignee_id), None)
+
+
+def _company(record: Record, account: CopperAccount) -> str | None:
+    company = account.records["company"].get(record.company_id or 0)
+    return company.name.casefold() if company else record.company_name
+
+
+SORTS: dict[str, SortKey] = {
+    "name": lambda record, _: record.name.casefold(),
+    "first_name": lambda record, _: names_of(record)[0].casefold(),
+    "last_name": lambda record, _: (names_of(record)[1] or "").casefold(),
+    "title": lambda record, _: record.title,
+    "email": lambda record, _: record.emails[0].casefold() if record.emails else None,
+    "phone": lambda record, _: record.phones[0] if record.phones else None,
+    "city": lambda record, _: record.address.get("city"),
+    "state": lambda record, _: record.address.get("state"),
+    "country": lambda record, _: record.address.get("country"),
+    "zip": lambda record, _: record.address.get("postal_code"),
+    "contact_type": lambda record, _: CONTACT_TYPES.get(record.contact_type_id or 0),
+    "assignee": _assignee,
+    "company_name": _company,
+    "status": lambda record, _: record.status,
+    "value": lambda record, _: record.monetary_value,
+    "monetary_value": lambda record, _: record.monetary_value,
+    "priority": lambda record, _: record.priority,
+    "stage": lambda record, _: STAGES[record.stage_id][1] if record.stage_id in STAGES else None,
+    "close_date": lambda record, _: record.close_date,
+    "primary_contact": lambda record, _: record.primary_contact_id,
+    "customer_source": lambda _, __: None,
+    "socials": lambda _, __: None,
+    "last_interaction": lambda _, __: None,
+    "inactive_days": lambda record, _: -record.modified,
+    "stage_change_date": lambda record, _: record.created,
+    "date_created": lambda record, _: record.created,
+    "date_modified": lambda record, _: record.modified,
+}
+PERSONAL = {"first_name", "last_name", "title", "email", "company_name"}
+PLACED = {"phone", "city", "state", "country", "zip", "socials"}
+WORTH = {"status", "monetary_value", "customer_source"}
+EVERYWHERE = {"name", "assignee", "inactive_days", "last_interaction", "date_created", "date_modified"}
+SORTS_OF: dict[str, set[str]] = {
+    "people": EVERYWHERE | PERSONAL | PLACED | {"contact_type"},
+    "leads": EVERYWHERE | PERSONAL | PLACED | WORTH | {"value"},
+    "companies": EVERYWHERE | PLACED | {"contact_type"},
+    "opportunities": EVERYWHERE
+    | WORTH
+    | {"company_name", "priority", "stage", "close_date", "primary_contact", "stage_change_date"},
+}
+
+
+def in_order(records: Iterable[Record], sort_by: str, account: CopperAccount) -> list[Record]:
+    """Records sorted by one key, what is not given first, then by id."""
+    key = SORTS[sort_by]
+
+    def sortable(record: Record) -> tuple[bool, Any, int]:
+        value = key(record, account)
+        return (value is not None, 0 if value is None else value, record.id)
+
+    return sorted(records, key=sortable)
+
+
+def picked(shown: dict[str, Any], search: Search) -> dict[str, Any]:
+    """The fields of a record that the search asks for, the id always among them."""
+    if search.fields is None:
+        return shown
+    return {name: value for name, value in shown.items() if name == "id" or name in search.fields}

@@ -1,0 +1,255 @@
+"""The sandbox's Copper page: a CRM for people, and the parent that Copper's own App SDK expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Frame, Page, expect
+
+from tests.clients import environment
+from tests.test_browser import browser as browser
+from tests.world import Sandbox
+
+pytestmark = pytest.mark.timeout(900)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+APP = "http://app.test/panel?token=t"
+
+
+class Crm:
+    """A company with two people and an opportunity, a lead, and the page that shows them."""
+
+    def __init__(self, page: Page, sandbox: Sandbox) -> None:
+        self.page = page
+        self.sandbox = sandbox
+        self.account = sandbox.act("add_account", name="Acme Sales")
+        self.company = self.make("company", "Beacon Foods")
+        self.ann = self.make("person", "Ann Lee", emails=["ann@beacon.test"], company=self.company)
+        self.bob = self.make("person", "Bob <b>Moe</b>", emails=["bob@else.test"])
+        self.deal = self.make("opportunity", "Fit-out", company=self.company, primary_contact=self.ann)
+        self.lead = self.make("lead", "Lea Fay", emails=["lea@x.test"])
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def make(self, kind: str, name: str, **values: Any) -> int:
+        made = self.sandbox.act("make_record", type=kind, name=name, account=self.account["account"], **values)
+        return int(made["id"])
+
+    def record(self, plural: str, record_id: int) -> dict[str, Any]:
+        headers = {"X-PW-AccessToken": self.account["api_key"], "X-PW-Application": "developer_api"}
+        headers["X-PW-UserEmail"] = self.account["email"]
+        answer = self.sandbox.http.get(f"/copper/developer_api/v1/{plural}/{record_id}", headers=headers)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def open(self, address: str = "") -> None:
+        self.page.goto(f"{self.sandbox.url}/copper/companies/{self.account['account']}/app{address}")
+
+    def open_app(self, sdk: str, address: str) -> Frame:
+        """Open a record with the app installed: a page that does nothing but load the SDK."""
+        self.sandbox.act("install_app", url=APP, account=self.account["account"])
+        script = "const sdk = (window.Copper.default || window.Copper).init(); window.events = [];"
+        for event in ("contextUpdated", "addButtonClicked", "hello"):
+            script += f"sdk.on('{event}', (data) => window.events.push(['{event}', data]));"
+        body = f"<script>{sdk}</script><script>{script}</script>"
+        self.page.route("http://app.test/**", lambda route: route.fulfill(content_type="text/html", body=body))
+        self.open(address)
+        return self.frame("sidebar")
+
+    def frame(self, location: str) -> Frame:
+        """The app's frame of a location, with the SDK ready in it."""
+        self.page.locator(f"iframe[src*='location={location}']").wait_for()
+        found = next(frame for frame in self.page.frames if f"location={location}" in frame.url)
+        found.wait_for_function("window.events !== undefined")
+        return found
+
+
+@pytest.fixture
+def crm(browser: Browser, sandbox: Sandbox) -> Iterator[Crm]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    found = Crm(page, sandbox)
+    yield found
+    context.close()
+    assert found.complaints == []
+
+
+@pytest.fixture(scope="session")
+def sdk() -> str:
+    """The real SDK, as Copper publishes it."""
+    path = environment.node_modules("npm") / "copper-sdk" / "dist" / "copper-sdk.js"
+    return path.read_text()
+
+
+def rejection(frame: Frame, call: str) -> str:
+    """Why a call of the SDK was rejected."""
+    found: str = frame.evaluate(f"{call}.then(() => 'not rejected', (error) => String(error))")
+    return found
+
+
+def test_the_sdk_learns_which_record_which_user_and_which_account(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/contact/{crm.ann}")
+    assert frame.url == f"{APP}&location=sidebar&origin={quoted(crm.sandbox.url)}&instanceId=sandbox-sidebar"
+    context = frame.evaluate("sdk.getContext().then((found) => [found.type, found.context.toObject()])")
+    assert context[0] == "person"
+    assert context[1] == crm.record("people", crm.ann), "the fields are those of the developer API"
+    assert frame.evaluate("sdk.getUserInfo()") == {
+        "account": {"id": crm.account["account"], "name": "Acme Sales"},
+        "user": {
+            "id": crm.account["account"] * 10 + 1,
+            "name": "Sam Admin",
+            "email": crm.account["email"],
+            "roles": ["user", "admin"],
+        },
+    }
+    assert frame.evaluate("sdk.getConfig()")["config"] == {}
+
+
+def quoted(address: str) -> str:
+    return address.replace(":", "%3A").replace("/", "%2F")
+
+
+def test_what_the_app_says_of_its_looks_changes_that_alone(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/organization/{crm.company}")
+    frame.evaluate("sdk.setAppUI({count: 4})")
+    frame.evaluate("sdk.setAppUI({height: 321})")
+    iframe = crm.page.locator("iframe")
+    expect(iframe).to_have_css("height", "321px")
+    expect(crm.page.locator("#count")).to_have_text("4")
+    frame.evaluate("sdk.setAppUI({disableAddButton: false})")
+    crm.page.locator("#add").click()
+    frame.wait_for_function("events.some(([name]) => name === 'addButtonClicked')")
+    frame.evaluate("sdk.showFullScreen()")
+    expect(crm.page.locator("#app-card.full")).to_be_visible()
+    frame.evaluate("sdk.closeFullScreen()")
+    expect(crm.page.locator("#app-card.full")).to_have_count(0)
+
+
+def test_the_app_leads_to_another_record_and_hears_of_it(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/organization/{crm.company}")
+    frame.evaluate(f"sdk.navigateToEntityDetail('opportunity', {crm.deal})")
+    frame.wait_for_function(f"events.some(([, data]) => data.entityData.id === {crm.deal})")
+    expect(crm.page.locator("#name")).to_have_text("Fit-out")
+    assert "not played" in rejection(frame, "sdk.navigateToEntityDetail('task', 1)")
+
+
+def test_the_app_saves_the_fields_that_may_be_edited(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/contact/{crm.ann}")
+    saved = frame.evaluate(
+        "sdk.getContext().then(({context}) => { context.name = 'Ann Moe'; return context.save(); })"
+        ".then(({context}) => context.name)"
+    )
+    assert saved == "Ann Moe" == crm.record("people", crm.ann)["name"]
+    expect(crm.page.locator("#name")).to_have_text("Ann Moe")
+    edit = f"sdk.saveContext({{type: 'person', toObject: () => ({{id: {crm.ann}, title: 'x'}})}})"
+    assert "title cannot be edited" in rejection(frame, edit)
+
+
+def test_the_app_calls_the_developer_api_as_its_user(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/organization/{crm.company}")
+    assert frame.evaluate("sdk.api('/v1/users/me')")["email"] == crm.account["email"]
+    body = "JSON.stringify({emails: ['ann@beacon.test']})"
+    found = frame.evaluate(f"sdk.api('/v1/people/search', {{method: 'POST', body: {body}}})")
+    assert [person["id"] for person in found] == [crm.ann]
+    assert "does not play POST /activities" in rejection(frame, "sdk.logActivity(0, 'called')")
+    assert "does not play POST /people" in rejection(frame, "sdk.createEntity('person', {name: 'x'})")
+    assert "not found" in rejection(frame, "sdk.api('/v1/people/1')")
+
+
+def test_what_the_page_does_not_play_is_answered_with_an_error(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
+    for call in ("sdk.getRouteInfo()", "sdk.getSelectedRecords()", "sdk.navigateToSavedFilter('person', 1)"):
+        assert rejection(frame, call) == "not played by the sandbox"
+    for unknown in ("dance", "__proto__", "constructor", "toString"):
+        assert rejection(frame, f"sdk._deferredPost('{unknown}')") == "not played by the sandbox"
+
+
+def test_a_modal_is_a_second_frame_that_can_write_to_the_first(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
+    frame.evaluate("sdk.getUserInfo()")
+    frame.evaluate("sdk.showModal({width: 300})")
+    modal = crm.frame("modal")
+    assert modal.evaluate("sdk.getContext()")["type"] == "lead"
+    modal.evaluate("sdk.publishMessage('hello', 'sidebar', {a: 1})")
+    frame.wait_for_function("events.some(([name, data]) => name === 'hello' && data.a === 1)")
+    modal.evaluate("sdk.closeModal()")
+    expect(crm.page.locator("iframe")).to_have_count(1)
+
+
+def test_messages_from_elsewhere_are_not_answered(crm: Crm, sdk: str) -> None:
+    frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
+    frame.evaluate("sdk.getUserInfo()")
+    before = crm.page.evaluate("heard.length")
+    crm.page.evaluate(
+        "window.postMessage({type: 'setUI', data: {count: 9}, instanceId: 'sandbox-sidebar', id: 1}, '*')"
+    )
+    frame.evaluate("top.postMessage({type: 'setUI', data: {count: 9}, instanceId: 'other', id: 1}, '*')")
+    frame.evaluate("sdk.getUserInfo()")
+    assert crm.page.evaluate("heard.length") == before + 1
+    expect(crm.page.locator("#count")).to_have_text("0")
+
+
+def test_records_are_found_and_opened_by_keyboard(crm: Crm) -> None:
+    crm.open()
+    page = crm.page
+    expect(page.get_by_role("heading", name="Companies")).to_be_visible()
+    page.get_by_role("link", name="People 2").press("Enter")
+    page.get_by_label("Search").press_sequentially("beacon ann")
+    expect(page.locator("#list tbody tr")).to_have_count(1)
+    page.get_by_role("link", name="Ann Lee").press("Enter")
+    expect(page.locator("#name")).to_have_text("Ann Lee")
+    expect(page.locator("#initials")).to_have_text("AL")
+    expect(page.get_by_role("link", name="People 2")).to_have_attribute("aria-current", "page")
+    page.locator("#links").get_by_role("link", name="Beacon Foods").press("Enter")
+    expect(page.locator("#name")).to_have_text("Beacon Foods")
+    expect(page.locator("#links")).to_contain_text("ann@beacon.test")
+    page.locator("#links").get_by_role("link", name="Fit-out").press("Enter")
+    expect(page.locator("#fields")).to_contain_text("Primary contact")
+    page.go_back()
+    expect(page.locator("#name")).to_have_text("Beacon Foods")
+    crm.open("#/contact/1")
+    expect(page.get_by_text("There is no such record.")).to_be_visible()
+
+
+def test_a_record_is_edited_in_place(crm: Crm) -> None:
+    crm.open(f"#/contact/{crm.bob}")
+    page = crm.page
+    expect(page.locator("#name")).to_have_text("Bob <b>Moe</b>")
+    page.get_by_role("button", name="Edit").press("Enter")
+    expect(page.get_by_label("Name")).to_be_focused()
+    page.get_by_label("Emails").fill("bob@beacon.test, b@home.test")
+    page.get_by_label("Emails").press("Enter")
+    expect(page.locator("#fields")).to_contain_text("b@home.test")
+    emails = [one["email"] for one in crm.record("people", crm.bob)["emails"]]
+    assert emails == ["bob@beacon.test", "b@home.test"]
+    page.get_by_role("button", name="Edit").press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Name")).to_have_count(1)
+    expect(page.locator("#form")).to_be_hidden()
+
+
+def test_the_page_fits_every_width_and_is_readable_in_light_and_dark(crm: Crm) -> None:
+    for scheme in SCHEMES:
+        crm.page.emulate_media(color_scheme=scheme)
+        for address in ("", f"#/organization/{crm.company}", f"#/contact/{crm.bob}"):
+            crm.open(address)
+            expect(crm.page.locator("h1:visible")).to_have_count(1)
+            for width in (1280, 800, 390):
+                crm.page.set_viewport_size({"width": width, "height": 844})
+                assert crm.page.evaluate("document.documentElement.scrollWidth") <= width
+            found = Axe().run(crm.page).response["violations"]
+            assert [one["id"] for one in found if one["impact"] in {"serious", "critical"}] == []
+
+
+def test_a_list_of_thousands_comes_fifty_at_a_time(crm: Crm) -> None:
+    for number in range(60):
+        crm.make("lead", f"Lead {number:02d}")
+    crm.open("#/list/lead")
+    rows = crm.page.locator("#list tbody tr")
+    expect(rows).to_have_count(50)
+    crm.page.get_by_role("button", name="Show more").click()
+    expect(rows).to_have_count(61)
+    expect(crm.page.get_by_role("button", name="Show more")).to_be_hidden()
