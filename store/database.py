@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+import sqlalchemy.exc
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -43,8 +44,15 @@ __all__ = [
 ]
 POOL = 10
 T = TypeVar("T")
-# What a database that is away, full or too slow raises on the web process's pool.
-UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+# What a database that is away, full or too slow raises, by a pool or by the engine.
+UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.TimeoutError,
+)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
 BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")

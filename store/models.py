@@ -36,6 +36,14 @@ class RecordType(StrEnum):
         return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
 
 
+class SetupStep(StrEnum):
+    """The step of set-up that an account waits for, once its Xero organisations are chosen."""
+
+    SETTINGS = "settings"
+    PANEL = "panel"
+    DONE = "done"
+
+
 def _kinds(column: str) -> sa.CheckConstraint:
     """Record types are text: behind row-level security only leakproof comparisons may use an index, not an enum's."""
     return sa.CheckConstraint(f"{column} IN ({', '.join(repr(kind.value) for kind in RecordType)})", name=column)
@@ -59,8 +67,13 @@ def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any
 class Account(SQLModel, table=True):
     """One Copper account and its settings; `synced_at` is when its rows were last known to be right.
 
-    `balances_on` is the day (UTC) as of which its records' overdue sums are.
+    `balances_on` is the day (UTC) as of which its records' overdue sums are. `setup_step` is where signing in leads
+    while set-up is unfinished.
     """
+
+    __table_args__ = (
+        sa.CheckConstraint(f"setup_step IN ({', '.join(repr(step.value) for step in SetupStep)})", name="setup_step"),
+    )
 
     id: int = _serial()
     copper_account_id: int = Field(sa_type=sa.BigInteger, unique=True)
@@ -72,6 +85,7 @@ class Account(SQLModel, table=True):
     created_at: datetime = _column(Instant, "now()")
     synced_at: datetime | None = _column(Instant, null=True)
     balances_on: date = _column(sa.Date, "CURRENT_DATE")
+    setup_step: SetupStep = _column(sa.Text, "'settings'")
 
 
 class CopperCredential(SQLModel, table=True):

@@ -13,7 +13,9 @@ from store import access, accounts, audit, closing, inbox, runs
 from store.accounts import CopperAccess, Organisation
 from store.database import transaction
 from store.inbox import Source
+from store.models import SetupStep
 from worker import jobs, sync
+from worker.broker import tell_changed
 from worker.budget import Purpose
 from worker.copper import subscriptions
 from worker.copper.client import CopperClient, connected
@@ -75,6 +77,8 @@ def connect_xero(account_id: int, token: dict[str, Any], *, who: str = COMMAND) 
     """Keep a token set and connect every organisation that it covers."""
     with transaction() as session:
         grant_id = accounts.save_grant(session, account_id, token)
+        for step in (SetupStep.SETTINGS, SetupStep.PANEL):
+            accounts.finish_setup_step(session, account_id, step)
     return choose_organisations(account_id, grant_id, None, who=who)
 
 
@@ -84,10 +88,11 @@ def offered(account_id: int, grant_id: int) -> list[WireConnection]:
 
 
 def choose_organisations(
-    account_id: int, grant_id: int, tenants: Collection[UUID] | None, *, who: str
+    account_id: int, grant_id: int, tenants: Collection[UUID] | None, *, who: str, with_import: bool = False
 ) -> list[Organisation]:
     """Connect those of a grant's organisations (None: all of them); returns all that the account then has.
 
+    `with_import` begins a backfill of what was never read, in the same transaction: no crash can leave it out.
     An organisation that is connected already moves to the new grant. Raises `VendorError` when none is left.
     """
     covered = [one for one in offered(account_id, grant_id) if tenants is None or one.tenant_id in tenants]
@@ -105,8 +110,11 @@ def choose_organisations(
             )
             audit.note(session, account_id, who, "organisation.connected", one.name)
         organisations = accounts.organisations(session, account_id)
+        imports = sync.begin_import(session, account_id) if with_import else []
     log.info("xero.connected", account=account_id, organisations=len(organisations))
     _take_up([Source(account_id, one.id) for one in organisations])
+    for run in imports:
+        jobs.wake_run(run)
     return organisations
 
 
@@ -123,15 +131,11 @@ def _take_up(sources: list[Source]) -> None:
 
 
 def backfill(account_id: int) -> None:
-    """Fetch what was never read in full: all of a new account, or the organisations that were added."""
+    """Import what was never read in full: all of a new account, or the organisations that were added."""
     with transaction() as session:
-        added = [one.id for one in accounts.organisations(session, account_id) if one.invoices_seen_to is None]
-        copper = accounts.copper_state(session, account_id)
-    if copper is not None and copper.records_seen_to is None:
-        added.insert(0, 0)
-    for organisation_id in added:
-        for run in sync.begin_one(Source(account_id, organisation_id), Kind.BACKFILL):
-            jobs.wake_run(run)
+        imports = sync.begin_import(session, account_id)
+    for run in imports:
+        jobs.wake_run(run)
 
 
 def drop_organisation(account_id: int, organisation_id: int, *, who: str) -> str | None:
@@ -141,6 +145,8 @@ def drop_organisation(account_id: int, organisation_id: int, *, who: str) -> str
         if name is not None:
             audit.note(session, account_id, who, "organisation.dropped", name)
     jobs.wake_leftovers()
+    if name is not None:
+        tell_changed(account_id)
     return name
 
 

@@ -11,6 +11,7 @@ import requests
 import structlog
 from pydantic import TypeAdapter
 
+from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import accounts
 from store.accounts import CopperAccess
@@ -154,7 +155,7 @@ class CopperClient:
             raise PassingError("Copper's answer was not a JSON array")
         good, bad = parse(WIRE[kind], raw, "id")
         total = answer.headers.get("X-PW-TOTAL", "")
-        return Records(good, began, [], bad, int(total) if total.isdigit() else None, len(raw), vendor_time(answer))
+        return Records(good, began, [], bad, whole_number(total), len(raw), vendor_time(answer))
 
     def records(self, kind: RecordType, ids: Sequence[int]) -> Records:
         """The current state of `ids`, 200 a call; one that the search leaves out is asked for by itself.
