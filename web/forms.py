@@ -44,15 +44,23 @@ Name = Annotated[str, BeforeValidator(lambda value: line(str(value))), AfterVali
 
 @dataclass(frozen=True)
 class FormState:
-    """A form as a page shows it: what was typed, and what is wrong, by field ('': with the form as a whole)."""
+    """A form as a page shows it: what was typed, and what is wrong, by field ('': with the form as a whole).
+
+    `action` is the address that it is sent to, where a page has several forms.
+    """
 
     values: Mapping[str, list[str]] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    action: str = ""
 
     @property
     def is_refused(self) -> bool:
         """Whether this form was sent and refused."""
         return bool(self.errors)
+
+    def at(self, action: str) -> FormState:
+        """This form, if it is the one that is sent to `action`; an empty one otherwise."""
+        return self if self.action == action else EMPTY
 
     def value(self, name: str, default: object = "") -> str:
         """What stands in a field: what was typed, or `default` while nothing was."""
@@ -66,10 +74,10 @@ class FormState:
 EMPTY = FormState()
 
 
-def refused(sent: FormData, errors: Mapping[str, str]) -> FormState:
+def refused(sent: FormData, errors: Mapping[str, str], action: str = "") -> FormState:
     """The state of a form that was sent and is shown again with its errors; secrets are typed anew."""
     typed = {name: [CONTROL.sub("", str(one)) for one in sent.getlist(name)] for name in sent if name not in SECRETS}
-    return FormState(typed, errors)
+    return FormState(typed, errors, action)
 
 
 def read(model: type[Model], sent: FormData, messages: Mapping[str, str]) -> Model | dict[str, str]:

@@ -20,7 +20,7 @@ from store.secrets import fresh_token
 from web import browser, locales, words
 from web.browser import Browser
 from web.forms import EMPTY
-from web.problems import TITLES, in_api_words, problem
+from web.problems import TITLES, UNAVAILABLE_TEXT, in_api_words, problem
 from worker.overview import bytes_in_words, drift_words
 
 HERE = FilePath(__file__).resolve().parent.parent
@@ -151,6 +151,11 @@ def trouble(request: Request, status: int, detail: str, retry_after: int | None 
     if retry_after is not None:
         answer.headers["Retry-After"] = str(retry_after)
     return answer
+
+
+def too_late(request: Request) -> Response:
+    """A page took too long: what it waits for does not answer."""
+    return trouble(request, 503, UNAVAILABLE_TEXT)
 
 
 def _browser(request: Request, status: int) -> Browser:

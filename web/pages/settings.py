@@ -106,7 +106,7 @@ def _settings_page(request: Request, *, first: bool = False, form: FormState = f
 
 
 def _refused(request: Request, sent: FormData, errors: Mapping[str, str], *, first: bool = False) -> Response:
-    return _settings_page(request, first=first, form=forms.refused(sent, errors))
+    return _settings_page(request, first=first, form=forms.refused(sent, errors, request.url.path))
 
 
 @router.get("/settings")
