@@ -70,8 +70,8 @@ def trail(request: Request, before: Annotated[int | None, Query(ge=1, le=MAX_ID)
     with bound(session.account_id) as database:
         entries = audit.latest(database, session.account_id, before=before, limit=ENTRIES)
     older = entries[-1].id if len(entries) == ENTRIES else None
-    who = {connect.COMMAND: "Command line"}
-    return page(request, "trail.html", entries=entries, older=older, action=words.action, who=who)
+    callers = {connect.COMMAND: "Command line"}
+    return page(request, "trail.html", entries=entries, older=older, action=words.action, callers=callers)
 
 
 @router.get("/disconnect")
