@@ -136,6 +136,7 @@ def add_panel(page: Page, pictures: Path) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Add the panel to Copper")
     page.get_by_role("button", name="Create panel URL").click()
     expect(page.get_by_label("Panel URL")).to_contain_text("/panel?token=pat_")
+    expect(page.get_by_role("button", name="Copy")).to_be_hidden()
     picture(page, pictures, "panel-setup")
     page.reload()
     expect(page.get_by_text("can't be shown again")).to_be_visible()

@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_constraint("account_setup_step_check", "account", type_="check")
+    op.drop_constraint(op.f("account_setup_step_check"), "account", type_="check")
     op.drop_column("account", "setup_step")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from store import accounts
 from store.accounts import Organisation
-from store.database import Session, bound
+from store.database import Session
 from worker.overview import AccountOverview
 
 ALL_TYPES_OFF = "No record type is selected, so nobody sees any invoices in Copper."
@@ -23,15 +23,18 @@ class Action:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence above a page's content, and what helps."""
+    """A sentence above a page's content, and what helps; `is_error` unless waiting is all that it takes."""
 
     text: str
     action: Action | None = None
+    is_error: bool = True
 
 
 CONNECT = Notice("Xero isn't connected, so there are no invoices to show.", Action("/connect/xero", "Connect Xero"))
 START_IMPORT = Notice("Nothing has been imported from Xero yet.", Action("/progress", "Start import", is_post=True))
-IMPORTING = Notice("Importing from Xero and Copper. Figures are incomplete.", Action("/progress", "View progress"))
+IMPORTING = Notice(
+    "Importing from Xero and Copper. Figures are incomplete.", Action("/progress", "View progress"), is_error=False
+)
 
 
 def connection(session: Session, account_id: int) -> Notice | None:
@@ -58,9 +61,3 @@ def _remedy(overview: AccountOverview) -> Action | None:
     if overview.lost:
         return Action("/connect/xero", "Reconnect")
     return Action("/status#quarantine", "View") if overview.events_quarantined else None
-
-
-def of_account(account_id: int) -> Notice | None:
-    """`connection`, in a transaction of its own."""
-    with bound(account_id) as session:
-        return connection(session, account_id)
