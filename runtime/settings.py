@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     egress_allowance_gb: float = Field(
         10, gt=0, description="gigabytes a month that the Xero plan includes: Core 10, Plus 50, Advanced 250"
     )
+    page_seconds: float = Field(
+        10, ge=0.1, le=300, description="seconds that one statement of a page may take; a page may take twice that"
+    )
     api_minute_limit: int = Field(
         6_000, ge=1, le=10_000_000, description="API calls a minute, key and web process; the same for an address"
     )

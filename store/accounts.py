@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from store import refusals
+from store.models import SetupStep
 from store.secrets import digest, fresh_token, seal, unseal
 
 SAVE_ACCOUNT = text("""
@@ -92,6 +93,18 @@ SAVE_ORGANISATION = text("""
         invoices_seen_to = CASE WHEN known.status <> 'dropped' THEN known.invoices_seen_to END
     RETURNING id
 """)
+# An organisation that was removed and is connected again before its rows were erased: what is left of them counts as
+# never read, and shows again with the next projection.
+REVIVE_ORGANISATION = text("""
+    WITH revived AS (
+        UPDATE xero_organisation SET status = 'working', contacts_seen_to = NULL, invoices_seen_to = NULL
+        WHERE account_id = :account AND tenant_id = :tenant AND status = 'dropped'
+        RETURNING id)
+    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    SELECT DISTINCT i.account_id, 'contact', i.organisation_id, i.contact_id
+    FROM revived JOIN invoice i ON i.account_id = :account AND i.organisation_id = revived.id
+    WHERE i.contact_id IS NOT NULL
+""")
 DROP_UNUSED_GRANTS = text("""
     DELETE FROM xero_grant g WHERE g.account_id = :account AND NOT EXISTS (
         SELECT FROM xero_organisation o WHERE o.account_id = g.account_id AND o.grant_id = g.id)
@@ -146,6 +159,11 @@ CHOOSE = text("""
     UPDATE account SET record_types = :record_types, shown = :shown, show_bills = :show_bills,
                        visible_to_teams = :visible_to_teams
     WHERE id = :account
+""")
+SETUP_STEP = text("SELECT setup_step FROM account WHERE id = :account")
+FINISH_SETUP_STEP = text("""
+    UPDATE account SET setup_step = CASE WHEN :step = 'settings' THEN 'panel' ELSE 'done' END
+    WHERE id = :account AND setup_step = :step
 """)
 # A grant that no organisation was chosen from yet: the admin has just come back from Xero.
 OPEN_GRANT = text("""
@@ -413,6 +431,7 @@ def save_organisation(
         "connection": connection_id,
         "name": name,
     }
+    session.execute(REVIVE_ORGANISATION, chosen)
     organisation_id = int(session.execute(SAVE_ORGANISATION, chosen).scalar_one())
     session.execute(TAKE_UP_GRANT, chosen)
     return organisation_id
@@ -527,6 +546,16 @@ def choose(session: Session, account_id: int, wanted: Choices) -> None:
         "visible_to_teams": list(wanted.visible_to_teams) if wanted.visible_to_teams is not None else None,
     }
     session.execute(CHOOSE, chosen)
+
+
+def setup_step(session: Session, account_id: int) -> SetupStep:
+    """The step of set-up that the account waits for."""
+    return SetupStep(session.execute(SETUP_STEP, {"account": account_id}).scalar_one())
+
+
+def finish_setup_step(session: Session, account_id: int, step: SetupStep) -> None:
+    """Go on to the next step of set-up, if the account waits for this one."""
+    session.execute(FINISH_SETUP_STEP, {"account": account_id, "step": step.value})
 
 
 def open_grant(session: Session, account_id: int) -> int | None:

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from store.accounts import CopperAccess, DroppedGrant, drop_grant
 from store.database import touched
-from store.projection import balances_are_old, take_turn
+from store.projection import remove_organisation, take_turn
 from store.secrets import seal, unseal
 
 DATA_TABLES = (
@@ -37,7 +37,6 @@ DATA_TABLES = (
     "audit",
 )
 ORGANISATION_TABLES = (
-    "record_invoice",
     "contact_link",
     "invoice",
     "xero_contact_email",
@@ -70,10 +69,6 @@ DROP = text("""
     WHERE account_id = :account AND id = :organisation AND status <> 'dropped'
     RETURNING name, grant_id, connection_id, tenant_id
 """)
-STILL_DROPPED = text("""
-    SELECT 1 FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
-    FOR UPDATE
-""")
 # Over all accounts: Xero's connections belong to a user, whichever accounts of ours made use of them. What is not
 # known of a grant is taken for the same user.
 IS_USER_CONNECTED = text("""
@@ -93,12 +88,23 @@ END_RUNS = text("""
     UPDATE sync_run SET state = 'failed', finished_at = now(), error = 'the organisation was removed', lease_id = NULL
     WHERE account_id = :account AND organisation_id = :organisation AND state IN ('running', 'paused')
 """)
+# Held until the transaction ends, so that it cannot be connected again while its rows go.
+IS_DROPPED = text("""
+    SELECT id FROM xero_organisation
+    WHERE account_id = :account AND id = :organisation AND status = 'dropped' FOR UPDATE
+""")
 FORGET_ORGANISATION = text("""
     WITH forgotten AS (
         DELETE FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'dropped'
         RETURNING id)
     UPDATE account SET time_zones = time_zones - CAST(forgotten.id AS text)
     FROM forgotten WHERE account.id = :account
+""")
+EXTENT = text("""
+    SELECT (SELECT count(*) FROM invoice
+            WHERE account_id = :account AND organisation_id = :organisation AND NOT gone AND status <> 'DELETED'),
+           (SELECT count(DISTINCT (record_type, record_id)) FROM record_invoice
+            WHERE account_id = :account AND organisation_id = :organisation)
 """)
 LEAVE = text("INSERT INTO leftover (account_id, kind, sealed) VALUES (:account, :kind, :sealed)")
 TAKE = text("""
@@ -175,11 +181,19 @@ def shut(
     return name
 
 
+def extent(session: Session, account_id: int, organisation_id: int) -> tuple[int, int]:
+    """What goes with an organisation: how many invoices, and how many records show some of them."""
+    params = {"account": account_id, "organisation": organisation_id}
+    row = session.execute(EXTENT, params).one()
+    return int(row[0]), int(row[1])
+
+
 def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
-    """Drop one organisation: nothing is fetched any more. Returns its name, None when there is none.
+    """Drop one organisation: nothing of it is fetched or shown any more. Returns its name, None when there is none.
 
     A grant that no other organisation needs goes with it; otherwise this one connection is ended by it.
     """
+    take_turn(session, account_id)
     row = session.execute(DROP, {"account": account_id, "organisation": organisation_id}).one_or_none()
     if row is None:
         return None
@@ -191,6 +205,7 @@ def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
         values = {"grant": row.grant_id, "connection": str(row.connection_id), "tenant": str(row.tenant_id)}
         leave(session, account_id, "xero.disconnect", values)
     leave(session, account_id, "organisation.erase", {"organisation": organisation_id})
+    remove_organisation(session, account_id, organisation_id)
     return str(row.name)
 
 
@@ -203,10 +218,9 @@ def erase(session: Session, account_id: int, organisation_id: int | None, limit:
     if organisation_id is None:
         return sum(touched(session, statement, chosen) for statement in ERASE.values())
     take_turn(session, account_id)
-    if session.execute(STILL_DROPPED, chosen).one_or_none() is None:
+    if session.execute(IS_DROPPED, chosen).scalar_one_or_none() is None:
         return 0
     gone = sum(touched(session, statement, chosen) for statement in ERASE_OF_ORGANISATION.values())
-    balances_are_old(session, account_id)
     if not gone:
         session.execute(FORGET_ORGANISATION, chosen)
     return gone

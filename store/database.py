@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "describe_failure",
     "engine",
     "let_go",
+    "limited_statements",
     "migrate",
     "now",
     "reading_pool",
@@ -58,6 +60,8 @@ MISSING_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn,
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
 BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")
+LIMIT_STATEMENTS = text("SELECT set_config('statement_timeout', :milliseconds, true)")
+_statement_seconds: ContextVar[float | None] = ContextVar("statement_seconds", default=None)
 # A host that is gone answers nothing, not even that: without these, whoever waits for it waits for hours.
 BOUNDED: dict[str, Any] = {
     "connect_timeout": 5,
@@ -122,9 +126,24 @@ def engine() -> Engine:
 
 
 @contextmanager
+def limited_statements(seconds: float) -> Iterator[None]:
+    """End every statement of the transactions begun in this context, its threads and tasks after so many seconds.
+
+    Whoever waits for a page waits for no lock and no slow statement longer than that.
+    """
+    before = _statement_seconds.set(seconds)
+    try:
+        yield
+    finally:
+        _statement_seconds.reset(before)
+
+
+@contextmanager
 def transaction() -> Iterator[Session]:
     """A session whose work is committed at the end, or rolled back on any error."""
     with Session(engine(), expire_on_commit=False) as session, session.begin():
+        if (seconds := _statement_seconds.get()) is not None:
+            session.execute(LIMIT_STATEMENTS, {"milliseconds": str(int(seconds * 1000))})
         yield session
 
 

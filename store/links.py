@@ -39,10 +39,15 @@ UNLINK = text("""
         DELETE FROM contact_link
         WHERE account_id = :account AND organisation_id = :organisation AND contact_id = :contact
           AND record_type = :type AND record_id = :record
-        RETURNING contact_id)
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
-    SELECT :account, 'contact', :organisation, contact_id FROM removed
-    RETURNING 1
+        RETURNING contact_id),
+    marked AS (
+        INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+        SELECT :account, 'contact', :organisation, contact_id FROM removed)
+    SELECT (SELECT name FROM xero_contact WHERE account_id = :account AND organisation_id = :organisation
+            AND contact_id = :contact) AS contact,
+           (SELECT name FROM crm_record WHERE account_id = :account AND record_type = :type
+            AND record_id = :record) AS record
+    FROM removed
 """)
 
 
@@ -80,14 +85,21 @@ def link(session: Session, account_id: int, wanted: Link, who: str) -> str | Non
     chosen = _chosen(account_id, wanted)
     contact = session.execute(CONTACT, chosen).scalar_one_or_none()
     if contact is None:
-        raise LinkError("This Xero contact is not known here.")
+        raise LinkError("This Xero contact isn't known in your account.")
     record = session.execute(RECORD, chosen).scalar_one_or_none()
     if record is None:
-        raise LinkError(f"There is no {wanted.record_type.value} {wanted.record_id} in Copper, as far as known here.")
+        raise LinkError(f"No {wanted.record_type.value} with ID {wanted.record_id}.")
     added = session.execute(LINK, {**chosen, "who": who[:200]}).scalar_one_or_none()
-    return f"{contact} to {wanted.record_type.value} {wanted.record_id}" if added else None
+    return _in_words(contact, record, wanted) if added else None
 
 
-def unlink(session: Session, account_id: int, known: Link) -> bool:
-    """Undo a link; returns whether there was one."""
-    return session.execute(UNLINK, _chosen(account_id, known)).scalar_one_or_none() is not None
+def _in_words(contact: str | None, record: str | None, link: Link) -> str:
+    """Both ends by their names, cut so that the record's id is kept whatever they are."""
+    ends = f"{link.record_type.value} {link.record_id}"
+    return f"{(contact or 'unnamed contact')[:200]} and {(record or 'unnamed record')[:200]} ({ends})"
+
+
+def unlink(session: Session, account_id: int, known: Link) -> str | None:
+    """Undo a link; returns what was linked, in words, or None when nothing was."""
+    row = session.execute(UNLINK, _chosen(account_id, known)).one_or_none()
+    return _in_words(row.contact, row.record, known) if row else None

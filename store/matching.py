@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from runtime.numbers import whole_number
 from store.days import IS_OVERDUE
 from store.domains import PUBLIC
 from store.models import RecordType
@@ -53,12 +54,16 @@ REASONS = text("""
         FROM holder h
         JOIN crm_record_email re ON re.account_id = :account AND re.record_type = h.record_type
              AND re.record_id = h.record_id
-        LEFT JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = re.email
+        LEFT JOIN (
+            xero_contact_email ce
+            JOIN xero_organisation o ON o.account_id = ce.account_id AND o.id = ce.organisation_id
+                 AND o.status <> 'dropped') ON ce.account_id = :account AND ce.email = re.email
         UNION ALL
         SELECT e.record_type, e.record_id, e.company_id, NULL, k.organisation_id, k.contact_id, k.linked_by, NULL, NULL
         FROM (SELECT * FROM holder UNION SELECT 'company', company_id, company_id FROM company) e
         JOIN contact_link k ON k.account_id = :account AND k.record_type = e.record_type
-             AND k.record_id = e.record_id)
+             AND k.record_id = e.record_id
+        JOIN xero_organisation o ON o.account_id = :account AND o.id = k.organisation_id AND o.status <> 'dropped')
     SELECT w.record_type, w.record_id, r.name AS record_name, w.company_id, company.name AS company_name, w.email,
            w.organisation_id, o.name AS organisation_name, o.short_code, w.contact_id, c.name AS contact_name,
            w.linked_by, w.as_typed, w.contact_as_typed
@@ -93,20 +98,29 @@ SEARCH = text("""
               SELECT record_type, record_id FROM crm_record_email
               WHERE account_id = :account AND (
                     position(:wanted IN email) > 0 OR position(:wanted IN lower(as_typed)) > 0
-                    OR email = CAST(:address AS text))))
+                    OR email = CAST(:address AS text)))
+           OR (c.record_type, c.record_id) IN (
+              SELECT x.record_type, x.record_id FROM invoice i
+              JOIN account a ON a.id = i.account_id AND (a.show_bills OR i.type <> 'ACCPAY')
+              JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = i.invoice_id
+                   AND a.record_types @> ARRAY[x.record_type]
+              WHERE i.account_id = :account AND lower(i.number) = :wanted))
     ORDER BY lower(c.name) <> :wanted, lower(c.name), c.record_type, c.record_id LIMIT :limit
 """)
 INVOICES = text("""
     SELECT i.organisation_id, i.contact_id, i.invoice_id, i.type, i.number, i.status, i.total, i.balance, i.currency
     FROM unnest(CAST(:organisations AS bigint[]), CAST(:contacts AS uuid[])) AS k(organisation_id, contact_id)
+    JOIN account a ON a.id = :account
     JOIN invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
          AND i.contact_id = k.contact_id AND i.status <> 'DELETED' AND NOT i.gone
+         AND (a.show_bills OR i.type <> 'ACCPAY')
     ORDER BY i.organisation_id, i.contact_id, i.created_at DESC, i.invoice_id
     LIMIT :limit
 """)
 CONTACT_OF = text("""
     SELECT i.organisation_id, i.contact_id, i.number
     FROM record_invoice x
+    JOIN account a ON a.id = x.account_id AND (a.show_bills OR x.type <> 'ACCPAY')
     JOIN invoice i ON i.account_id = x.account_id AND i.organisation_id = x.organisation_id
          AND i.invoice_id = x.invoice_id
     WHERE x.account_id = :account AND x.invoice_id = :invoice AND x.record_type = :type AND x.record_id = :record
@@ -114,7 +128,9 @@ CONTACT_OF = text("""
 NEAR = text("""
     SELECT DISTINCT ce.organisation_id, o.name AS organisation_name, o.short_code, ce.contact_id, c.name, ce.email,
            ce.as_typed, ce.email = ANY(:variants) AS one_off,
-           (SELECT count(*) FROM invoice i WHERE i.account_id = :account AND i.organisation_id = ce.organisation_id
+           (SELECT count(*) FROM invoice i
+            JOIN account a ON a.id = i.account_id AND (a.show_bills OR i.type <> 'ACCPAY')
+            WHERE i.account_id = :account AND i.organisation_id = ce.organisation_id
             AND i.contact_id = ce.contact_id AND i.status <> 'DELETED' AND NOT i.gone) AS invoices
     FROM (SELECT organisation_id, contact_id, email, as_typed FROM xero_contact_email
           WHERE account_id = :account AND email = ANY(:variants)
@@ -331,15 +347,14 @@ def why(
 
 
 def search(session: Session, account_id: int, wanted: str, limit: int, address: str | None = None) -> list[FoundRecord]:
-    """Living records whose name or an address contains `wanted`, or whose number it is.
+    """Living records whose name or an address contains `wanted`, whose Copper ID it is, or who show that invoice.
 
     `address` is `wanted` as addresses are compared, where it is one.
     """
-    number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else None
     chosen = {
         "account": account_id,
         "wanted": wanted.lower(),
-        "number": number,
+        "number": whole_number(wanted),
         "address": address,
         "limit": limit,
     }
@@ -347,7 +362,7 @@ def search(session: Session, account_id: int, wanted: str, limit: int, address: 
 
 
 def invoices_of(session: Session, account_id: int, contacts: Iterable[tuple[int, UUID]]) -> list[ContactInvoice]:
-    """What some contacts (organisation, contact) bring, newest first in each; at most 500."""
+    """What some contacts (organisation, contact) bring, newest first in each; at most 500. Bills if they are shown."""
     chosen = {"account": account_id, **_contacts(contacts), "limit": MOST_INVOICES}
     return [ContactInvoice(*row) for row in session.execute(INVOICES, chosen)]
 

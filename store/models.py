@@ -36,6 +36,14 @@ class RecordType(StrEnum):
         return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
 
 
+class SetupStep(StrEnum):
+    """The step of set-up that an account waits for, once its Xero organisations are chosen."""
+
+    SETTINGS = "settings"
+    PANEL = "panel"
+    DONE = "done"
+
+
 def _kinds(column: str) -> sa.CheckConstraint:
     """Record types are text: behind row-level security only leakproof comparisons may use an index, not an enum's."""
     return sa.CheckConstraint(f"{column} IN ({', '.join(repr(kind.value) for kind in RecordType)})", name=column)
@@ -60,8 +68,13 @@ class Account(SQLModel, table=True):
     """One Copper account and its settings; `synced_at` is when its rows were last known to be right.
 
     `balances_on` is the day (UTC) on which all of its records' balances were last added up. `time_zones` copies its
-    organisations' zones (organisation id: IANA name), for the one statement that a read is.
+    organisations' zones (organisation id: IANA name), for the one statement that a read is. `setup_step` is where
+    signing in leads while set-up is unfinished.
     """
+
+    __table_args__ = (
+        sa.CheckConstraint(f"setup_step IN ({', '.join(repr(step.value) for step in SetupStep)})", name="setup_step"),
+    )
 
     id: int = _serial()
     copper_account_id: int = Field(sa_type=sa.BigInteger, unique=True)
@@ -74,6 +87,7 @@ class Account(SQLModel, table=True):
     synced_at: datetime | None = _column(Instant, null=True)
     balances_on: date = _column(sa.Date, "CURRENT_DATE")
     time_zones: dict[str, str] = _column(pg.JSONB, "'{}'::jsonb")
+    setup_step: SetupStep = _column(sa.Text, "'settings'")
 
 
 class CopperCredential(SQLModel, table=True):

@@ -125,7 +125,7 @@ DISPLAY = """
     FROM pair p
     JOIN invoice i ON i.account_id = :account AND i.organisation_id = p.organisation_id
          AND i.invoice_id = p.invoice_id AND i.status <> 'DELETED' AND NOT i.gone
-    JOIN xero_organisation o ON o.account_id = :account AND o.id = i.organisation_id
+    JOIN xero_organisation o ON o.account_id = :account AND o.id = i.organisation_id AND o.status <> 'dropped'
     LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = i.organisation_id
          AND c.contact_id = i.contact_id
 """
@@ -242,7 +242,6 @@ ADD_UP = text(f"""
     WHERE (old.open, old.overdue, old.invoices, old.overdue_invoices) IS DISTINCT FROM
           (EXCLUDED.open, EXCLUDED.overdue, EXCLUDED.invoices, EXCLUDED.overdue_invoices)
 """)
-BALANCES_ARE_OLD = text("UPDATE account SET balances_on = '2000-01-01' WHERE id = :account")
 
 # Guesses about rows that earlier steps made are far off, and what is looked up row by row then takes minutes.
 AS_A_WHOLE = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
@@ -315,6 +314,19 @@ PROJECT_RECORDS = text(f"""
              AND x.record_id = s.record_id),
     fresh AS (SELECT * FROM wanted),
     {APPLY}, {MOVE_BALANCES} {APPLIED}
+""")
+
+# An organisation that is removed: its rows go, and what they add to the records' balances, in one statement.
+REMOVE_ORGANISATION = text(f"""
+    WITH present AS (
+        SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date,
+               organisation_id
+        FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation),
+    wanted AS (SELECT * FROM present WHERE false),
+    removed AS (
+        DELETE FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation RETURNING 1),
+    {MOVE_BALANCES}
+    SELECT count(*) FROM removed
 """)
 
 EVERYTHING = """
@@ -439,9 +451,14 @@ def _add_up(session: Session, account_id: int) -> None:
     session.execute(ADD_UP, {"account": account_id})
 
 
-def balances_are_old(session: Session, account_id: int) -> None:
-    """Have the account's balances added up again with the next projection: its rows were changed by no mark."""
-    session.execute(BALANCES_ARE_OLD, {"account": account_id})
+def remove_organisation(session: Session, account_id: int, organisation_id: int) -> int:
+    """Take an organisation's rows and their balances out of the read model; returns how many rows went.
+
+    Its status must be `dropped` already, in the same transaction: a rebuild then gives the same rows.
+    """
+    take_turn(session, account_id)
+    params = {"account": account_id, "organisation": organisation_id}
+    return int(session.execute(REMOVE_ORGANISATION, params).scalar_one())
 
 
 def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str, Any]]]:

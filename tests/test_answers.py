@@ -94,9 +94,9 @@ def test_a_link_needs_both_ends_and_no_opportunity(world: World) -> None:
     world.settle()
     with pytest.raises(links.LinkError, match="opportunity shows those of its people"):
         world.link("opportunity", deal, contact)
-    with pytest.raises(links.LinkError, match="no person 5"):
+    with pytest.raises(links.LinkError, match="No person with ID 5"):
         world.link("person", 5, contact)
-    with pytest.raises(links.LinkError, match="contact is not known"):
+    with pytest.raises(links.LinkError, match="contact isn't known"):
         world.link("person", person, "00000000-0000-4000-8000-000000000001")
     world.link("person", person, contact)
     world.link("person", person, contact)

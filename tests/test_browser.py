@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 
+from store import access, accounts
 from store.database import transaction
 from tests import chromium
 from tests.databases import forget_budgets
@@ -81,7 +82,9 @@ def sign_in(page: Page, setting: dict[str, Any], key: str | None = None) -> None
     """By keyboard alone: the order of the page is the order of the keyboard."""
     page.goto("/")
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    expect(page.get_by_text("Skip to main content")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Patina")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.type(setting["email"])
     page.keyboard.press("Tab")
@@ -95,14 +98,16 @@ def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
     page.goto("/")
     picture(page, pictures, "connect")
     sign_in(page, setting, "a wrong key")
-    expect(page.get_by_role("alert")).to_contain_text("Copper rejected this API key")
+    expect(page.get_by_role("alert")).to_contain_text("Copper didn't accept this API key")
+    expect(page.get_by_label("Copper email address")).to_have_value(setting["email"])
+    picture(page, pictures, "connect-refused")
     sign_in(page, setting)
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Connect Xero")
     picture(page, pictures, "xero")
     page.get_by_role("button", name="Continue to Xero").click()
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("alert")).to_contain_text("Xero gave no consent")
+    expect(page.get_by_role("alert")).to_contain_text("You didn't grant access in Xero")
     page.get_by_role("button", name="Continue to Xero").click()
     page.get_by_role("button", name="Allow access").click()
 
@@ -110,25 +115,39 @@ def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
     back = page.url
     picture(page, pictures, "organisations")
     page.get_by_label("Acme London").uncheck()
-    page.get_by_role("button", name="Show these").click()
+    page.get_by_role("button", name="Continue").click()
     return back
 
 
 def choose(page: Page, pictures: Path) -> None:
     """The settings, and the backfill as it ends."""
-    expect(page.get_by_role("heading", level=1)).to_have_text("Choose what is shown")
-    page.get_by_label("Invoices shown at first").fill("2")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Choose what to show")
+    page.get_by_label("Invoices shown initially").fill("2")
     page.get_by_label("Leads").uncheck()
-    page.get_by_role("button", name="Save and fetch the invoices").click()
+    page.get_by_role("button", name="Save and continue").click()
     page.wait_for_url("**/progress")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Fetched", timeout=30_000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Import complete", timeout=30_000)
     picture(page, pictures, "progress")
+
+
+def add_panel(page: Page, pictures: Path) -> None:
+    """The last step: the panel's URL, shown once."""
+    page.get_by_role("link", name="Step 4 of 4").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Add the panel to Copper")
+    page.get_by_role("button", name="Create panel URL").click()
+    expect(page.get_by_label("Panel URL")).to_contain_text("/panel?token=pat_")
+    expect(page.get_by_role("button", name="Copy")).to_be_hidden()
+    picture(page, pictures, "panel-setup")
+    page.reload()
+    expect(page.get_by_text("can't be shown again")).to_be_visible()
+    page.get_by_role("button", name="Finish without the panel").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Status")
 
 
 def make_key(page: Page, pictures: Path) -> str:
     page.get_by_role("link", name="API keys").click()
     page.get_by_label("Name").fill("The CRM")
-    page.get_by_role("button", name="Make").click()
+    page.get_by_role("button", name="Create").click()
     key = page.get_by_text(re.compile("^pat_[0-9a-f]{8}_")).inner_text()
     page.goto("/keys")
     picture(page, pictures, "keys")
@@ -142,6 +161,7 @@ def test_an_admin_sets_everything_up_sees_a_record_and_leaves_again(
     page = chromium.opened(browser, str(web.base_url))
     back = connect(page, setting, pictures)
     choose(page, pictures)
+    add_panel(page, pictures)
     headers = {"Authorization": f"Bearer {make_key(page, pictures)}"}
     path = f"/v1/companies/{setting['company']}/invoices"
 
@@ -153,14 +173,17 @@ def test_an_admin_sets_everything_up_sees_a_record_and_leaves_again(
     page.get_by_role("link", name="Settings").click()
     expect(page.get_by_label("Leads")).not_to_be_checked()
     picture(page, pictures, "settings")
-    page.get_by_role("link", name="Trail").click()
+    page.get_by_role("link", name="Remove Acme Auckland").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Remove Acme Auckland?")
+    picture(page, pictures, "remove-organisation")
+    page.get_by_role("link", name="Audit log").click()
     picture(page, pictures, "trail")
     page.goto(back)
     expect(page.get_by_role("heading", level=1)).to_have_text("Connect Xero")
 
     page.goto("/disconnect")
     picture(page, pictures, "disconnect")
-    page.get_by_label("Write Acme Sales to confirm").fill("Acme Sales")
+    page.get_by_label("Type Acme Sales to confirm").fill("Acme Sales")
     page.get_by_role("button", name="Disconnect").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Disconnected")
     assert web.get(path, headers=headers).status_code == 401
@@ -278,9 +301,45 @@ def test_axe_finds_no_serious_fault_on_any_page(
     for path in (
         *("/settings", "/status", "/records?q=a", f"/records/person/{person}", f"/records/company/{company}/match"),
         *("/receivables", "/unmatched", "/keys", "/trail", "/disconnect", "/connect/xero", "/progress"),
+        *("/setup/panel", "/settings?first=1", "/nowhere", *asking(world)),
     ):
         page.goto(path)
         axe_is_content(page)
+    page.goto("/settings")
+    page.get_by_label("Invoices shown initially").fill("17")
+    for name in ("Leads", "People", "Companies", "Opportunities"):
+        page.get_by_label(name).uncheck()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_focused()
+    expect(page.get_by_label("Invoices shown initially")).to_have_value("17")
+    axe_is_content(page)
+
+
+def asking(world: World) -> tuple[str, str]:
+    """The pages that ask before an organisation or a key goes."""
+    with transaction() as session:
+        organisation = accounts.organisations(session, world.account)[0].id
+        key = access.keys(session, world.account)[0].id
+    return f"/organisations/{organisation}/drop", f"/keys/{key}/revoke"
+
+
+def test_a_key_is_copied_by_a_button_where_scripts_run(browser: Browser, world: World) -> None:
+    forget_budgets("throttle")
+    page = chromium.opened(browser, str(world.web.base_url), scripts=True)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    page.goto("/connect")
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    page.get_by_role("link", name="API keys").click()
+    page.get_by_label("Name").fill("The CRM")
+    page.get_by_role("button", name="Create").click()
+    key = page.get_by_label("API key", exact=True).inner_text()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == key
+    assert complaints == []
 
 
 def axe_is_content(page: Page) -> None:

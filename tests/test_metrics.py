@@ -78,7 +78,7 @@ def test_all_budgets_are_asked_for_in_few_round_trips(world: World, monkeypatch:
     budgets = [Budget.of_copper(900_000 + number) for number in range(1_000)]
     budgets[700].take(Purpose.EVENTS)
     trips: list[object] = []
-    send = redis.connection.AbstractConnection.send_packed_command
+    send: Any = redis.connection.AbstractConnection.send_packed_command
 
     def counting(self: Any, *words: Any, **more: Any) -> Any:
         trips.append(self)

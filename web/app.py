@@ -16,10 +16,10 @@ from runtime.settings import settings
 from store import exports
 from store.database import async_pool, reading_pool
 from web import answers, health, invoices, metrics, pages, problems
-from web.bounds import Bounded
+from web.bounds import Bounded, PageDeadline
 from web.browser import SignInNeededError
 from web.looks import Looks
-from web.pages.render import meet, sign_in_first, trouble
+from web.pages.render import malformed, meet, sign_in_first, too_late, trouble
 from web.panel import pages as panel
 from web.panel.changes import Changes
 from web.panel.viewers import NoViewerError
@@ -84,7 +84,7 @@ def create() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redoc_url=None,
     )
-    problems.install(app, trouble)
+    problems.install(app, trouble, malformed)
     app.add_exception_handler(SignInNeededError, sign_in_first)
     app.add_exception_handler(NoViewerError, panel.no_viewer)
     app.router.routes.extend([invoices.OrdinaryRead(), *receivers.routes])
@@ -95,6 +95,7 @@ def create() -> FastAPI:
     app.include_router(pages.router)
     app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)
+    app.add_middleware(PageDeadline, late=too_late)
     app.add_middleware(Bounded)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Timed)

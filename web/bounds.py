@@ -1,14 +1,24 @@
-"""What no request may go beyond: a body of 1 MiB, and ten seconds to send it."""
+"""What no request may go beyond: a body of 1 MiB, ten seconds to send it, and some seconds to make a page."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+import structlog
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.numbers import whole_number
+from runtime.settings import settings
+from store.database import limited_statements
 from web.problems import problem
 from webhooks.bodies import BODY_LIMIT, BODY_SECONDS
+
+log = structlog.get_logger()
+UNLIMITED = ("/export/", "/metrics", "/panel/records/", "/v1/", "/webhooks/")
+ASKING_VENDORS = ("/callback/", "/connect", "/settings", "/signin/")
 
 
 class BeyondError(Exception):
@@ -70,6 +80,58 @@ class Bounded:
 def _announced(scope: Scope) -> int:
     """The length that the request's head claims; 0 where it claims none."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
+        if name == b"content-length":
+            size = whole_number(value.decode("latin-1"))
+            return BODY_LIMIT + 1 if size is None else size
     return 0
+
+
+class PageDeadline:
+    """Ends a page that takes too long with a 503: the database, or whatever else it waits for, hangs.
+
+    Its statements end by themselves before that; what hangs without ending is left behind in its thread. Files,
+    answers that are held back on purpose, and forms, which must not be answered before they are done, are not cut.
+    """
+
+    def __init__(self, app: ASGIApp, late: Callable[[Request], Response]) -> None:
+        self.app = app
+        self.late = late
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"} or scope["path"].startswith(UNLIMITED):
+            await self.app(scope, receive, send)
+            return
+        seconds = 2 * settings().page_seconds
+        if scope["path"].startswith(ASKING_VENDORS):
+            seconds += settings().read_timeout
+        begun = late = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            if not late:
+                begun = True
+                await send(message)
+
+        async def serve() -> None:
+            await self.app(scope, receive, sent)
+
+        with limited_statements(settings().page_seconds):
+            serving = asyncio.create_task(serve())
+        try:
+            await asyncio.wait({serving}, timeout=seconds)
+            if begun or serving.done():
+                await serving
+                return
+        finally:
+            serving.cancel()
+        late = True
+        serving.add_done_callback(_note_end)
+        log.warning("page.late", seconds=seconds)
+        await self.late(Request(scope, receive))(scope, receive, send)
+
+
+def _note_end(serving: asyncio.Task[None]) -> None:
+    """Whatever became of a page that nobody waits for any more, its error was looked at."""
+    if not serving.cancelled() and (error := serving.exception()) is not None:
+        log.info("page.late_error", error=type(error).__name__)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import secrets as randomness
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -10,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
+from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import access, audit
 from store.access import SESSION_SECONDS, BrowserSession
@@ -18,8 +21,11 @@ from store.secrets import fresh_token, sign, signed
 from web.problems import ProblemError
 
 BROWSER_SECONDS = 30 * 86_400
+NOTICE_SECONDS = 60
+GOODBYE_SECONDS = 300
 FORM_BYTES = 64 * 1024
 FORM_FIELDS = 200
+OTHER_SITE = "This form was sent from another site. Open the page in Patina and try again."
 
 
 class SignInNeededError(Exception):
@@ -37,12 +43,16 @@ def _name(what: str) -> str:
 
 @dataclass(frozen=True)
 class Browser:
-    """One browser: a random name that outlives sessions, the session's token, and the session if one is open."""
+    """One browser: a random name that outlives sessions, the session's token, and the session if one is open.
+
+    `notice` is what the last form came to, for the next page to say once; '' where there is nothing to say.
+    """
 
     name: str
     is_new: bool
     token: str | None
     session: BrowserSession | None
+    notice: str = ""
 
     def csrf(self) -> str:
         """What a form of this browser and session must carry."""
@@ -59,6 +69,37 @@ def _set(answer: Response, what: str, value: str, seconds: int) -> None:
     answer.set_cookie(_name(what), value, max_age=seconds, path="/", secure=_secure(), httponly=True, samesite="lax")
 
 
+def _forget(answer: Response, what: str) -> None:
+    answer.delete_cookie(_name(what), path="/", secure=_secure(), httponly=True, samesite="lax")
+
+
+def leave_notice(answer: Response, notice: str) -> None:
+    """Have the next page say what a form came to, within a minute and once."""
+    _set(answer, "notice", sign("notice", base64.urlsafe_b64encode(notice.encode()).decode()), NOTICE_SECONDS)
+
+
+def forget_notice(answer: Response) -> None:
+    """It was said."""
+    _forget(answer, "notice")
+
+
+def _notice(request: Request) -> str:
+    value = signed("notice", request.cookies.get(_name("notice"), ""))
+    return base64.urlsafe_b64decode(value).decode() if value else ""
+
+
+def mark_goodbye(answer: Response) -> None:
+    """Note that this browser has just disconnected an account."""
+    _set(answer, "goodbye", sign("goodbye", str(int(time.time()))), GOODBYE_SECONDS)
+
+
+def take_goodbye(request: Request, answer: Response) -> bool:
+    """Whether this browser has just disconnected an account; once, and within five minutes."""
+    at = whole_number(signed("goodbye", request.cookies.get(_name("goodbye"), "")) or "")
+    _forget(answer, "goodbye")
+    return at is not None and 0 <= time.time() - at <= GOODBYE_SECONDS
+
+
 def _set_embedded(answer: Response, what: str, value: str, seconds: int) -> None:
     """A cookie for a page within another site's: kept for that site alone (CHIPS), so it says nothing elsewhere.
 
@@ -72,7 +113,7 @@ def of(request: Request) -> Browser:
     """The browser that sent a request; cookies that we did not sign are as good as none."""
     name = signed("browser", request.cookies.get(_name("browser"), ""))
     token, session = _signed_in(request, "session")
-    return Browser(name or fresh_token(), name is None, token if session else None, session)
+    return Browser(name or fresh_token(), name is None, token if session else None, session, _notice(request))
 
 
 def _signed_in(request: Request, what: str) -> tuple[str | None, BrowserSession | None]:
@@ -97,11 +138,8 @@ def open_panel_session(answer: Response, account_id: int, user_id: int, user_nam
     _set_embedded(answer, "panel", sign("panel", token), SESSION_SECONDS)
 
 
-def open_session(answer: Response, account_id: int, role: str, user_id: int, user_name: str, *, how: str) -> None:
-    """Sign somebody in: always with a new token, so that nobody can have planted it. `how` is for the audit log."""
-    with transaction() as database:
-        token = access.open_session(database, account_id, role, user_id, user_name)
-        audit.note(database, account_id, user_name, f"{role}.signed_in", how)
+def keep_session(answer: Response, token: str) -> None:
+    """Sign a browser in: always with a new session's token, so that nobody can have planted it."""
     _set(answer, "session", sign("session", token), SESSION_SECONDS)
 
 
@@ -110,7 +148,7 @@ def close_session(browser: Browser, answer: Response) -> None:
     if browser.token:
         with transaction() as database:
             access.close_session(database, browser.token)
-    answer.delete_cookie(_name("session"), path="/", secure=_secure(), httponly=True, samesite="lax")
+    _forget(answer, "session")
 
 
 def admin(browser: Browser) -> BrowserSession:
@@ -118,22 +156,20 @@ def admin(browser: Browser) -> BrowserSession:
     if browser.session is None:
         raise SignInNeededError
     if not browser.session.is_admin:
-        raise ProblemError(
-            403, "This page is for admins. Ask one to name you an admin, or sign in with a Copper API key."
-        )
+        raise ProblemError(403, "This page is for admins. Ask an admin to add you, or sign in with a Copper API key.")
     return browser.session
 
 
 async def form(request: Request) -> FormData:
     """The request's form, within bounds, sent by one of our own pages; raises `ProblemError` otherwise."""
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise ProblemError(403, "This form was sent from another site. Open the page here and send it again.")
+        raise ProblemError(403, OTHER_SITE)
     origin = request.headers.get("origin")
     if origin and origin != "null" and urlsplit(origin).netloc != request.headers.get("host"):
-        raise ProblemError(403, "This form was sent from another site. Open the page here and send it again.")
+        raise ProblemError(403, OTHER_SITE)
     sent = await request.form(max_fields=FORM_FIELDS, max_files=0, max_part_size=FORM_BYTES)
     given = sent.get("csrf")
     wanted = request.state.browser.csrf()
     if not isinstance(given, str) or not randomness.compare_digest(given.encode(), wanted.encode()):
-        raise ProblemError(403, "This form is out of date. Go back, load the page again, and send it once more.")
+        raise ProblemError(403, "This form has expired. Reload the page and try again.")
     return sent

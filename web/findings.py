@@ -36,20 +36,3 @@ def sentence(finding: Finding) -> str:
         run=KINDS[finding.run_kind or "backfill"],
         count="1 event" if finding.count == 1 else f"{finding.count:,} events",
     )
-
-
-def action(finding: Finding) -> tuple[str, str] | None:
-    """The button that helps: its words and where it leads; None where an admin can do nothing here."""
-    match finding.code:
-        case Code.COPPER_NOT_CONNECTED | Code.COPPER_KEY_REJECTED:
-            return ("Replace the API key", "/settings")
-        case Code.XERO_NOT_CONNECTED:
-            return ("Connect Xero", "/connect/xero")
-        case Code.XERO_DISCONNECTED | Code.PERMISSION_MISSING:
-            return ("Reconnect", "/connect/xero")
-        case Code.NOT_IMPORTED:
-            return ("Start the import", "/settings?first=1")
-        case Code.EVENTS_QUARANTINED:
-            return ("Review", "/status#quarantine")
-        case _:
-            return None

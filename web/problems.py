@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from store.database import UNAVAILABLE
 
+UNAVAILABLE_TEXT = "Patina is temporarily unavailable. Try again in a moment."
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -20,6 +22,7 @@ TITLES = {
     405: "Method not allowed",
     408: "Request timeout",
     413: "Content too large",
+    422: "Invalid request",
     429: "Too many requests",
     502: "Bad gateway",
     503: "Unavailable",
@@ -50,8 +53,25 @@ def plain(_: Request, status: int, detail: str, retry_after: int | None = None) 
     return problem(status, detail, retry_after)
 
 
-def install(app: FastAPI, answer: Callable[..., Response] = plain) -> None:
-    """Have every error of `app` answered as `answer` writes it: a problem document if nothing else is said."""
+def in_api_words(errors: Sequence[Any]) -> str:
+    """What is wrong with a request's parameters, each by its name."""
+    return "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in errors)
+
+
+def plain_malformed(_: Request, errors: Sequence[Any]) -> Response:
+    """A problem document about parameters, whoever asks."""
+    return problem(400, in_api_words(errors))
+
+
+def install(
+    app: FastAPI,
+    answer: Callable[..., Response] = plain,
+    malformed: Callable[[Request, Sequence[Any]], Response] = plain_malformed,
+) -> None:
+    """Have every error of `app` answered as `answer` writes it: a problem document if nothing else is said.
+
+    `malformed` answers parameters that make no sense.
+    """
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -59,15 +79,14 @@ def install(app: FastAPI, answer: Callable[..., Response] = plain) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        said = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
-        return answer(request, 400, said)
+        return malformed(request, error.errors())
 
-    async def http(request: Request, error: Exception) -> Response:
+    def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return answer(request, error.status_code, str(error.detail))
 
     async def away(request: Request, _: Exception) -> Response:
-        return answer(request, 503, "The database does not answer; try again in a moment.")
+        return answer(request, 503, UNAVAILABLE_TEXT)
 
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(RequestValidationError, invalid)

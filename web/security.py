@@ -16,6 +16,7 @@ SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 YEAR = 31_536_000
 DOCS = "/docs"
 PANEL = "/panel"
+COPYING = ("/keys/new", "/setup/panel")
 # The window that signs a viewer in comes by these pages, and must keep in touch with the panel that opened it.
 WINDOW = ("/callback/copper", "/signin/copper/finish")
 
@@ -33,6 +34,11 @@ def policy() -> str:
         "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
         f"form-action 'self' {targets}"
     )
+
+
+def copying_policy() -> str:
+    """The pages that show a secret once have a script of ours that copies it."""
+    return f"{policy()}; script-src 'self'"
 
 
 def panel_policy() -> str:
@@ -60,7 +66,7 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.secure = settings().public_url.startswith("https://")
-        self.policy = policy()
+        self.policy, self.copying_policy = policy(), copying_policy()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -86,7 +92,10 @@ class SecurityHeaders:
     def _dress(self, start: Message, path: str) -> None:
         in_panel = path == PANEL or path.startswith(f"{PANEL}/")
         headers = MutableHeaders(scope=start)
-        headers["Content-Security-Policy"] = panel_policy() if in_panel else self.policy
+        if in_panel:
+            headers["Content-Security-Policy"] = panel_policy()
+        else:
+            headers["Content-Security-Policy"] = self.copying_policy if path in COPYING else self.policy
         headers["X-Content-Type-Options"] = "nosniff"
         # The panel's address has its token in it.
         headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"

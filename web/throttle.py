@@ -52,7 +52,14 @@ def _address(request: Request) -> str:
 
 def _refuse(limiter: FixedWindowRateLimiter, item: RateLimitItem, *names: str) -> None:
     wait = max(1, round(limiter.get_window_stats(item, *names).reset_time - time.time()))
-    raise ProblemError(429, f"Too many tries. Wait {wait} s and try again.", retry_after=wait)
+    raise ProblemError(429, f"Too many attempts. Try again in {_in_words(wait)}.", retry_after=wait)
+
+
+def _in_words(seconds: int) -> str:
+    """A wait, rounded up: to seconds below a minute and a half, to minutes above."""
+    if seconds < 90:
+        return "1 second" if seconds == 1 else f"{seconds} seconds"
+    return f"{-(-seconds // 60)} minutes"
 
 
 def sign_in(request: Request) -> None:

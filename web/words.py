@@ -27,5 +27,35 @@ def overdue(days: int) -> str:
 def unmatched(record_type: str, has_address: bool) -> str:
     """Why a record matches nothing, in a few words."""
     if record_type in {"company", "opportunity"}:
-        return "nobody on it is known in Xero"
-    return "no contact in Xero has its address" if has_address else "no address"
+        return "none of its people matches a Xero contact"
+    return "no Xero contact has this email address" if has_address else "no email address"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 invoice", "2 invoices"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+ACTIONS = {
+    "account.disconnected": "Account disconnected",
+    "admin.named": "Admin added",
+    "admin.removed": "Admin removed",
+    "admin.signed_in": "Admin signed in",
+    "contact.linked": "Contact linked",
+    "contact.unlinked": "Contact unlinked",
+    "copper.connected": "Copper connected",
+    "events.dismissed": "Events dismissed",
+    "events.replayed": "Events retried",
+    "key.made": "API key created",
+    "key.revoked": "API key revoked",
+    "organisation.connected": "Organisation connected",
+    "organisation.dropped": "Organisation removed",
+    "rows.exported": "Data exported",
+    "settings.changed": "Settings changed",
+    "viewer.signed_in": "Viewer signed in",
+}
+
+
+def action(code: str) -> str:
+    """An action of the audit log as it is read; one that is not known here reads as it was written."""
+    return ACTIONS.get(code, code.replace(".", " ").replace("_", " ").capitalize())

@@ -13,7 +13,9 @@ from store import access, accounts, audit, closing, inbox, refusals, runs
 from store.accounts import CopperAccess, DroppedGrant, Organisation
 from store.database import Session, transaction
 from store.inbox import Source
+from store.models import SetupStep
 from worker import jobs, sync
+from worker.broker import tell_changed
 from worker.budget import Budget, Purpose
 from worker.copper import identity, subscriptions
 from worker.copper.client import CopperClient, connected
@@ -96,7 +98,11 @@ def _take_refusals(session: Session, account_id: int, organisation_id: int) -> b
 
 def connect_xero(account_id: int, token: dict[str, Any], *, who: str = COMMAND) -> list[Organisation]:
     """Keep a token set and connect every organisation that its authorisation covers."""
-    return choose_organisations(account_id, keep_grant(account_id, token, who=who), None, who=who)
+    grant_id = keep_grant(account_id, token, who=who)
+    with transaction() as session:
+        for step in (SetupStep.SETTINGS, SetupStep.PANEL):
+            accounts.finish_setup_step(session, account_id, step)
+    return choose_organisations(account_id, grant_id, None, who=who)
 
 
 def keep_grant(account_id: int, token: dict[str, Any], *, who: str) -> int:
@@ -159,12 +165,13 @@ def missing_permissions(account_id: int, grant_id: int) -> list[str]:
 
 
 def choose_organisations(
-    account_id: int, grant_id: int, tenants: Collection[UUID] | None, *, who: str
+    account_id: int, grant_id: int, tenants: Collection[UUID] | None, *, who: str, with_import: bool = False
 ) -> list[Organisation]:
     """Connect those of a grant's organisations (None: all of them); returns all that the account then has.
 
     An organisation that is connected already moves to the new grant; what was refused to the older one is asked
-    again, and read in full. Raises `VendorError` when none is left.
+    again, and read in full. `with_import` begins a backfill of what was never read, in the same transaction: no crash
+    can leave it out. Raises `VendorError` when none is left.
     """
     offers = offered(account_id, grant_id)
     if tenants is None:
@@ -187,8 +194,11 @@ def choose_organisations(
         for grant in accounts.drop_unused_grants(session, account_id):
             closing.leave_grant(session, account_id, grant, known.get(grant.id, []))
         organisations = accounts.organisations(session, account_id)
+        imports = sync.begin_import(session, account_id) if with_import else []
     log.info("xero.connected", account=account_id, organisations=len(organisations), missing_endpoints=lacking)
     _take_up([Source(account_id, one.id) for one in organisations], refused)
+    for run in imports:
+        jobs.wake_run(run)
     return organisations
 
 
@@ -220,15 +230,11 @@ def _take_up(sources: list[Source], refused: Collection[int]) -> None:
 
 
 def backfill(account_id: int) -> None:
-    """Fetch what was never read in full: all of a new account, or the organisations that were added."""
+    """Import what was never read in full: all of a new account, or the organisations that were added."""
     with transaction() as session:
-        added = [one.id for one in accounts.organisations(session, account_id) if one.invoices_seen_to is None]
-        copper = accounts.copper_state(session, account_id)
-    if copper is not None and copper.records_seen_to is None:
-        added.insert(0, 0)
-    for organisation_id in added:
-        for run in sync.begin_one(Source(account_id, organisation_id), Kind.BACKFILL):
-            jobs.wake_run(run)
+        imports = sync.begin_import(session, account_id)
+    for run in imports:
+        jobs.wake_run(run)
 
 
 def drop_organisation(account_id: int, organisation_id: int, *, who: str) -> str | None:
@@ -238,6 +244,8 @@ def drop_organisation(account_id: int, organisation_id: int, *, who: str) -> str
         if name is not None:
             audit.note(session, account_id, who, "organisation.dropped", name)
     jobs.wake_leftovers()
+    if name is not None:
+        tell_changed(account_id)
     return name
 
 

@@ -76,6 +76,17 @@ def _begin(session: Session, source: Source, kind: Kind) -> list[Run]:
     return [runs.start(session, *place, kind.value, _stages(source.organisation_id, kind)[0])]
 
 
+def begin_import(session: Session, account_id: int) -> list[Run]:
+    """Begin a backfill, in the caller's transaction, of every source of the account that was never read in full.
+
+    One that is at work already is found again, so whoever asks twice begins nothing twice.
+    """
+    sources = [Source(account_id, 0)] if accounts.copper_state(session, account_id) else []
+    sources += [Source(account_id, one.id) for one in accounts.organisations(session, account_id)]
+    unread = [source.organisation_id for source in sources if not _was_read(session, source)]
+    return [runs.start(session, account_id, one, Kind.BACKFILL.value, _stages(one, Kind.BACKFILL)[0]) for one in unread]
+
+
 def _was_read(session: Session, source: Source) -> bool:
     if source.is_copper:
         state = accounts.copper_state(session, source.account_id)

@@ -18,6 +18,7 @@ import tenacity
 from requests.adapters import HTTPAdapter
 
 from runtime import tracing
+from runtime.numbers import whole_number
 from runtime.settings import settings
 from worker import instruments
 from worker.budget import Budget, Purpose, Told
@@ -29,6 +30,7 @@ MAX_INTEGER_DIGITS = 100
 TRIES = 4
 LONGEST_WAIT = 2.0
 UNTOLD_WAIT = 10.0
+MAX_HEADER = 999_999_999
 PASSING_STATUSES = {429, 500, 502, 503, 504}
 
 
@@ -153,8 +155,7 @@ def _problem(answer: requests.Response) -> str:
 
 
 def _number(answer: requests.Response, name: str) -> int | None:
-    value = answer.headers.get(name, "")
-    return int(value) if value.isdigit() and len(value) < 10 else None
+    return whole_number(answer.headers.get(name, ""), maximum=MAX_HEADER)
 
 
 def _once(send: Callable[[], requests.Response]) -> requests.Response:

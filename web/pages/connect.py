@@ -10,17 +10,18 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
+from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from runtime.settings import settings
-from store import access, accounts
+from store import access, accounts, audit
 from store.access import BrowserSession, StateError
-from store.database import bound, transaction
+from store.database import Session, bound, transaction
+from store.models import SetupStep
 from store.secrets import fresh_token
-from web import browser, throttle
-from web.browser import open_session
+from web import browser, forms, throttle
+from web.forms import FormState
 from web.pages.render import go, page
-from web.problems import ProblemError
 from worker import connect
 from worker.copper import oauth as copper_oauth
 from worker.copper.identity import CopperIdentity
@@ -32,6 +33,16 @@ router = APIRouter()
 XERO, SIGN_IN, TICKET, PANEL = "xero", "sign-in", "ticket", "panel"
 ANYBODY = 0
 CODE_BYTES = 10
+KEY_REJECTED = (
+    "Copper didn't accept this API key and email address. Check that the email address belongs to the user who created "
+    "the key."
+)
+
+
+class OrganisationsForm(BaseModel):
+    """Which of the offered organisations are to be connected."""
+
+    tenant: list[UUID]
 
 
 def _xero_callback() -> str:
@@ -54,7 +65,26 @@ def start(request: Request) -> Response:
 @router.get("/connect")
 def ask_key(request: Request) -> Response:
     """Ask for a Copper key: to sign in, or to connect an account that is not yet."""
-    return page(request, "connect.html", error=None, with_copper=bool(settings().copper_client_id))
+    return _sign_in_page(request)
+
+
+def _sign_in_page(request: Request, form: FormState = forms.EMPTY, *, status: int = 422) -> Response:
+    shown = bool(settings().copper_client_id)
+    return page(request, "connect.html", status=status if form.is_refused else 200, form=form, with_copper=shown)
+
+
+def _not_signed_in(request: Request, said: str, status: int) -> Response:
+    return _sign_in_page(request, FormState(errors={"": said}), status=status)
+
+
+def _next_page(database: Session, account_id: int) -> str:
+    """Where an admin who has just signed in goes on: the step of set-up that is missing, or the settings."""
+    if not accounts.organisations(database, account_id):
+        return "/connect/xero"
+    step = accounts.setup_step(database, account_id)
+    if step is SetupStep.SETTINGS:
+        return "/settings?first=1"
+    return "/setup/panel" if step is SetupStep.PANEL else "/settings"
 
 
 @router.post("/connect")
@@ -71,12 +101,20 @@ def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)])
             account_id = connect.connect_copper(key, email, who=admin.user_name, admin=admin)
     except VendorError as error:
         log.info("sign_in.refused", reason=type(error).__name__)
-        said = key_problem(error)
-        return page(request, "connect.html", status=422, error=said, with_copper=bool(settings().copper_client_id))
+        return _sign_in_page(request, forms.refused(form, {"key": key_problem(error)}))
     with transaction() as database:
-        connected = accounts.organisations(database, account_id)
-    answer = go(request, "/settings" if connected else "/connect/xero")
-    open_session(answer, account_id, "admin", admin.user_id, admin.user_name, how="with a Copper key")
+        audit.note(database, account_id, admin.user_name, "admin.signed_in", "with a Copper key")
+        token = access.open_session(database, account_id, "admin", admin.user_id, admin.user_name)
+        path = _next_page(database, account_id)
+    return _signed_in(request, account_id, token, path)
+
+
+def _signed_in(request: Request, account_id: int, token: str, path: str) -> Response:
+    """Send an admin on; what set-up left unread before is imported now."""
+    if path != "/connect/xero":
+        connect.backfill(account_id)
+    answer = go(request, path)
+    browser.keep_session(answer, token)
     return answer
 
 
@@ -134,17 +172,20 @@ def back_from_xero(request: Request, state: str = "", code: str = "", error: str
             taken = access.take_state(database, session.account_id, state, request.state.browser.name)
         values = taken.checked(XERO)
         if error or not code:
-            raise StateError("Xero gave no consent, so nothing was connected")
+            return _xero_failed(request, "You didn't grant access in Xero, so nothing was connected.")
         held = xero_oauth.Authorisation("", state, values["verifier"], _xero_callback())
         token = xero_oauth.exchange(held, code)
         connect.keep_grant(session.account_id, token, who=session.user_name)
     except (StateError, VendorError) as problem:
-        return _xero_failed(request, str(problem))
+        return _xero_failed(request, _went_wrong(problem))
     return go(request, "/connect/organisations")
 
 
-def _xero_failed(request: Request, why: str) -> Response:
-    said = f"That did not work: {why}. Start again below."
+def _went_wrong(problem: Exception) -> str:
+    return f"Something went wrong: {problem}. Try again."
+
+
+def _xero_failed(request: Request, said: str) -> Response:
     return page(request, "xero.html", status=400, scopes=settings().xero_scopes.split(), error=said)
 
 
@@ -158,7 +199,7 @@ def ask_organisations(request: Request) -> Response:
     try:
         return _organisations_page(request, session, grant_id, connect.offered(session.account_id, grant_id))
     except VendorError as error:
-        return _xero_failed(request, str(error))
+        return _xero_failed(request, _went_wrong(error))
 
 
 def _organisations_page(
@@ -166,12 +207,11 @@ def _organisations_page(
     session: BrowserSession,
     grant_id: int,
     offered: list[connect.OfferedOrganisation],
-    *,
-    error: str | None = None,
+    form: FormState = forms.EMPTY,
 ) -> Response:
     missing = connect.missing_permissions(session.account_id, grant_id)
-    status = 422 if error else 200
-    return page(request, "organisations.html", status=status, offered=offered, missing=missing, error=error)
+    status = 422 if form.is_refused else 200
+    return page(request, "organisations.html", status=status, offered=offered, missing=missing, form=form)
 
 
 def _open_grant(session: BrowserSession) -> int | None:
@@ -186,24 +226,19 @@ def take_organisations(request: Request, form: Annotated[FormData, Depends(brows
     grant_id = _open_grant(session)
     if grant_id is None:
         return go(request, "/connect/xero")
-    try:
-        tenants = {UUID(str(one)) for one in form.getlist("tenant")}
-    except ValueError:
-        raise ProblemError(400, "tenant: this is not an organisation that Xero offered.") from None
-    with bound(session.account_id) as database:
-        is_first = not accounts.organisations(database, session.account_id)
+    wanted = forms.read(OrganisationsForm, form, {"tenant": "Select at least one organisation."})
+    tenants = set() if isinstance(wanted, dict) else set(wanted.tenant)
     try:
         offered = connect.offered(session.account_id, grant_id)
         if not tenants & {one.tenant_id for one in offered}:
-            said = "Choose at least one organisation."
-            return _organisations_page(request, session, grant_id, offered, error=said)
-        connect.choose_organisations(session.account_id, grant_id, tenants, who=session.user_name)
+            state = forms.refused(form, {"tenant": "Select at least one organisation."})
+            return _organisations_page(request, session, grant_id, offered, state)
+        connect.choose_organisations(session.account_id, grant_id, tenants, who=session.user_name, with_import=True)
     except VendorError as error:
-        return _xero_failed(request, str(error))
-    if is_first:
-        return go(request, "/settings?first=1")
-    connect.backfill(session.account_id)
-    return go(request, "/progress")
+        return _xero_failed(request, _went_wrong(error))
+    with bound(session.account_id) as database:
+        step = accounts.setup_step(database, session.account_id)
+    return go(request, "/settings?first=1" if step is SetupStep.SETTINGS else "/progress")
 
 
 # Signing in with Copper
@@ -244,25 +279,30 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
         who = copper_oauth.finish(_copper_callback(), back["code"])
     except (StateError, VendorError) as problem:
         throttle.sign_in(request)
-        said = f"That did not work: {problem}. Start again below."
-        return page(request, "connect.html", status=400, error=said, with_copper=True)
+        return _not_signed_in(request, _went_wrong(problem), 400)
     if taken.purpose == PANEL:
         return _hand_over(request, who, values["challenge"])
     role = "viewer"
     with transaction() as database:
         account_id = accounts.account_of_copper(database, who.account.id)
-        if account_id is not None and who.user.id in access.named_admins(database, account_id):
-            role = "admin"
+        if account_id is not None:
+            if who.user.id in access.named_admins(database, account_id):
+                role = "admin"
+            audit.note(database, account_id, who.user.name, f"{role}.signed_in", "with Copper")
+            token = access.open_session(database, account_id, role, who.user.id, who.user.name)
+            path = _next_page(database, account_id)
     if account_id is None:
         return _not_connected(request)
-    answer = go(request, "/settings" if role == "admin" else "/viewer")
-    open_session(answer, account_id, role, who.user.id, who.user.name, how="with Copper")
+    if role == "admin":
+        return _signed_in(request, account_id, token, path)
+    answer = go(request, "/viewer")
+    browser.keep_session(answer, token)
     return answer
 
 
 def _not_connected(request: Request) -> Response:
-    said = "This Copper account is not connected. An admin connects it with an API key, below."
-    return page(request, "connect.html", status=403, error=said, with_copper=True)
+    said = "This Copper account isn't connected yet. An admin can connect it with an API key below."
+    return _not_signed_in(request, said, 403)
 
 
 def _hand_over(request: Request, who: CopperIdentity, challenge: str) -> Response:

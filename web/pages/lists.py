@@ -11,13 +11,16 @@ from store import accounts, balances, matching
 from store.balances import Place
 from store.database import bound
 from store.models import RecordType
-from web import answers, browser, exports, links, locales, words
+from web import answers, browser, exports, forms, links, locales, words
 from web.exports import Form
+from web.forms import FormState
+from web.pages import notices
 from web.pages.render import page
 
 router = APIRouter()
 ROWS = 50
 MOST_LISTED = 100
+CURRENCY = "^[A-Za-z]{0,3}$"
 
 
 @router.get("/receivables")
@@ -25,7 +28,7 @@ def receivables(
     request: Request,
     type: RecordType = RecordType.COMPANY,
     sort: Literal["open", "overdue"] = "overdue",
-    currency: Annotated[str | None, Query(max_length=3)] = None,
+    currency: Annotated[str | None, Query(pattern=CURRENCY)] = None,
     after: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
     """Records by what they owe in one currency."""
@@ -37,10 +40,12 @@ def receivables(
         ranked = balances.ranked(
             database, session.account_id, type, currency=chosen, sort=sort, after=place, limit=ROWS + 1
         )
+        missing = notices.connection(database, session.account_id)
     last = ranked[ROWS - 1] if len(ranked) > ROWS else None
     return page(
         request,
         "receivables.html",
+        trouble=missing,
         kind=type,
         kinds=list(RecordType),
         sort=sort,
@@ -56,22 +61,33 @@ def receivables(
 @router.get("/unmatched")
 def unmatched(
     request: Request,
-    currency: Annotated[str | None, Query(max_length=3)] = None,
+    currency: Annotated[str | None, Query(pattern=CURRENCY)] = None,
     type: Annotated[str, Query(pattern="^(lead|person|company|opportunity)?$")] = "",
-    problem: Annotated[
-        str | None, Query(max_length=40, pattern=r"^(lead|person|company|opportunity)-\d{1,19}$")
-    ] = None,
 ) -> Response:
     """Xero contacts with sales invoices that no record matches, and records that no contact matches."""
+    return unmatched_page(request, currency=currency, kind=RecordType(type) if type else None)
+
+
+def unmatched_page(
+    request: Request,
+    *,
+    currency: str | None = None,
+    kind: RecordType | None = None,
+    form: FormState = forms.EMPTY,
+) -> Response:
+    """The page, with the form of a link that was refused at the contact that it was for."""
     session = browser.admin(request.state.browser)
-    kind = RecordType(type) if type else None
     with bound(session.account_id) as database:
         contacts = matching.unmatched_contacts(database, session.account_id, currency, MOST_LISTED + 1)
         records = matching.unmatched_records(database, session.account_id, kind, MOST_LISTED + 1)
         copper = accounts.copper_account(database, session.account_id)
+        missing = notices.connection(database, session.account_id)
     return page(
         request,
         "unmatched.html",
+        status=422 if form.is_refused else 200,
+        form=form,
+        trouble=missing,
         contacts=contacts[:MOST_LISTED],
         more_contacts=len(contacts) > MOST_LISTED,
         records=records[:MOST_LISTED],
@@ -83,7 +99,6 @@ def unmatched(
         in_xero=links.contact,
         in_copper=lambda kind, record: links.record(copper, kind, record),
         why=words.unmatched,
-        problem=problem.replace("-", " ") if problem else None,
     )
 
 

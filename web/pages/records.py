@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from store import accounts, audit, matching
@@ -14,9 +15,12 @@ from store import links as by_hand
 from store.database import bound
 from store.links import Link, LinkError
 from store.models import RecordType
-from web import browser, exports, links, locales, shown
+from web import browser, exports, forms, links, locales, shown, words
 from web.exports import Form
+from web.forms import WholeNumber
 from web.invoices import RecordId
+from web.pages import notices
+from web.pages.lists import unmatched_page
 from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import jobs
@@ -26,17 +30,36 @@ from worker.explain import explain
 
 router = APIRouter()
 MOST_FOUND = 50
+LINK_MESSAGES = {
+    "organisation": "This isn't an organisation of your account.",
+    "contact": "This isn't a Xero contact.",
+    "type": "Choose a lead, person or company.",
+    "record": "Enter a numeric Copper ID.",
+}
+
+
+class LinkForm(BaseModel):
+    """A contact, and the record that it is linked to."""
+
+    organisation: WholeNumber
+    contact: UUID
+    type: RecordType
+    record: WholeNumber
+
+    def link(self) -> Link:
+        """The link that the form names."""
+        return Link(self.organisation, self.contact, self.type, self.record)
 
 
 @router.get("/records")
 def search(request: Request, q: Annotated[str, Query(max_length=320)] = "") -> Response:
-    """Find a record by its name, an address or its number."""
+    """Find a record by its name, an email address, its Copper ID or an invoice number."""
     session = browser.admin(request.state.browser)
-    found = []
-    if wanted := q.strip():
-        with bound(session.account_id) as database:
-            found = matching.search(database, session.account_id, wanted, MOST_FOUND, normalised(wanted))
-    return page(request, "records.html", q=q, found=found, most=MOST_FOUND)
+    wanted = forms.line(q)
+    with bound(session.account_id) as database:
+        missing = notices.connection(database, session.account_id)
+        found = matching.search(database, session.account_id, wanted, MOST_FOUND, normalised(wanted)) if wanted else []
+    return page(request, "records.html", q=wanted, found=found, most=MOST_FOUND, trouble=missing)
 
 
 @router.get("/records/{kind}/{record_id}")
@@ -50,8 +73,19 @@ def record(
     """What a user sees on the record."""
     session = browser.admin(request.state.browser)
     locale = locales.of(request)
-    found = shown.look(session.account_id, kind, record_id, locale, status=status, limit=limit)
+    _known(session.account_id, kind, record_id)
+    found = shown.look(session.account_id, kind, record_id, locale, status=forms.line(status), limit=limit)
+    if status and status not in words.STATUS and status not in dict(found.filters):
+        raise ProblemError(422, f'"{forms.line(status)}" isn\'t an invoice status.')
     return page(request, "record.html", record=found, locale=locale, copper=_in_copper(session.account_id, found))
+
+
+def _known(account_id: int, kind: RecordType, record_id: int) -> None:
+    """Raise `ProblemError` 404 for a record that Copper has not told of."""
+    with bound(account_id) as database:
+        if matching.record(database, account_id, kind, record_id) is None:
+            said = f"No {kind.value} with Copper ID {record_id} has synced. New records usually appear within a minute."
+            raise ProblemError(404, said)
 
 
 def _in_copper(account_id: int, found: shown.RecordView) -> str:
@@ -67,7 +101,7 @@ def why(request: Request, kind: RecordType, record_id: RecordId, invoice_id: UUI
         found = matching.why(database, session.account_id, kind, record_id, invoice_id)
         known = matching.record(database, session.account_id, kind, record_id)
     if found is None:
-        raise ProblemError(404, "This invoice does not stand on this record any more.")
+        raise ProblemError(404, "This invoice is no longer on this record.")
     name = known.name if known else ""
     return page(
         request,
@@ -88,13 +122,15 @@ def match(request: Request, kind: RecordType, record_id: RecordId) -> Response:
 
 
 def _match_page(
-    request: Request, account_id: int, kind: RecordType, record_id: int, *, error: str | None = None, status: int = 200
+    request: Request, account_id: int, kind: RecordType, record_id: int, *, error: str | None = None
 ) -> Response:
     found = explain(account_id, kind, record_id)
+    if found.record is None and error is None:
+        _known(account_id, kind, record_id)
     return page(
         request,
         "match.html",
-        status=status,
+        status=422 if error else 200,
         found=found,
         linkable=kind in by_hand.LINKABLE,
         locale=locales.of(request),
@@ -104,54 +140,42 @@ def _match_page(
 
 
 @router.post("/links")
-def link(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
+def create_link(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Link a Xero contact to a lead, person or company."""
     session = browser.admin(request.state.browser)
-    wanted = _link(form)
+    from_list = form.get("from") == "unmatched"
+    wanted = forms.read(LinkForm, form, LINK_MESSAGES)
+    if isinstance(wanted, dict):
+        if from_list and "record" in wanted:
+            return unmatched_page(request, form=forms.refused(form, wanted))
+        raise ProblemError(422, next(iter(wanted.values())))
+    link = wanted.link()
     try:
         with bound(session.account_id) as database:
-            said = by_hand.link(database, session.account_id, wanted, session.user_name)
+            said = by_hand.link(database, session.account_id, link, session.user_name)
             if said:
                 audit.note(database, session.account_id, session.user_name, "contact.linked", said)
     except LinkError as error:
-        if form.get("from") == "unmatched":
-            return go(request, f"/unmatched?problem={wanted.record_type.value}-{wanted.record_id}")
-        return _match_page(
-            request, session.account_id, wanted.record_type, wanted.record_id, error=str(error), status=422
-        )
+        if from_list:
+            return unmatched_page(request, form=forms.refused(form, {"record": f"{error} Nothing was linked."}))
+        return _match_page(request, session.account_id, link.record_type, link.record_id, error=str(error))
     wake(jobs.project, session.account_id)
-    return go(request, f"/records/{wanted.record_type.value}/{wanted.record_id}/match")
+    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Linked." if said else "")
 
 
 @router.post("/links/undo")
 def unlink(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Undo a link."""
     session = browser.admin(request.state.browser)
-    known = _link(form)
+    wanted = forms.read(LinkForm, form, LINK_MESSAGES)
+    if isinstance(wanted, dict):
+        raise ProblemError(422, next(iter(wanted.values())))
     with bound(session.account_id) as database:
-        if by_hand.unlink(database, session.account_id, known):
-            said = f"contact {known.contact_id} from {known.record_type.value} {known.record_id}"
+        said = by_hand.unlink(database, session.account_id, wanted.link())
+        if said:
             audit.note(database, session.account_id, session.user_name, "contact.unlinked", said)
     wake(jobs.project, session.account_id)
-    return go(request, f"/records/{known.record_type.value}/{known.record_id}/match")
-
-
-def _link(form: FormData) -> Link:
-    """The link that a form names; raises `ProblemError` that says what it takes."""
-    try:
-        number = str(form.get("record", "")).strip()
-        if not number.isascii() or not number.isdigit() or len(number) > 18:
-            raise ValueError
-        return Link(
-            int(str(form.get("organisation", ""))[:18]),
-            UUID(str(form.get("contact", ""))),
-            RecordType(str(form.get("type", ""))),
-            int(number),
-        )
-    except ValueError:
-        raise ProblemError(
-            400, "To link, name a contact, and the number in Copper of a lead, person or company."
-        ) from None
+    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Unlinked." if said else "")
 
 
 @router.get("/export/records/{kind}/{record_id}.{form}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, Field
 from starlette.datastructures import FormData
 
-from store import access, accounts, audit
+from runtime.numbers import whole_number
+from store import access, accounts, audit, closing
 from store.accounts import Choices
 from store.database import bound
-from store.models import RecordType
-from web import browser, throttle
+from store.models import RecordType, SetupStep
+from web import browser, forms, throttle, words
+from web.forms import FormState, WholeNumber
+from web.pages import notices
 from web.pages.connect import key_problem
-from web.pages.render import go, page
+from web.pages.render import Id, go, page
 from web.pages.status import overview_of
 from web.problems import ProblemError
 from worker import connect
@@ -25,6 +30,41 @@ from worker.errors import NotThereError, VendorError
 
 router = APIRouter()
 MOST_SHOWN = 50
+NO_TYPES = "Select at least one record type, or confirm that nobody should see invoices."
+MESSAGES = {
+    "record_type": "Choose from leads, people, companies and opportunities.",
+    "shown": f"Enter a whole number from 1 to {MOST_SHOWN}.",
+    "visible": "Choose who can see invoices.",
+    "team": "Select at least one team, or choose Everyone.",
+    "bills": "Choose whether to show bills.",
+    "none_ok": NO_TYPES,
+}
+
+
+class SettingsForm(BaseModel):
+    """What the form of the settings asks; a box that is not ticked is not sent."""
+
+    record_type: list[RecordType] = []
+    shown: Annotated[WholeNumber, Field(ge=1, le=MOST_SHOWN)]
+    visible: Literal["everyone", "teams"] = "everyone"
+    team: list[WholeNumber] = []
+    bills: bool = False
+    none_ok: bool = False
+
+    def contradictions(self) -> dict[str, str]:
+        """What is wrong with the answers taken together, by field."""
+        wrong = {}
+        if not self.record_type and not self.none_ok:
+            wrong["record_type"] = NO_TYPES
+        if self.visible == "teams" and not self.team:
+            wrong["team"] = MESSAGES["team"]
+        return wrong
+
+    def choices(self, name: str) -> Choices:
+        """The settings of the account of that name."""
+        record_types = tuple(sorted({one.value for one in self.record_type}))
+        teams = tuple(sorted(set(self.team))) if self.visible == "teams" else None
+        return Choices(name, record_types, self.shown, self.bills, teams)
 
 
 def _users(account_id: int) -> tuple[list[WireUser], str | None]:
@@ -32,11 +72,11 @@ def _users(account_id: int) -> tuple[list[WireUser], str | None]:
     try:
         return connected(account_id, Purpose.PERSON).users(), None
     except VendorError as error:
-        return [], f"The teams could not be read from Copper just now ({error}); those chosen before stay."
+        return [], f"Couldn't load teams from Copper ({error}). Your current selection is unchanged."
 
 
 def _settings_page(
-    request: Request, *, first: bool, saved: bool, error: str | None = None, status: int = 200
+    request: Request, *, first: bool = False, form: FormState = forms.EMPTY, status: int = 422
 ) -> Response:
     session = browser.admin(request.state.browser)
     with bound(session.account_id) as database:
@@ -48,14 +88,14 @@ def _settings_page(
         named = access.named_admins(database, session.account_id)
     users, teams_problem = _users(session.account_id)
     teams = teams_of(users)
-    missing = {team: f"team {team}" for team in choices.visible_to_teams or () if team not in teams}
+    missing = {team: f"Team {team}" for team in choices.visible_to_teams or () if team not in teams}
+    overview = overview_of(session.account_id)
     return page(
         request,
         "settings.html",
-        status=status,
+        status=status if form.is_refused else 200,
         first=first,
-        saved=saved,
-        error=error,
+        form=form,
         choices=choices,
         kinds=[(kind.value, kind.plural.capitalize()) for kind in RecordType],
         teams={**teams, **missing},
@@ -66,66 +106,71 @@ def _settings_page(
         copper=copper,
         named=named,
         users=sorted((user for user in users if user.id not in named), key=lambda user: user.name.casefold()),
-        overview=overview_of(session.account_id),
+        overview=overview,
+        trouble=notices.health(overview),
+        all_types_off=notices.ALL_TYPES_OFF,
         most=MOST_SHOWN,
     )
 
 
+def _refused(
+    request: Request, sent: FormData, errors: Mapping[str, str], *, first: bool = False, status: int = 422
+) -> Response:
+    return _settings_page(request, first=first, form=forms.refused(sent, errors, request.url.path), status=status)
+
+
 @router.get("/settings")
-def show(request: Request, first: bool = False, saved: bool = False) -> Response:
+def show(request: Request, first: bool = False) -> Response:
     """The settings; `first` when the account is just being set up."""
     browser.admin(request.state.browser)
-    return _settings_page(request, first=first, saved=saved)
+    return _settings_page(request, first=first)
 
 
 @router.post("/settings")
 def save(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Keep the settings; what is shown changes with the next read. A first time begins the backfill."""
+    """Keep the settings; what is shown changes with the next read."""
     session = browser.admin(request.state.browser)
     first = form.get("first") == "1"
-    try:
-        with bound(session.account_id) as database:
-            wanted = _choices(form, accounts.choices(database, session.account_id).name)
-            accounts.choose(database, session.account_id, wanted)
-            audit.note(database, session.account_id, session.user_name, "settings.changed", _in_words(wanted))
-    except ValueError as error:
-        return _settings_page(request, first=first, saved=False, error=str(error), status=422)
+    wanted = forms.read(SettingsForm, form, MESSAGES)
+    wrong = wanted if isinstance(wanted, dict) else wanted.contradictions()
+    if isinstance(wanted, dict) or wrong:
+        return _refused(request, form, wrong, first=first)
+    with bound(session.account_id) as database:
+        chosen = wanted.choices(accounts.choices(database, session.account_id).name)
+        accounts.choose(database, session.account_id, chosen)
+        accounts.finish_setup_step(database, session.account_id, SetupStep.SETTINGS)
+        audit.note(database, session.account_id, session.user_name, "settings.changed", _in_words(chosen))
     if first:
         connect.backfill(session.account_id)
-    return go(request, "/progress" if first else "/settings?saved=1")
-
-
-def _choices(form: FormData, name: str) -> Choices:
-    """What the form chooses; raises `ValueError` that says which field, and what it takes."""
-    kinds = {kind.value for kind in RecordType}
-    record_types = tuple(str(one) for one in form.getlist("record_type"))
-    if not set(record_types) <= kinds:
-        raise ValueError("Record types: choose among leads, people, companies and opportunities.")
-    shown = str(form.get("shown", ""))
-    if not shown.isascii() or not shown.isdigit() or not 1 <= int(shown[:9]) <= MOST_SHOWN:
-        raise ValueError(f"Invoices shown: a whole number from 1 to {MOST_SHOWN}.")
-    teams: tuple[int, ...] | None = None
-    if form.get("visible") == "teams":
-        chosen = [str(one) for one in form.getlist("team")]
-        if not chosen or not all(one.isascii() and one.isdigit() and len(one) < 19 for one in chosen):
-            raise ValueError("Who sees them: choose at least one team, or everyone.")
-        teams = tuple(sorted({int(one) for one in chosen}))
-    return Choices(name, tuple(sorted(set(record_types))), int(shown), form.get("bills") == "1", teams)
+    return go(request, "/progress" if first else "/settings", notice="Settings saved.")
 
 
 def _in_words(wanted: Choices) -> str:
-    seen = "everyone" if wanted.visible_to_teams is None else f"{len(wanted.visible_to_teams)} teams"
-    bills = "with bills" if wanted.show_bills else "without bills"
+    seen = "everyone" if wanted.visible_to_teams is None else words.counted(len(wanted.visible_to_teams), "team")
+    bills = "bills shown" if wanted.show_bills else "bills hidden"
     return f"{', '.join(wanted.record_types) or 'no record type'}; {wanted.shown} shown; {seen}; {bills}"
 
 
+@router.get("/organisations/{organisation_id}/drop")
+def ask_to_drop(request: Request, organisation_id: Id) -> Response:
+    """Say what goes with an organisation, before it goes."""
+    session = browser.admin(request.state.browser)
+    with bound(session.account_id) as database:
+        organisation = accounts.organisation(database, session.account_id, organisation_id)
+        if organisation is None:
+            raise ProblemError(404, "This organisation isn't connected to your account.")
+        invoices, records = closing.extent(database, session.account_id, organisation_id)
+    return page(request, "remove_organisation.html", organisation=organisation, invoices=invoices, records=records)
+
+
 @router.post("/organisations/{organisation_id}/drop")
-def drop(request: Request, organisation_id: int, form: Annotated[FormData, Depends(browser.form)]) -> Response:
+def drop(request: Request, organisation_id: Id, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Stop showing an organisation, and forget what was read of it."""
     session = browser.admin(request.state.browser)
-    if connect.drop_organisation(session.account_id, organisation_id, who=session.user_name) is None:
-        raise ProblemError(404, "This organisation is not connected to your account.")
-    return go(request, "/settings?saved=1")
+    name = connect.drop_organisation(session.account_id, organisation_id, who=session.user_name)
+    if name is None:
+        raise ProblemError(404, "This organisation isn't connected to your account.")
+    return go(request, "/settings", notice=f"{name} removed.")
 
 
 @router.post("/copper/key")
@@ -139,39 +184,49 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
         with bound(session.account_id) as database:
             known = accounts.account_of_copper(database, admin.copper_account_id)
         if known != session.account_id:
-            said = "This key belongs to another Copper account. Nothing was changed."
-            return _settings_page(request, first=False, saved=False, error=said, status=422)
+            said = "This key belongs to another Copper account. The old key is still in use."
+            return _refused(request, form, {"key": said})
         connect.connect_copper(key, email, who=session.user_name, admin=admin)
     except VendorError as error:
-        said = f"{key_problem(error)} The old key is still in use."
-        return _settings_page(request, first=False, saved=False, error=said, status=422)
-    return go(request, "/settings?saved=1")
+        return _refused(request, form, {"key": f"{key_problem(error)} The old key is still in use."})
+    return go(request, "/settings", notice="Copper API key replaced.")
 
 
 @router.post("/admins")
 def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Add a Copper user of the account as an admin, under the name that Copper gives."""
     session = browser.admin(request.state.browser)
-    number = str(form.get("user", "")).strip()
+    user_id = whole_number(forms.line(str(form.get("user", ""))))
     try:
-        if not number.isascii() or not number.isdigit() or len(number) > 18:
+        if user_id is None:
             raise NotThereError("not a user ID")
-        user = connected(session.account_id, Purpose.PERSON).user(int(number))
+        user = connected(session.account_id, Purpose.PERSON).user(user_id)
     except NotThereError:
         said = "Copper has no user with this ID in your account. Enter a Copper user ID (digits only)."
-        return _settings_page(request, first=False, saved=False, error=said, status=422)
+        return _refused(request, form, {"user": said})
     except VendorError as error:
         said = f"The user could not be looked up in Copper ({error}). Nobody was added. Try again in a moment."
-        return _settings_page(request, first=False, saved=False, error=said, status=503)
+        return _refused(request, form, {"user": said}, status=503)
     name = user.name or f"user {user.id}"
     with bound(session.account_id) as database:
         access.name_admin(database, session.account_id, user.id, name)
         audit.note(database, session.account_id, session.user_name, "admin.named", name)
-    return go(request, "/settings?saved=1")
+    return go(request, "/settings#admins", notice=f"{name} added.")
+
+
+@router.get("/admins/{user_id}/remove")
+def ask_to_remove_admin(request: Request, user_id: Id) -> Response:
+    """Say what an admin loses, before they do."""
+    session = browser.admin(request.state.browser)
+    with bound(session.account_id) as database:
+        name = access.named_admins(database, session.account_id).get(user_id)
+    if name is None:
+        raise ProblemError(404, "This user isn't an admin you added.")
+    return page(request, "remove_admin.html", user_id=user_id, name=name)
 
 
 @router.post("/admins/{user_id}/remove")
-def unname_admin(request: Request, user_id: int, form: Annotated[FormData, Depends(browser.form)]) -> Response:
+def unname_admin(request: Request, user_id: Id, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Take that back; their sessions end."""
     session = browser.admin(request.state.browser)
     with bound(session.account_id) as database:
@@ -179,5 +234,5 @@ def unname_admin(request: Request, user_id: int, form: Annotated[FormData, Depen
         if name is not None:
             audit.note(database, session.account_id, session.user_name, "admin.removed", name)
     if name is None:
-        raise ProblemError(404, "This user is not a named admin of your account.")
-    return go(request, "/settings?saved=1")
+        raise ProblemError(404, "This user isn't an admin you added.")
+    return go(request, "/settings#admins", notice=f"{name} removed.")

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
+from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import accounts, audit, inbox
 from store.access import BrowserSession
 from store.database import Session, bound
-from web import browser, plots
+from web import browser, plots, words
+from web.pages import notices
 from web.pages.render import go, page
 from web.problems import ProblemError
 from worker import jobs, overview
@@ -21,7 +23,8 @@ from worker.steps import Kind
 
 router = APIRouter()
 MOST_LISTED = 50
-RUNS = ((Kind.CATCH_UP, "Catch-up"), (Kind.RECONCILIATION, "Reconciliation"), (Kind.BACKFILL, "Backfill"))
+RUNS = ((Kind.CATCH_UP, "Catch-up"), (Kind.RECONCILIATION, "Reconciliation"), (Kind.BACKFILL, "Import"))
+RUN_NAMES = {kind.value: name for kind, name in RUNS}
 
 
 def overview_of(account_id: int) -> AccountOverview:
@@ -38,14 +41,16 @@ def show(request: Request) -> Response:
     found = overview_of(session.account_id)
     with bound(session.account_id) as database:
         quarantined = inbox.quarantined(database, session.account_id, MOST_LISTED)
-    ended = {word: [run for run in found.runs if run.kind == kind and run.finished_at] for kind, word in RUNS}
+    finished = {word: [run for run in found.runs if run.kind == kind and run.finished_at] for kind, word in RUNS}
     return page(
         request,
         "status.html",
         found=found,
+        trouble=notices.health(found),
         quarantined=quarantined,
         running=found.running,
-        ended=ended,
+        finished=finished,
+        run_names=RUN_NAMES,
         names={source.organisation_id: source.name for source in found.sources},
         plot=plots.freshness(found.hours),
         allowance=settings().egress_allowance_gb,
@@ -64,35 +69,37 @@ def _chosen(form: FormData) -> list[int] | None:
     wanted = str(form.get("event", ""))
     if wanted == "all":
         return None
-    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 18:
-        raise ProblemError(400, "event: this is not an event of your account.")
-    return [int(wanted)]
+    event_id = whole_number(wanted)
+    if event_id is None:
+        raise ProblemError(422, "Choose an event of your account.")
+    return [event_id]
 
 
-def _note(database: Session, session: BrowserSession, action: str, count: int) -> None:
-    """Note what was done to events, in its own transaction."""
+def _note(database: Session, session: BrowserSession, action: str, count: int) -> str:
+    """Note what was done to events, in its own transaction; returns how many they were, in words."""
+    said = words.counted(count, "event")
     if count:
-        said = f"{count} event{'' if count == 1 else 's'}"
         audit.note(database, session.account_id, session.user_name, action, said)
+    return said
 
 
 @router.post("/events/replay")
 def replay(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Try quarantined events again."""
-    session = browser.admin(request.state.browser)
+    session, wanted = browser.admin(request.state.browser), _chosen(form)
     with bound(session.account_id) as database:
-        count, sources = inbox.replay(database, session.account_id, _chosen(form))
-        _note(database, session, "events.replayed", count)
+        count, sources = inbox.replay(database, session.account_id, wanted)
+        said = _note(database, session, "events.replayed", count)
     for source in sources:
         jobs.wake_source(source)
-    return go(request, "/status#quarantine")
+    return go(request, "/status#quarantine", notice=f"Retrying {said}." if count else "")
 
 
 @router.post("/events/dismiss")
 def dismiss(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Let quarantined events be."""
-    session = browser.admin(request.state.browser)
+    session, wanted = browser.admin(request.state.browser), _chosen(form)
     with bound(session.account_id) as database:
-        count = inbox.dismiss(database, session.account_id, _chosen(form))
-        _note(database, session, "events.dismissed", count)
-    return go(request, "/status#quarantine")
+        count = inbox.dismiss(database, session.account_id, wanted)
+        said = _note(database, session, "events.dismissed", count)
+    return go(request, "/status#quarantine", notice=f"Dismissed {said}." if count else "")

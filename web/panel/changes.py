@@ -11,6 +11,7 @@ import structlog
 from redis import asyncio as redis_async
 
 from runtime import embedded
+from runtime.numbers import whole_number
 from worker.broker import changes_channel
 
 log = structlog.get_logger()
@@ -73,7 +74,8 @@ class Changes:
                 await heard.subscribe(changes_channel())
                 while True:
                     message = await heard.get_message(timeout=10)
-                    if message and message["data"].isdigit():
-                        self.tell(int(message["data"]))
+                    account_id = whole_number(message["data"].decode()) if message else None
+                    if account_id is not None:
+                        self.tell(account_id)
         finally:
             await client.aclose()

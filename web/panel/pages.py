@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
+from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import access, matching
 from store.access import StateError
@@ -97,7 +98,8 @@ async def record(
 
 def _wait(request: Request) -> float:
     name, _, value = request.headers.get("prefer", "").partition("=")
-    return min(float(value), LONGEST_WAIT) if name.strip() == "wait" and value.isdigit() else 0.0
+    seconds = whole_number(value.strip()) if name.strip() == "wait" else None
+    return min(float(seconds or 0), LONGEST_WAIT)
 
 
 @router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
