@@ -11,14 +11,16 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override
-from store import inbox, unreadable_fields
+from store import accounts, inbox, unreadable_fields
 from store.database import transaction
 from tests.odd_vendor import OddVendor, between, literal
 from tests.test_project import patina
 from tests.world import World
 from worker import overview, schedule
+from worker.budget import Purpose
 from worker.copper import client as copper
 from worker.steps import Kind
+from worker.xero import oauth
 
 NOTHING: Any = ...
 
@@ -477,7 +479,7 @@ def test_odd_lines_among_relations_users_and_subscriptions_cost_only_themselves(
     invoice = world.invoice("ann@acme.test")
     world.settle()
     assert world.shown("opportunities", deal) == [invoice.number]
-    client = copper.connected(world.account, copper.Purpose.PERSON)
+    client = copper.connected(world.account, Purpose.PERSON)
     assert len(client.subscriptions()) == 13
     client.teams()
     assert [(team.id, team.name) for team in client.me().groups] == [(7, "")]
@@ -485,7 +487,8 @@ def test_odd_lines_among_relations_users_and_subscriptions_cost_only_themselves(
 
 def test_an_odd_organisation_keeps_its_name_and_holds_up_nothing(world: World, odd: OddVendor) -> None:
     known = one("SELECT name, short_code, base_currency FROM xero_organisation")
-    for answer in ({"Organisations": []}, {}, {"Organisations": [None]}, {"Organisations": [{"Name": None}]}):
+    answers: list[Any] = [{"Organisations": []}, {}, {"Organisations": [None]}, {"Organisations": [{"Name": None}]}]
+    for answer in answers:
         odd.behave()
         odd.change("/Organisation", lambda _, answer=answer: answer)  # type: ignore[misc]
         world.backfill()
@@ -494,6 +497,34 @@ def test_an_odd_organisation_keeps_its_name_and_holds_up_nothing(world: World, o
     odd.change_rows("/Organisation", Name=17, ShortCode=[])
     world.backfill()
     assert one("SELECT name, short_code, base_currency FROM xero_organisation") == ("17", *known[1:])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"expires_in": None},
+        {"expires_in": "soon"},
+        {"expires_in": NOTHING},
+        {"expires_in": [], "scope": None, "token_type": 5},
+        {"expires_in": -5, "expires_at": "never"},
+        {"expires_in": literal("1e300"), "refresh_token": None},
+    ],
+)
+def test_odd_fields_of_a_token_cost_neither_the_token_nor_the_connection(
+    world: World, odd: OddVendor, fields: dict[str, Any]
+) -> None:
+    with transaction() as session:
+        (account, grant) = session.execute(text("SELECT account_id, id FROM xero_grant")).one()
+        before = accounts.grant(session, account, grant).token
+    odd.change_rows("/connect/token", **fields)
+    oauth.fresh(account, grant, unlike=before["access_token"])
+    with transaction() as session:
+        token = accounts.grant(session, account, grant).token
+    assert token["access_token"] != before["access_token"]
+    assert isinstance(token["refresh_token"], str)
+    assert 1_700 < token["expires_at"] - datetime.now(UTC).timestamp() <= 1_800
+    odd.behave()
+    world.catch_up()
 
 
 def test_bytes_that_are_no_text_cost_no_page(world: World, odd: OddVendor) -> None:
