@@ -92,5 +92,5 @@ def between(sandbox: str) -> Iterator[OddVendor]:
     methods = ["GET", "POST", "PUT", "DELETE"]
     with serving(Starlette(routes=[Route("/{path:path}", vendor.answer, methods=methods)])) as url:
         there = server.environment(url)
-        override({"XERO_API_URL": there["XERO_API_URL"], "COPPER_API_URL": there["COPPER_API_URL"]})
+        override({name: there[name] for name in ("XERO_API_URL", "XERO_IDENTITY_URL", "COPPER_API_URL")})
         yield vendor

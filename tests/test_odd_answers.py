@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override
-from store import inbox, unreadable_fields
+from store import accounts, inbox, unreadable_fields
 from store.database import transaction
 from tests.odd_vendor import OddVendor, between, literal
 from tests.test_project import patina
@@ -20,6 +20,7 @@ from worker import overview, schedule
 from worker.budget import Purpose
 from worker.copper import client as copper
 from worker.steps import Kind
+from worker.xero import oauth
 
 NOTHING: Any = ...
 
@@ -501,6 +502,34 @@ def test_an_odd_organisation_keeps_its_name_and_holds_up_nothing(world: World, o
     odd.change_rows("/Organisation", Name=17, ShortCode=[])
     world.backfill()
     assert one("SELECT name, short_code, base_currency FROM xero_organisation") == ("17", *known[1:])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"expires_in": None},
+        {"expires_in": "soon"},
+        {"expires_in": NOTHING},
+        {"expires_in": [], "scope": None, "token_type": 5},
+        {"expires_in": -5, "expires_at": "never"},
+        {"expires_in": literal("1e300"), "refresh_token": None},
+    ],
+)
+def test_odd_fields_of_a_token_cost_neither_the_token_nor_the_connection(
+    world: World, odd: OddVendor, fields: dict[str, Any]
+) -> None:
+    with transaction() as session:
+        (account, grant) = session.execute(text("SELECT account_id, id FROM xero_grant")).one()
+        before = accounts.grant(session, account, grant).token
+    odd.change_rows("/connect/token", **fields)
+    oauth.fresh(account, grant, unlike=before["access_token"])
+    with transaction() as session:
+        token = accounts.grant(session, account, grant).token
+    assert token["access_token"] != before["access_token"]
+    assert isinstance(token["refresh_token"], str)
+    assert 1_700 < token["expires_at"] - datetime.now(UTC).timestamp() <= 1_800
+    odd.behave()
+    world.catch_up()
 
 
 def test_bytes_that_are_no_text_cost_no_page(world: World, odd: OddVendor) -> None:

@@ -355,6 +355,13 @@ def test_what_is_no_id_makes_no_row(value: Any) -> None:
     assert result.unreadable_rows == 1
 
 
+@pytest.mark.parametrize("value", ["", " ", "0" * 32, "{" + "0" * 8 + "-0000-0000-0000-" + "0" * 12 + "}", 5, {}, "x"])
+def test_what_is_no_uuid_makes_no_invoice(value: Any) -> None:
+    result = parse(WireInvoice, [{"InvoiceID": value}], "InvoiceID", CLOCK)
+    assert not result.items
+    assert result.unreadable_rows == 1
+
+
 def test_an_issue_date_at_the_end_of_the_calendar_is_kept_and_makes_no_created_date() -> None:
     row = parse(WireInvoice, [{"InvoiceID": ID, "DateString": "9999-12-31"}], "InvoiceID", CLOCK).items[0].row()
     assert (row.issue_date, row.created_at) == (date(9999, 12, 31), CLOCK)

@@ -23,6 +23,8 @@ MAX_ID = 2**63 - 1
 MAX_PASSES = 10
 # More digits than any currency needs; what PostgreSQL would have to write out in thousands of them stays out.
 MAX_INTEGER_DIGITS, MAX_DECIMALS, MAX_NUMBER_TEXT = 20, 30, 60
+EVERYDAY_AMOUNT = Decimal(10**12)
+NO_UUID = "0" * 32
 # Clocks of one vendor's machines differ; a version later than this lies beyond the vendor's own clock.
 MAX_CLOCK_SKEW = timedelta(minutes=5)
 # Unix times from here on are milliseconds: as seconds they would lie beyond the year 5000.
@@ -68,6 +70,8 @@ def decimal_number(value: Any) -> Decimal | None:
 
     Raises `ValueError` for what is no number, is not finite, or has more digits than 20 before and 30 after the point.
     """
+    if type(value) is Decimal and value.is_finite() and abs(value) < EVERYDAY_AMOUNT and value == round(value, 6):
+        return value
     if is_blank(value):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
@@ -110,10 +114,10 @@ def positive_id(value: Any) -> int | None:
 
 def identifier(value: Any) -> Any:
     """A UUID's text without blanks; None where none was given, and for the one that is all zeros."""
-    if is_blank(value):
-        return None
-    value = value.strip() if isinstance(value, str) else value
-    return None if str(value).strip("{}").replace("-", "") == "0" * 32 else value
+    if not isinstance(value, str):
+        return value
+    value = value.strip()
+    return None if not value or (value[1:3] == "00" and value.strip("{}").replace("-", "") == NO_UUID) else value
 
 
 def moment(value: Any) -> datetime | None:
@@ -124,8 +128,6 @@ def moment(value: Any) -> datetime | None:
     """
     if is_blank(value):
         return None
-    if isinstance(value, (datetime, date)):
-        value = value.isoformat()
     if isinstance(value, str):
         value = value.strip()
         if match := DOT_NET_DATE.fullmatch(value):
@@ -171,9 +173,12 @@ def calendar_date(value: Any) -> date | None:
 
     The year 1 means that none was given. Raises `ValueError` for anything else.
     """
+    if isinstance(value, str) and value[4:5] == "-" and value[7:8] == "-":
+        day = date.fromisoformat(value[:10])
+        return day if day.year > 1 else None
     if isinstance(value, str) and (match := DOT_NET_DATE.fullmatch(value.strip())):
-        offset = match[2] or "+0000"
-        minutes = int(offset[0] + "1") * (int(offset[1:3]) * 60 + int(offset[3:5]))
+        offset = match[2]
+        minutes = int(offset[0] + "1") * (int(offset[1:3]) * 60 + int(offset[3:5])) if offset else 0
         found = _since_epoch(timedelta_of(milliseconds=int(match[1]), minutes=minutes))
         return found.date() if found else None
     if isinstance(value, str) and not is_blank(value) and not NUMBER.fullmatch(value.strip()):

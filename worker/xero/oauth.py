@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from store import accounts
 from store.accounts import Grant
 from store.database import transaction
 from worker.errors import PassingError, ReconnectNeededError, VendorError
+from worker.parsing import whole_number
 from worker.vendor import call, prepare, timeouts
 from worker.xero import scopes
 
 log = structlog.get_logger()
 EARLY_SECONDS = 120
+LIFETIME, MAX_LIFETIME = 1_800, 86_400
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,31 @@ def session(token: dict[str, Any] | None = None, redirect_uri: str | None = None
         chosen.xero_client_id, token=token, redirect_uri=redirect_uri, scope=chosen.xero_scopes.split()
     )
     prepare(oauth)
+    for moment in ("access_token_response", "refresh_token_response"):
+        oauth.register_compliance_hook(moment, _only_readable_fields)
     return oauth
+
+
+def _only_readable_fields(answer: requests.Response) -> requests.Response:
+    """A token answer without the fields that cannot be read, so that a new refresh token is not lost over them.
+
+    A lifetime that was not given is 30 minutes (Xero docs: OAuth 2.0, token types).
+    """
+    try:
+        token = answer.json()
+    except ValueError:
+        return answer
+    if not isinstance(token, dict) or "error" in token:
+        return answer
+    kept = {name: value for name, value in token.items() if isinstance(value, str) and value}
+    try:
+        seconds = whole_number(token.get("expires_in"))
+    except ValueError:
+        seconds = None
+    lifetime = seconds if seconds is not None and 0 < seconds <= MAX_LIFETIME else LIFETIME
+    kept.pop("expires_at", None)
+    answer._content = json.dumps({**kept, "expires_in": lifetime}).encode()
+    return answer
 
 
 def begin(redirect_uri: str) -> Authorisation:
@@ -86,7 +113,10 @@ def exchange(held: Authorisation, code: str) -> dict[str, Any]:
     def ask(url: str, **more: Any) -> dict[str, Any]:
         return dict(oauth.fetch_token(url, code=code, code_verifier=held.verifier, **more))
 
-    return _token_call("exchange the code", ask)
+    token = _token_call("exchange the code", ask)
+    if "refresh_token" not in token:
+        raise VendorError("Xero gave no refresh token: is offline_access among the scopes?")
+    return token
 
 
 def revoke(token: dict[str, Any]) -> None:
