@@ -373,19 +373,20 @@ def test_odd_messages_neither_throw_nor_change_anything(host: Host) -> None:
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
     asked = host.last_asked()
-    for message in (
-        *(
-            {"type": name}
-            for name in ("__proto__", "constructor", "toString", "hasOwnProperty", "valueOf", "x" * 10**6)
-        ),
-        *({"type": odd} for odd in (None, 1, [], {}, [["getContext"]])),
+    names = ("__proto__", "constructor", "toString", "hasOwnProperty", "valueOf", "x" * 10**6)
+    odd: list[Any] = [None, 1, [], {}, [["getContext"]]]
+    messages: list[Any] = [
+        *({"type": one} for one in (*names, *odd)),
         *(None, 0, "getContext", [], {}, {"id": asked}, {"type": "getContext"}),
+        {"type": "x" * 10**6, "id": "x" * 10**6},
+        {"type": "getContext", "id": asked, "data": "x" * 10**6},
         {"type": "getContext", "id": str(asked), "data": person(1)},
         {"type": "getContext", "id": asked, "data": person(1)},
         {"type": "getContext", "id": asked + 1, "data": person(1)},
         {"type": "getContext", "id": -1, "data": person(1)},
         {"type": "getContext", "id": 0, "error": "late"},
-    ):
+    ]
+    for message in messages:
         host.send(message)
     host.world.invoice("ann@acme.test", "5.00")
     host.world.settle()
@@ -570,7 +571,7 @@ def test_only_rows_dim_while_they_load_and_they_stay_readable(host: Host) -> Non
     panel = host.open("company", company)
     expect(panel.locator("tr[data-number]")).to_have_count(5)
     for scheme in ("light", "dark"):
-        host.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        host.page.emulate_media(color_scheme=scheme)
         gate = Gate(host.page, "**/panel/records/**")
         panel.get_by_label("Status").select_option("AUTHORISED")
         gate.wait()
@@ -630,7 +631,7 @@ def test_nothing_sticks_out_and_no_status_is_cut_from_280_to_1100_pixels(host: H
         assert panel.locator("td.amount").evaluate_all(wide) == 0, f"amounts overlap at {width} px"
         if width in (280, 420, 700, 921, 1100):
             for scheme in ("light", "dark"):
-                host.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                host.page.emulate_media(color_scheme=scheme)
                 host.page.locator("iframe").screenshot(path=tmp_path / f"panel-{width}-{scheme}.png")
 
 
