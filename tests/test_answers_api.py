@@ -118,7 +118,7 @@ def test_unmatched_contacts_and_records_come_as_tables(world: World, admin: dict
     (record,) = table(get(world, "unmatched.csv", admin, of="records"))
     assert (record["record_type"], record["record_id"]) == ("lead", str(lead))
     assert record["url"].endswith(f"/companies/{world.copper}/app#/lead/{lead}")
-    assert record["why"] == "no contact in Xero has its address"
+    assert record["why"] == "no Xero contact has this email address"
 
 
 def test_rows_are_exported_as_csv_and_json_lines_and_it_is_noted(
