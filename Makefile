@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test chaos fuzz fuzz-parsers soak bench check pictures lock licences clean
+.PHONY: demo test mutants chaos fuzz fuzz-parsers soak bench check pictures lock licences clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -35,6 +35,10 @@ fuzz-parsers: $(STAMP)
 # Plays some hours as fast as they are taken, and looks whether anything grows: ARGS="--hours 2".
 soak: $(STAMP)
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+# Breaks the product on purpose, one break at a time, and looks whether the tests notice: ARGS="--only overdue".
+mutants: $(STAMP)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 # Measures speed against yardsticks of the same run, and writes docs/performance.md: ARGS="--only reads --rounds 3".
 bench: $(STAMP)
