@@ -49,8 +49,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
-	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic check
+	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
+	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic check
 	$(BIN)/python -m tests.audit
 
 # Takes the pictures of every page anew, for the documentation. Needs a Chromium.

@@ -36,6 +36,19 @@ AccountOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
+@app.callback()
+def common(
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="use PostgreSQL and Redis of this project's own, to try Patina out")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    if embedded:
+        from runtime.settings import override
+
+        override({"EMBEDDED_SERVICES": "true"})
+
+
 def main() -> None:
     """Run the command; what goes wrong for a known reason is said in one line, with exit code 1."""
     from runtime.embedded import EmbeddedServiceError

@@ -285,3 +285,21 @@ def test_a_private_folder_that_is_open_is_closed_and_somebody_elses_is_refused(k
         os.chown(server.run, 12_345, 12_345)
         with pytest.raises(RuntimeError, match="belongs to somebody else"):
             server.prepare()
+
+
+@pytest.mark.parametrize("command", ["web", "worker", "scheduler", "status", "migrate"])
+def test_a_missing_address_is_an_error_and_never_an_empty_database(command: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATINA_HOME": str(tmp_path / "home"), "DATABASE_URL": "", "EMBEDDED_SERVICES": ""}
+    told = subprocess.run(
+        [sys.executable, "-m", "cli", command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert told.stderr.startswith("DATABASE_URL is not set: PostgreSQL 15 or newer"), told.stderr
+    assert "patina --embedded" in told.stderr
+    assert not (tmp_path / "home").exists()
