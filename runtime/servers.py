@@ -91,6 +91,8 @@ class Server(ABC):
             self.place.chmod(0o711)
         if self.place != self.home and (self.home / "data").exists() and not self.data.exists():
             move(self.home / "data", self.data, self.uid)
+        if self.data.exists() and self.data.stat().st_uid != self.uid:
+            give(self.data, self.uid)
         self._make_private(self.run, self.uid)
 
     def clear(self) -> None:
