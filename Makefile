@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Errors only: a newcomer is to see what is ours.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: demo test chaos fuzz fuzz-parsers soak bench check pictures lock licences clean
+.PHONY: demo test mutants chaos fuzz fuzz-parsers soak bench check pictures lock licences clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -38,6 +38,10 @@ fuzz-parsers: $(STAMP)
 soak: $(STAMP)
 	@$(BIN)/python -m tests.soak $(ARGS)
 
+# Breaks the product on purpose, one break at a time, and looks whether the tests notice: ARGS="--only overdue".
+mutants: $(STAMP)
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
 # Measures speed against yardsticks of the same run, and writes docs/performance.md: ARGS="--only reads --rounds 3".
 bench: $(STAMP)
 	@$(BIN)/python -m bench $(ARGS)
@@ -47,8 +51,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
-	DATABASE_URL= PATINA_HOME=.patina/check $(BIN)/alembic check
+	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
+	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic check
 	$(BIN)/python -m tests.audit
 
 # Takes the pictures of every page anew, for the documentation. Needs a Chromium.

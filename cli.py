@@ -60,8 +60,16 @@ def root(
             "--version", help="Print the version and exit.", is_eager=True, metavar="", callback=_print_version
         ),
     ] = False,
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="Run PostgreSQL and Redis here where none is set, to try it out.", metavar=""),
+    ] = False,
 ) -> None:
     """Shows a company's Xero invoices on its Copper records."""
+    if embedded:
+        from runtime.settings import override
+
+        override({"EMBEDDED_SERVICES": "true"})
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Embedded services for whoever has no PostgreSQL or Redis at hand.
 
-Every process of the project that needs one calls `database_url()` or `redis_url()`. The server runs
-under one owner process (`runtime.owner`), shared by all, and stops with the last of them.
+Every process of the project asks `database_url()` or `redis_url()`; where EMBEDDED_SERVICES is on, they start a server
+where no address is set. It runs under one owner process (`runtime.owner`), shared by all, and stops with the last of
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import IO
 
 from runtime.owner import START_SECONDS, STOP_SECONDS, lock
 from runtime.servers import KINDS, Server
-from runtime.settings import settings
+from runtime.settings import SettingsError, meaning, settings
 
 WATCH_SECONDS = 1.0
 _held: dict[str, tuple[Server, IO[bytes]]] = {}
@@ -27,13 +28,26 @@ class EmbeddedServiceError(Exception):
 
 
 def database_url() -> str:
-    """DATABASE_URL, or the embedded PostgreSQL's, started when it is not running."""
-    return settings().database_url or use("postgres")
+    """DATABASE_URL, or the embedded PostgreSQL's, started when it is not running.
+
+    Raises `SettingsError` when neither is asked for: no process falls back to an empty database by itself.
+    """
+    return settings().database_url or _embedded("postgres", "database_url")
 
 
 def redis_url() -> str:
-    """REDIS_URL, or the embedded Redis's, started when it is not running."""
-    return settings().redis_url or use("redis")
+    """REDIS_URL, or the embedded Redis's, started when it is not running; raises `SettingsError` like the other."""
+    return settings().redis_url or _embedded("redis", "redis_url")
+
+
+def _embedded(kind: str, setting: str) -> str:
+    if not settings().embedded_services:
+        name = setting.upper()
+        raise SettingsError(
+            f"{name} is not set: {meaning(setting)}. To try Patina out on this machine, add --embedded:"
+            " `patina --embedded status`."
+        )
+    return use(kind)
 
 
 def use(kind: str, home: Path | None = None) -> str:

@@ -65,7 +65,7 @@ class Owner:
             return found
         if found is not None:
             _end(found)
-        self.server.forget()
+        self.server.remove_stale_files()
         with self.server.log.open("ab") as log:
             self.child = subprocess.Popen(
                 self.server.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
@@ -116,7 +116,7 @@ class Owner:
                 last_users = self._alone()
                 if last_users is not None or self.stopping:
                     _end(process, self.server.stop_signal)
-                    self.server.forget()
+                    self.server.clear()
                     self.say(f"stopped {self.server.kind}")
                     return
                 time.sleep(LOOK_SECONDS)

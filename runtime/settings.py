@@ -29,15 +29,15 @@ class Settings(BaseSettings):
 
     patina_home: Path = Field(Path(".patina"), description="folder of the embedded services and local keys")
     database_url: str | None = Field(
-        None,
-        description="PostgreSQL 15 or newer, in any form that libpq reads: postgresql://user:password@host/name; "
-        "unset: embedded",
+        None, description="PostgreSQL 15 or newer, in any form that libpq reads: postgresql://user:password@host/name"
     )
     database_pooler: bool = Field(
         False, description="whether DATABASE_URL leads to PgBouncer in transaction mode: nothing outlives a transaction"
     )
-    redis_url: str | None = Field(
-        None, description="Redis 6.2 or newer, redis://host:6379/0 or unix:///path; unset: embedded"
+    redis_url: str | None = Field(None, description="Redis 6.2 or newer, redis://host:6379/0 or unix:///path")
+    embedded_services: bool = Field(
+        False,
+        description="whether to run PostgreSQL and Redis here where their addresses are unset; to try it out",
     )
     redis_namespace: str = Field("patina", pattern=r"^[a-z0-9_-]{1,40}$", description="prefix of Redis keys")
     encryption_keys: Words = Field((), description="Fernet keys for secrets at rest, newest first, separated by commas")
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
         """Raise `SettingsError` naming every setting of `names` that is unset, with its meaning."""
         missing = [name for name in names if not getattr(self, name)]
         if missing:
-            raise SettingsError("\n".join(f"{name.upper()} is not set: {_meaning(name)}." for name in missing))
+            raise SettingsError("\n".join(f"{name.upper()} is not set: {meaning(name)}." for name in missing))
 
     @property
     def framing_origins(self) -> tuple[str, ...]:
@@ -204,7 +204,8 @@ class Settings(BaseSettings):
         return urlsplit(self.xero_identity_url).hostname in LOOPBACK
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
+    """What a setting is for, in a phrase."""
     return Settings.model_fields[name].description or name
 
 
@@ -218,7 +219,7 @@ def settings() -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0])
             said = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name.upper()} is invalid: {said} ({_meaning(name)}).")
+            lines.append(f"{name.upper()} is invalid: {said} ({meaning(name)}).")
         raise SettingsError("\n".join(lines)) from None
 
 

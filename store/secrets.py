@@ -23,7 +23,7 @@ def _keys() -> tuple[str, ...]:
     """The keys in force, newest first; raises `SettingsError` when there must be some and are none."""
     chosen = settings()
     keys = chosen.encryption_keys
-    if not keys and chosen.database_url:
+    if not keys and (chosen.database_url or not chosen.embedded_services):
         raise SettingsError(
             "ENCRYPTION_KEYS is not set: Fernet keys for secrets at rest, newest first, separated by commas."
             " With a DATABASE_URL of your own, Patina makes no key for you."

@@ -100,6 +100,7 @@ class Stage:
         override(
             {
                 "PATINA_HOME": str(self.home),
+                "EMBEDDED_SERVICES": "true",
                 "DATABASE_URL": "",
                 "REDIS_URL": "",
                 "ENCRYPTION_KEYS": "",

@@ -313,6 +313,7 @@ def settle_settings(home: Path) -> tuple[int, int]:
         {
             **server.environment(f"http://127.0.0.1:{vendors}"),
             "PATINA_HOME": str(home),
+            "EMBEDDED_SERVICES": "true",
             "DATABASE_URL": "",
             "REDIS_URL": "",
             "REDIS_NAMESPACE": "chaos",

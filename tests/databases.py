@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 
 from runtime import embedded
+from runtime.servers import APPLICATION_ROLE, SUPERUSER
 from runtime.settings import override, settings
 from store import database
 
@@ -20,9 +21,9 @@ TEMPLATE = "patina_template"
 
 
 def address(name: str) -> str:
-    """The address of a database on the test server."""
+    """The address of a database on the test server, as the application's role."""
     scheme, rest = embedded.use("postgres", HOME).split("://", 1)
-    return f"{scheme}://postgres@/{name}?{rest.split('?', 1)[1]}"
+    return f"{scheme}://{APPLICATION_ROLE}@/{name}?{rest.split('?', 1)[1]}"
 
 
 def redis_address() -> str:
@@ -42,6 +43,13 @@ def forget_budgets(space: str = "budget") -> None:
 def run(statement: str) -> None:
     """Run one statement outside any test database."""
     with psycopg.connect(address("postgres"), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def run_as_superuser(statement: str) -> None:
+    """Run one statement that the application's role may not run."""
+    url = address("postgres").replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement)
 
 

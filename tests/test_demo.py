@@ -48,7 +48,7 @@ def test_the_demo_shows_three_changes_and_a_second_run_reuses_what_is_there(tmp_
         wait_until(lambda: not processes_of(tmp_path), what="the end of every process")
     assert len(records) == 1
     verified = subprocess.run(
-        [sys.executable, "-m", "cli", "verify"],
+        [sys.executable, "-m", "cli", "--embedded", "verify"],
         cwd=ROOT,
         env={**os.environ, "PATINA_HOME": str(tmp_path), "DATABASE_URL": ""},
         capture_output=True,

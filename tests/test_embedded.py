@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.servers import KINDS, Server
+from runtime.servers import KINDS, Postgres, Server
 from tests.processes import ROOT
 from tests.serving import wait_until
 
@@ -69,6 +69,13 @@ def gone(kind: str, home: Path) -> None:
     wait_until(lambda: server.running() is None, seconds=40, what=f"the end of {kind}")
 
 
+@pytest.fixture
+def open_home() -> Iterator[Path]:
+    """A folder that every user may pass to, as a clone in a folder of its own is; `tmp_path` is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="patina-") as folder:
+        yield Path(folder)
+
+
 @kinds
 def test_processes_that_start_at_once_share_one_server_which_stops_with_the_last(kind: str, tmp_path: Path) -> None:
     users = [User(kind, tmp_path) for _ in range(4)]
@@ -108,22 +115,23 @@ def _owners(kind: str, home: Path) -> int:
 
 
 @kinds
-def test_pid_and_socket_files_of_a_dead_server_do_not_keep_it_from_starting(kind: str, tmp_path: Path) -> None:
-    user = User(kind, tmp_path)
+def test_pid_and_socket_files_of_a_dead_server_do_not_keep_it_from_starting(kind: str, open_home: Path) -> None:
+    user = User(kind, open_home)
     user.url()
     user.leave()
-    gone(kind, tmp_path)
-    server = server_of(kind, tmp_path)
-    wait_until(lambda: _owners(kind, tmp_path) == 0, what="the owner's end")
-    pid_file = server.data / "postmaster.pid" if kind == "postgres" else server.home / "server.pid"
+    gone(kind, open_home)
+    server = server_of(kind, open_home)
+    wait_until(lambda: _owners(kind, open_home) == 0, what="the owner's end")
+    pid_file = server.data / ("postmaster.pid" if kind == "postgres" else "server.pid")
     pid_file.write_text(f"{os.getpid()}\n/nonexistent\n1\n5432\n\n\n0 0\nready\n")
+    server.run.mkdir()
     (server.run / (".s.PGSQL.5432" if kind == "postgres" else "redis.sock")).write_text("")
 
-    again = User(kind, tmp_path)
+    again = User(kind, open_home)
     assert again.url() == server.url
-    alive(kind, tmp_path)
+    alive(kind, open_home)
     again.leave()
-    gone(kind, tmp_path)
+    gone(kind, open_home)
 
 
 @kinds
@@ -189,3 +197,109 @@ def test_a_plain_user_can_run_them_too(kind: str, plain_home: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait(10)
     gone(kind, plain_home)
+
+
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a server as somebody else")
+
+
+def _status(process: psutil.Process) -> dict[str, str]:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@as_root
+@kinds
+@pytest.mark.parametrize("home", ["tmp_path", "open_home"])
+def test_a_server_that_root_starts_has_no_capability_and_an_id_of_its_own(
+    kind: str, home: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(home)
+    user = User(kind, folder)
+    user.url()
+    server, status = server_of(kind, folder), _status(alive(kind, folder))
+    assert {int(status[name], 16) for name in CAPABILITIES} == {0}
+    uid = int(status["Uid"].split()[1])
+    with pytest.raises(KeyError):
+        pwd.getpwuid(uid)
+    for private in (server.data, server.run):
+        assert (private.stat().st_uid, private.stat().st_mode & 0o777) == (uid, 0o700)
+    user.leave()
+    gone(kind, folder)
+
+
+@as_root
+def test_only_whoever_runs_patina_reaches_the_embedded_postgresql(open_home: Path) -> None:
+    user = User("postgres", open_home)
+    url, server = user.url(), Postgres(open_home / "postgres")
+    ask = [
+        str(server.bin / "psql"),
+        url,
+        "-tAc",
+        "SELECT current_user, rolsuper FROM pg_roles WHERE rolname = 'patina'",
+    ]
+    told = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True)
+    assert told.stdout.strip() == "patina|f"
+    server.run.chmod(0o777)
+    (server.run / ".s.PGSQL.5432").chmod(0o777)
+    for role in ("patina", "postgres"):
+        refused = subprocess.run(
+            [str(server.bin / "psql"), "-h", str(server.run), "-U", role, "-d", "patina", "-w", "-c", "SELECT 1"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            user="nobody",
+            cwd="/",
+        )
+        assert refused.returncode == 2
+        assert "Peer authentication failed" in refused.stderr
+    user.leave()
+    gone("postgres", open_home)
+
+
+@kinds
+def test_nothing_is_left_outside_its_home_once_a_server_has_stopped(kind: str, tmp_path: Path) -> None:
+    home = tmp_path / ("deep-" * 15) / ("down-" * 10)
+    user = User(kind, home)
+    user.url()
+    server = server_of(kind, home)
+    assert server.run.exists()
+    assert home not in server.run.parents
+    user.leave()
+    gone(kind, home)
+    wait_until(lambda: _owners(kind, home) == 0, what="the owner's end")
+    assert not server.run.exists()
+    assert (home / kind / "data").exists()
+    if server.place != server.home:
+        assert not server.place.exists()
+
+
+@kinds
+def test_a_private_folder_that_is_open_is_closed_and_somebody_elses_is_refused(kind: str, open_home: Path) -> None:
+    server = server_of(kind, open_home)
+    server.run.mkdir(parents=True)
+    server.run.chmod(0o777)
+    server.prepare()
+    assert server.run.stat().st_mode & 0o777 == 0o700
+    if os.geteuid() == 0:
+        os.chown(server.run, 12_345, 12_345)
+        with pytest.raises(RuntimeError, match="belongs to somebody else"):
+            server.prepare()
+
+
+@pytest.mark.parametrize("command", ["web", "worker", "scheduler", "status", "migrate"])
+def test_a_missing_address_is_an_error_and_never_an_empty_database(command: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATINA_HOME": str(tmp_path / "home"), "DATABASE_URL": "", "EMBEDDED_SERVICES": ""}
+    told = subprocess.run(
+        [sys.executable, "-m", "cli", command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert told.stderr.startswith("DATABASE_URL is not set: PostgreSQL 15 or newer"), told.stderr
+    assert "patina --embedded" in told.stderr
+    assert not (tmp_path / "home").exists()

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from runtime.servers import Postgres
+from runtime.servers import APPLICATION_ROLE, Postgres
 from runtime.settings import override
 from store.database import bound, let_go, migrate, transaction
 from tests import databases
@@ -33,9 +33,13 @@ def pooler(database: str, tmp_path: Path) -> Iterator[str]:
     """PgBouncer before this test's database, three server connections in all; the address is in the settings."""
     server = urlsplit(databases.address(database))
     port, here = free_port(), tmp_path / "pgbouncer.ini"
+    # The kernel vouches for whoever runs the tests, not for the pooler: its role has a password, and acts as the owner.
+    role = f"pooler_{os.getpid()}"
+    databases.run_as_superuser(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE {APPLICATION_ROLE}")
+    databases.run_as_superuser(f"ALTER ROLE {role} SET role = {APPLICATION_ROLE}")
     here.write_text(f"""
 [databases]
-* = host={parse_qs(server.query)["host"][0]} user=postgres
+* = host={parse_qs(server.query)["host"][0]} user={role} password={role}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -50,9 +54,9 @@ logfile = {tmp_path / "pgbouncer.log"}
         path.chmod(0o755)
     (tmp_path / "pgbouncer.log").touch(0o666)
     (tmp_path / "pgbouncer.log").chmod(0o666)
-    words = Postgres(databases.HOME / "postgres")._as_server_user([str(PGBOUNCER), str(here)])
+    words = Postgres(databases.HOME / "postgres").as_user([str(PGBOUNCER), str(here)])
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"postgresql://postgres@127.0.0.1:{port}/{database}"
+    url = f"postgresql://{role}@127.0.0.1:{port}/{database}"
 
     def answers() -> bool:
         try:
@@ -67,6 +71,7 @@ logfile = {tmp_path / "pgbouncer.log"}
     yield url
     let_go()
     end([process])
+    databases.run_as_superuser(f"DROP ROLE {role}")
 
 
 def test_migrations_run_through_it(pooler: str) -> None:
@@ -84,7 +89,7 @@ def test_a_binding_ends_with_its_transaction(pooler: str) -> None:
         with transaction() as session:
             shown = "SELECT current_user, current_setting('patina.account', true), current_setting('TimeZone')"
             told = session.execute(text(shown)).one()
-            assert tuple(told) == ("postgres", "", "UTC")
+            assert tuple(told) == (APPLICATION_ROLE, "", "UTC")
 
 
 def test_events_reads_runs_and_exports_of_two_accounts_go_through_it(

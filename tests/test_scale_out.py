@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from runtime.servers import Postgres, Redis
+from runtime.servers import APPLICATION_ROLE, DATABASE, SUPERUSER, Postgres, Redis
 from runtime.settings import override
 from store.database import let_go, migrate
 from tests import hosts
@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 WEB = 8700
+PASSWORD = "of-this-test-alone"
 
 
 def start_services(host: Host, folder: Path) -> None:
@@ -33,14 +34,18 @@ def start_services(host: Host, folder: Path) -> None:
     postgres, redis = Postgres(folder / "postgres"), Redis(folder / "redis")
     postgres.prepare()
     redis.prepare()
-    with (postgres.data / "pg_hba.conf").open("a") as trusted:
-        trusted.write(f"host all all {NET}.0/24 trust\n")
-    # In production PostgreSQL asks for a password, and the two are not open to the world.
+    with (postgres.access / "pg_hba.conf").open("a") as rules:
+        rules.write(f"host all {APPLICATION_ROLE} {NET}.0/24 scram-sha-256\n")
     host.run([*postgres.command(), "-c", f"listen_addresses={host.address}"])
+    wait_until(postgres.ready, what="PostgreSQL")
+    postgres.settle()
+    with psycopg.connect(f"postgresql://{SUPERUSER}@/postgres?host={postgres.run}", autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {APPLICATION_ROLE} PASSWORD '{PASSWORD}'")
+    url = f"postgresql://{APPLICATION_ROLE}:{PASSWORD}@{host.address}/{DATABASE}"
     host.run([*redis.command(), "--bind", host.address, "--port", "6379", "--protected-mode", "no"])
     override(
         {
-            "DATABASE_URL": f"postgresql://postgres@{host.address}/postgres",
+            "DATABASE_URL": url,
             "REDIS_URL": f"redis://{host.address}:6379/0",
             # This process's own broker leads to the tests' Redis: its wake-ups must not keep the hosts' from theirs.
             "REDIS_NAMESPACE": "the-test",
@@ -53,7 +58,7 @@ def start_services(host: Host, folder: Path) -> None:
 
     def both_answer() -> bool:
         try:
-            psycopg.connect(f"postgresql://postgres@{host.address}/postgres", connect_timeout=2).close()
+            psycopg.connect(url, connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return broker.is_reached()

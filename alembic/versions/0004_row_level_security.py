@@ -87,11 +87,13 @@ def upgrade() -> None:
                     ' CREATE ROLE {ROLE} NOLOGIN; GRANT {ROLE} TO %;', current_user;
         END $$
     """)
+    # Whoever made a role may grant it to others, and need not be able to take it up (PostgreSQL 16 and later).
     op.execute(f"""
         DO $$ BEGIN
-            IF NOT pg_has_role(current_user, '{ROLE}', 'MEMBER') THEN
-                EXECUTE format('GRANT {ROLE} TO %I', current_user);
-            END IF;
+            SET LOCAL ROLE {ROLE};
+            RESET ROLE;
+        EXCEPTION WHEN insufficient_privilege THEN
+            EXECUTE format('GRANT {ROLE} TO %I', current_user);
         END $$
     """)
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON account, {', '.join(TABLES)} TO {ROLE}")
