@@ -475,7 +475,7 @@ def test_an_action_takes_what_people_know_a_thing_by(books: Books) -> None:
     act = books.sandbox.act
     contact = act("make_contact", name="Acme Ltd", email="Ann@acme.test", tenant="first")["contact"]
     invoice = act("make_invoice", contact="ann@ACME.test", number="INV-0058", total="50")["invoice"]
-    assert act("pay_invoice", invoice="inv-0058", amount="20") == {"invoice": invoice, "due": "30.00"}
+    assert act("pay_invoice", invoice="inv-0058", amount="20") == {"invoice": invoice, "due": "30"}
     assert act("change_contact", contact="acme ltd", name="Acme")["contact"] == contact
     act("make_contact", name="Acme", tenant="Second")
     for action, values, why in (

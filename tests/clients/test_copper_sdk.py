@@ -60,8 +60,9 @@ class Crm:
 
     def frame(self, location: str) -> Frame:
         """The app's frame of a location, with the SDK ready in it."""
-        self.page.locator(f"iframe[src*='location={location}']").wait_for()
-        found = next(frame for frame in self.page.frames if f"location={location}" in frame.url)
+        element = self.page.wait_for_selector(f"iframe[src*='location={location}']")
+        found = element.content_frame() if element else None
+        assert found is not None
         found.wait_for_function("window.events !== undefined")
         return found
 
@@ -163,8 +164,16 @@ def test_what_the_page_does_not_play_is_answered_with_an_error(crm: Crm, sdk: st
     frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
     for call in ("sdk.getRouteInfo()", "sdk.getSelectedRecords()", "sdk.navigateToSavedFilter('person', 1)"):
         assert rejection(frame, call) == "not played by the sandbox"
-    for unknown in ("dance", "__proto__", "constructor", "toString"):
-        assert rejection(frame, f"sdk._deferredPost('{unknown}')") == "not played by the sandbox"
+    assert rejection(frame, "sdk._deferredPost('dance')") == "not played by the sandbox"
+    for number, unknown in enumerate(("__proto__", "constructor", "toString"), 70):
+        answer = frame.evaluate(
+            "([type, id]) => new Promise((done) => {"
+            "addEventListener('message', (event) => { if (event.data.id === id) done(event.data.error); });"
+            "top.postMessage({type, id, instanceId: sdk.instanceId}, sdk.parentOrigin); })",
+            [unknown, number],
+        )
+        assert answer == "not played by the sandbox"
+    crm.complaints.clear()  # The SDK itself trips over an answer to one of these names.
 
 
 def test_a_modal_is_a_second_frame_that_can_write_to_the_first(crm: Crm, sdk: str) -> None:
