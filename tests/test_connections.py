@@ -366,7 +366,7 @@ def test_an_authorisation_at_xero_is_audited(world: World) -> None:
 def test_connecting_and_a_burst_together_stay_within_coppers_minute(unconnected: World) -> None:
     sandbox = unconnected.sandbox
     override({"COPPER_MINUTE_LIMIT": "180"})
-    sandbox.control("PUT", "limits", json={"on": True, "copper_minute": 180, "minute": 10_000, "concurrent": 100})
+    sandbox.control("PUT", "limits", json={"copper_minute": 180, "minute": 10_000, "day": 1_000_000})
     world = unconnected.open()
     state = sandbox.state()["accounts"][0]
     deals = [world.opportunity() for _ in range(200)]
