@@ -349,15 +349,15 @@ def test_one_record_that_the_key_may_not_see_says_nothing_of_its_type(world: Wor
     assert (wrong(world), notes(world)) == ((), ())
 
 
-@pytest.mark.parametrize("kind", ["status", "strip"])
+@pytest.mark.parametrize("kind", ["refuse", "ignore"])
 def test_what_changed_is_found_when_copper_refuses_or_ignores_the_filter_for_it(world: World, kind: str) -> None:
     people = [world.person(f"p{number}@acme.test") for number in range(450)]
     invoice = world.invoice("new@acme.test")
     world.settle()
     world.pass_time()
     world.catch_up()
-    fault = {"vendor": "copper", "kind": kind, "status": 422, "path": "/people/search", "body": "minimum_modified_date"}
-    world.sandbox.faults(api=[fault], webhooks=[{"vendor": "copper", "lose": 1.0}])
+    filters = [{"plural": "people", "filter": "minimum_modified_date", "kind": kind}]
+    world.sandbox.faults(filters=filters, webhooks=[{"vendor": "copper", "lose": 1.0}])
     world.pass_time(5)
     changed = [people[3], people[-1], *people[100:330]]
     for one in changed:
@@ -383,8 +383,8 @@ def test_a_reading_by_change_that_stops_in_the_middle_goes_on_where_it_was(world
     world.settle()
     world.pass_time()
     world.catch_up()
-    fault = {"vendor": "copper", "kind": "status", "status": 400, "path": "/people", "body": "minimum_modified_date"}
-    world.sandbox.faults(api=[fault], webhooks=[{"vendor": "copper", "lose": 1.0}])
+    filters = [{"plural": "people", "filter": "minimum_modified_date", "kind": "refuse"}]
+    world.sandbox.faults(filters=filters, webhooks=[{"vendor": "copper", "lose": 1.0}])
     world.pass_time(5)
     for one in people:
         world.copper_act("change_record", type="person", id=one, name="touched")
@@ -392,7 +392,7 @@ def test_a_reading_by_change_that_stops_in_the_middle_goes_on_where_it_was(world
     sync.step(world.account, run.id)
     assert world.runs([run.id])[0].cursor["by_change"] == 2
     world.sandbox.faults(
-        api=[fault, {"vendor": "copper", "kind": "status", "status": 503, "path": "/people", "times": 4}]
+        api=[{"vendor": "copper", "kind": "status", "status": 503, "path": "/people", "times": 4}], filters=filters
     )
     sync.step(world.account, run.id)
     assert world.runs([run.id])[0].cursor["by_change"] == 2
