@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from store import balances, freshness, inbox, links, matching, projection
+from store import accounts, balances, freshness, inbox, links, matching, projection
 from store.database import bound, transaction
 from store.freshness import BOUNDS, Hour
 from store.models import RecordType
+from tests.serving import wait_until
 from tests.world import World
 from worker import projecting
 
@@ -265,6 +267,29 @@ def test_freshness_is_counted_by_the_hour_and_told_as_quantiles(world: World) ->
 
 
 # Quarantine
+
+
+def test_an_account_is_as_fresh_as_its_oldest_waiting_event(world: World) -> None:
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    world.invoice("ann@acme.test")
+    wait_until(lambda: waiting_since() is not None, what="the second invoice's event")
+    projecting.project(world.account)
+    with transaction() as session:
+        synced_at = accounts.synced_at(session, world.account)
+    received_at = waiting_since()
+    assert synced_at is not None
+    assert received_at is not None
+    assert synced_at <= received_at
+
+
+def waiting_since() -> datetime | None:
+    with transaction() as session:
+        at: datetime | None = session.execute(
+            text("SELECT min(received_at) FROM inbox WHERE state = 'pending'")
+        ).scalar_one()
+    return at
 
 
 def test_a_quarantined_event_is_replayed_or_dismissed(world: World) -> None:

@@ -174,6 +174,25 @@ def test_no_endpoint_opens_another_accounts_things(two: tuple[World, World], web
         assert AdminBrowser(web).http.get(path).status_code in {303, 400, 401, 404, 405, 422} or path in OPEN, path
 
 
+def test_a_revoked_key_opens_no_endpoint(two: tuple[World, World], web: httpx.Client) -> None:
+    world, _ = two
+    company = world.rows_of("company")[0]
+    described = web.get("/openapi.json").json()["paths"]
+    paths = [
+        path.format(type="companies", id=company, form="csv")
+        for path, methods in described.items()
+        if methods.get("get", {}).get("security")
+    ]
+    assert len(paths) == 6
+    key = connect.make_key(world.account, "to be revoked", ["read", "admin"])
+    headers = {"Authorization": f"Bearer {key}"}
+    assert {path: web.get(path, headers=headers).status_code for path in paths} == dict.fromkeys(paths, 200)
+    with transaction() as session:
+        known = access.keys(session, world.account)
+        access.revoke_key(session, world.account, next(one.id for one in known if one.name == "to be revoked"))
+    assert {path: web.get(path, headers=headers).status_code for path in paths} == dict.fromkeys(paths, 401)
+
+
 OPEN = {"/connect", "/goodbye", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 
 

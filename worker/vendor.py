@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +24,7 @@ from runtime.settings import settings
 from worker import instruments
 from worker.budget import Budget, Purpose, Told
 from worker.errors import BudgetSpentError, NotThereError, PassingError, VendorError
+from worker.parsing import decimal_number
 
 log = structlog.get_logger()
 ANSWER_LIMIT = 64 * 1024 * 1024
@@ -30,6 +32,7 @@ MAX_INTEGER_DIGITS = 100
 TRIES = 4
 LONGEST_WAIT = 2.0
 UNTOLD_WAIT = 10.0
+MAX_RETRY_AFTER = 86_400.0
 MAX_HEADER = 999_999_999
 PASSING_STATUSES = {429, 500, 502, 503, 504}
 
@@ -187,14 +190,25 @@ def _read(answer: requests.Response) -> None:
 
 
 def _retry_after(answer: requests.Response) -> float | None:
-    """Seconds that the vendor asks to wait; a limit that names none (Copper's) asks for 10.
+    """Seconds that the vendor asks to wait, a day at most; a limit that names none (Copper's) asks for 10.
 
     Too many calls at once (`concurrent`) are over in a moment, whatever is said.
     """
-    try:
-        return min(max(float(answer.headers["Retry-After"]), 0.0), 86_400.0)
-    except (KeyError, ValueError):
-        return UNTOLD_WAIT if answer.status_code == 429 and _problem(answer) != "concurrent" else None
+    seconds = _seconds_of(answer.headers.get("Retry-After", ""))
+    if seconds is not None:
+        return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+    return UNTOLD_WAIT if answer.status_code == 429 and _problem(answer) != "concurrent" else None
+
+
+def _seconds_of(header: str) -> float | None:
+    """What a `Retry-After` says, as seconds or as a date (RFC 9110); None for what is neither."""
+    with suppress(ValueError):
+        number = decimal_number(header)
+        return float(number) if number is not None else None
+    with suppress(TypeError, ValueError):
+        moment = parsedate_to_datetime(header)
+        return (moment - datetime.now(UTC)).total_seconds() if moment.tzinfo else None
+    return None
 
 
 def vendor_time(answer: requests.Response) -> datetime | None:
