@@ -144,10 +144,10 @@ def test_explain_shows_an_address_as_typed_and_as_compared(world: World) -> None
     world.settle()
 
     assert world.shown("people", person) == [invoice.number]
-    said = patina("explain", "person", str(person)).stdout
-    assert "ann@xn--bcher-kva.test (in Copper: ANN@Bücher.test), of" in said
-    assert "ann@acme.test (in Copper: <U+200B>ann@acme.test), of" in said
-    assert "by ann@xn--bcher-kva.test (in Xero: mailto:ann@xn--bcher-kva.test), of" in said
+    said = " ".join(patina("explain", "person", str(person)).stdout.split())
+    assert "ann@xn--bcher-kva.test (in Copper: ANN@Bücher.test) (person" in said
+    assert "ann@acme.test (in Copper: <U+200B>ann@acme.test) (person" in said
+    assert "matched by ann@xn--bcher-kva.test (in Xero: mailto:ann@xn--bcher-kva.test) (person" in said
     assert "(in Copper" not in patina("explain", "person", str(other)).stdout
     admin = {"Authorization": f"Bearer {connect.make_key(world.account, 'admin', ['admin'])}"}
     told = world.web.get(f"/v1/people/{person}/match", headers=admin).json()
