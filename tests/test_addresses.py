@@ -184,7 +184,7 @@ def test_erasing_a_person_erases_what_was_typed(world: World) -> None:
             {"body": "of ANN@Bücher.test".encode()},
         )
     done = patina("forget", "--email", "ann@xn--bcher-kva.test")
-    assert "erased from 1 records, 1 contacts, 1 kept bodies" in done.stdout
+    assert "erased from 1 record, 1 contact and 1 kept body" in done.stdout
     with transaction() as session:
         for table in ("crm_record_email", "xero_contact_email"):
             rows = list(session.execute(text(f"SELECT t::text FROM {table} t")).scalars())
@@ -260,12 +260,15 @@ def test_addresses_of_an_earlier_version_are_put_right_at_the_next_start_and_ver
 def test_verify_counts_addresses_that_are_not_normalised_as_they_are_now(world: World) -> None:
     world.person("Ann@acme.test")
     world.settle()
-    assert patina("verify").stdout == "0 missing, 0 stale, 0 extra\n"
+    assert patina("verify").stdout == "verify ok: 0 missing, 0 stale, 0 extra\n"
     with transaction() as session:
         session.execute(text("UPDATE crm_record_email SET email = 'other@acme.test'"))
     done = patina("verify")
     assert done.returncode == 1
-    assert done.stdout.startswith("1 addresses are not normalised as they are now: run `patina reconcile`\n")
+    assert done.stdout == (
+        "1 email address is not compared by today's rules: run `patina reconcile`\n"
+        "verify failed: 0 missing, 0 stale, 0 extra, 1 stale email address\n"
+    )
     assert '"stale_addresses": 1' in patina("verify", "--json").stdout
     world.reconcile()
     assert patina("verify").returncode == 0
