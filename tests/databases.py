@@ -71,7 +71,7 @@ def make_template() -> None:
         if lock.read() != stamp or not _exists(TEMPLATE):
             run_as_superuser(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
             # A crash of the machine may cost a test run, and nothing else: its data need not reach the disk.
-            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            for setting in ("fsync", "full_page_writes"):
                 run_as_superuser(f"ALTER SYSTEM SET {setting} = off")
             run_as_superuser("SELECT pg_reload_conf()")
             run(f"CREATE DATABASE {TEMPLATE}")
