@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from store.mirror import ContactRow, InvoiceRow
 from worker.addresses import addresses_of
@@ -25,10 +25,12 @@ from worker.parsing import (
     WireRow,
     Word,
     as_list,
+    text,
 )
 
 # Created dates are shown in the viewer's zone, so they keep clear of the ends of the calendar.
 FIRST_CREATED, LAST_CREATED = date(1900, 1, 1), date(2999, 12, 31)
+TimeZoneName = Annotated[str, BeforeValidator(text(100)), AfterValidator(str.strip)]
 SETTLED_STATUSES = {"PAID", "VOIDED", "DELETED"}
 
 
@@ -140,7 +142,7 @@ class WireOrganisation(BaseModel):
     name: Name = Field(alias="Name", default="")
     short_code: Word = Field(alias="ShortCode", default="")
     base_currency: Currency = Field(alias="BaseCurrency", default="")
-    time_zone: Name = Field(alias="Timezone", default="")
+    time_zone: TimeZoneName = Field(alias="Timezone", default="")
 
 
 class WirePagination(BaseModel):
