@@ -96,7 +96,6 @@ class AccountOverview:
         return not self.findings
 
     @property
-    @property
     def running(self) -> tuple[Run, ...]:
         """The runs under way for connections that work."""
         connected = {source.organisation_id for source in self.sources if not source.is_lost}
