@@ -146,6 +146,21 @@ def test_more_records_than_copper_lets_anybody_page_through_are_all_read(world: 
     assert invoice.number
 
 
+def test_a_second_with_more_records_than_a_page_is_read_page_by_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.copper.client.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.copper.stages.PAGE_SIZE", 5)
+    deafen(world)
+    for number in range(20):
+        world.person(f"p{number}@acme.test")
+    world.backfill()
+    with transaction() as session:
+        people = text("SELECT count(*) FROM crm_record WHERE record_type = 'person' AND NOT gone")
+        assert session.execute(people).scalar_one() == 20
+    world.check_rows()
+
+
 @pytest.mark.parametrize(("people", "calls"), [(0, 1), (199, 1), (200, 2), (398, 2), (399, 3)])
 def test_copper_pages_cost_the_arithmetic(world: World, people: int, calls: int) -> None:
     deafen(world)

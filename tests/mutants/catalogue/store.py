@@ -290,6 +290,6 @@ RUNS = (
         "worker/copper/stages.py",
         'return {**following, "page": page + 1}',
         "return None",
-        "test_sync.py::test_copper_pages_cost_the_arithmetic",
+        "test_sync.py::test_a_second_with_more_records_than_a_page_is_read_page_by_page",
     ),
 )
