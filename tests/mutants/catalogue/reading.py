@@ -34,11 +34,18 @@ VALUES = (
         "test_wire.py::test_the_longest_row_that_a_vendor_can_send_fits_the_read_models_index",
     ),
     mutant(
-        "a null in a list costs its row",
+        "an odd entry of a list costs its row",
         "worker/parsing.py",
         "_kept(item, below[index]) if index in below else (item,) for index",
         "(item,) for index",
-        "test_odd_answers.py::test_an_odd_field_of_a_contact_costs_neither_the_contact_nor_its_other_addresses",
+        "test_wire.py::test_an_odd_entry_of_a_list_costs_itself_alone",
+    ),
+    mutant(
+        "a null among a record's addresses costs its row",
+        "worker/copper/wire.py",
+        "return addresses_of(*(entry.email for entry in emails if entry))",
+        "return addresses_of(*(entry.email for entry in emails))  # type: ignore[union-attr]",
+        "test_wire.py::test_an_odd_entry_of_a_list_costs_itself_alone",
     ),
     mutant(
         "an odd field costs its row",
@@ -52,7 +59,7 @@ VALUES = (
         "worker/parsing.py",
         "        if is_beyond:\n            self.updated_at = None\n",
         "",
-        "test_odd_answers.py::test_a_version_that_was_not_given_goes_by_the_vendors_clock_and_never_beyond_it",
+        "test_wire.py::test_a_version_beyond_the_vendors_clock_counts_as_not_given",
     ),
     mutant(
         "a value that could not be read is logged",
@@ -64,8 +71,8 @@ VALUES = (
     mutant(
         "an invoice that came back unreadable is taken for gone",
         "worker/xero/client.py",
-        "        answer.unreadable.update(result.unreadable)\n        if not result.unreadable_rows:",
-        "        if not result.unreadable_rows:",
+        'answer.unreadable.update({str(row_id): "could not be read: it has no id" for row_id in missing})',
+        "pass",
         "test_odd_answers.py::test_an_event_whose_invoice_cannot_be_read_is_put_aside_at_its_first_try",
     ),
 )
@@ -103,7 +110,7 @@ ADDRESSES = (
         "straße.test and strasse.test are one domain",
         "worker/addresses.py",
         "idna.encode(typed, uts46=True, transitional=False)",
-        "idna.encode(typed, uts46=True, transitional=True)",
+        "idna.encode(typed.casefold(), uts46=True, transitional=False)",
         "test_addresses.py::test_nothing_else_is_folded",
     ),
     mutant(
