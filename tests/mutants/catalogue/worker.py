@@ -88,9 +88,9 @@ EVENTS = (
     mutant(
         "a flood of one account goes on until it is over",
         "worker/events.py",
-        "if again_in is not None or time.monotonic() > until:",
-        "if again_in is not None:",
-        "test_fairness.py::test_one_accounts_flood_does_not_delay_anothers_single_event",
+        "drained = _drain_fetchable(source, seconds)",
+        "drained = _drain_fetchable(source, math.inf)",
+        "test_fairness.py::test_a_turn_that_is_over_leaves_the_rest_of_a_flood_for_the_next",
     ),
 )
 
