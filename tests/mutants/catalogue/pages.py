@@ -48,7 +48,7 @@ FORMS = (
         "web/forms.py",
         'SECRETS = frozenset({"key", "csrf"})',
         'SECRETS = frozenset({"csrf"})',
-        "test_refused_forms.py::test_a_refused_sign_in_keeps_the_email_address_and_never_the_key",
+        "test_refused_forms.py::test_no_secret_is_part_of_a_refused_form",
     ),
     mutant(
         "settings without any record type are saved in silence",
