@@ -28,12 +28,14 @@ def settled(account_id: int) -> Comparison:
 def lines(found: Comparison, stale_addresses: int = 0) -> Iterator[str]:
     """What a person reads: examples, then the counts; the last line is the verdict."""
     if stale_addresses:
-        yield f"{stale_addresses} addresses are not normalised as they are now: run `patina reconcile`"
+        addresses = counted(stale_addresses, "email address is", "email addresses are")
+        yield f"{addresses} not compared by today's rules: run `patina reconcile`"
     for kind, examples in sorted(found.examples.items()):
         for example in examples:
             yield f"{kind}: {example}"
     if found.marks and not found.clean:
         yield f"{counted(found.marks, 'change')} not projected yet: is `patina worker` running?"
-    balances = f", {counted(found.balances, 'wrong balance')}" if found.balances else ""
-    verdict = "ok" if found.clean else "failed"
-    yield f"verify {verdict}: {found.missing} missing, {found.stale} stale, {found.extra} extra{balances}"
+    more = f", {counted(found.balances, 'wrong balance')}" if found.balances else ""
+    more += f", {counted(stale_addresses, 'stale email address', 'stale email addresses')}" if stale_addresses else ""
+    verdict = "ok" if found.clean and not stale_addresses else "failed"
+    yield f"verify {verdict}: {found.missing} missing, {found.stale} stale, {found.extra} extra{more}"

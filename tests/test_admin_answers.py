@@ -52,7 +52,7 @@ def test_any_record_is_found_and_seen_as_a_user_sees_it(world: World, admin: Adm
     assert admin.open(f"/records/company/{company}?status=PAID").status_code == 200
     assert "No invoices with this status" in said(admin)
     admin.open(f"/records/company/{company}/invoices/{invoice.id}/why")
-    assert "ann@acme.test is an address of A person , who is with this company" in said(admin)
+    assert "ann@acme.test , the email address of A person (at this company)" in said(admin)
     assert admin.open(f"/records/lead/1/invoices/{invoice.id}/why").status_code == 404
     for form in ("csv", "jsonl"):
         assert invoice.number in admin.http.get(f"/export/records/company/{company}.{form}").text
@@ -140,7 +140,7 @@ def test_the_status_page_says_first_whether_all_is_well(world: World, admin: Adm
         session.execute(text("UPDATE inbox SET state = 'failed', error = 'always fails' WHERE kind = 'person'"))
         event = session.execute(text("SELECT id FROM inbox WHERE state = 'failed'")).scalar_one()
     admin.open("/status")
-    assert "1 failed event needs attention." in said(admin)
+    assert "1 event failed." in said(admin)
     assert "always fails" in said(admin)
     admin.send("/events/replay", {"event": str(event)})
     world.settle()

@@ -73,7 +73,7 @@ def test_an_account_without_an_organisation_is_not_well(world: World) -> None:
     told = patina("status")
     assert (told.returncode, "Xero isn't connected: run `patina connect`" in told.stdout) == (1, True)
     for page in ("/status", "/settings"):
-        assert "Xero isn't connected." in said(world, page)
+        assert "Xero isn't connected" in said(world, page)
     assert "Connect Xero" in said(world, "/status")
 
 

@@ -127,7 +127,7 @@ def test_what_belongs_to_no_account_is_seen_where_a_person_looks(world: World) -
 
     sick = patina("status")
     assert sick.returncode == 1
-    assert "Installation: 1 failed event of no account needs attention" in sick.stdout
+    assert "Needs attention: 1 failed event of no account" in sick.stdout
     told = json.loads(patina("status", "--json").stdout)
     assert (told["installation"]["well"], told["installation"]["events_quarantined"]) == (False, 1)
     assert patina("status", "--json").returncode == 1
@@ -166,7 +166,7 @@ def test_an_accounts_failed_event_is_no_longer_well(world: World) -> None:
     world.web.post(path, json=body)
     sick = patina("status")
     assert sick.returncode == 1
-    assert "1 failed event needs attention" in sick.stdout
+    assert "Needs attention: 1 event failed" in sick.stdout
     assert "WRONG  failed events: 1 of Acme Sales" in patina("doctor").stdout
 
 

@@ -374,7 +374,7 @@ def test_the_use_of_a_key_is_noted_in_a_while(world: World, admin: AdminBrowser)
     from tests.serving import wait_until
 
     world.read("people", 1)
-    wait_until(lambda: "just now</td>" in admin.open("/keys").text, what="the key's last use")
+    wait_until(lambda: 'data-label="last used "><time' in admin.open("/keys").text, what="the key's last use")
 
 
 # Organisations, reconnecting, the Copper key
@@ -423,7 +423,7 @@ def test_a_dead_connection_says_so_and_is_back_in_two_clicks(world: World, admin
     world.settle_without_end()
     page = admin.open("/settings")
     assert "Disconnected in Xero" in page.text
-    assert "is disconnected from Xero" in page.text
+    assert "is disconnected. Reconnect it to resume syncing." in page.text
 
     admin.open("/connect/xero")
     page = admin.send("/connect/xero")

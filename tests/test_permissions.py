@@ -318,7 +318,7 @@ def test_teams_that_are_refused_leave_the_settings_usable(world: World) -> None:
     refuse(world, "/users/search")
     page = admin.open("/settings")
     assert page.status_code == 200
-    assert "The teams could not be read from Copper" in page.text
+    assert "Couldn't load teams from Copper" in page.text
     assert wrong(world) == ()
     world.sandbox.faults()
     let_time_pass_since_the_refusal()

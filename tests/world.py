@@ -90,6 +90,7 @@ class World:
     key: str = ""
     tenants: list[str] = field(default_factory=list)
     time_zones: list[str] = field(default_factory=list)
+    xero_user: str = ""
     contacts: dict[str, str] = field(default_factory=dict)
     companies: dict[str, int] = field(default_factory=dict)
     links: set[tuple[str, int, str]] = field(default_factory=set)
@@ -119,7 +120,7 @@ class World:
 
     def authorise(self, tenants: list[str]) -> None:
         """Connect Xero organisations by the real OAuth path."""
-        user = f"user{self.account}@xero.test"
+        user = self.xero_user or f"user{self.account}@xero.test"
         self.sandbox.control("PUT", "app", json={"consent_to": tenants, "auto_consent": True, "consent_as": user})
         token = loopback.authorise(0, auto=True, say=print)
         connect.connect_xero(self.account, token)

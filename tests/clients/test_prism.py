@@ -46,7 +46,7 @@ def client(world: World, processes: Processes, tmp_path: Path) -> XeroClient:
     with transaction() as session:
         (organisation,) = accounts.organisations(session, world.account)
     wait_until(lambda: _answers(base), seconds=MOCK_SECONDS, what="Prism")
-    override({"XERO_API_URL": base})
+    override({"XERO_API_URL": base, "READ_TIMEOUT": "60"})
     return XeroClient(organisation, Purpose.EVENTS)
 
 

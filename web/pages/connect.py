@@ -121,8 +121,8 @@ def _signed_in(request: Request, account_id: int, token: str, path: str) -> Resp
 def key_problem(error: VendorError) -> str:
     """What to say of a Copper key that could not be used."""
     if isinstance(error, ReconnectNeededError):
-        return "Copper rejected this API key and email address. Enter the email address of the key's owner."
-    return f"Copper is unavailable: {error}. Try again in a moment."
+        return KEY_REJECTED
+    return f"We couldn't reach Copper ({error}). Try again in a moment."
 
 
 @router.post("/signout")
