@@ -113,7 +113,7 @@ def test_balances_move_with_the_rows_and_never_mix_currencies(world: World) -> N
     company = world.company()
     world.person("ann@acme.test", company=company)
     late = world.invoice("ann@acme.test", "100.00", due="2020-01-31")
-    world.invoice("ann@acme.test", "50.00", due="2999-01-31")
+    other = world.invoice("ann@acme.test", "50.00", due="2999-01-31")
     world.invoice("ann@acme.test", "7.00", currency="GBP", due="2020-01-31")
     world.invoice("ann@acme.test", "9.00", status="DRAFT")
     world.settle()
@@ -127,6 +127,10 @@ def test_balances_move_with_the_rows_and_never_mix_currencies(world: World) -> N
     world.sandbox.act("pay_invoice", invoice=late.id, amount="60.00")
     world.settle()
     assert balances_of(world, RecordType.COMPANY, company)[1] == ("NZD", "50.00", "0.00", 0)
+    world.check()
+    world.sandbox.act("pay_invoice", invoice=other.id)
+    world.settle()
+    assert balances_of(world, RecordType.COMPANY, company) == [("GBP", "7.00", "7.00", 1)], "nothing owed has no row"
     world.check()
 
 

@@ -21,6 +21,7 @@ from store import accounts, mirror, projection
 from store.database import Session, transaction
 from store.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
 from store.models import RecordType
+from tests.serving import wait_until
 
 ROUNDS = 1_000
 WRITERS = 3
@@ -168,6 +169,26 @@ def _project(account: int) -> None:
 @pytest.mark.usefixtures("database")
 def test_every_round_of_concurrent_changes_ends_equal_to_a_rebuild() -> None:
     assert _play(SmallWorld(seed=1), ROUNDS, lambda _: None, _project) == 0
+
+
+WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+
+
+@pytest.mark.usefixtures("database")
+def test_projections_of_one_account_take_turns_and_hold_up_no_other() -> None:
+    with transaction() as session:
+        first, second = (
+            accounts.save_copper(session, copper_account_id=number, name="A", api_key="k", email="sam@x.test")[0]
+            for number in (1, 2)
+        )
+    with ThreadPoolExecutor(1) as pool:
+        with transaction() as session:
+            projection.project_batch(session, first)
+            coming = pool.submit(_project, first)
+            wait_until(lambda: session.execute(WAITING).scalar_one() == 1, what="the other one to wait for its turn")
+            _project(second)
+            assert not coming.done()
+        coming.result(10)
 
 
 # What a design would do in which the writer works out, in its own snapshot, which records its marks affect.

@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override
-from store import inbox
+from store import accounts, inbox
 from store.database import bound, transaction
+from store.inbox import Source
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
+from worker import events
 
 FLOOD = 100_000
 LONGEST_SECONDS = 5.0
@@ -63,6 +65,20 @@ def test_one_accounts_flood_does_not_delay_anothers_single_event(two: tuple[Worl
     took = (seconds_until_paid(quiet, f"ann{number}@quiet.test") for number in range(TRIES))
     assert any(seconds < LONGEST_SECONDS for seconds in took)
     assert open_events(loud) > 0, "the flood was over before it could delay anything"
+
+
+def test_a_turn_that_is_over_leaves_the_rest_of_a_flood_for_the_next(world: World) -> None:
+    override({"XERO_MINUTE_LIMIT": "1000", "XERO_DAY_LIMIT": "1000000", "LIMIT_WINDOW_SECONDS": "1"})
+    with transaction() as session:
+        session.execute(POUR, {"account": world.account, "events": 1_500})
+        source = Source(world.account, accounts.organisations(session, world.account)[0].id)
+    drained = events.drain(source, 0.0)
+    assert 0 < drained.finished < 1_500
+    assert drained.again_in == 0.0, "it goes on when the others had their turn"
+    assert open_events(world) == 1_500 - drained.finished
+    with transaction() as session:
+        leased = session.execute(text("SELECT count(*) FROM inbox WHERE state = 'leased'")).scalar_one()
+    assert leased == 0, "whoever is next may take them"
 
 
 @pytest.mark.timeout(120)

@@ -140,7 +140,7 @@ def test_runs_of_a_disconnected_organisation_pause_and_go_on_where_they_were(unc
         (organisation_ids(world)[0], "done"),
         (lost, "paused"),
     }
-    assert "under way" not in said(world, "/status")
+    assert "is running" not in said(world, "/status")
     assert "Acme Sales Ltd 2 is disconnected. Reconnect it to resume syncing." in said(world, "/status")
     begun = sync.begin(world.account, Kind.CATCH_UP)
     assert lost not in {run.organisation_id for run in begun}, "nothing is begun that cannot go on"
@@ -154,13 +154,31 @@ def test_runs_of_a_disconnected_organisation_pause_and_go_on_where_they_were(unc
     assert findings(world) == {}
 
 
+def test_a_run_of_a_disconnected_organisation_is_not_shown_as_running(unconnected: World) -> None:
+    world = unconnected.open(organisations=2)
+    here, lost = organisation_ids(world)
+    for organisation in (here, lost):
+        execute(
+            "INSERT INTO sync_run (account_id, organisation_id, kind, stage) VALUES (:a, :o, 'catch_up', 'contacts')",
+            a=world.account,
+            o=organisation,
+        )
+    execute("UPDATE xero_organisation SET status = 'reconnect' WHERE id = :o", o=lost)
+    (account,) = overview.everything()
+    assert [run.organisation_id for run in account.running] == [here]
+    page = said(world, "/status")
+    assert "of Acme Sales Ltd 1 is running" in page
+    assert "of Acme Sales Ltd 2 is running" not in page
+
+
 def test_a_run_ends_with_the_organisation_that_it_was_for(unconnected: World) -> None:
     world = unconnected.open(organisations=2)
     begun = sync.begin(world.account, Kind.CATCH_UP)
     dropped = organisation_ids(world)[1]
     connect.drop_organisation(world.account, dropped, who="a test")
     assert [run.state for run in world.runs() if run.id == begun[-1].id] == ["failed"]
-    assert "a removed organisation is under way" not in said(world, "/status")
+    assert "is running" in said(world, "/status"), "Copper's"
+    assert "Acme Sales Ltd 2" not in said(world, "/status")
     told = json.loads(patina("status", "--json").stdout)["accounts"][0]
     assert [finding["code"] for finding in told["findings"]] == []
 

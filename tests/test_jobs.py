@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -11,9 +13,11 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override
-from store import inbox, projection, runs
+from store import inbox, mirror, projection, runs
 from store.database import transaction
 from store.inbox import LeaseLostError, Source
+from store.mirror import ContactRow, InvoiceRow, RecordRow
+from store.models import RecordType
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
@@ -164,11 +168,6 @@ def test_a_deleted_record_is_not_brought_back_by_a_fetch_that_began_earlier(worl
 
 
 def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    from store import mirror
-    from store.mirror import ContactRow
-
     now = datetime.now(UTC)
 
     def write(version: int, fetched: int, *emails: str) -> set[str]:
@@ -189,6 +188,53 @@ def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
     assert write(2, 1, "c@x.test") == {"b@x.test"}, "a tie goes to the later fetch"
     assert write(2, 3, "d@x.test") == {"d@x.test"}
     assert write(3, 1, "e@x.test") == {"e@x.test"}, "a newer version, though its fetch began earlier"
+
+
+def test_an_older_version_of_an_invoice_never_replaces_a_newer_one(world: World) -> None:
+    now, organisation = datetime.now(UTC), source_of(world).organisation_id
+
+    def write(version: int, fetched: int, number: str) -> str:
+        row = InvoiceRow(
+            invoice_id=UUID(int=5),
+            contact_id=None,
+            type="ACCREC",
+            status="AUTHORISED",
+            number=number,
+            issue_date=None,
+            due_date=None,
+            total=Decimal(1),
+            balance=Decimal(1),
+            currency="NZD",
+            created_at=now,
+            created_source="issue_date",
+            updated_at=now + timedelta(seconds=version),
+        )
+        with transaction() as session:
+            mirror.upsert_invoices(session, world.account, organisation, [row], now + timedelta(seconds=fetched))
+            return str(session.execute(text("SELECT number FROM invoice")).scalar_one())
+
+    assert write(2, 2, "b") == "b"
+    assert write(1, 3, "a") == "b", "an older version, though fetched later"
+    assert write(2, 1, "c") == "b", "a tie goes to the later fetch"
+    assert write(2, 3, "d") == "d"
+    assert write(3, 1, "e") == "e", "a newer version, though its fetch began earlier"
+
+
+@pytest.mark.parametrize("kind", RecordType)
+def test_an_older_version_of_a_record_never_replaces_a_newer_one(world: World, kind: RecordType) -> None:
+    now = datetime.now(UTC)
+
+    def write(version: int, fetched: int, name: str) -> str:
+        row = RecordRow(record_id=5, name=name, updated_at=now + timedelta(seconds=version))
+        with transaction() as session:
+            mirror.upsert_records(session, world.account, kind, [row], now + timedelta(seconds=fetched))
+            return str(session.execute(text("SELECT name FROM crm_record WHERE record_id = 5")).scalar_one())
+
+    assert write(2, 2, "b") == "b"
+    assert write(1, 3, "a") == "b", "an older version, though fetched later"
+    assert write(2, 1, "c") == "b", "a tie goes to the later fetch"
+    assert write(2, 3, "d") == "d"
+    assert write(3, 1, "e") == "e", "a newer version, though its fetch began earlier"
 
 
 def test_two_refreshes_at_once_use_a_refresh_token_once(world: World) -> None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from store import accounts, mirror
+from store.database import transaction
+from store.mirror import ContactRow, InvoiceRow
 from tests.world import World
+from worker import projecting
 
 
 def test_a_person_sees_the_invoices_of_their_address(world: World) -> None:
@@ -224,6 +232,11 @@ def test_deleted_records_show_nothing_and_pass_nothing_on(world: World) -> None:
     world.settle()
     assert world.shown("companies", company) == world.shown("opportunities", deal) == []
     assert world.shown("people", bob) == [kept.number]
+
+    later = world.invoice("bob@acme.test")
+    world.settle()
+    assert set(world.shown("people", bob)) == {kept.number, later.number}
+    assert world.shown("companies", company) == world.shown("opportunities", deal) == [], "nor what comes later"
     world.reconcile()
     world.check()
 
@@ -250,6 +263,38 @@ def test_several_organisations_on_one_account_show_side_by_side(unconnected: Wor
     rows = {row["id"]: row["issuer"] for row in world.rows("people", person)}
     assert rows == {first.id: "Acme Sales Ltd 1", second.id: "Acme Sales Ltd 2"}
     world.check()
+
+
+def test_one_contact_id_in_two_organisations_is_two_contacts(unconnected: World) -> None:
+    world = unconnected.open(organisations=2)
+    people = [world.person("ann@acme.test"), world.person("bob@acme.test")]
+    world.settle()
+    at, same = datetime.now(UTC), UUID(int=5)
+    with transaction() as session:
+        found = [one.id for one in accounts.organisations(session, world.account)]
+        for number, (organisation, email) in enumerate(zip(found, ("ann@acme.test", "bob@acme.test"), strict=True)):
+            contact = ContactRow(
+                contact_id=same, name="Acme", status="ACTIVE", merged_to=None, updated_at=at, emails={email: email}
+            )
+            invoice = InvoiceRow(
+                invoice_id=UUID(int=10 + number),
+                contact_id=same,
+                type="ACCREC",
+                status="AUTHORISED",
+                number=f"OF-{email}",
+                issue_date=None,
+                due_date=None,
+                total=Decimal(1),
+                balance=Decimal(1),
+                currency="NZD",
+                created_at=at,
+                created_source="issue_date",
+                updated_at=at,
+            )
+            mirror.upsert_contacts(session, world.account, organisation, [contact], at)
+            mirror.upsert_invoices(session, world.account, organisation, [invoice], at)
+    projecting.project(world.account)
+    assert [world.shown("people", person) for person in people] == [["OF-ann@acme.test"], ["OF-bob@acme.test"]]
 
 
 def test_one_organisation_on_two_accounts_reaches_both_and_nothing_else(unconnected: World) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from runtime.settings import override
 from store import accounts
+from store.accounts import CopperAccess
 from store.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import forget_budgets
@@ -432,11 +433,23 @@ def test_a_dead_connection_says_so_and_is_back_in_two_clicks(world: World, admin
     assert "Disconnected" not in admin.open("/settings").text
 
 
+def keys_of(*account_ids: int) -> list[CopperAccess]:
+    with transaction() as session:
+        return [accounts.copper_access(session, account_id) for account_id in account_ids]
+
+
 def test_the_copper_key_is_replaced_by_another_one_of_the_same_account_only(world: World, admin: AdminBrowser) -> None:
     other = world.sandbox.act("add_account", name="Another")
     admin.open("/settings")
     answer = admin.send("/copper/key", key=other["api_key"], email=other["email"])
     assert (answer.status_code, "another Copper account" in answer.text) == (422, True)
+
+    connected = World(world.sandbox, world.web).open(name="Other Sales").account
+    before = keys_of(world.account, connected)
+    admin.open("/settings")
+    answer = admin.send("/copper/key", key=before[1].api_key, email=before[1].email)
+    assert (answer.status_code, "another Copper account" in answer.text) == (422, True), "also one that is known here"
+    assert keys_of(world.account, connected) == before
 
     second = world.sandbox.act("add_user", account=world.copper, name="Second Admin", admin=True)
     admin.open("/settings")

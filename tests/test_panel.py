@@ -212,6 +212,19 @@ def test_a_record_shows_sums_rows_and_how_late_they_are(world: World, panel: dic
     assert "2999" in german.text
 
 
+def test_names_from_the_vendors_are_shown_as_text(world: World, panel: dict[str, str]) -> None:
+    person = world.person("ann@acme.test")
+    world.sandbox.act("rename_organisation", tenant=world.tenants[0], name="<b>Acme</b> & Sons")
+    world.invoice("ann@acme.test", number="<i>INV</i>")
+    world.reconcile()
+    world.settle()
+    shown = part(world, panel, "person", person).text
+    assert "&lt;b&gt;Acme&lt;/b&gt; &amp; Sons" in shown
+    assert shown.count("&lt;i&gt;INV&lt;/i&gt;") >= 2
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+
+
 def test_more_is_shown_on_demand(world: World, panel: dict[str, str]) -> None:
     restrict(world)
     person = world.person("ann@acme.test")

@@ -142,6 +142,10 @@ def test_a_double_click_on_match_details_opens_one_row(copper: Copper) -> None:
     button.evaluate("button => { button.click(); button.click(); }")
     expect(panel.locator(".details .reasons")).to_have_count(1)
     expect(panel.locator(".details")).to_have_count(1)
+    # The second click of a double click, after the answer to the first one.
+    button.dispatch_event("click", {"detail": 2, "bubbles": True})
+    expect(button).to_have_attribute("aria-expanded", "true")
+    expect(panel.locator(".details .reasons")).to_have_count(1)
 
 
 def test_everything_is_reached_by_keyboard_in_the_order_of_the_page(copper: Copper) -> None:

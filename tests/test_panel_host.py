@@ -395,6 +395,21 @@ def test_odd_messages_neither_throw_nor_change_anything(host: Host) -> None:
     assert host.page.evaluate("asked.length") == 1
 
 
+def test_messages_of_another_page_are_not_listened_to(host: Host) -> None:
+    ann, bob, number, other = two_people(host.world)
+    panel = host.open("person", ann)
+    expect(panel.locator("tbody tr")).to_have_count(1)
+    # From the panel's own site, which is not the one that frames it.
+    for message in ({"type": "contextUpdated", "id": -1, "data": person(bob)}, {"type": "contextUpdated"}):
+        panel.locator("body").evaluate("(_, message) => postMessage(message, '*')", message)
+    host.world.invoice("ann@acme.test", "5.00")
+    host.world.settle()
+    expect(panel.locator("tbody tr")).to_have_count(2)
+    expect(panel.locator("#rows")).to_contain_text(number)
+    assert host.page.evaluate("asked.length") == 1, "nobody was asked which record is next"
+    assert panel.get_by_text(other).count() == 0
+
+
 def test_a_record_id_that_cannot_be_one_is_told_and_not_asked_for(host: Host) -> None:
     ann, _, number, _ = two_people(host.world)
     panel = host.open("person", ann)

@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 from sqlalchemy import text
+from starlette.datastructures import FormData
 
 from runtime.settings import override
 from store import access, accounts
@@ -21,6 +22,7 @@ from tests.databases import forget_budgets
 from tests.test_admin_answers import said
 from tests.test_pages import FORM, audited, count, sign_in
 from tests.world import World
+from web import forms
 
 
 @pytest.fixture
@@ -52,6 +54,11 @@ def test_a_refused_sign_in_keeps_the_email_address_and_never_the_key(world: Worl
     assert is_refused(page, "key")
     assert 'value="sam@acme.test"' in field(page, "email")
     assert "a-wrong-key" not in page.text
+
+
+def test_no_secret_is_part_of_a_refused_form() -> None:
+    sent = FormData([("key", "a secret"), ("csrf", "a token"), ("email", "ada@acme.test")])
+    assert forms.refused(sent, {"key": "wrong"}).values == {"email": ["ada@acme.test"]}
 
 
 def test_refused_settings_keep_every_choice_and_touch_no_other_form(world: World, admin: AdminBrowser) -> None:

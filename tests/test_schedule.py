@@ -71,11 +71,22 @@ def test_each_account_is_reconciled_once_a_night_at_its_own_time(world: World) -
     assert due(hour, 0), "it was begun before this night's hour"
     last("20 hours")
     assert not due((hour + 2) % 24, 0), "its time has not come"
+
+
+def test_accounts_are_reconciled_at_moments_spread_over_the_night(database: str) -> None:
+    execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 50) AS id")
+    execute(
+        "INSERT INTO chore (account_id, name, begun_at) SELECT id, 'reconciliation', now() - '12 h'::interval"
+        " FROM account"
+    )
     with transaction() as session:
-        moments = session.execute(
-            text("SELECT count(DISTINCT id * 7919 % 86400) FROM generate_series(1, 500) AS id")
-        ).scalar_one()
-    assert moments == 500, "accounts are spread over the night"
+        ids = list(session.execute(text("SELECT id FROM account")).scalars())
+        now = session.execute(text("SELECT now()")).scalar_one().astimezone(UTC)
+        claimed = set(chores.claim_nightly(session, "reconciliation", 0, 24.0))
+    hours = {one: one * 7919 % 86_400 / 3_600 for one in ids}
+    since_midnight = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds() / 3_600
+    assert claimed == {one for one in ids if (since_midnight - hours[one]) % 24 < 12}
+    assert 0 < len(claimed) < len(ids)
 
 
 def test_the_nightly_reconciliation_is_begun_by_the_schedule(world: World) -> None:

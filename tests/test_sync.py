@@ -13,6 +13,7 @@ from store import due, runs
 from store.database import transaction
 from store.due import Unseen
 from store.models import RecordType
+from store.runs import StepLostError
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
@@ -97,6 +98,8 @@ def test_a_catch_up_follows_a_merge_that_moved_invoices_untouched(world: World) 
     ann, bob = world.person("ann@acme.test"), world.person("bob@acme.test")
     moved, stays = world.invoice("ann@acme.test"), world.invoice("bob@acme.test")
     deafen(world)
+    world.pass_time()
+    world.catch_up()
     world.sandbox.act("merge_contacts", loser=moved.contact, winner=stays.contact)
     world.catch_up()
 
@@ -141,6 +144,21 @@ def test_more_records_than_copper_lets_anybody_page_through_are_all_read(world: 
         assert session.execute(text("SELECT count(*) FROM crm_record WHERE NOT gone")).scalar_one() == 900
     world.check_rows()
     assert invoice.number
+
+
+def test_a_second_with_more_records_than_a_page_is_read_page_by_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.copper.client.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.copper.stages.PAGE_SIZE", 5)
+    deafen(world)
+    for number in range(20):
+        world.person(f"p{number}@acme.test")
+    world.backfill()
+    with transaction() as session:
+        people = text("SELECT count(*) FROM crm_record WHERE record_type = 'person' AND NOT gone")
+        assert session.execute(people).scalar_one() == 20
+    world.check_rows()
 
 
 @pytest.mark.parametrize(("people", "calls"), [(0, 1), (199, 1), (200, 2), (398, 2), (399, 3)])
@@ -334,6 +352,24 @@ def test_two_runs_of_a_kind_are_one_and_workers_on_the_same_run_do_no_harm(small
     assert stepped
     assert {run.state for run in small.runs([run.id for run in first])} == {"done"}
     small.check()
+
+
+def test_a_run_whose_lease_ran_out_is_taken_again_and_the_first_holder_cannot_write(small: World) -> None:
+    run = sync.begin(small.account, Kind.CATCH_UP)[0]
+    page: dict[str, Any] = {"stage": run.stage, "cursor": {}, "counts": {}, "drift": None, "state": "running"}
+    with transaction() as session:
+        first = runs.take(session, run.account_id, run.id, 60)
+        assert first is not None
+        assert runs.take(session, run.account_id, run.id, 60) is None
+    execute("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE id = :id", id=run.id)
+    with transaction() as session:
+        second = runs.take(session, run.account_id, run.id, 60)
+    assert second is not None
+    with transaction() as session:
+        with pytest.raises(StepLostError):
+            runs.advance(session, first[0], first[1], **page)
+        assert runs.put_back(session, first[0], first[1], error="x", delay=0, most=1, free=False) is None
+        runs.advance(session, second[0], second[1], **page)
 
 
 def test_a_renamed_organisation_shows_after_reconciliation(small: World) -> None:

@@ -57,6 +57,17 @@ def test_every_table_of_an_account_stands_behind_a_policy(database: str) -> None
     assert [row.relname for row in rows if not row.relrowsecurity or row.roles != ["patina_bound"]] == []
 
 
+def test_every_policy_compares_the_account(database: str) -> None:
+    with transaction() as session:
+        rows = session.execute(text("SELECT tablename, permissive, cmd, qual, with_check FROM pg_policies")).all()
+    mine = "(NULLIF(current_setting('patina.account'::text, true), ''::text))::bigint)"
+    assert len(rows) > 20
+    for row in rows:
+        column = "id" if row.tablename == "account" else "account_id"
+        wanted = ("PERMISSIVE", "ALL", f"({column} = {mine}", None)
+        assert (row.permissive, row.cmd, row.qual, row.with_check) == wanted, row.tablename
+
+
 def test_a_bound_transaction_sees_and_changes_its_own_account_alone(two: tuple[World, World]) -> None:
     first, second = two
     with transaction() as session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -338,6 +338,27 @@ def test_times_are_read_in_every_form_that_vendors_use(value: Any, wanted: datet
     row = parse(WireInvoice, [{"InvoiceID": ID, "UpdatedDateUTC": value}], "InvoiceID", CLOCK).items[0].row()
     assert row.updated_at == (wanted or CLOCK)
     assert row.has_version is (wanted is not None)
+
+
+def test_a_version_beyond_the_vendors_clock_counts_as_not_given() -> None:
+    for ahead, is_kept in ((timedelta(minutes=5), True), (timedelta(minutes=5, seconds=1), False)):
+        at = CLOCK + ahead
+        result = parse(WireInvoice, [{"InvoiceID": ID, "UpdatedDateUTC": at.isoformat()}], "InvoiceID", CLOCK)
+        row = result.items[0].row()
+        assert (row.updated_at, row.has_version) == ((at, True) if is_kept else (CLOCK, False))
+        assert list(result.fields) == ([] if is_kept else ["UpdatedDateUTC"])
+
+
+ODD_ENTRIES: list[Any] = [None, 5, True, [], [["ann@acme.test"]]]
+
+
+def test_an_odd_entry_of_a_list_costs_itself_alone() -> None:
+    people = [*ODD_ENTRIES, {"EmailAddress": 5}, {"EmailAddress": "eve@acme.test", "IncludeInEmails": True}]
+    contact = parse(WireContact, [{**CONTACT, "ContactPersons": people}], "ContactID", CLOCK)
+    assert [sorted(one.row().emails) for one in contact.items] == [["ann@acme.test", "eve@acme.test"]]
+    emails = [*ODD_ENTRIES, {"email": None}, {"email": "eve@acme.test"}, "bob@acme.test"]
+    person = parse(WIRE[RecordType.PERSON], [{**RECORD, "emails": emails}], "id", CLOCK)
+    assert [sorted(one.row().emails) for one in person.items] == [["bob@acme.test", "eve@acme.test"]]
 
 
 def test_an_id_alone_makes_a_row() -> None:

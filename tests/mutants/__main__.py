@@ -1,7 +1,8 @@
 """Mutation check: `make mutants`, or a part of it with `ARGS="--only overdue"`.
 
 Each mutant of `tests.mutants.catalogue` is applied to a copy of the project, and the tests that it names are run there.
-They must pass without it and fail with it. Exit 0 only when every mutant was caught.
+They must pass without it and fail with it: a test that is skipped, cannot be collected, or breaks before it begins has
+noticed nothing. Exit 0 only when every mutant was caught.
 """
 
 from __future__ import annotations
@@ -10,34 +11,72 @@ import argparse
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from runtime import embedded
-from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.catalogue.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN_SECONDS = 300
-BASELINE_SECONDS = 1_800
-PASSED, FAILED = 0, 1
+BASELINE_SECONDS = 2_400
 OUTPUT_LINES = 15
+PASSED, FAILED = 0, 1
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: `problem` is None when its tests caught it."""
+    """What became of a mutant after some seconds: `problem` is None when its tests caught it."""
 
     mutant: Mutant
+    seconds: float
     problem: str | None = None
     output: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What pytest came to: its exit code (None: it took too long), its last lines, and what became of the tests.
+
+    `failed` have noticed something; `broken` ended before they began, and `skipped` never began.
+    """
+
+    code: int | None
+    output: str
+    passed: int = 0
+    failed: int = 0
+    broken: int = 0
+    skipped: int = 0
+
+    @property
+    def is_right(self) -> bool:
+        """Whether every test ran and passed."""
+        return self.code == PASSED and self.passed > 0 and not (self.failed or self.broken or self.skipped)
+
+    @property
+    def problem(self) -> str | None:
+        """Why this is no proof that a mutant was caught; None when it is one."""
+        if self.code is None:
+            return "the tests did not end in time"
+        if self.failed and self.code == FAILED:
+            return None
+        if self.broken:
+            return "a test broke before it began"
+        if self.skipped:
+            return "a test was skipped"
+        return "was not caught" if self.code == PASSED else "the tests did not run"
 
 
 def copy_project(folder: Path) -> None:
@@ -55,23 +94,47 @@ def copy_project(folder: Path) -> None:
         shutil.copy2(ROOT / name, folder / name)
 
 
-def run_tests(folder: Path, tests: Sequence[str], seconds: int, *words: str) -> tuple[int | None, str]:
-    """Run tests in a copy; returns pytest's exit code (None: it took longer than `seconds`) and its last lines."""
+def run_tests(folder: Path, tests: Sequence[str], seconds: int, *words: str) -> Outcome:
+    """Run tests in a copy, for `seconds` at most."""
+    report = folder / ".patina" / "report.xml"
+    report.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "--timeout", "120", "-p", "no:randomly", "--tb=line", *words, *tests]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return None, ""
-    return done.returncode, "\n".join(done.stdout.decode(errors="replace").splitlines()[-OUTPUT_LINES:])
+    command = [sys.executable, "-m", "pytest", "--timeout", "120", "-p", "no:randomly", "--tb=line"]
+    command += [f"--junit-xml={report}", *words, *tests]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            told = process.communicate(timeout=seconds)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return Outcome(None, "")
+    output = "\n".join(told.splitlines()[-OUTPUT_LINES:])
+    return Outcome(process.returncode, output, *(_counts(report) if report.exists() else ()))
+
+
+def _counts(report: Path) -> tuple[int, int, int, int]:
+    """How many tests passed, failed, broke before they began, and were skipped."""
+    passed = failed = broken = skipped = 0
+    for case in ElementTree.parse(report).iter("testcase"):
+        errors = [error.get("message", "") for error in case.findall("error")]
+        # What a fixture finds wrong afterwards was noticed as well.
+        is_late = any(message.startswith("failed on teardown") for message in errors)
+        if case.find("skipped") is not None:
+            skipped += 1
+        elif case.find("failure") is not None or is_late:
+            failed += 1
+        elif errors:
+            broken += 1
+        else:
+            passed += 1
+    return passed, failed, broken, skipped
 
 
 @contextmanager
@@ -91,16 +154,13 @@ def mutated(folder: Path, mutant: Mutant) -> Iterator[None]:
 
 def judge(folder: Path, mutant: Mutant) -> Verdict:
     """Apply one mutant and run its tests."""
+    begun = time.monotonic()
     try:
         with mutated(folder, mutant):
-            code, output = run_tests(folder, mutant.tests, RUN_SECONDS, "-x")
+            outcome = run_tests(folder, mutant.tests, RUN_SECONDS, "-x")
     except (OSError, ValueError) as error:
-        return Verdict(mutant, f"could not be applied: {error}")
-    if code == FAILED:
-        return Verdict(mutant)
-    if code == PASSED:
-        return Verdict(mutant, "was not caught", output)
-    return Verdict(mutant, "the tests did not run to their end", output)
+        return Verdict(mutant, 0, f"could not be applied: {error}")
+    return Verdict(mutant, time.monotonic() - begun, outcome.problem, outcome.output if outcome.problem else "")
 
 
 def select(words: Sequence[str]) -> list[Mutant]:
@@ -135,8 +195,8 @@ def judge_all(mutants: Sequence[Mutant], folders: Sequence[Path], console: Conso
             verdict = done.result()
             verdicts.append(verdict)
             progress.advance(task)
-            if verdict.problem:
-                progress.console.print(f"{verdict.mutant.name}: {verdict.problem}\n{verdict.output}", markup=False)
+            line = f"{verdict.problem or 'caught'}: {verdict.mutant.name} ({verdict.seconds:.0f} s)"
+            progress.console.print(f"{line}\n{verdict.output}".strip(), markup=False, highlight=False, soft_wrap=True)
     return verdicts
 
 
@@ -171,10 +231,10 @@ def _passes(folder: Path, mutants: Sequence[Mutant], console: Console) -> bool:
     """Whether the named tests pass as the project is."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     console.print(f"{len(tests)} tests without any mutant …")
-    code, output = run_tests(folder, tests, BASELINE_SECONDS, "-n", "2")
-    if code != PASSED:
-        console.print(output, markup=False)
-    return code == PASSED
+    outcome = run_tests(folder, tests, BASELINE_SECONDS, "-n", "2")
+    if not outcome.is_right:
+        console.print(f"{outcome.skipped} skipped\n{outcome.output}", markup=False)
+    return outcome.is_right
 
 
 if __name__ == "__main__":

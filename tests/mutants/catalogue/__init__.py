@@ -1,0 +1,20 @@
+"""The mutants: one deliberate break each, and the tests that must notice it.
+
+They stand for mistakes that a change could bring in unnoticed. Each replaces a text that occurs exactly once in its
+file, so a mutant whose place was rewritten is reported, and never silently skipped.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.catalogue import access, operation, pages, panel, reading, schema, store, webhooks, worker
+from tests.mutants.catalogue.mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (
+    *(*store.MIRROR, *store.PROJECTION, *store.INBOX, *store.RUNS),
+    *(*schema.DAYS, *schema.MIGRATIONS),
+    *(*reading.VALUES, *reading.ADDRESSES, *webhooks.WEBHOOKS),
+    *(*worker.BUDGET, *worker.EVENTS, *worker.CONNECTIONS),
+    *(*access.SIGNATURES_AND_SECRETS, *access.LIMITS),
+    *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
+    *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
+)
