@@ -133,7 +133,7 @@ def test_what_belongs_to_no_account_is_seen_where_a_person_looks(world: World) -
     assert patina("status", "--json").returncode == 1
     examined = patina("doctor")
     assert examined.returncode == 1
-    assert "WRONG  failed events: 1 of no account" in examined.stdout
+    assert "FAIL  failed events: 1 failed event of no account" in examined.stdout
     page = world.web.get("/metrics", headers=metrics).text
     assert f"{metric} 1.0" in page
     assert 'patina_events_total{outcome="malformed",source="xero"}' in page
@@ -167,7 +167,7 @@ def test_an_accounts_failed_event_is_no_longer_well(world: World) -> None:
     sick = patina("status")
     assert sick.returncode == 1
     assert "Needs attention: 1 event failed" in sick.stdout
-    assert "WRONG  failed events: 1 of Acme Sales" in patina("doctor").stdout
+    assert "FAIL  Acme Sales: data: 1 event failed" in patina("doctor").stdout
 
 
 def test_a_body_on_a_terminal_cannot_steer_it() -> None:

@@ -213,6 +213,7 @@ def test_addresses_that_make_no_sense_are_answered_in_plain_words_with_a_way_bac
 
 
 def test_a_change_and_its_audit_row_stand_or_fall_together(world: World, admin: AdminBrowser) -> None:
+    viewer = world.sandbox.act("add_user", account=world.copper, name="Vic Viewer")
     person = world.person("ann@acme.test")
     contact = world.contact("Stray")
     world.invoice(contact)
@@ -231,7 +232,7 @@ def test_a_change_and_its_audit_row_stand_or_fall_together(world: World, admin: 
         ("/settings", {**FORM, "shown": "9"}),
         ("/keys", {"name": "The CRM", "scope": "read"}),
         (f"/keys/{key}/revoke", {}),
-        ("/admins", {"user": "78", "name": "New"}),
+        ("/admins", {"user": str(viewer["user"])}),
         ("/admins/77/remove", {}),
         ("/links", ends),
         ("/events/replay", {"event": "all"}),

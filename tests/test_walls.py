@@ -277,7 +277,7 @@ def test_keys_at_rest_are_rotated_without_a_pause(world: World, monkeypatch: pyt
     token = secrets.sign("session", "somebody")
     use(new, old)
     assert secrets.signed("session", token) == "somebody", "whoever was signed in stays"
-    assert run_patina("rotate-keys").stdout == "rotate-keys ok: 2 secrets are under the newest key\n"
+    assert run_patina("rotate-keys").stdout == "rotate-keys ok: 2 secrets encrypted with the newest key\n"
     use(new)
     with transaction() as session:
         assert accounts.copper_access(session, world.account).api_key
