@@ -15,7 +15,7 @@ from store.database import engine, transaction
 from tests.test_observability import TOKEN, value
 from tests.world import World
 from web.metrics import read_figures
-from worker.budget import Budget, Purpose
+from worker.budget import COPPER_KEPT_FREE, Budget, Purpose
 
 ACCOUNTS = text("""
     WITH made AS (
@@ -74,7 +74,7 @@ def test_the_number_of_statements_does_not_grow_with_the_accounts(world: World) 
 
 
 def test_all_budgets_are_asked_for_in_few_round_trips(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = settings().copper_minute_limit
+    limit = settings().copper_minute_limit - settings().copper_minute_limit // COPPER_KEPT_FREE
     budgets = [Budget.of_copper(900_000 + number) for number in range(1_000)]
     budgets[700].take(Purpose.EVENTS)
     trips: list[object] = []

@@ -23,7 +23,6 @@ MAX_ID = 2**63 - 1
 MAX_PASSES = 10
 # More digits than any currency needs; what PostgreSQL would have to write out in thousands of them stays out.
 MAX_INTEGER_DIGITS, MAX_DECIMALS, MAX_NUMBER_TEXT = 20, 30, 60
-EVERYDAY_AMOUNT = Decimal(10**12)
 NO_UUID = "0" * 32
 # Clocks of one vendor's machines differ; a version later than this lies beyond the vendor's own clock.
 MAX_CLOCK_SKEW = timedelta(minutes=5)
@@ -70,8 +69,6 @@ def decimal_number(value: Any) -> Decimal | None:
 
     Raises `ValueError` for what is no number, is not finite, or has more digits than 20 before and 30 after the point.
     """
-    if type(value) is Decimal and value.is_finite() and abs(value) < EVERYDAY_AMOUNT and value == round(value, 6):
-        return value
     if is_blank(value):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
