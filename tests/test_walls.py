@@ -307,7 +307,7 @@ def test_a_forgotten_person_leaves_mirror_and_read_model(world: World) -> None:
             for row in session.execute(text(f"SELECT t::text FROM {table} t"))
         )
     assert "ann@acme" not in dump.lower()
-    assert run_patina("forget", "--email", "nobody").returncode == 1
+    assert run_patina("forget", "--email", "nobody").returncode == 2
 
 
 def test_keys_are_made_listed_and_revoked_by_command(world: World) -> None:
