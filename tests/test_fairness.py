@@ -61,7 +61,7 @@ def test_one_accounts_flood_does_not_delay_anothers_single_event(two: tuple[Worl
     loud, quiet = two
     with transaction() as session:
         session.execute(POUR, {"account": loud.account, "events": FLOOD})
-    wait_until(lambda: open_events(loud) < FLOOD, what="the flood being drained")
+    wait_until(lambda: open_events(loud) < FLOOD, seconds=60, what="the flood being drained")
     took = (seconds_until_paid(quiet, f"ann{number}@quiet.test") for number in range(TRIES))
     assert any(seconds < LONGEST_SECONDS for seconds in took)
     assert open_events(loud) > 0, "the flood was over before it could delay anything"
