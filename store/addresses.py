@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
 from store.models import IS_ODD, PLAIN_ADDRESS
@@ -19,13 +19,13 @@ BATCH = 1_000
 ODD_CONTACTS = text(f"""
     SELECT organisation_id, contact_id, email FROM xero_contact_email
     WHERE account_id = :account AND {IS_ODD}
-      AND (organisation_id, contact_id, email) > (:organisation, :contact, :email)
+      AND (organisation_id, contact_id, email) > (:owner_0, :owner_1, :email)
     ORDER BY organisation_id, contact_id, email LIMIT :limit
 """)
 ODD_RECORDS = text(f"""
     SELECT record_type, record_id, email FROM crm_record_email
     WHERE account_id = :account AND {IS_ODD}
-      AND (record_type, record_id, email) > (:record_type, :record, :email)
+      AND (record_type, record_id, email) > (:owner_0, :owner_1, :email)
     ORDER BY record_type, record_id, email LIMIT :limit
 """)
 REPLACE_OF_CONTACTS = text("""
@@ -102,26 +102,23 @@ class Replacement:
 
 def odd_contact_addresses(session: Session, account_id: int, after: StoredAddress) -> list[StoredAddress]:
     """The next 1,000 addresses of contacts that were never typed here and may have to be normalised anew."""
-    params = {
-        "account": account_id,
-        "organisation": after.owner[0],
-        "contact": after.owner[1],
-        "email": after.email,
-        "limit": BATCH,
-    }
-    return [StoredAddress((row[0], row[1]), row[2]) for row in session.execute(ODD_CONTACTS, params)]
+    return _odd_addresses(session, ODD_CONTACTS, account_id, after)
 
 
 def odd_record_addresses(session: Session, account_id: int, after: StoredAddress) -> list[StoredAddress]:
     """The same of leads and people."""
+    return _odd_addresses(session, ODD_RECORDS, account_id, after)
+
+
+def _odd_addresses(session: Session, query: TextClause, account_id: int, after: StoredAddress) -> list[StoredAddress]:
     params = {
         "account": account_id,
-        "record_type": after.owner[0],
-        "record": after.owner[1],
+        "owner_0": after.owner[0],
+        "owner_1": after.owner[1],
         "email": after.email,
         "limit": BATCH,
     }
-    return [StoredAddress((row[0], row[1]), row[2]) for row in session.execute(ODD_RECORDS, params)]
+    return [StoredAddress((row[0], row[1]), row[2]) for row in session.execute(query, params)]
 
 
 def replace_contact_addresses(session: Session, account_id: int, replacements: Sequence[Replacement]) -> int:
