@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -190,6 +191,15 @@ def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
     assert write(3, 1, "e@x.test") == {"e@x.test"}, "a newer version, though its fetch began earlier"
 
 
+def assert_the_newest_stays(write: Callable[[int, int, str], str]) -> None:
+    """Of the writes (version, fetched, text), each answered with the text now stored, the newest must stay."""
+    assert write(2, 2, "b") == "b"
+    assert write(1, 3, "a") == "b", "an older version, though fetched later"
+    assert write(2, 1, "c") == "b", "a tie goes to the later fetch"
+    assert write(2, 3, "d") == "d"
+    assert write(3, 1, "e") == "e", "a newer version, though its fetch began earlier"
+
+
 def test_an_older_version_of_an_invoice_never_replaces_a_newer_one(world: World) -> None:
     now, organisation = datetime.now(UTC), source_of(world).organisation_id
 
@@ -213,11 +223,7 @@ def test_an_older_version_of_an_invoice_never_replaces_a_newer_one(world: World)
             mirror.upsert_invoices(session, world.account, organisation, [row], now + timedelta(seconds=fetched))
             return str(session.execute(text("SELECT number FROM invoice")).scalar_one())
 
-    assert write(2, 2, "b") == "b"
-    assert write(1, 3, "a") == "b", "an older version, though fetched later"
-    assert write(2, 1, "c") == "b", "a tie goes to the later fetch"
-    assert write(2, 3, "d") == "d"
-    assert write(3, 1, "e") == "e", "a newer version, though its fetch began earlier"
+    assert_the_newest_stays(write)
 
 
 @pytest.mark.parametrize("kind", RecordType)
@@ -230,11 +236,7 @@ def test_an_older_version_of_a_record_never_replaces_a_newer_one(world: World, k
             mirror.upsert_records(session, world.account, kind, [row], now + timedelta(seconds=fetched))
             return str(session.execute(text("SELECT name FROM crm_record WHERE record_id = 5")).scalar_one())
 
-    assert write(2, 2, "b") == "b"
-    assert write(1, 3, "a") == "b", "an older version, though fetched later"
-    assert write(2, 1, "c") == "b", "a tie goes to the later fetch"
-    assert write(2, 3, "d") == "d"
-    assert write(3, 1, "e") == "e", "a newer version, though its fetch began earlier"
+    assert_the_newest_stays(write)
 
 
 def test_two_refreshes_at_once_use_a_refresh_token_once(world: World) -> None:
