@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from web.words import counted
 from worker.health import Code, Finding
 
 KINDS = {
@@ -34,5 +35,5 @@ def sentence(finding: Finding) -> str:
         detail=finding.detail,
         noun=finding.noun,
         run=KINDS[finding.run_kind or "backfill"],
-        count="1 event" if finding.count == 1 else f"{finding.count:,} events",
+        count=counted(finding.count, "event"),
     )
