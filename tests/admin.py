@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from tests.serving import http_client
+
 CSRF = re.compile(r'name="csrf" value="([^"]*)"')
 
 
@@ -15,7 +17,7 @@ class AdminBrowser:
     """Opens pages of the web process and sends their forms as they are."""
 
     def __init__(self, web: httpx.Client) -> None:
-        self.http = httpx.Client(base_url=web.base_url, timeout=30, trust_env=False, headers={"accept": "text/html"})
+        self.http = http_client(web.base_url, headers={"accept": "text/html"})
         self.page: httpx.Response | None = None
 
     def open(self, path: str) -> httpx.Response:

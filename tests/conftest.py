@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from runtime.settings import override
 from sandbox import server
@@ -14,7 +16,7 @@ from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
 from tests import databases
 from tests.processes import Processes, end
-from tests.serving import serving
+from tests.serving import http_client, serving
 from tests.world import Sandbox, World
 
 
@@ -57,14 +59,20 @@ def sandbox() -> Iterator[Sandbox]:
         yield Sandbox(url)
 
 
+@lru_cache(maxsize=1)
+def _app() -> FastAPI:
+    """Made once: it holds nothing of a database until it is served."""
+    from web.app import create
+
+    return create()
+
+
 @pytest.fixture
 def web(database: str, sandbox: Sandbox) -> Iterator[httpx.Client]:
     """The web process."""
-    from web.app import create
-
-    with serving(create()) as url:
+    with serving(_app()) as url:
         override({"PUBLIC_URL": url})
-        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        with http_client(url) as client:
             yield client
 
 

@@ -92,7 +92,7 @@ def _exists(name: str) -> bool:
 def fresh(*, template: str = TEMPLATE) -> Iterator[str]:
     """A new database, this process's until the block ends."""
     name = f"t_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    run(f"CREATE DATABASE {name} TEMPLATE {template}")
+    run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     use(name)
     try:
         yield name

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -39,10 +41,21 @@ def serving(app: Any) -> Iterator[str]:
         thread.join(10)
 
 
+@lru_cache(maxsize=1)
+def _trusted() -> ssl.SSLContext:
+    """Reading the certificates anew for each client costs a test more than all that it asks."""
+    return ssl.create_default_context()
+
+
+def http_client(base_url: str | httpx.URL, **options: Any) -> httpx.Client:
+    """A client of a server on this machine, which no proxy of the environment stands before."""
+    return httpx.Client(base_url=base_url, timeout=30, trust_env=False, verify=_trusted(), **options)
+
+
 def answers(url: str) -> bool:
     """Whether an address answers with a 200."""
     try:
-        return httpx.get(url, trust_env=False, timeout=2).status_code == 200
+        return httpx.get(url, trust_env=False, timeout=2, verify=_trusted()).status_code == 200
     except httpx.TransportError:
         return False
 

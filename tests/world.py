@@ -19,7 +19,7 @@ from store.models import RecordType
 from store.projection import Comparison
 from store.runs import Run
 from tests.model import expected
-from tests.serving import wait_until
+from tests.serving import http_client, wait_until
 from worker import connect, events, heartbeat, jobs, projecting, sync
 from worker.steps import Kind
 from worker.xero import loopback
@@ -44,7 +44,7 @@ class Sandbox:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.http = http_client(url)
 
     def control(self, method: str, path: str, **more: Any) -> Any:
         answer = self.http.request(method, f"/control/{path}", **more)
