@@ -15,13 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from store import audit, exports
 from store.database import bound
 from store.models import RecordType
-from web import links, words
+from web import links, spreadsheets, words
 from web.currencies import amount
 
 Form = Literal["csv", "jsonl"]
 MEDIA: dict[Form, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
-# What a spreadsheet would take for a formula is written as the text that it is.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Row = Sequence[Any]
 INVOICE_COLUMNS = (
     *("record_type", "record_id", "record_name", "invoice_id", "number", "type", "status", "issuer", "issue_date"),
@@ -119,14 +117,9 @@ def _note(account_id: int, who: str, what: str) -> None:
 
 def _csv(_: Sequence[str], rows: Sequence[Row]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows([[_cell(value) for value in row] for row in rows])
+    writer = csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([[spreadsheets.cell(value) for value in row] for row in rows])
     return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _jsonl(columns: Sequence[str], rows: Sequence[Row]) -> bytes:

@@ -6,6 +6,13 @@ from tests.mutants.catalogue.mutant import mutant
 
 FORMS = (
     mutant(
+        "a formula in full width is written into a spreadsheet",
+        "web/spreadsheets.py",
+        'unicodedata.normalize("NFKC", first) in SIGNS',
+        "first in SIGNS",
+        "test_spreadsheets.py::test_a_formula_is_text_whatever_stands_before_it",
+    ),
+    mutant(
         "anybody's number becomes an admin unchecked",
         "web/pages/settings.py",
         "user = connected(session.account_id, Purpose.PERSON).user(user_id)",
