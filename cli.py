@@ -94,6 +94,7 @@ def _describe(error: Exception) -> str | None:
     from alembic.util.exc import CommandError
 
     from store.database import describe_failure
+    from store.roles import RolesError
     from store.secrets import SealBrokenError
     from terminal.demo import DemoError
     from worker.errors import NotConnectedError, VendorError
@@ -102,7 +103,7 @@ def _describe(error: Exception) -> str | None:
         return text
     if isinstance(error, CommandError):
         return f"migrate: {error}"
-    known = (DemoError, SealBrokenError, NotConnectedError, VendorError, LookupError, OSError)
+    known = (DemoError, RolesError, SealBrokenError, NotConnectedError, VendorError, LookupError, OSError)
     return str(error) if isinstance(error, known) and not isinstance(error, (KeyError, IndexError)) else None
 
 
@@ -266,19 +267,16 @@ def connect(
             metavar="EMAIL",
         ),
     ],
-    copper_key: Annotated[
-        str,
-        typer.Option(
-            envvar="COPPER_API_KEY", prompt="Copper API key", hide_input=True, help="Copper API key.", metavar="KEY"
-        ),
-    ],
     port: Annotated[int, typer.Option(help="Local port that Xero redirects the browser to.", metavar="PORT")] = 8702,
     auto: Annotated[
         bool, typer.Option("--auto", help="Without a browser, for a Xero that grants access at once.", metavar="")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Connect a Copper account and its Xero organisations; prints a read API key."""
+    """Connect a Copper account and its Xero organisations; prints a read API key.
+
+    The Copper API key is asked for; without a terminal it is taken from COPPER_API_KEY or from standard input.
+    """
     from runtime import logs
     from worker import connect as connecting
     from worker.health import permissions
@@ -286,7 +284,7 @@ def connect(
 
     logs.configure("connect", for_command=True)
     _take_interrupts()
-    account_id = connecting.connect_copper(copper_key, copper_email)
+    account_id = connecting.connect_copper(_copper_key(), copper_email)
     token = loopback.authorise(port, auto=auto, say=lambda text: typer.echo(text, err=True))
     organisations = connecting.connect_xero(account_id, token)
     key = connecting.make_key(account_id, "made by patina connect")
@@ -299,6 +297,18 @@ def connect(
     typer.echo(f"Account {account_id} is connected to {', '.join(names)}.")
     typer.echo(f"API key (copy it now, it isn't shown again): {key}")
     typer.echo("Next: `patina backfill`")
+
+
+def _copper_key() -> str:
+    """The Copper API key. It is no option: every user of a machine can read its processes' command lines."""
+    key = os.environ.get("COPPER_API_KEY", "")
+    if not key and sys.stdin.isatty():
+        key = typer.prompt("Copper API key", hide_input=True)
+    elif not key:
+        key = sys.stdin.readline()
+    if not key.strip():
+        _fail("No Copper API key: set COPPER_API_KEY, or give the key on standard input.")
+    return key.strip()
 
 
 @app.command()
@@ -757,7 +767,8 @@ def faults(
         json.loads(settings)
     except ValueError as error:
         _refuse(f"not valid JSON ({error}).", "JSON")
-    answer = _ask_sandbox(context, "PUT", "faults", content=settings)
+    headers = {"Content-Type": "application/json"}
+    answer = _ask_sandbox(context, "PUT", "faults", content=settings, headers=headers)
     if answer.status_code >= 400:
         _fail(f"faults: {answer.json()['error']}")
     typer.echo("faults ok")

@@ -18,7 +18,7 @@ GOAL_EMPTY, GOAL_PLAIN, GOAL_LIVE = 0.45, 5.0, 100.0
 LIVE_MS = 250.0
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 # The statement that invoices_by_key runs, with the account bound as the function binds it.
-BOUND = ("SELECT set_config('role', 'patina_bound', true)", "SELECT set_config('patina.account', '1', true)")
+BOUND = ("SELECT set_config('role', read_role(), true)", "SELECT set_config('patina.account', '1', true)")
 READ = """
     EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
     SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,

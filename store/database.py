@@ -25,10 +25,12 @@ from typing_extensions import override
 from alembic import command
 from runtime import embedded
 from runtime.settings import settings
+from store.roles import Role
 
 __all__ = [
     "UNAVAILABLE",
     "Pool",
+    "Role",
     "Session",
     "answers",
     "async_pool",
@@ -41,6 +43,7 @@ __all__ = [
     "migrate",
     "now",
     "reading_pool",
+    "server_version",
     "touched",
     "transaction",
     "using",
@@ -59,7 +62,10 @@ UNAVAILABLE = (
 MISSING_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedObject)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
-BIND = text("SELECT set_config('role', 'patina_bound', true), set_config('patina.account', :account, true)")
+BIND = {
+    role: text(f"SELECT set_config('role', public.{role}(), true), set_config('patina.account', :account, true)")
+    for role in Role
+}
 LIMIT_STATEMENTS = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _statement_seconds: ContextVar[float | None] = ContextVar("statement_seconds", default=None)
 # A host that is gone answers nothing, not even that: without these, whoever waits for it waits for hours.
@@ -94,12 +100,13 @@ def _connect_args(statement_seconds: int) -> dict[str, Any]:
     return {**args, "options": f"{address['options']} {options}" if "options" in address else options}
 
 
-def _opening(statement_seconds: int, role: str | None = None) -> str | None:
+def _opening(statement_seconds: int, role: Role | None = None) -> str | None:
     """What each transaction begins with through a pooler, in place of what a connection of our own keeps."""
     if not settings().database_pooler:
         return None
-    chosen = [("timezone", "UTC"), ("statement_timeout", f"{statement_seconds}s"), *([("role", role)] if role else [])]
-    return "SELECT " + ", ".join(f"set_config('{name}', '{to}', true)" for name, to in chosen)
+    chosen = [("timezone", "'UTC'"), ("statement_timeout", f"'{statement_seconds}s'")]
+    chosen += [("role", f"public.{role}()")] if role else []
+    return "SELECT " + ", ".join(f"set_config('{name}', {to}, true)" for name, to in chosen)
 
 
 @lru_cache(maxsize=1)
@@ -148,10 +155,13 @@ def transaction() -> Iterator[Session]:
 
 
 @contextmanager
-def bound(account_id: int) -> Iterator[Session]:
-    """A transaction that PostgreSQL itself keeps within one account, whatever its statements say."""
+def bound(account_id: int, role: Role = Role.PAGES) -> Iterator[Session]:
+    """A transaction that PostgreSQL itself keeps within one account, whatever its statements say.
+
+    It may change what pages change; as `Role.READS` it changes nothing, and sees no secret.
+    """
     with transaction() as session:
-        session.execute(BIND, {"account": str(account_id)})
+        session.execute(BIND[role], {"account": str(account_id)})
         yield session
 
 
@@ -159,6 +169,12 @@ def now(session: Session) -> datetime:
     """The database's clock, by which everything that is stored goes."""
     at: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return at
+
+
+def server_version(session: Session) -> str:
+    """PostgreSQL's version, such as 18.1."""
+    version: str = session.execute(text("SHOW server_version")).scalar_one()
+    return version.split()[0]
 
 
 def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> int:
@@ -186,7 +202,7 @@ class _Lent(AbstractAsyncContextManager[AsyncConnection[TupleRow]]):
 class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
     """Connections of the web process's hot paths; whoever wants one waits 3 s at most. Not yet opened."""
 
-    def __init__(self, *, size: int, statement_seconds: int, role: str | None) -> None:
+    def __init__(self, *, size: int, statement_seconds: int, role: Role | None) -> None:
         self._role = role
         self._opening = _opening(statement_seconds, role)
         super().__init__(
@@ -200,7 +216,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
         )
 
     async def _set_role(self, connection: AsyncConnection[TupleRow]) -> None:
-        await connection.execute("SELECT set_config('role', %s, false)", (self._role,))
+        await connection.execute(f"SELECT set_config('role', public.{self._role}(), false)")
 
     def lend(self) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
         """A connection with this pool's role and bounds: through a pooler they last for one transaction, this one."""
@@ -215,7 +231,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
 
 def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:
     """A pool for reads by key: its connections see nothing until a key has bound them to its account."""
-    return Pool(size=size, statement_seconds=statement_seconds, role="patina_bound")
+    return Pool(size=size, statement_seconds=statement_seconds, role=Role.READS)
 
 
 def async_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:

@@ -10,9 +10,9 @@ from typing import Any
 
 from runtime import embedded
 from runtime.settings import SettingsError, settings
-from store import accounts, chores, inbox
+from store import accounts, chores, inbox, roles
 from store.accounts import AccountSummary, Organisation
-from store.database import UNAVAILABLE, at_head, describe_failure, now, transaction
+from store.database import UNAVAILABLE, at_head, describe_failure, now, server_version, transaction
 from store.secrets import SealBrokenError
 from terminal.words import counted, hint, problem
 from worker import broker, health, overview
@@ -26,6 +26,7 @@ from worker.xero import client as xero
 from worker.xero import oauth, scopes
 
 CLOCK_SECONDS = 5.0
+MIN_POSTGRES = 15
 REQUIRED_SETTINGS = ("xero_client_id", "xero_client_secret", "xero_webhook_keys")
 RECONNECT = "Reconnect on the settings page, or with `patina connect`."
 PROCESS_HINTS = {
@@ -71,7 +72,7 @@ def examine() -> list[Check]:
     if not database.well:
         return checks
     schema = _guarded("migrations", _migrations)
-    checks += [schema, _guarded("clock", _clock)]
+    checks += [schema, _guarded("database roles", _roles), _guarded("clock", _clock)]
     return checks + _contents() if schema.well else checks
 
 
@@ -124,17 +125,34 @@ def _database() -> Check:
     where = "DATABASE_URL" if settings().database_url else "embedded"
     try:
         with transaction() as session:
-            now(session)
+            version = server_version(session)
     except UNAVAILABLE as error:
         todo = "Check that it runs, and that DATABASE_URL reaches it."
         return Check("PostgreSQL", False, describe_failure(error) or type(error).__name__, todo)
-    return Check("PostgreSQL", True, f"reachable ({where})")
+    todo = f"Upgrade PostgreSQL to {MIN_POSTGRES} or newer."
+    is_maintained = int(version.partition(".")[0]) >= MIN_POSTGRES
+    return Check("PostgreSQL", is_maintained, f"reachable ({where}), PostgreSQL {version}", todo)
 
 
 def _redis() -> Check:
-    reached = broker.is_reached()
-    todo = "Check that it runs, and that REDIS_URL reaches it. Events are kept meanwhile, and applied once it is back."
-    return Check("Redis", reached, "reachable" if reached else "not reachable", todo)
+    if not broker.is_reached():
+        todo = "Check that it runs, and that REDIS_URL reaches it. Events are kept, and applied once it is back."
+        return Check("Redis", False, "not reachable", todo)
+    server = broker.redis_server()
+    said = f"reachable, {server.name} {server.version}"
+    if server.evicts:
+        todo = "Set its maxmemory-policy to noeviction: budgets and wake-ups must not be dropped."
+        return Check("Redis", False, f"{said}, which drops keys when its memory is full", todo)
+    todo = "Upgrade to Redis or Valkey 7.2 or newer: older versions are no longer maintained."
+    return Check("Redis", server.is_maintained, said, todo)
+
+
+def _roles() -> Check:
+    """Whether PostgreSQL itself keeps accounts, and databases of one cluster, apart."""
+    with transaction() as session:
+        found = roles.weaknesses(session)
+    said = "; ".join(weakness.what for weakness in found) or "only this database's own roles have rights"
+    return Check("database roles", not found, said, " ".join(weakness.remedy for weakness in found))
 
 
 def _migrations() -> Check:

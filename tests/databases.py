@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import text
 
 from runtime import embedded
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
 from runtime.settings import override, settings
 from store import database
+from store.roles import Role
 
 HOME = Path(__file__).resolve().parent.parent / ".patina" / "tests"
 TEMPLATE = "patina_template"
@@ -40,10 +42,11 @@ def forget_budgets(space: str = "budget") -> None:
         client().delete(*keys)
 
 
-def run(statement: str) -> None:
-    """Run one statement outside any test database."""
+def run(*statements: str) -> None:
+    """Run statements outside any test database, each by itself."""
     with psycopg.connect(address("postgres"), autocommit=True) as connection:
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
 
 
 def run_as_superuser(statement: str) -> None:
@@ -51,6 +54,13 @@ def run_as_superuser(statement: str) -> None:
     url = address("postgres").replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement)
+
+
+def role(role: Role) -> str:
+    """The name of a role of this process's database."""
+    with database.transaction() as session:
+        name: str = session.execute(text(f"SELECT {role}()")).scalar_one()
+    return name
 
 
 def use(name: str) -> None:
@@ -61,8 +71,9 @@ def use(name: str) -> None:
 
 def make_template() -> None:
     """Migrate the template once for all test processes, anew when a migration changed."""
-    migrations = Path(__file__).resolve().parent.parent / "alembic" / "versions"
-    stamp = str(sorted((path.name, path.stat().st_mtime_ns) for path in migrations.glob("*.py")))
+    root = Path(__file__).resolve().parent.parent
+    sources = [*(root / "alembic").rglob("*.py"), root / "store" / "roles.py"]
+    stamp = str(sorted((path.name, path.stat().st_mtime_ns) for path in sources))
     HOME.mkdir(parents=True, exist_ok=True)
     address("postgres")
     with (HOME / "template.lock").open("a+") as lock:
@@ -92,7 +103,9 @@ def _exists(name: str) -> bool:
 def fresh(*, template: str = TEMPLATE) -> Iterator[str]:
     """A new database, this process's until the block ends."""
     name = f"t_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    # It has the roles of its template, but not what was said there of who may connect.
+    made = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+    run(made, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     use(name)
     try:
         yield name

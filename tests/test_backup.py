@@ -8,7 +8,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from runtime.servers import Postgres
-from store.database import let_go, transaction
+from store import roles
+from store.database import bound, let_go, migrate, transaction
 from tests import databases
 from tests.world import World
 
@@ -42,9 +43,14 @@ def test_a_dump_is_restored_and_what_changed_since_is_repaired(world: World, dat
     databases.run("CREATE DATABASE patina_restored")
     try:
         restored = databases.address("patina_restored")
-        tool("pg_restore", "--no-owner", f"--dbname={restored}", str(tmp_path / "patina.dump"))
+        tool("pg_restore", "--no-owner", "--no-privileges", f"--dbname={restored}", str(tmp_path / "patina.dump"))
         databases.use("patina_restored")
+        migrate()
         assert counts() == before
+        with transaction() as session:
+            assert roles.weaknesses(session) == []
+        with bound(world.account) as session:
+            assert session.execute(text("SELECT count(*) FROM account")).scalar_one() == 1
         assert world.compare().clean
         world.reconcile()
         world.check()

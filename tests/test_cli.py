@@ -257,6 +257,16 @@ def test_a_connection_that_nobody_grants_is_not_waited_for(world: World) -> None
     assert in_one_line(done) == "Xero didn't grant access by itself: run `patina connect` without --auto"
 
 
+def test_the_copper_key_is_no_option_of_a_command(world: World) -> None:
+    """Every user of a machine can read the command lines of its processes."""
+    email = world.sandbox.state()["accounts"][0]["email"]
+    done = patina("connect", "--copper-email", email, "--copper-key", "x")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+    said = in_one_line(patina("connect", "--copper-email", email, COPPER_API_KEY=""))
+    assert said == "No Copper API key: set COPPER_API_KEY, or give the key on standard input."
+
+
 def test_an_error_of_the_driver_never_shows_the_password() -> None:
     for address in (
         "postgresql://u:secret@h:abc/db",

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from runtime.servers import APPLICATION_ROLE, Postgres
 from runtime.settings import override
-from store.database import bound, let_go, migrate, transaction
+from store.database import Role, bound, let_go, migrate, transaction
 from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes, end, patina
@@ -85,7 +85,7 @@ def test_a_binding_ends_with_its_transaction(pooler: str) -> None:
     for _ in range(8):
         with bound(7) as session:
             told = session.execute(text("SELECT current_user, current_setting('patina.account')")).one()
-            assert tuple(told) == ("patina_bound", "7")
+            assert tuple(told) == (databases.role(Role.PAGES), "7")
         with transaction() as session:
             shown = "SELECT current_user, current_setting('patina.account', true), current_setting('TimeZone')"
             told = session.execute(text(shown)).one()

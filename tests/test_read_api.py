@@ -283,7 +283,8 @@ def test_a_page_is_one_index_only_scan_behind_the_policies_too(world: World) -> 
         name = session.execute(text("SELECT current_database()")).scalar_one()
     with psycopg.connect(databases.address(name), autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE record_invoice")
-        connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET ROLE patina_bound")
+        connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        connection.execute("SELECT set_config('role', read_role(), false)")
         connection.execute("SELECT set_config('patina.account', %s, false)", (str(world.account),))
         for beyond, way in (("<", "DESC"), (">", "ASC")):
             statement = migration["PAGE"].format(beyond=beyond, way=way, overdue_days=migration["OVERDUE_DAYS"])

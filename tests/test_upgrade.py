@@ -16,7 +16,8 @@ from alembic.script import ScriptDirectory
 
 from runtime.settings import override
 from sandbox import server
-from store.database import alembic_config
+from store.database import alembic_config, migrate
+from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes, patina
 from tests.serving import answers, wait_until
@@ -48,7 +49,19 @@ def older(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def old_web(older: Path, database: str, sandbox: Sandbox, processes: Processes) -> Iterator[httpx.Client]:
+def upgraded(older: Path) -> Iterator[str]:
+    """A database that the older code made, and today's migrated."""
+    with databases.fresh(template="template0") as name:
+        databases.forget_budgets()
+        words = [sys.executable, "-m", "cli", "migrate"]
+        environment = {**os.environ, "PYTHONPATH": str(older)}
+        subprocess.run(words, cwd=older, env=environment, check=True, capture_output=True, timeout=120)
+        migrate()
+        yield name
+
+
+@pytest.fixture
+def old_web(older: Path, upgraded: str, sandbox: Sandbox, processes: Processes) -> Iterator[httpx.Client]:
     """Web, worker and scheduler of the older code on the newest schema."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"

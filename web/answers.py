@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from store import accounts, balances
 from store.balances import Place
-from store.database import bound
+from store.database import Role, bound
 from store.matching import Reason
 from store.models import RecordType
 from web import exports, links
@@ -58,7 +58,7 @@ async def unmatched(
     who = f"API key {caller.prefix}"
     if of == "contacts":
         return await exports.unmatched_contacts(request, caller.account_id, who, "csv")
-    with bound(caller.account_id) as session:
+    with bound(caller.account_id, Role.READS) as session:
         copper = accounts.copper_account(session, caller.account_id)
     return await exports.unmatched_records(request, caller.account_id, copper, who, "csv")
 
@@ -135,7 +135,7 @@ def receivables(
     """Leads, people, companies or opportunities by what is open or overdue on them, from sales invoices."""
     kind = kind_of(type)
     place = read_place(after) if after else None
-    with bound(caller.account_id) as session:
+    with bound(caller.account_id, Role.READS) as session:
         known = balances.currencies(session, caller.account_id, kind)
         chosen = currency if currency is not None else (known[0] if known else None)
         ranked = balances.ranked(

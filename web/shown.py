@@ -14,7 +14,7 @@ from babel import Locale
 from store import accounts, balances, matching, reads, runs
 from store.accounts import Choices
 from store.balances import Balance
-from store.database import Session, bound
+from store.database import Role, Session, bound
 from store.matching import KnownRecord, Reason
 from store.models import RecordType
 from store.reads import ShownInvoice
@@ -106,7 +106,7 @@ def look(
     account_id: int, kind: RecordType, record_id: int, locale: Locale, *, status: str = "", limit: int | None = None
 ) -> RecordView:
     """Look at a record: `limit` invoices (None: as many as the account shows at first), of `status` or all ('')."""
-    with bound(account_id) as session:
+    with bound(account_id, Role.READS) as session:
         choices = accounts.choices(session, account_id)
         wanted = min(limit or choices.shown, LARGEST)
         rows = reads.shown(session, account_id, kind, record_id, status=status, limit=wanted)

@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +29,8 @@ WAKE_SECONDS = 10
 LONGEST_DELAY = 60.0
 IDLE_MS = 50
 TURN_MS = 20_000
+# Valkey, which began at 7.2, gives its own version.
+MIN_REDIS = (7, 2)
 END_TURN = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 
@@ -176,6 +179,28 @@ def is_reached() -> bool:
         return bool(client().ping())
     except redis.RedisError:
         return False
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """What answers at REDIS_URL: Redis or what speaks its protocol. `evicts` where it drops keys to make room."""
+
+    name: str
+    version: str
+    evicts: bool
+
+    @property
+    def is_maintained(self) -> bool:
+        """Whether this version may still be mended by those who make it."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) >= MIN_REDIS
+
+
+def redis_server() -> RedisServer:
+    """What Redis says of itself; raises `redis.RedisError` when it does not answer."""
+    told = client().info("server") | client().info("memory")
+    name = "valkey" if "valkey_version" in told else "redis"
+    policy = str(told.get("maxmemory_policy", "noeviction"))
+    return RedisServer(name.capitalize(), str(told[f"{name}_version"]), policy != "noeviction")
 
 
 def changes_channel() -> str:

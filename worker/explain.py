@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from store import matching
-from store.database import bound
+from store.database import Role, bound
 from store.matching import ContactInvoice, KnownRecord, NearMiss, Reason
 from store.models import RecordType
 
@@ -59,7 +59,7 @@ class Explanation:
 
 def explain(account_id: int, kind: RecordType, record_id: int) -> Explanation:
     """Look into one record of an account."""
-    with bound(account_id) as session:
+    with bound(account_id, Role.READS) as session:
         record = matching.record(session, account_id, kind, record_id)
         ways = matching.reasons(session, account_id, kind, record_id)
         known = [

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from runtime.settings import settings
 from store import accounts, chores, freshness, inbox, meters, mirror, projection, refusals, runs, unreadable_fields
 from store.accounts import AccountSummary, Connection, Organisation
-from store.database import now, transaction
+from store.database import bound, now, transaction
 from store.drift import added
 from store.freshness import Hour, quantile
 from store.inbox import NOBODY
@@ -137,7 +137,7 @@ def everything() -> list[AccountOverview]:
 
 def of(account: AccountSummary) -> AccountOverview:
     """One account's overview."""
-    with transaction() as session:
+    with bound(account.id) as session:
         records, invoices = mirror.count(session, account.id)
         showing, rows = projection.count(session, account.id)
         quarantined = inbox.quarantined_count(session, account.id)

@@ -1,4 +1,4 @@
-"""Row-level security: the second wall behind statements that are bound to their account anyway"""
+"""Row-level security: the functions; policies and rights follow all migrations (`store.roles`)"""
 
 from alembic import op
 
@@ -7,8 +7,6 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-ROLE = "patina_bound"
-ACCOUNT = "NULLIF(current_setting('patina.account', true), '')::bigint"
 TABLES = (
     "api_key",
     "audit",
@@ -75,33 +73,6 @@ READ = f"""
 def upgrade() -> None:
     # An enum's comparison is not leakproof, so behind a policy it could not use the index.
     op.execute("ALTER TABLE record_invoice ALTER COLUMN record_type TYPE text USING record_type::text")
-    op.execute(f"""
-        DO $$ BEGIN
-            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
-                CREATE ROLE {ROLE} NOLOGIN;
-            END IF;
-        EXCEPTION
-            WHEN duplicate_object OR unique_violation THEN NULL;
-            WHEN insufficient_privilege THEN
-                RAISE EXCEPTION 'this user may not create roles: have somebody who may run'
-                    ' CREATE ROLE {ROLE} NOLOGIN; GRANT {ROLE} TO %;', current_user;
-        END $$
-    """)
-    # Whoever made a role may grant it to others, and need not be able to take it up (PostgreSQL 16 and later).
-    op.execute(f"""
-        DO $$ BEGIN
-            SET LOCAL ROLE {ROLE};
-            RESET ROLE;
-        EXCEPTION WHEN insufficient_privilege THEN
-            EXECUTE format('GRANT {ROLE} TO %I', current_user);
-        END $$
-    """)
-    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON account, {', '.join(TABLES)} TO {ROLE}")
-    op.execute("ALTER TABLE account ENABLE ROW LEVEL SECURITY")
-    op.execute(f"CREATE POLICY own_account ON account TO {ROLE} USING (id = {ACCOUNT})")
-    for table in TABLES:
-        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"CREATE POLICY own_account ON {table} TO {ROLE} USING (account_id = {ACCOUNT})")
     op.execute("""
         CREATE FUNCTION account_of_key(hash bytea) RETURNS bigint
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -116,7 +87,6 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION invoices_by_key(bytea, text, bigint, int, timestamptz, uuid, boolean)")
     op.execute("DROP FUNCTION account_of_key(bytea)")
     for table in ("account", *TABLES):
-        op.execute(f"DROP POLICY own_account ON {table}")
+        op.execute(f"DROP POLICY IF EXISTS own_account ON {table}")
         op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
-        op.execute(f"REVOKE ALL ON {table} FROM {ROLE}")
     op.execute("ALTER TABLE record_invoice ALTER COLUMN record_type TYPE record_type USING record_type::record_type")

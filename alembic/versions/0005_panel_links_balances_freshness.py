@@ -17,7 +17,6 @@ COLUMNS = (
     ("crm_relation", "record_type"),
     ("crm_relation", "related_type"),
 )
-ACCOUNT = "NULLIF(current_setting('patina.account', true), '')::bigint"
 NEW_TABLES = ("contact_link", "record_balance", "freshness")
 
 PAGE = """
@@ -125,10 +124,6 @@ def upgrade() -> None:
         sa.Column("events", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("account_id", "hour", "bucket", name=op.f("freshness_pkey")),
     )
-    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(NEW_TABLES)} TO patina_bound")
-    for table in NEW_TABLES:
-        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"CREATE POLICY own_account ON {table} TO patina_bound USING (account_id = {ACCOUNT})")
 
 
 def downgrade() -> None:

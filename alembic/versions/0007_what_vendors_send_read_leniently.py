@@ -9,7 +9,6 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-ACCOUNT = "NULLIF(current_setting('patina.account', true), '')::bigint"
 VERSIONED = ("invoice", "xero_contact", "crm_record")
 EMAILS = {
     "xero_contact_email": ["account_id", "organisation_id", "contact_id", "email"],
@@ -42,9 +41,6 @@ def upgrade() -> None:
             "account_id", "organisation_id", "resource", "field", name=op.f("unreadable_field_pkey")
         ),
     )
-    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON unreadable_field TO patina_bound")
-    op.execute("ALTER TABLE unreadable_field ENABLE ROW LEVEL SECURITY")
-    op.execute(f"CREATE POLICY own_account ON unreadable_field TO patina_bound USING (account_id = {ACCOUNT})")
 
 
 def downgrade() -> None:

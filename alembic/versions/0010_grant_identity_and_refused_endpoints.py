@@ -10,8 +10,6 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-ROLE = "patina_bound"
-
 
 def upgrade() -> None:
     op.add_column("xero_grant", sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=True))
@@ -28,12 +26,6 @@ def upgrade() -> None:
             "account_id", "organisation_id", "endpoint", "parameter", name=op.f("refused_endpoint_pkey")
         ),
     )
-    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON refused_endpoint TO {ROLE}")
-    op.execute("ALTER TABLE refused_endpoint ENABLE ROW LEVEL SECURITY")
-    op.execute(f"""
-        CREATE POLICY own_account ON refused_endpoint TO {ROLE}
-        USING (account_id = NULLIF(current_setting('patina.account', true), '')::bigint)
-    """)
 
 
 def downgrade() -> None:

@@ -19,7 +19,7 @@ from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import access, matching
 from store.access import StateError
-from store.database import bound, transaction
+from store.database import Role, bound, transaction
 from store.models import RecordType
 from store.secrets import digest
 from web import browser, locales, looks, shown, throttle
@@ -105,7 +105,7 @@ def _wait(request: Request) -> float:
 @router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
 def why(who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
     """Match details: why an invoice is on a record."""
-    with bound(who.account_id) as session:
+    with bound(who.account_id, Role.READS) as session:
         found = matching.why(session, who.account_id, kind, record_id, invoice_id)
     if found is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
