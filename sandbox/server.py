@@ -33,6 +33,7 @@ from sandbox.xero_oauth import XeroOAuth
 
 COPPER = "/copper/developer_api/v1"
 SAVE_SECONDS = 1.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LISTS = ("pipelines", "pipeline_stages", "contact_types", "custom_field_definitions")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -182,8 +183,40 @@ class XeroPaths:
         )
 
 
+def _host_name(host: str) -> str | None:
+    """The name or address in a `Host` header, without its port; None where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _refusal(scope: Scope) -> tuple[int, str] | None:
+    """Status and reason where a request to `/control` may come from another site's page in somebody's browser.
+
+    Browsers name the page that sends (`Origin`, `Sec-Fetch-Site`), send JSON to another site only once that agreed,
+    and keep a name that leads here by trickery in `Host`.
+    """
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    host = headers.get(b"host", "")
+    served = (scope.get("server") or ("", None))[0]
+    if _host_name(host) not in {*LOOPBACK, served}:
+        return 403, f"{host[:100]!r} is not this machine"
+    origin = headers.get(b"origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        return 403, "another site's page may not control the sandbox"
+    if scope["method"] in {"GET", "HEAD"}:
+        return None
+    if headers.get(b"sec-fetch-site", "none") not in {"none", "same-origin"}:
+        return 403, "another site's page may not control the sandbox"
+    has_body = headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
+    if has_body and headers.get(b"content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return 415, "send JSON, as Content-Type: application/json"
+    return None
+
+
 class OwnPagesOnly:
-    """Keeps the pages of other sites away from `/control`: browsers name the page that sends in `Origin`."""
+    """Keeps the pages of other sites away from `/control`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -191,11 +224,10 @@ class OwnPagesOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"].startswith("/control"):
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            origin = headers.get(b"origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get(b"host"):
-                refusal = JSONResponse({"error": "another site's page may not control the sandbox"}, 403)
-                await refusal(scope, receive, send)
+            refused = _refusal(scope)
+            if refused is not None:
+                status, reason = refused
+                await JSONResponse({"error": reason}, status)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

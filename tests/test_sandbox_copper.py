@@ -402,6 +402,27 @@ def test_actions_that_make_no_sense_are_refused_with_the_reason(crm: Crm) -> Non
     assert foreign.status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/json"}, 200),
+        ({"Content-Type": "application/json; charset=utf-8", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Content-Type": "application/json", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Content-Type": "application/json", "Origin": "null"}, 403),
+        ({"Content-Type": "application/json", "Host": "rebound.test"}, 403),
+        ({"Content-Type": "application/json", "Host": "["}, 403),
+    ],
+)
+def test_no_page_of_another_site_acts_in_the_sandbox(crm: Crm, headers: dict[str, str], status: int) -> None:
+    body = b'{"name": "Acme"}'
+    answer = crm.sandbox.http.post("/control/act/add_account", content=body, headers=headers)
+    assert answer.status_code == status
+    assert crm.sandbox.http.get("/control/state", headers={"Host": "rebound.test"}).status_code == 403
+
+
 def test_a_search_filter_can_be_made_to_be_refused_or_ignored(crm: Crm) -> None:
     person, company = crm.make("person"), crm.make("company")
     never = {"minimum_modified_date": 4_000_000_000}
