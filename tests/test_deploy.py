@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +16,7 @@ from sqlalchemy import text
 
 from runtime.settings import Settings
 from store.database import transaction
+from tests import databases
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "docs" / "deploy"
@@ -27,6 +30,57 @@ def test_the_compose_file_runs_what_the_procfile_names() -> None:
         assert {word.lower() for word in services[name]["environment"]} <= set(Settings.model_fields)
     grace = {name: services[name]["stop_grace_period"] for name in PROCFILE}
     assert set(grace.values()) == {"35s"}, "longer than the 25 s in which a process drains"
+
+
+def compose() -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return services
+
+
+def test_every_container_runs_with_the_least_that_it_needs() -> None:
+    for name, service in compose().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert not service.get("cap_add"), name
+        assert not service.get("privileged"), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "/tmp" in service["tmpfs"], name
+        assert name == "release" or service["healthcheck"]["test"], name
+        ports = service.get("ports", [])
+        assert all(port.startswith("127.0.0.1:") for port in ports), name
+        assert name == "web" or not ports, f"{name} is reached from the other containers alone"
+    for name in ("postgres", "redis"):
+        assert compose()[name]["user"] == name, "nobody is root"
+    assert "USER patina" in (DEPLOY / "Containerfile").read_text()
+
+
+def test_the_containers_database_role_is_an_ordinary_one(database: str) -> None:
+    postgres = compose()["postgres"]
+    assert "POSTGRES_USER" not in postgres["environment"], "the image makes that one a superuser"
+    assert "./patina-role.sh:/docker-entrypoint-initdb.d/patina-role.sh:ro" in postgres["volumes"]
+    script = (DEPLOY / "patina-role.sh").read_text()
+    subprocess.run(["sh", "-n", str(DEPLOY / "patina-role.sh")], check=True, timeout=10)
+    (statement,) = re.findall(r"CREATE ROLE patina .*;", script)
+    role = f"compose_{os.getpid()}"
+    databases.run_as_superuser(statement.replace(" patina ", f" {role} ").replace(":'password'", "'x'"))
+    try:
+        with transaction() as session:
+            asked = text(
+                "SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = :role"
+            )
+            assert tuple(session.execute(asked, {"role": role}).one()) == (False, False, False, True)
+    finally:
+        databases.run_as_superuser(f"DROP ROLE {role}")
+
+
+def test_redis_has_a_password_keeps_its_data_and_drops_nothing() -> None:
+    redis = compose()["redis"]
+    command = " ".join(redis["command"])
+    for words in ("requirepass", "--appendonly yes", "--maxmemory-policy noeviction"):
+        assert words in command
+    assert "--requirepass" not in command, "a command line is no place for a password"
+    address = compose()["web"]["environment"]["REDIS_URL"]
+    assert address.startswith("redis://:${REDIS_PASSWORD:?}@")
 
 
 def test_the_settings_that_the_guide_names_exist() -> None:
