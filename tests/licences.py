@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from tests import inventory
+
 ROOT = Path(__file__).resolve().parent.parent
 # What may not be combined with closed work at all; the LGPL of Dramatiq and psycopg may.
 REFUSED = re.compile(r"AGPL|Affero|(?<!L)GPL(?!.*exception)|GNU General Public", re.IGNORECASE)
@@ -51,6 +53,11 @@ def main() -> None:
     print("| package | licence |\n|---|---|")
     for name, licence in licences().items():
         print(f"| {name} | {licence.replace('|', '/')} |")
+    print("\n## Programs within packages\n")
+    print("No list of packages names these, so each was asked for its version.\n")
+    print("| program | version | licence | within the package |\n|---|---|---|---|")
+    for program in inventory.programs():
+        print(f"| {program.name} | {program.version} | {program.licence} | {program.package} |")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def patina(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     ("name", "value", "meaning"),
     [
         ("DATABASE_URL", "mysql://x", "PostgreSQL 15 or newer"),
-        ("REDIS_URL", "http://x", "Redis 6.2 or newer"),
+        ("REDIS_URL", "http://x", "Redis or Valkey 7.2 or newer"),
         ("PORT", "99999", "port that the web process listens on"),
         ("ENCRYPTION_KEYS", "short", "Fernet keys"),
         ("PUBLIC_URL", "http://patina.test", "where vendors and browsers reach Patina"),
