@@ -71,6 +71,8 @@ logfile = {tmp_path / "pgbouncer.log"}
     yield url
     let_go()
     end([process])
+    # What migrations through it were granted, the right to connect among it, keeps a role from being dropped.
+    databases.run_as_superuser(f"DROP OWNED BY {role}")
     databases.run_as_superuser(f"DROP ROLE {role}")
 
 
