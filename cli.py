@@ -37,6 +37,10 @@ keys_app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help
 app.add_typer(keys_app, name="keys")
 inbox_app = typer.Typer(help="List, show, retry and dismiss failed events.", no_args_is_help=True)
 app.add_typer(inbox_app, name="inbox")
+invite_app = typer.Typer(
+    help="Make a set-up code, with which one new Copper account can be connected.", invoke_without_command=True
+)
+app.add_typer(invite_app, name="invite")
 SANDBOX_PORT = 8701
 AccountOption = Annotated[
     int | None, typer.Option("--account", help="Account ID; required if there are several.", metavar="ID")
@@ -284,7 +288,7 @@ def connect(
 
     logs.configure("connect", for_command=True)
     _take_interrupts()
-    account_id = connecting.connect_copper(_copper_key(), copper_email)
+    account_id = connecting.connect_copper(_copper_key(), copper_email, by_operator=True)
     token = loopback.authorise(port, auto=auto, say=lambda text: typer.echo(text, err=True))
     organisations = connecting.connect_xero(account_id, token)
     key = connecting.make_key(account_id, "made by patina connect")
@@ -535,7 +539,46 @@ def revoke_key(
     typer.echo(f"revoked: {name}")
 
 
+@invite_app.callback()
+def invite(
+    context: typer.Context,
+    days: Annotated[int, typer.Option(help="Days until the code expires.", min=1, max=90, metavar="NUMBER")] = 7,
+    note: Annotated[str, typer.Option(help="Whom it is for; shown by `list`.", metavar="TEXT")] = "",
+    json_: JsonOption = False,
+) -> None:
+    """Make a set-up code and print it; it isn't shown again (without a subcommand)."""
+    if context.invoked_subcommand:
+        return
+    from terminal import invitations
+
+    for line in invitations.create(note, days, as_json=json_):
+        typer.echo(line)
+
+
+@invite_app.command("list")
+def list_invitations(json_: JsonOption = False) -> None:
+    """List set-up codes and what became of them, newest first; 200 at most."""
+    from terminal import invitations
+
+    for line in invitations.listed(as_json=json_):
+        typer.echo(line)
+
+
 LARGEST_ID = 2**63 - 1
+
+
+@invite_app.command("revoke")
+def revoke_invitation(
+    invitation: Annotated[
+        int, typer.Argument(help="Its ID (see `patina invite list`).", min=0, max=LARGEST_ID, metavar="ID")
+    ],
+) -> None:
+    """Revoke a set-up code that was not used."""
+    from terminal import invitations
+
+    typer.echo(invitations.revoke(invitation))
+
+
 EventsArgument = Annotated[
     list[int] | None, typer.Argument(help="event IDs; none with --all", min=0, max=LARGEST_ID, show_default=False)
 ]

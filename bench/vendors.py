@@ -109,7 +109,7 @@ def running(shape: str) -> Iterator[Sandbox]:
 def connected(sandbox: Sandbox) -> Connected:
     """An account of Patina connected to them, nothing read yet."""
     world = Connected(sandbox, sandbox.http, workers=True, copper=40_001, tenants=[str(stage.TENANT)])
-    world.account = connect.connect_copper("bench-copper-key", "sam@bench.test")
+    world.account = connect.connect_copper("bench-copper-key", "sam@bench.test", by_operator=True)
     world.authorise(world.tenants)
     return world
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Words = Annotated[tuple[str, ...], NoDecode]
+ANY = "*"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -61,6 +62,11 @@ class Settings(BaseSettings):
     copper_login_url: str = Field("https://app.copper.com", description="Copper's sign-in host")
     copper_client_id: str | None = Field(None, description="client id of the Copper app; unset: no sign-in with Copper")
     copper_client_secret: str | None = Field(None, description="client secret of the Copper app")
+    copper_accounts: Words = Field(
+        (),
+        description="ids of the Copper accounts that may connect without a set-up code, separated by commas; "
+        "*: any; unset: none",
+    )
     panel_origins: Words = Field(
         (), description="origins that may embed the panel, separated by commas; unset: the one of COPPER_LOGIN_URL"
     )
@@ -129,7 +135,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 
-    @field_validator("encryption_keys", "xero_webhook_keys", "panel_origins", mode="before")
+    @field_validator("encryption_keys", "xero_webhook_keys", "panel_origins", "copper_accounts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
@@ -143,6 +149,13 @@ class Settings(BaseSettings):
             except ValueError:
                 raise ValueError("each key must be 32 random bytes in url-safe base64") from None
         return keys
+
+    @field_validator("copper_accounts")
+    @classmethod
+    def _account_ids(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        if any(one != ANY and not (one.isascii() and one.isdigit()) for one in ids):
+            raise ValueError("must be numbers separated by commas, or *")
+        return ids
 
     @field_validator("panel_origins")
     @classmethod
@@ -191,6 +204,10 @@ class Settings(BaseSettings):
         missing = [name for name in names if not getattr(self, name)]
         if missing:
             raise SettingsError("\n".join(f"{name.upper()} is not set: {meaning(name)}." for name in missing))
+
+    def admits(self, copper_account_id: int) -> bool:
+        """Whether a Copper account may connect without a set-up code."""
+        return bool({ANY, str(copper_account_id)} & set(self.copper_accounts))
 
     @property
     def framing_origins(self) -> tuple[str, ...]:

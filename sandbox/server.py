@@ -39,7 +39,10 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def environment(base: str) -> dict[str, str]:
-    """The settings with which a client of Xero and Copper speaks to the sandbox at `base`."""
+    """The settings with which a client of Xero and Copper speaks to the sandbox at `base`.
+
+    Any account of the sandbox may connect without a set-up code: there is nobody here to keep out.
+    """
     return {
         "XERO_LOGIN_URL": f"{base}/xero",
         "XERO_IDENTITY_URL": f"{base}/xero",
@@ -51,6 +54,7 @@ def environment(base: str) -> dict[str, str]:
         "COPPER_LOGIN_URL": f"{base}/copper",
         "COPPER_CLIENT_ID": "sandbox-copper-client",
         "COPPER_CLIENT_SECRET": "sandbox-copper-secret",
+        "COPPER_ACCOUNTS": "*",
     }
 
 

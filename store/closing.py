@@ -34,6 +34,8 @@ DATA_TABLES = (
     "unreadable_field",
     "chore",
     "refused_endpoint",
+    "dropped_events",
+    "notification_window",
     "audit",
 )
 ORGANISATION_TABLES = (

@@ -218,6 +218,20 @@ class OAuthState(SQLModel, table=True):
     expires_at: datetime = _column(Instant)
 
 
+class Invitation(SQLModel, table=True):
+    """A set-up code for a new account, by its hash; it belongs to the installation. `note` says whom it is for."""
+
+    __table_args__ = (sa.UniqueConstraint("code_hash"),)
+
+    id: int = _serial()
+    code_hash: bytes = _column(sa.LargeBinary)
+    note: str = _column(sa.Text)
+    created_at: datetime = _column(Instant, "now()")
+    expires_at: datetime = _column(Instant)
+    used_at: datetime | None = _column(Instant, null=True)
+    revoked_at: datetime | None = _column(Instant, null=True)
+
+
 class NamedAdmin(SQLModel, table=True):
     """A Copper user whom an admin named an admin: signing in with Copper alone proves no such thing."""
 
@@ -293,6 +307,34 @@ class Inbox(SQLModel, table=True):
     error: str | None = _column(sa.Text, null=True)
     body: bytes | None = _column(sa.LargeBinary, null=True)
     finished_at: datetime | None = _column(Instant, null=True)
+
+
+class DroppedEvents(SQLModel, table=True):
+    """How many events of an account were counted and not kept, by day (UTC), vendor and reason."""
+
+    __tablename__ = "dropped_events"
+
+    account_id: int = _key()
+    day: date = _key(sa.Date)
+    source: str = _key(sa.Text)
+    reason: str = _key(sa.Text)
+    events: int = _column(sa.BigInteger)
+
+
+class NotificationWindow(SQLModel, table=True):
+    """How many rows the web processes were granted for an account's Copper notifications this minute and this day.
+
+    `granted` is what the latest of them got.
+    """
+
+    __tablename__ = "notification_window"
+
+    account_id: int = _key()
+    minute: datetime = _column(Instant)
+    in_minute: int = _column(sa.BigInteger, "0")
+    day: date = _column(sa.Date)
+    in_day: int = _column(sa.BigInteger, "0")
+    granted: int = _column(sa.BigInteger, "0")
 
 
 class XeroContact(SQLModel, table=True):

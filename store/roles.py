@@ -53,6 +53,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "crm_record_email": ("SELECT",),
     "crm_relation": ("SELECT",),
     "dirty": ("INSERT",),
+    "dropped_events": ("SELECT",),
     "freshness": ("SELECT",),
     "heartbeat": ("SELECT",),
     "inbox": ("SELECT", "UPDATE (state, attempts, not_before, error, finished_at, body)"),

@@ -280,7 +280,7 @@ class Tour:
             state = self._control("GET", "state")
             mine = state["accounts"][0]
             self.copper_account = mine["account"]
-            self.account = connect.connect_copper(mine["api_key"], mine["email"])
+            self.account = connect.connect_copper(mine["api_key"], mine["email"], by_operator=True)
             token = loopback.authorise(0, auto=True, say=self.stage.console.print)
             connect.connect_xero(self.account, token)
             self.key = connect.make_key(self.account, "demo")

@@ -118,7 +118,7 @@ ACCOUNT_TABLES = text("""
     SELECT table_name FROM information_schema.columns
     WHERE table_schema = 'public' AND column_name = 'account_id'
 """)
-UNUSED_BY_PAGES = {"chore", "leftover", "run_seen"}
+UNUSED_BY_PAGES = {"chore", "leftover", "notification_window", "run_seen"}
 
 
 def test_every_table_of_an_account_has_its_rights_written_down(database: str) -> None:

@@ -100,7 +100,7 @@ class World:
         self.time_zones = list(time_zones) or [NEW_ZEALAND] * organisations
         made = self.sandbox.act("add_account", name=name)
         self.copper = made["account"]
-        self.account = connect.connect_copper(made["api_key"], made["email"])
+        self.account = connect.connect_copper(made["api_key"], made["email"], by_operator=True)
         self.key = connect.make_key(self.account, "test")
         self.tenants = [
             self.sandbox.act("add_organisation", name=f"{name} Ltd {number}", currency="NZD", timezone=time_zone)[

@@ -46,6 +46,8 @@ ACTIONS = {
     "copper.connected": "Copper connected",
     "events.dismissed": "Events dismissed",
     "events.replayed": "Events retried",
+    "invitation.made": "Set-up code made",
+    "invitation.revoked": "Set-up code revoked",
     "key.made": "API key created",
     "key.revoked": "API key revoked",
     "organisation.connected": "Organisation connected",

@@ -9,10 +9,12 @@ from uuid import UUID
 
 import structlog
 
-from store import access, accounts, audit, closing, inbox, refusals, runs
+from runtime.settings import settings
+from store import access, accounts, audit, closing, inbox, invitations, refusals, runs
 from store.accounts import CopperAccess, DroppedGrant, Organisation
 from store.database import Session, transaction
 from store.inbox import Source
+from store.invitations import InvitationState
 from store.models import SetupStep
 from worker import jobs, sync
 from worker.broker import tell_changed
@@ -28,6 +30,17 @@ from worker.xero.wire import WireConnection
 log = structlog.get_logger()
 COMMAND = "the command line"
 MAX_KEY, MAX_EMAIL = 500, 320
+
+
+class NotAdmittedError(Exception):
+    """A Copper account that is not connected yet came without a set-up code that can be used.
+
+    `state` is the code's; None where none was given.
+    """
+
+    def __init__(self, state: InvitationState | None) -> None:
+        super().__init__("no set-up code" if state is None else f"set-up code {state.value}")
+        self.state = state
 
 
 @dataclass(frozen=True)
@@ -54,15 +67,50 @@ def identify(api_key: str, email: str) -> CopperAdmin:
     return CopperAdmin(found.account.id, found.account.name, found.user.id, found.user.name, found.calls)
 
 
-def connect_copper(api_key: str, email: str, *, who: str = COMMAND, admin: CopperAdmin | None = None) -> int:
+def check_invitation(code: str) -> None:
+    """Refuse a set-up code that cannot be used, before Copper is asked anything; raises `NotAdmittedError`."""
+    with transaction() as session:
+        state = invitations.state_of(session, code)
+    if state is not InvitationState.OPEN:
+        raise NotAdmittedError(state)
+
+
+def _admit(session: Session, copper_account_id: int, code: str) -> str:
+    """By what a new account is admitted, for the audit log; a code is used up with the account that it makes.
+
+    An account that somebody else connected at the same moment needs no code any more, and leaves this one unused.
+    """
+    invitations.take_turn(session, copper_account_id)
+    if accounts.account_of_copper(session, copper_account_id) is not None:
+        return ""
+    if settings().admits(copper_account_id):
+        return "listed in COPPER_ACCOUNTS"
+    used = invitations.use(session, code) if code else None
+    if used is None:
+        raise NotAdmittedError(invitations.state_of(session, code) if code else None)
+    return used
+
+
+def connect_copper(
+    api_key: str,
+    email: str,
+    *,
+    who: str = COMMAND,
+    admin: CopperAdmin | None = None,
+    code: str = "",
+    by_operator: bool = False,
+) -> int:
     """Keep a Copper key, and subscribe to the account's webhooks; returns the account's id.
 
     `admin` is what `identify` said of the key; without it, the key is checked here. A key that replaces another one
-    removes the other's subscriptions first: they belong to that key.
+    removes the other's subscriptions first: they belong to that key. An account that is new needs a set-up `code`, or
+    to be listed (raises `NotAdmittedError`), unless it is connected `by_operator`.
     """
     admin = admin or identify(api_key, email)
     with transaction() as session:
         known = accounts.account_of_copper(session, admin.copper_account_id)
+        is_visitors = known is None and not by_operator
+        admitted_by = _admit(session, admin.copper_account_id, code) if is_visitors else ""
         older = accounts.copper_access(session, known) if known is not None else None
         account_id, held = accounts.save_copper(
             session, copper_account_id=admin.copper_account_id, name=admin.account_name, api_key=api_key, email=email
@@ -70,7 +118,7 @@ def connect_copper(api_key: str, email: str, *, who: str = COMMAND, admin: Coppe
         if older is not None and older.api_key != api_key:
             closing.leave(session, account_id, "copper.unsubscribe", vars(older))
         was_refused = _take_refusals(session, account_id, refusals.COPPER)
-        audit.note(session, account_id, who, "copper.connected")
+        audit.note(session, account_id, who, "copper.connected", admitted_by)
     if admin.calls:
         Budget.of_copper(account_id).add(Purpose.PERSON, admin.calls)
     made = 0

@@ -19,6 +19,7 @@ from store import (
     closing,
     freshness,
     inbox,
+    invitations,
     meters,
     projection,
     runs,
@@ -157,6 +158,7 @@ def forget() -> None:
         forgotten += access.forget(session) + audit.forget(session, AUDIT_DAYS)
         forgotten += freshness.forget(session, chosen.inbox_days)
         forgotten += unreadable_fields.purge(session, chosen.inbox_days)
+        forgotten += invitations.purge(session, chosen.inbox_days)
     for _ in range(RETENTION_ROUNDS):
         with transaction() as session:
             gone = inbox.forget(session, chosen.inbox_days, chosen.quarantine_days, RETENTION_ROWS)

@@ -17,12 +17,14 @@ from runtime.settings import settings
 from store import access, accounts, audit
 from store.access import BrowserSession, StateError
 from store.database import Session, bound, transaction
+from store.invitations import InvitationState
 from store.models import SetupStep
 from store.secrets import fresh_token
 from web import browser, forms, throttle
 from web.forms import FormState
 from web.pages.render import go, page
 from worker import connect
+from worker.connect import NotAdmittedError
 from worker.copper import oauth as copper_oauth
 from worker.copper.identity import CopperIdentity
 from worker.errors import ReconnectNeededError, VendorError
@@ -37,6 +39,18 @@ KEY_REJECTED = (
     "Copper didn't accept this API key and email address. Check that the email address belongs to the user who created "
     "the key."
 )
+
+
+CODE_NEEDED = (
+    "This Copper account isn't connected yet. Enter a set-up code, which whoever runs this Patina can give you."
+)
+CODE_REFUSED = {
+    InvitationState.USED: "This set-up code was already used. Ask for a new one.",
+    InvitationState.REVOKED: "This set-up code was revoked. Ask for a new one.",
+    InvitationState.EXPIRED: "This set-up code has expired. Ask for a new one.",
+}
+CODE_UNKNOWN = "This set-up code isn't valid. Check that you copied all of it."
+CODE_UNNEEDED = " If your account is already connected, leave this field empty."
 
 
 class OrganisationsForm(BaseModel):
@@ -89,19 +103,28 @@ def _next_page(database: Session, account_id: int) -> str:
 
 @router.post("/connect")
 def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Check the key at Copper; sign in its owner, and connect the account if that is not done yet."""
+    """Check the key at Copper; sign in its owner, and connect the account if that is not done yet.
+
+    Copper alone can say whose key it is, so a key without a code must be asked about; a code that is no good is
+    refused before, and costs whoever guesses one a look into an index.
+    """
     throttle.sign_in(request)
-    key, email = str(form.get("key", "")).strip(), str(form.get("email", "")).strip()
+    key, email, code = (str(form.get(name, "")).strip() for name in ("key", "email", "code"))
     try:
+        if code:
+            connect.check_invitation(code)
         admin = connect.identify(key, email)
         with transaction() as database:
             account_id = accounts.account_of_copper(database, admin.copper_account_id)
             state = accounts.copper_state(database, account_id) if account_id is not None else None
         if account_id is None or state is None or state.lost:
-            account_id = connect.connect_copper(key, email, who=admin.user_name, admin=admin)
+            account_id = connect.connect_copper(key, email, who=admin.user_name, admin=admin, code=code)
     except VendorError as error:
         log.info("sign_in.refused", reason=type(error).__name__)
         return _sign_in_page(request, forms.refused(form, {"key": key_problem(error)}))
+    except NotAdmittedError as error:
+        log.info("sign_in.refused", reason=str(error))
+        return _sign_in_page(request, forms.refused(form, {"code": _code_problem(error)}))
     with transaction() as database:
         audit.note(database, account_id, admin.user_name, "admin.signed_in", "with a Copper key")
         token = access.open_session(database, account_id, "admin", admin.user_id, admin.user_name)
@@ -116,6 +139,13 @@ def _signed_in(request: Request, account_id: int, token: str, path: str) -> Resp
     answer = go(request, path)
     browser.keep_session(answer, token)
     return answer
+
+
+def _code_problem(error: NotAdmittedError) -> str:
+    """What to say of a set-up code that does not admit an account."""
+    if error.state is None:
+        return CODE_NEEDED
+    return CODE_REFUSED.get(error.state, CODE_UNKNOWN) + CODE_UNNEEDED
 
 
 def key_problem(error: VendorError) -> str:
@@ -301,7 +331,7 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
 
 
 def _not_connected(request: Request) -> Response:
-    said = "This Copper account isn't connected yet. An admin can connect it with an API key below."
+    said = "This Copper account isn't connected yet. An admin can connect it below, with an API key and a set-up code."
     return _not_signed_in(request, said, 403)
 
 
