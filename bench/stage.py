@@ -182,6 +182,8 @@ def settle_settings() -> None:
             "XERO_DAY_LIMIT": "1000000",
             "XERO_APP_MINUTE_LIMIT": "100000",
             "COPPER_MINUTE_LIMIT": "10000",
+            "COPPER_NOTIFICATIONS_MINUTE_LIMIT": "1000000",
+            "COPPER_NOTIFICATIONS_DAY_LIMIT": "100000000",
             "LIMIT_WINDOW_SECONDS": "1",
             "LOG_LEVEL": "error",
         }

@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     )
     xero_app_minute_limit: int = Field(10_000, ge=1, le=100_000, description="calls a minute of the whole Xero app")
     copper_minute_limit: int = Field(180, ge=1, le=10_000, description="calls a minute and Copper account")
+    copper_notifications_minute_limit: int = Field(
+        3_000,
+        ge=1,
+        le=1_000_000,
+        description="changed records that notifications of a Copper account may name a minute; more cost a catch-up",
+    )
+    copper_notifications_day_limit: int = Field(
+        100_000, ge=1, le=100_000_000, description="the same a day, which bounds what one account can have stored"
+    )
     limit_window_seconds: float = Field(
         60,
         gt=0,

@@ -18,6 +18,9 @@ SCOPES = ("read", "admin", "panel")
 MAX_KEY_NAME = 100
 SESSION_SECONDS = 12 * 3_600
 STATE_SECONDS = 600
+# What waits for browsers to come back is bounded: beyond this the oldest go. Anybody may begin a sign-in.
+MAX_STATES_OF_BROWSER, MAX_STATES_OF_ACCOUNT, MAX_STATES_OF_ANYBODY = 20, 500, 10_000
+ANYBODY = 0
 
 SAVE_KEY = text("""
     INSERT INTO api_key (account_id, key_hash, prefix, name, scopes)
@@ -56,12 +59,28 @@ SAVE_STATE = text("""
     INSERT INTO oauth_state (account_id, state_hash, purpose, browser_hash, sealed, expires_at)
     VALUES (:account, :state, :purpose, :browser, :sealed, now() + make_interval(secs => :seconds))
 """)
+BOUND_STATES = text("""
+    DELETE FROM oauth_state WHERE account_id = :account AND state_hash = ANY(ARRAY(
+        (SELECT state_hash FROM oauth_state WHERE account_id = :account AND browser_hash = :browser
+         ORDER BY expires_at DESC OFFSET :most_of_browser)
+        UNION ALL
+        (SELECT state_hash FROM oauth_state WHERE account_id = :account ORDER BY expires_at DESC OFFSET :most)))
+""")
+# The row stays the browser's: only under another name, and with what came back.
+PASS_ON_STATE = text("""
+    UPDATE oauth_state SET state_hash = :ticket, purpose = :purpose, sealed = :sealed
+    WHERE account_id = :account AND state_hash = :state
+""")
+STATE_LOCKED = text("""
+    SELECT purpose, sealed FROM oauth_state
+    WHERE account_id = :account AND state_hash = :state AND expires_at > now() FOR UPDATE
+""")
 # Taken by deleting it: a state works once, whatever comes of it.
 TAKE_STATE = text("""
     DELETE FROM oauth_state WHERE account_id = :account AND state_hash = :state
     RETURNING purpose, browser_hash, sealed, expires_at > now() AS fresh
 """)
-FORGET_STATES = text("DELETE FROM oauth_state WHERE expires_at < now()")
+PURGE_STATES = text("DELETE FROM oauth_state WHERE expires_at < now()")
 NAME_ADMIN = text("""
     INSERT INTO named_admin (account_id, user_id, name) VALUES (:account, :user, :name)
     ON CONFLICT (account_id, user_id) DO UPDATE SET name = EXCLUDED.name
@@ -200,7 +219,10 @@ def close_session(session: Session, token: str) -> None:
 
 
 def save_state(session: Session, account_id: int, state: str, purpose: str, browser: str, values: Any) -> None:
-    """Keep what belongs to a browser that is sent to a vendor, for ten minutes; account 0 is a sign-in."""
+    """Keep what belongs to a browser that is sent to a vendor, for ten minutes; account 0 is a sign-in.
+
+    Beyond so many of one browser, or of one account, the oldest are dropped.
+    """
     chosen = {
         "account": account_id,
         "state": digest(state),
@@ -210,6 +232,23 @@ def save_state(session: Session, account_id: int, state: str, purpose: str, brow
         "seconds": STATE_SECONDS,
     }
     session.execute(SAVE_STATE, chosen)
+    most = MAX_STATES_OF_ACCOUNT if account_id != ANYBODY else MAX_STATES_OF_ANYBODY
+    bounds = {"most_of_browser": MAX_STATES_OF_BROWSER, "most": most}
+    session.execute(BOUND_STATES, {"account": account_id, "browser": chosen["browser"], **bounds})
+
+
+def pass_on_state(session: Session, state: str, ticket: str, purpose: str, came_back: dict[str, str]) -> bool:
+    """Keep what came back for a state of a sign-in under a ticket instead, for the same browser and no longer.
+
+    Returns False when there is no such state: then nothing is kept.
+    """
+    params = {"account": ANYBODY, "state": digest(state)}
+    row = session.execute(STATE_LOCKED, params).one_or_none()
+    if row is None:
+        return False
+    sealed = seal({**came_back, "purpose": row.purpose, "values": unseal(row.sealed)})
+    session.execute(PASS_ON_STATE, {**params, "ticket": digest(ticket), "purpose": purpose, "sealed": sealed})
+    return True
 
 
 def take_state(session: Session, account_id: int, state: str, browser: str) -> TakenState:
@@ -225,8 +264,13 @@ def take_state(session: Session, account_id: int, state: str, browser: str) -> T
 
 
 def forget(session: Session) -> int:
-    """Delete sessions and states whose time is over; returns how many went."""
-    return touched(session, FORGET_SESSIONS, {}) + touched(session, FORGET_STATES, {})
+    """Delete sessions whose time is over; returns how many went."""
+    return touched(session, FORGET_SESSIONS, {})
+
+
+def purge_states(session: Session) -> int:
+    """Delete states whose time is over; returns how many went."""
+    return touched(session, PURGE_STATES, {})
 
 
 def name_admin(session: Session, account_id: int, user_id: int, name: str) -> None:

@@ -1,7 +1,9 @@
 """Events: accepted once, leased, finished with the rows they led to, quarantined when they always fail.
 
-What an authentic sender sent and nobody could read is quarantined at once, as an event of kind `malformed`. Xero's
-events of a category that is not fetched by id wait for a catch-up of their organisation, which finishes them.
+What an authentic sender sent and nobody could read is quarantined at once, as an event of kind `malformed`, as far as
+an account has room for it. Xero's events of a category that is not fetched by id wait for a catch-up of their
+organisation, which finishes them; so does what stands for notifications of Copper's that were too many to keep. What
+concerns nobody here, and no type that is followed, is not kept.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ LEASE_MOST, LEASE_WINDOW = 10_000, 100_000
 ERROR_LENGTH = 500
 
 MALFORMED = "malformed"
+MAX_MALFORMED_KEPT = 100
+"""How many an account (0: the installation) may have in quarantine; more are counted."""
 
 # What is fetched by id. Any other category of Xero's says that something changed in the organisation, and asks for
 # a catch-up; any other type of Copper's is ignored. Whatever the event, it means "changed".
@@ -33,6 +37,10 @@ XERO_KINDS = ("INVOICE", "CONTACT")
 COPPER_KINDS = ("lead", "person", "company", "opportunity")
 # The events that Copper is asked to tell of.
 COPPER_EVENTS = ("new", "update", "delete")
+# What stands in the inbox for Copper's notifications beyond the limit: everything that changed is to be fetched, or
+# (where some told of deletions, which no catch-up sees) everything there is.
+CATCH_UP, RECONCILIATION = "catch_up", "reconciliation"
+OVERFLOW_KINDS = (CATCH_UP, RECONCILIATION)
 
 
 @dataclass(slots=True)
@@ -110,56 +118,89 @@ ACCEPT_XERO = """
         SELECT first, last FROM json_to_recordset(%(deliveries)s::json) AS d(first bigint, last bigint)
         WHERE first > 0 AND last >= first ORDER BY 1, 2
         ON CONFLICT DO NOTHING),
-    accepted AS (
-        INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
-                           dedupe_key, correlation_id, state, finished_at)
-        SELECT coalesce(o.account_id, 0), 'xero', coalesce(o.id, 0), e.tenant, e.kind, e.event, e.resource_id,
-               e.occurred_at, decode(e.dedupe_key, 'hex'), e.correlation,
-               CASE WHEN o.id IS NULL THEN 'ignored' ELSE 'pending' END, CASE WHEN o.id IS NULL THEN now() END
+    event AS MATERIALIZED (
+        SELECT e.*, o.account_id, o.id AS organisation_id
         FROM json_to_recordset(%(events)s::json)
              AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
                   correlation text)
-        LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped'
-        ORDER BY 1, e.dedupe_key
+        LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped'),
+    accepted AS (
+        INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
+                           dedupe_key, correlation_id)
+        SELECT account_id, 'xero', organisation_id, tenant, kind, event, resource_id, occurred_at,
+               decode(dedupe_key, 'hex'), correlation
+        FROM event WHERE organisation_id IS NOT NULL
+        ORDER BY 1, dedupe_key
         ON CONFLICT (account_id, dedupe_key) DO NOTHING
-        RETURNING account_id, organisation_id, state)
-    SELECT account_id, organisation_id, state, count(*) FROM accepted GROUP BY 1, 2, 3
+        RETURNING account_id, organisation_id)
+    SELECT account_id, organisation_id, count(*) FROM accepted GROUP BY 1, 2
+    UNION ALL
+    SELECT 0, 0, count(*) FROM event WHERE organisation_id IS NULL
 """
 
 # Copper's timestamps may be whole seconds, so two changes can look alike, and the second may come after
 # the first was fetched: a known key is opened again instead of dropped. It costs one fetch at most.
-ACCEPT_COPPER = f"""
+ACCEPT_COPPER = """
     WITH accepted AS (
         INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, occurred_at, dedupe_key,
-                                    correlation_id, state, finished_at)
+                                    correlation_id)
         SELECT %(account)s, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
-               decode(e.dedupe_key, 'hex'), e.correlation,
-               CASE WHEN wanted THEN 'pending' ELSE 'ignored' END, CASE WHEN wanted THEN NULL ELSE now() END
+               decode(e.dedupe_key, 'hex'), e.correlation
         FROM json_to_recordset(%(events)s::json)
              AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
-                  correlation text),
-        LATERAL (SELECT e.kind IN {COPPER_KINDS} AS wanted) w
+                  correlation text)
         ORDER BY e.dedupe_key
         ON CONFLICT (account_id, dedupe_key) DO UPDATE
         SET state = 'pending', attempts = 0, not_before = now(), lease_id = NULL, leased_until = NULL,
             finished_at = NULL, error = NULL
         WHERE known.state IN ('leased', 'done', 'failed', 'dismissed')
-        RETURNING account_id, organisation_id, state)
-    SELECT account_id, organisation_id, state, count(*) FROM accepted GROUP BY 1, 2, 3
+        RETURNING account_id, organisation_id)
+    SELECT account_id, organisation_id, count(*) FROM accepted GROUP BY 1, 2
 """
 
+# One at a time, so that two together do not keep more than an account has room for: they are rare.
+LOCK_MALFORMED = "SELECT pg_advisory_xact_lock(hashtext('patina malformed'))"
 KEEP_MALFORMED = f"""
-    INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, dedupe_key,
-                       correlation_id, state, error, body)
-    SELECT coalesce(m.account_id, o.account_id, {NOBODY}), m.source, coalesce(o.id, 0), m.tenant, '{MALFORMED}', '',
-           m.resource_id, decode(m.dedupe_key, 'hex'), m.correlation, 'failed', m.error, decode(m.body, 'hex')
-    FROM json_to_recordset(%s::json)
-         AS m(account_id bigint, source text, tenant text, resource_id text, dedupe_key text, body text, error text,
-              correlation text)
-    LEFT JOIN xero_organisation o
-        ON m.account_id IS NULL AND o.tenant_id::text = lower(m.tenant) AND o.status <> 'dropped'
-    ORDER BY 1, m.dedupe_key
-    ON CONFLICT (account_id, dedupe_key) DO NOTHING
+    WITH malformed AS MATERIALIZED (
+        SELECT m.*, coalesce(m.account_id, o.account_id, {NOBODY}) AS owner_id, coalesce(o.id, 0) AS organisation_id
+        FROM json_to_recordset(%s::json)
+             AS m(account_id bigint, source text, tenant text, resource_id text, dedupe_key text, body text, error text,
+                  correlation text)
+        LEFT JOIN xero_organisation o
+            ON m.account_id IS NULL AND o.tenant_id::text = lower(m.tenant) AND o.status <> 'dropped'),
+    new AS (
+        SELECT m.*, row_number() OVER (PARTITION BY owner_id ORDER BY dedupe_key) AS place
+        FROM malformed m
+        WHERE NOT EXISTS (SELECT FROM inbox known WHERE known.account_id = m.owner_id
+                          AND known.dedupe_key = decode(m.dedupe_key, 'hex'))),
+    room AS (
+        SELECT owner_id, {MAX_MALFORMED_KEPT} - (
+            SELECT count(*) FROM inbox kept
+            WHERE kept.account_id = o.owner_id AND kept.state = 'failed' AND kept.kind = '{MALFORMED}') AS rows
+        FROM (SELECT DISTINCT owner_id FROM new) o),
+    kept AS (
+        INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, dedupe_key,
+                           correlation_id, state, error, body)
+        SELECT owner_id, source, organisation_id, tenant, '{MALFORMED}', '', resource_id, decode(dedupe_key, 'hex'),
+               correlation, 'failed', error, decode(body, 'hex')
+        FROM new JOIN room USING (owner_id) WHERE place <= room.rows
+        ORDER BY owner_id, dedupe_key
+        ON CONFLICT (account_id, dedupe_key) DO NOTHING
+        RETURNING 1)
+    SELECT owner_id, source, count(*) FILTER (WHERE place <= rows), count(*) FILTER (WHERE place > rows)
+    FROM new JOIN room USING (owner_id) GROUP BY 1, 2
+"""
+# Due when the minute is over: until then a web process may drop notifications without another look.
+REQUEST_OVERFLOW = """
+    INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id,
+                                not_before)
+    SELECT a.id, 'copper', '', %(kind)s, '', '',
+           sha256(convert_to(concat_ws(' ', 'overflow', %(kind)s::text, minute), 'UTF8')), %(correlation)s,
+           minute + interval '1 minute'
+    FROM account a, date_trunc('minute', now()) AS minute WHERE a.id = %(account)s FOR KEY SHARE OF a
+    ON CONFLICT (account_id, dedupe_key) DO UPDATE
+    SET state = 'pending', not_before = EXCLUDED.not_before, finished_at = NULL
+    WHERE known.state <> 'pending'
 """
 
 CREDENTIAL = "SELECT account_id, sealed FROM copper_credential WHERE webhook_token_hash = %s"
@@ -171,10 +212,19 @@ def _as_json(events: Sequence[NewEvent]) -> str:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """Malformed events that were not kept, as an account (0: the installation) has enough of them."""
+
+    account_id: int
+    source: str
+    events: int
+
+
+@dataclass(frozen=True)
 class Accepted:
     """What became of some deliveries' events: whom to wake, rows kept, ignored and malformed, events known already.
 
-    An event of an organisation that two accounts have is kept twice.
+    An event of an organisation that two accounts have is kept twice. `dropped` is what there was no room for.
     """
 
     sources: frozenset[Source]
@@ -182,6 +232,7 @@ class Accepted:
     ignored: int
     repeated: int
     malformed: int
+    dropped: tuple[Dropped, ...] = ()
 
     @property
     def outcomes(self) -> tuple[int, int, int, int]:
@@ -189,11 +240,18 @@ class Accepted:
         return self.kept, self.ignored, self.repeated, self.malformed
 
 
-def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow], malformed: int) -> Accepted:
-    kept = {Source(row[0], row[1]): row[3] for row in rows if row[2] == "pending"}
-    written = sum(row[3] for row in rows)
+def _accepted(events: Sequence[NewEvent], rows: Sequence[TupleRow], malformed: Sequence[TupleRow]) -> Accepted:
+    kept = {Source(row[0], row[1]): row[2] for row in rows if row[0] != NOBODY}
+    ignored = sum(row[2] for row in rows if row[0] == NOBODY)
     total = sum(kept.values())
-    return Accepted(frozenset(kept), total, written - total, max(len(events) - written, 0), malformed)
+    return Accepted(
+        frozenset(kept),
+        total,
+        ignored,
+        max(len(events) - total - ignored, 0),
+        sum(row[2] for row in malformed),
+        tuple(Dropped(row[0], row[1], row[3]) for row in malformed if row[3]),
+    )
 
 
 async def accept_xero(connection: AsyncConnection[TupleRow], deliveries: Sequence[Delivery]) -> Accepted:
@@ -222,13 +280,24 @@ async def accept_copper(
     return _accepted(events, await cursor.fetchall(), kept)
 
 
-async def _keep_malformed(connection: AsyncConnection[TupleRow], malformed: Sequence[MalformedEvent]) -> int:
-    """Quarantine what nobody could read; returns how many rows are new."""
+async def _keep_malformed(
+    connection: AsyncConnection[TupleRow], malformed: Sequence[MalformedEvent]
+) -> Sequence[TupleRow]:
+    """Quarantine what nobody could read, as far as there is room; returns what is new of it, by account and vendor:
+    how many were kept, and how many were not."""
     if not malformed:
-        return 0
+        return ()
     rows = [{**asdict(each), "body": each.body.hex(), "error": each.error[:ERROR_LENGTH]} for each in malformed]
-    cursor = await connection.execute(KEEP_MALFORMED, [orjson.dumps(rows).decode()])
-    return cursor.rowcount
+    async with connection.transaction():
+        await connection.execute(LOCK_MALFORMED)
+        cursor = await connection.execute(KEEP_MALFORMED, [orjson.dumps(rows).decode()])
+        return await cursor.fetchall()
+
+
+async def request_overflow(connection: AsyncConnection[TupleRow], account_id: int, kind: str, correlation: str) -> None:
+    """Have everything fetched (`kind`: one of `OVERFLOW_KINDS`) that notifications of this minute may tell of."""
+    params = {"account": account_id, "kind": kind, "correlation": correlation}
+    await connection.execute(REQUEST_OVERFLOW, params)
 
 
 async def copper_credential(connection: AsyncConnection[TupleRow], token_hash: bytes) -> tuple[int, bytes] | None:
@@ -334,17 +403,21 @@ BURST = text("""
 """)
 # Events that ask for a catch-up are never leased: the transaction that begins it finishes them.
 REQUESTS = """account_id = :account AND source = :source AND organisation_id = :organisation
-          AND state = 'pending' AND kind <> ALL(:kinds)"""
+          AND state = 'pending' AND kind <> ALL(:kinds) AND (CAST(:only AS text) IS NULL OR kind = :only)"""
 REQUESTS_CATCH_UP = text(f"SELECT EXISTS (SELECT FROM inbox WHERE {REQUESTS} AND not_before <= now())")
-FINISH_REQUESTS = text(f"UPDATE inbox SET state = 'done', finished_at = now(), error = NULL WHERE {REQUESTS}")
+# What stands for a minute's notifications waits for its end: until then it stands for some that are still to come.
+FINISH_REQUESTS = text(f"""
+    UPDATE inbox SET state = 'done', finished_at = now(), error = NULL
+    WHERE {REQUESTS} AND (source = 'xero' OR not_before <= now())
+""")
 DEFER_REQUESTS = text(f"""
     UPDATE inbox SET not_before = now() + make_interval(secs => :seconds) WHERE {REQUESTS} AND not_before <= now()
 """)
-# After a reconnection nothing has to wait for its next turn.
-RESUME = text("""
+# After a reconnection nothing has to wait for its next turn, but for what stands for a minute that is not over.
+RESUME = text(f"""
     UPDATE inbox SET not_before = now()
     WHERE account_id = :account AND source = :source AND organisation_id = :organisation AND state = 'pending'
-      AND not_before > now()
+      AND not_before > now() AND kind NOT IN {OVERFLOW_KINDS}
 """)
 FORGET = text("""
     DELETE FROM inbox WHERE (account_id, id) IN (
@@ -465,23 +538,26 @@ def burst(session: Session, source: Source, limit: int) -> tuple[int, float]:
     return int(count), float(ago or 0)
 
 
-def requests_catch_up(session: Session, source: Source) -> bool:
-    """Whether an event of `source` asks for a catch-up now."""
-    chosen = {**_place(source), "kinds": list(_kinds(source))}
-    return bool(session.execute(REQUESTS_CATCH_UP, chosen).scalar_one())
+def _requests(source: Source, only: str | None) -> dict[str, Any]:
+    return {**_place(source), "kinds": list(_kinds(source)), "only": only}
 
 
-def finish_requests(session: Session, source: Source) -> int:
+def requests_catch_up(session: Session, source: Source, only: str | None = None) -> bool:
+    """Whether an event of `source`, of the kind `only` or of any, asks for a catch-up now."""
+    return bool(session.execute(REQUESTS_CATCH_UP, _requests(source, only)).scalar_one())
+
+
+def finish_requests(session: Session, source: Source, only: str | None = None) -> int:
     """Mark every event done that asks for a catch-up of `source`; returns how many.
 
     For the transaction that begins the catch-up: it fetches later than any of them came.
     """
-    return touched(session, FINISH_REQUESTS, {**_place(source), "kinds": list(_kinds(source))})
+    return touched(session, FINISH_REQUESTS, _requests(source, only))
 
 
-def defer_requests(session: Session, source: Source, seconds: float) -> None:
+def defer_requests(session: Session, source: Source, seconds: float, only: str | None = None) -> None:
     """Have the events that ask for a catch-up of `source` wait for some seconds."""
-    session.execute(DEFER_REQUESTS, {**_place(source), "kinds": list(_kinds(source)), "seconds": seconds})
+    session.execute(DEFER_REQUESTS, {**_requests(source, only), "seconds": seconds})
 
 
 def resume(session: Session, source: Source) -> None:

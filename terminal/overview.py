@@ -76,6 +76,7 @@ def _data(one: AccountOverview) -> dict[str, Any]:
         "sources": [vars(source) for source in one.sources],
         "drift": one.drift,
         "unreadable_fields": [vars(field) for field in one.unreadable],
+        "dropped_events": [vars(dropped) for dropped in one.dropped],
         "runs": [
             {
                 "organisation": run.organisation_id,
@@ -136,6 +137,7 @@ def _figures(account: AccountOverview) -> list[tuple[str, str]]:
         ],
         ("Differences found", drift_words(account.drift) if reconciled else "not reconciled yet"),
         *[("Unreadable, 7 days", sentence) for sentence in account.unreadable_summary],
+        *[("Not kept, 7 days", sentence) for sentence in account.dropped_summary],
         *[(f"{source.name[:17]}: calls", _calls(account, source)) for source in account.sources],
         *[(f"{source.name[:13]}: time zone", _time_zone(source)) for source in account.sources if source.time_zone],
         (

@@ -330,6 +330,8 @@ def settle_settings(home: Path) -> tuple[int, int]:
             "XERO_CONCURRENT_LIMIT": "20",
             "XERO_DAY_LIMIT": "1000000",
             "COPPER_MINUTE_LIMIT": "2000",
+            "COPPER_NOTIFICATIONS_MINUTE_LIMIT": "1000000",
+            "COPPER_NOTIFICATIONS_DAY_LIMIT": "100000000",
             # Comparing reads every record after every round.
             "API_MINUTE_LIMIT": "1000000",
             "LOG_LEVEL": "warning",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ALLOWED = {200, 401, 413}
 AT_ONCE = 16
+UNLIMITED = {"COPPER_NOTIFICATIONS_MINUTE_LIMIT": "1000000", "COPPER_NOTIFICATIONS_DAY_LIMIT": "100000000"}
 CONTENT_TYPES = (
     "application/json",
     "application/json",
@@ -196,7 +197,7 @@ def main() -> int:
     chosen = reader.parse_args()
     databases.make_template()
     with databases.fresh(), serving(server.create(SandboxWorld(), limits=Limits(on=False))) as vendors:
-        override({**server.environment(vendors), "LOG_LEVEL": "error"})
+        override({**server.environment(vendors), "LOG_LEVEL": "error", **UNLIMITED})
         from store import accounts
         from store.database import transaction
         from tests.world import Sandbox, World

@@ -16,7 +16,7 @@ except ImportError:
     raise SystemExit("atheris is not installed: .venv/bin/pip install atheris") from None
 
 with atheris.instrument_imports(include=["webhooks", "worker.xero.wire"]):
-    from webhooks.payloads import Origin, parse_json, read_delivery, read_notification
+    from webhooks.payloads import Origin, Secret, parse_json, read_delivery, read_notification
 
 XERO = {
     "resourceId": "f8c42a2e-5d5b-4bf7-9a8b-6a1d3c4e5f60",
@@ -78,8 +78,9 @@ def _copper(body: bytes) -> list[str]:
     payload = parse_json(body)
     if not isinstance(payload, dict):
         return []
-    events, malformed = read_notification(payload, 1, Origin(body))
-    return [event.dedupe_key for event in events] + [event.dedupe_key for event in malformed]
+    notification = read_notification(payload, 1, Origin(body), Secret("patina_secret", "x" * 43))
+    keys = [event.dedupe_key for event in notification.events]
+    return keys + [malformed.dedupe_key for malformed in notification.malformed]
 
 
 if __name__ == "__main__":

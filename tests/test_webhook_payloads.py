@@ -12,7 +12,7 @@ from sqlalchemy import text
 from store.database import transaction
 from tests.test_receivers import CONTACT, event, notice, post_xero
 from tests.world import World
-from webhooks.payloads import MAX_MALFORMED, UNREADABLE, Origin, read_delivery, read_notification
+from webhooks.payloads import MAX_MALFORMED, UNREADABLE, Notification, Origin, Secret, read_delivery, read_notification
 
 TENANT = "22222222-2222-4222-8222-222222222222"
 ANYTHING = st.recursive(
@@ -68,22 +68,41 @@ def test_any_body_is_read_or_put_aside(body: bytes) -> None:
     assert all(each.body == body for each in delivery.malformed)
 
 
+def read(payload: dict[str, Any]) -> Notification:
+    return read_notification(payload, 1, Origin(json.dumps(payload).encode()), Secret("patina_secret", "s" * 43))
+
+
 @given(
     ids=st.lists(ANYTHING | st.integers(1, 2**63 - 1), max_size=MAX_MALFORMED),
     more=st.dictionaries(st.sampled_from(["event", "timestamp", "subscription_id", "updated_attributes"]), ANYTHING),
 )
 def test_every_good_id_of_a_notification_is_applied(ids: list[Any], more: dict[str, Any]) -> None:
-    body = json.dumps({"ids": ids, "type": "person", **more}).encode()
-    events, malformed = read_notification(json.loads(body), 1, Origin(body))
+    notification = read({"ids": ids, "type": "person", **more})
     good = [one for one in ids if type(one) is int and 0 < one < 2**63]
-    assert {str(one) for one in good} <= {each.resource_id for each in events}
-    assert len(events) + len(malformed) == len(ids)
+    assert {str(one) for one in good} <= {each.resource_id for each in notification.events}
+    assert notification.size == len(ids)
 
 
 @given(payload=st.dictionaries(st.sampled_from(["ids", "type", "event"]), ANYTHING))
 def test_any_notification_is_read_or_put_aside(payload: dict[str, Any]) -> None:
-    events, malformed = read_notification(payload, 1, Origin(json.dumps(payload).encode()))
-    assert events or malformed or payload.get("ids") == [] or isinstance(payload.get("type"), str)
+    notification = read(payload)
+    assert notification.size or payload.get("ids") == [] or notification.ignored_type
+
+
+@given(
+    payload=st.recursive(
+        st.just("s" * 43) | st.just(f"x{'S' * 43}y") | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["ids", "Patina_Secret", "type", "s" * 43]), inner, max_size=3)
+        ),
+    )
+)
+def test_whatever_is_kept_of_a_notification_the_secret_is_not(payload: Any) -> None:
+    whole = {"ids": payload, "type": "person", "deep": payload}
+    for malformed in read(whole).malformed:
+        assert b"s" * 43 not in malformed.body.lower()
+        assert b"patina_secret" not in malformed.body.lower()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

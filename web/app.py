@@ -35,7 +35,7 @@ log = structlog.get_logger()
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
     app.state.pages = invoices.shared_pages(app.state.reading)
-    app.state.intake = receivers.intake(app.state.pool)
+    app.state.receiving = receivers.receiving(app.state.pool)
     app.state.looks, app.state.changes = Looks(), Changes()
     pools = (app.state.pool, app.state.reading, app.state.exporting)
     for pool in pools:
@@ -51,16 +51,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stopping.set()
     hearing.cancel()
     await beating
-    await app.state.intake.close()
+    await app.state.receiving.intake.close()
     for pool in reversed(pools):
         await pool.close(timeout=5)
     await asyncio.to_thread(tracing.stop)
 
 
 async def _beat(app: FastAPI, stopping: asyncio.Event) -> None:
-    """Note every few seconds that the receivers are up (what they miss, nobody sends twice), and the keys in use."""
+    """Note every few seconds that the receivers are up (what they miss, nobody sends twice), the keys in use, and how
+    many events were not kept."""
     while True:
-        for note in (schedule.note_web, app.state.looks.note_keys):
+        for note in (schedule.note_web, app.state.looks.note_keys, app.state.receiving.dropped.flush):
             try:
                 await asyncio.to_thread(note)
             except Exception as error:

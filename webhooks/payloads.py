@@ -1,14 +1,15 @@
 """What webhooks carry, parsed once, at the edge: what can be read becomes events, what cannot is put aside.
 
 One odd field never costs an event, one odd event never its siblings. An event needs to say whose it is, what it is
-about and which one; its type and its date are hints. The body counts, not its content type: it proves its sender.
+about and which one; its type and its date are hints. The body counts, not its content type: it proves its sender. Of
+what is put aside the beginning is kept, and never the secret.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any
@@ -23,6 +24,9 @@ MAX_IDS = 1_000
 MAX_MALFORMED = 100
 MAX_BIGINT = 2**63 - 1
 MAX_ERRORS = 5
+MAX_BODY_KEPT = 16 * 1024
+"""Bytes of what nobody could read that are kept for a person to see: its beginning."""
+REMOVED = b"[removed]"
 # An event's date outside of these years is no date: a CREATE's becomes the invoice's created date.
 FIRST_YEAR, LAST_YEAR = 2000, 2200
 # What is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
@@ -224,6 +228,34 @@ def _dump(value: object) -> bytes:
         return b""
 
 
+@dataclass(frozen=True)
+class Secret:
+    """The secret that proves an account's notifications: they carry it in the field `name`."""
+
+    name: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r})"
+
+    def cut(self, value: object) -> bytes:
+        """A part of a body as JSON, without the secret wherever it stands, and without any field of its name."""
+        dumped = _dump(value)
+        if not dumped:
+            return b""
+        named = _dump(_without(orjson.loads(dumped), self.name))
+        return re.sub(re.escape(self.value.encode()), REMOVED, named, flags=re.IGNORECASE)[:MAX_BODY_KEPT]
+
+
+def _without(value: Any, name: str) -> Any:
+    """JSON without the fields of a name, in any case, at any depth; as deep as orjson writes, so that this ends."""
+    if isinstance(value, list):
+        return [_without(each, name) for each in value]
+    if isinstance(value, dict):
+        return {key: _without(each, name) for key, each in value.items() if key.strip().lower() != name.lower()}
+    return value
+
+
 def _malformed_xero_event(raw: object, index: int, error: ValidationError, origin: Origin) -> MalformedEvent:
     """It belongs to the account that has its organisation, where it names one."""
     return MalformedEvent(
@@ -232,7 +264,7 @@ def _malformed_xero_event(raw: object, index: int, error: ValidationError, origi
         tenant=_text(raw, "tenantId"),
         resource_id=_text(raw, "resourceId"),
         dedupe_key=event_key("malformed", origin.hash, str(index)),
-        body=_dump(raw),
+        body=_dump(raw)[:MAX_BODY_KEPT],
         error=_describe(error, "events", str(index)),
         correlation=origin.correlation,
     )
@@ -246,7 +278,7 @@ def _malformed_body(account_id: int, source: str, origin: Origin, body: bytes, e
         tenant="",
         resource_id="",
         dedupe_key=origin.hash,
-        body=body,
+        body=body[:MAX_BODY_KEPT],
         error=error,
         correlation=origin.correlation,
     )
@@ -268,34 +300,60 @@ def _describe(error: ValueError, *place: str) -> str:
     return "; ".join(f"{where}: {problem}" if where else problem for where, problem in problems)
 
 
-def read_notification(
-    payload: dict[str, Any], account_id: int, origin: Origin
-) -> tuple[list[NewEvent], list[MalformedEvent]]:
-    """The events of an account's authentic notification, one for each of its ids, and what of it cannot be read.
+@dataclass(frozen=True)
+class Notification:
+    """What an account's authentic notification says: its events, one for each of its ids, and what cannot be read.
 
-    `payload` is without the account's secret, which is kept nowhere in the open.
+    Of a type that is not followed nothing is kept: `ignored_type` is that type, and `ignored` how many ids it had.
     """
-    whole = _malformed_body(account_id, "copper", origin, _dump(payload), "")
+
+    events: list[NewEvent] = field(default_factory=list)
+    malformed: list[MalformedEvent] = field(default_factory=list)
+    ignored_type: str = ""
+    ignored: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many rows it takes."""
+        return len(self.events) + len(self.malformed)
+
+    @property
+    def has_deletions(self) -> bool:
+        """Whether it may tell of records that are gone: of an event that is not known nobody can tell."""
+        return any(event.event not in {"new", "update"} for event in self.events)
+
+
+def read_notification(payload: dict[str, Any], account_id: int, origin: Origin, secret: Secret) -> Notification:
+    """Read an account's authentic notification; its `secret` is kept nowhere in the open."""
+    whole = _malformed_body(account_id, "copper", origin, b"", "")
     try:
         notification = CopperNotification.model_validate(payload)
     except ValidationError as error:
-        return [], [replace(whole, error=_describe(error))]
+        return Notification(malformed=[replace(whole, body=secret.cut(payload), error=_describe(error))])
+    if notification.type not in COPPER_KINDS:
+        return Notification(ignored_type=notification.type, ignored=len(notification.ids))
+    event = notification.event if secret.value.lower() not in notification.event else ""
+    notification = notification.model_copy(update={"event": event})
     events: list[NewEvent] = []
     malformed: list[MalformedEvent] = []
     for index, value in enumerate(notification.ids):
         record = record_id(value)
         if record is not None:
             events.append(_copper_event(notification, record, origin))
-        elif notification.type in COPPER_KINDS:
-            malformed.append(_malformed_id(whole, notification, index, value))
-    return events, _bounded(malformed, len(notification.ids), whole)
+        else:
+            malformed.append(_malformed_id(whole, notification, index, value, secret))
+    if len(malformed) > MAX_MALFORMED:
+        whole = replace(whole, body=secret.cut(payload))
+    return Notification(events, _bounded(malformed, len(notification.ids), whole))
 
 
-def _malformed_id(whole: MalformedEvent, notification: CopperNotification, index: int, value: object) -> MalformedEvent:
+def _malformed_id(
+    whole: MalformedEvent, notification: CopperNotification, index: int, value: object, secret: Secret
+) -> MalformedEvent:
     return replace(
         whole,
         dedupe_key=event_key("malformed", whole.dedupe_key, str(index)),
-        body=_dump({"ids": [value], "type": notification.type, "event": notification.event}),
+        body=secret.cut({"ids": [value], "type": notification.type, "event": notification.event}),
         error=f"ids.{index}: not the id of a record",
     )
 

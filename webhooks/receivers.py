@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 from starlette.requests import Request
@@ -21,11 +22,12 @@ from runtime import tracing
 from runtime.settings import settings
 from store import inbox
 from store.database import UNAVAILABLE, Pool, using
-from store.inbox import Accepted, MalformedEvent
+from store.inbox import NOBODY, Accepted, MalformedEvent
 from store.secrets import digest, unseal
 from webhooks import signature
 from webhooks.intake import Intake
-from webhooks.payloads import Origin, parse_json, read_delivery, read_notification
+from webhooks.payloads import Notification, Origin, Secret, parse_json, read_delivery, read_notification
+from webhooks.quotas import DroppedCounts, NotificationQuota, Reason, reason_of
 from worker import instruments, jobs
 from worker.copper.subscriptions import SECRET_KEY
 
@@ -44,12 +46,25 @@ def _correlation() -> str:
     return tracing.here() or f"{random.getrandbits(64):016x}"
 
 
-def intake(pool: Pool) -> Intake:
-    """What commits the deliveries of one web process."""
-    return Intake(pool, jobs.wake_source, lambda done: _count("xero", done))
+@dataclass(frozen=True)
+class Receiving:
+    """What the receivers of one web process share."""
+
+    intake: Intake
+    quota: NotificationQuota
+    dropped: DroppedCounts
 
 
-def _count(source: str, done: Accepted) -> None:
+def receiving(pool: Pool) -> Receiving:
+    """What commits the deliveries of one web process, and counts what is not kept of them."""
+    dropped = DroppedCounts()
+    intake = Intake(pool, jobs.wake_source, lambda done: _count("xero", done, dropped))
+    return Receiving(intake, NotificationQuota(pool), dropped)
+
+
+def _count(source: str, done: Accepted, dropped: DroppedCounts) -> None:
+    dropped.add(NOBODY, source, Reason.NO_ORGANISATION, done.ignored)
+    dropped.add_malformed(done.dropped)
     for outcome, number in zip(instruments.OUTCOMES, done.outcomes, strict=True):
         instruments.EVENTS.labels(source, outcome).inc(number)
 
@@ -71,7 +86,7 @@ async def xero(request: Request) -> Response:
 async def _accept_xero(request: Request, origin: Origin) -> Response:
     delivery = read_delivery(origin)
     if delivery.events or delivery.malformed:
-        await request.app.state.intake.accept(delivery)
+        await request.app.state.receiving.intake.accept(delivery)
         _tell("xero", origin, len(delivery.events), delivery.malformed)
     return OK
 
@@ -101,15 +116,35 @@ async def _accept_copper(request: Request, found: tuple[int, bytes], origin: Ori
         return NOT_YOURS
     if not isinstance(payload, dict):
         return NOT_YOURS
-    if not signature.copper(payload.pop(SECRET_KEY, None), unseal(sealed)["webhook_secret"]):
+    secret = Secret(SECRET_KEY, unseal(sealed)["webhook_secret"])
+    if not signature.copper(payload.pop(SECRET_KEY, None), secret.value):
         return NOT_YOURS
-    events, malformed = read_notification(payload, account_id, origin)
+    receiving: Receiving = request.app.state.receiving
+    notification = read_notification(payload, account_id, origin, secret)
+    if notification.ignored_type:
+        _count_ignored(receiving, account_id, notification)
+    elif notification.size:
+        await _keep(request, account_id, notification, origin)
+    return OK
+
+
+def _count_ignored(receiving: Receiving, account_id: int, notification: Notification) -> None:
+    receiving.dropped.add(account_id, "copper", reason_of(notification.ignored_type), notification.ignored)
+    instruments.EVENTS.labels("copper", "ignored").inc(notification.ignored)
+
+
+async def _keep(request: Request, account_id: int, notification: Notification, origin: Origin) -> None:
+    """Commit a notification; beyond what the account may have kept, commit that everything is to be fetched."""
+    receiving: Receiving = request.app.state.receiving
+    if not await receiving.quota.admit(account_id, notification, origin.correlation):
+        receiving.dropped.add(account_id, "copper", Reason.OVER_LIMIT, notification.size)
+        return
+    events, malformed = notification.events, notification.malformed
     pool = request.app.state.pool
     done = await using(pool, lambda connection: inbox.accept_copper(connection, account_id, events, malformed))
-    _count("copper", done)
+    _count("copper", done, receiving.dropped)
     _tell("copper", origin, len(events), malformed, account=account_id)
-    request.app.state.intake.wake(done.sources)
-    return OK
+    receiving.intake.wake(done.sources)
 
 
 def _tell(source: str, origin: Origin, events: int, malformed: Sequence[MalformedEvent], **account: int) -> None:

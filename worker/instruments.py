@@ -12,9 +12,15 @@ STATEMENT_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 OUTCOMES = ("kept", "ignored", "repeated", "malformed")
 EVENTS = Counter(
     "patina_events_total",
-    "events that webhooks brought, by vendor and outcome: kept, ignored (nobody's, or of no kind we follow), "
-    "repeated, malformed (put aside unread: an event, an id or a whole body)",
+    "events that webhooks brought, by vendor and outcome: kept, ignored (counted only: see "
+    "patina_events_dropped_total), repeated, malformed (put aside unread: an event, an id or a whole body)",
     ("source", "outcome"),
+)
+DROPPED = Counter(
+    "patina_events_dropped_total",
+    "events that webhooks brought and that were counted, not kept, by vendor and reason: a type that is not followed "
+    "(task, project, activity_log, other_type), no_organisation, malformed (beyond those kept), over_limit",
+    ("source", "reason"),
 )
 QUARANTINED = Counter("patina_events_quarantined_total", "events put aside after their last try", ("source",))
 UNREADABLE = Counter(

@@ -6,15 +6,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from runtime.settings import settings
-from store import accounts, chores, freshness, inbox, meters, mirror, projection, refusals, runs, unreadable_fields
+from store import (
+    accounts,
+    chores,
+    freshness,
+    inbox,
+    meters,
+    mirror,
+    projection,
+    refusals,
+    runs,
+    unreadable_fields,
+    webhook_quotas,
+)
 from store.accounts import AccountSummary, Connection, Organisation
 from store.database import bound, now, transaction
 from store.drift import added
 from store.freshness import Hour, quantile
-from store.inbox import NOBODY
+from store.inbox import MAX_MALFORMED_KEPT, NOBODY
 from store.meters import Metered
 from store.runs import Run
 from store.unreadable_fields import UnreadableField
+from store.webhook_quotas import DroppedEvents
 from worker import health
 from worker.budget import Budget
 from worker.health import AccountState, Finding
@@ -69,6 +82,12 @@ class AccountOverview:
     hours: tuple[Hour, ...]
     unreadable: tuple[UnreadableField, ...] = ()
     notes: tuple[Finding, ...] = ()
+    dropped: tuple[DroppedEvents, ...] = ()
+
+    @property
+    def dropped_summary(self) -> list[str]:
+        """What was not kept of the last 7 days' events, a sentence for each vendor and reason."""
+        return webhook_quotas.summary(self.dropped, MAX_MALFORMED_KEPT)
 
     @property
     def unreadable_summary(self) -> list[str]:
@@ -149,6 +168,7 @@ def of(account: AccountSummary) -> AccountOverview:
         hours = freshness.since(session, account.id, 24)
         organisations = accounts.organisations(session, account.id)
         unreadable = unreadable_fields.recent(session, account.id)
+        dropped = webhook_quotas.recently_dropped(session, account.id)
         refused = [one for one in refusals.of_account(session, account.id, refusals.COPPER) if not one.parameter]
         state = AccountState(
             now(session),
@@ -182,6 +202,7 @@ def of(account: AccountSummary) -> AccountOverview:
         hours=tuple(hours),
         unreadable=tuple(unreadable),
         notes=health.notes(refused),
+        dropped=tuple(dropped),
     )
 
 

@@ -25,6 +25,7 @@ from store import (
     runs,
     sequences,
     unreadable_fields,
+    webhook_quotas,
 )
 from store.database import transaction
 from worker import heartbeat, instruments, jobs, renormalisation, sync
@@ -159,6 +160,7 @@ def forget() -> None:
         forgotten += freshness.forget(session, chosen.inbox_days)
         forgotten += unreadable_fields.purge(session, chosen.inbox_days)
         forgotten += invitations.purge(session, chosen.inbox_days)
+        forgotten += webhook_quotas.purge(session, chosen.inbox_days)
     for _ in range(RETENTION_ROUNDS):
         with transaction() as session:
             gone = inbox.forget(session, chosen.inbox_days, chosen.quarantine_days, RETENTION_ROWS)
@@ -167,6 +169,12 @@ def forget() -> None:
             break
     if forgotten:
         log.info("rows.forgotten", rows=forgotten)
+
+
+def purge_states() -> None:
+    """Delete what waited for browsers that did not come back in time."""
+    with transaction() as session:
+        access.purge_states(session)
 
 
 def note_web() -> bool:
@@ -198,6 +206,7 @@ TASKS = (
     clean_up,
     renormalise_addresses,
     forget,
+    purge_states,
     note_scheduler,
 )
 
