@@ -46,13 +46,33 @@ def sign_in(world: World, headers: dict[str, str], email: str) -> tuple[httpx.Re
     return answer, {**headers, "Cookie": cookie}
 
 
-def code_of(world: World, challenge: str, email: str) -> str:
-    window = AdminBrowser(world.web).http
-    at = window.get("/panel/signin", params={"challenge": challenge}).headers["location"]
+def number_of(challenge: str) -> str:
+    """What the panel shows, by the first two bytes of its challenge."""
+    first, second = base64.urlsafe_b64decode(f"{challenge}=")[:2]
+    return f"{(first * 256 + second) % 90 + 10}"
+
+
+def confirmation(world: World, challenge: str, email: str) -> AdminBrowser:
+    """A window that has come back from Copper, in front of the question for the panel's number."""
+    window = AdminBrowser(world.web)
+    at = window.http.get("/panel/signin", params={"challenge": challenge}).headers["location"]
     page = httpx.get(f"{at}&login_hint={email}", trust_env=False).text
     sent = dict(re.findall(r'name="(code|state)" value="([^"]*)"', page))
-    finish = window.post("/callback/copper", data=sent).headers["location"]
-    last = window.get(finish)
+    finish = httpx.post(f"{world.web.base_url}/callback/copper", data=sent, trust_env=False).headers["location"]
+    assert window.open(finish).status_code == 200
+    return window
+
+
+def send_number(window: AdminBrowser, number: str) -> httpx.Response:
+    assert window.page is not None
+    (token,) = re.findall(r'name="token" value="([^"]*)"', window.page.text)
+    answer = window.send("/signin/copper/confirm", follow=False, token=token, number=number)
+    window.page = answer
+    return answer
+
+
+def code_of(world: World, challenge: str, email: str) -> str:
+    last = send_number(confirmation(world, challenge, email), number_of(challenge))
     assert last.status_code == 303, last.text
     path, _, code = last.headers["location"].partition("#")
     assert path == "/panel/signed-in"
@@ -166,6 +186,83 @@ def test_the_code_of_the_window_works_once_and_for_its_own_panel_alone(world: Wo
     assert world.web.post("/panel/session", json=sent, headers=theirs).status_code == 403, "another account's panel"
     for body in (b"", b"[]", b'{"code": 1}', b"{" * 5_000):
         assert world.web.post("/panel/session", content=body, headers=panel).status_code == 400
+
+
+def new_challenge() -> tuple[str, str]:
+    secret = secrets.token_urlsafe(32)
+    return secret, base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).decode().rstrip("=")
+
+
+def test_a_colleague_who_is_sent_to_the_window_by_a_link_hands_no_code_over(
+    world: World, panel: dict[str, str]
+) -> None:
+    """The window of somebody else's panel: whoever follows the link has no panel that shows its number."""
+    victim = world.sandbox.act("add_user", account=world.copper, name="Vic Viewer")
+    world.copper_act("join_team", user=victim["user"], team=1)
+    restrict(world, 1)
+    _, challenge = new_challenge()
+    window = confirmation(world, challenge, victim["email"])
+    assert window.page is not None
+    said = plain(window.page)
+    assert "You are about to sign in to the invoice panel in Copper as Vic Viewer of Acme Sales" in said
+    assert "Continue only if you opened this window yourself, from the invoice panel in Copper." in said
+    assert number_of(challenge) not in re.findall(r"\b\d\d\b", said), "it is asked for, not told"
+
+    guesses = [str(number) for number in range(10, 100) if str(number) != number_of(challenge)]
+    answers = [send_number(window, guess) for guess in guesses[:2]]
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert "The panel shows another number." in answers[1].text
+    (token,) = re.findall(r'name="token" value="([^"]*)"', answers[1].text)
+    ended = send_number(window, guesses[2])
+    assert (ended.status_code, "sign in again" in ended.text) == (400, True)
+    window.open("/connect")
+    late = window.send("/signin/copper/confirm", follow=False, token=token, number=number_of(challenge))
+    assert late.status_code == 400, "three guesses, and it is over"
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM oauth_state")).scalar_one() == 0
+        assert session.execute(text("SELECT count(*) FROM web_session")).scalar_one() == 0
+
+
+def test_the_number_is_taken_once_and_from_the_window_that_was_asked(world: World, panel: dict[str, str]) -> None:
+    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)["email"]
+    _, challenge = new_challenge()
+    window = confirmation(world, challenge, admin)
+    assert window.page is not None
+    (token,) = re.findall(r'name="token" value="([^"]*)"', window.page.text)
+    other = AdminBrowser(world.web)
+    other.open("/connect")
+    sent = {"token": token, "number": number_of(challenge)}
+    assert other.send("/signin/copper/confirm", sent, follow=False).status_code == 400
+    assert send_number(window, number_of(challenge)).status_code == 400, "whoever tried it, it is used"
+    window = confirmation(world, challenge, admin)
+    asked = window.page
+    assert send_number(window, f" {number_of(challenge)} ").status_code == 303
+    window.page = asked
+    assert send_number(window, number_of(challenge)).status_code == 400
+
+
+def test_the_audit_log_tells_whether_window_and_panel_were_at_one_address(world: World, panel: dict[str, str]) -> None:
+    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)["email"]
+    answer, _ = sign_in(world, panel, admin)
+    assert answer.status_code == 204
+    secret, challenge = new_challenge()
+    code = code_of(world, challenge, admin)
+    elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=world.web.base_url, transport=elsewhere) as other:
+        assert other.post("/panel/session", json={"code": code, "secret": secret}, headers=panel).status_code == 204
+    with transaction() as session:
+        said = text("SELECT detail FROM audit WHERE action = 'viewer.signed_in' ORDER BY id")
+        here, apart = session.execute(said).scalars()
+    assert re.fullmatch(r"to the panel, from [0-9a-f]{16}", here)
+    assert re.fullmatch(r"to the panel, window at [0-9a-f]{16}, panel at [0-9a-f]{16}", apart)
+    assert "127.0.0" not in here + apart
+
+
+@pytest.mark.parametrize("challenge", ["", "x" * 42, "x" * 44, "é" * 43, "=" * 43, "." * 43])
+def test_a_challenge_that_is_none_begins_no_sign_in(world: World, panel: dict[str, str], challenge: str) -> None:
+    assert world.web.get("/panel/signin", params={"challenge": challenge}).status_code == 400
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM oauth_state")).scalar_one() == 0
 
 
 def test_a_session_of_another_account_does_not_open_this_one(world: World, panel: dict[str, str]) -> None:

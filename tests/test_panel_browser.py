@@ -204,6 +204,31 @@ def test_what_was_shown_of_a_record_stays_while_patina_is_not_reached(copper: Co
     expect(panel.locator("#as-of")).to_contain_text("Live")
 
 
+def enter_number(window: Page, panel: FrameLocator) -> None:
+    """What a person does: read the number in the panel, type it into the window."""
+    expect(panel.locator("#number")).to_have_text(re.compile(r"^\d\d$"))
+    window.keyboard.type(panel.locator("#number").inner_text())
+    window.keyboard.press("Enter")
+
+
+def test_a_window_with_an_opener_shows_no_code(copper: Copper) -> None:
+    """Another site's page that opened it would be waited for in vain: nobody is to read a code out to it."""
+    company, _ = fill(copper.world)
+    with transaction() as session:
+        accounts.choose(session, copper.world.account, accounts.Choices("", ("company",), 5, False, (1,)))
+    panel = copper.open("organization", company)
+    with copper.page.expect_popup() as opened:
+        panel.get_by_role("button", name="Sign in with Copper").click()
+    window = opened.value
+    window.get_by_role("button", name="Allow access").click()
+    copper.page.route("**/panel/session", lambda route: route.abort())
+    enter_number(window, panel)
+    expect(window.get_by_text("Go back to the panel in Copper.")).to_be_visible()
+    expect(panel.locator("#note")).to_have_text("Can't reach Patina. Try again.")
+    expect(window.locator("#code")).to_be_empty()
+    expect(window.locator("#with-code")).to_be_hidden()
+
+
 def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper, pictures: Path) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
@@ -215,8 +240,16 @@ def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper, pictures:
         panel.get_by_role("button", name="Sign in with Copper").click()
     window = opened.value
     window.get_by_role("button", name="Allow access").click()
+    expect(window.get_by_text("as Sam Admin of Acme Sales")).to_be_visible()
+    for scheme in SCHEMES:
+        window.emulate_media(color_scheme=scheme)
+        window.screenshot(path=pictures / f"panel-confirm-{scheme}.png")
+    copper.page.locator("iframe").screenshot(path=pictures / "panel-number.png")
+    enter_number(window, panel)
     expect(panel.locator("tbody tr")).to_have_count(5)
     expect(panel.get_by_role("button", name="Sign in with Copper")).to_have_count(0)
+    if not window.is_closed():
+        window.wait_for_event("close")
     copper.page.reload()
     expect(panel.locator("tbody tr")).to_have_count(5)
     cookies = [one for one in copper.page.context.cookies() if one["name"] == "patina-panel"]
@@ -237,6 +270,8 @@ def test_a_window_that_lost_its_opener_shows_a_code_to_enter(copper: Copper) -> 
     alone = copper.page.context.new_page()
     alone.goto(address)
     alone.get_by_role("button", name="Allow access").click()
+    expect(alone.get_by_label("Number in the panel")).to_be_focused()
+    enter_number(alone, panel)
     expect(alone.locator("#code")).not_to_be_empty()
     code = alone.locator("#code").inner_text()
     expect(alone, "it does not stay in the address").not_to_have_url(re.compile("#"))

@@ -130,11 +130,11 @@ def panel_session(request: Request) -> BrowserSession | None:
     return _signed_in(request, "panel")[1]
 
 
-def open_panel_session(answer: Response, account_id: int, user_id: int, user_name: str) -> None:
-    """Sign somebody in to the panel: a viewer, whoever they are elsewhere."""
+def open_panel_session(answer: Response, account_id: int, user_id: int, user_name: str, detail: str) -> None:
+    """Sign somebody in to the panel: a viewer, whoever they are elsewhere. `detail` is for the audit log."""
     with transaction() as database:
         token = access.open_session(database, account_id, "viewer", user_id, user_name)
-        audit.note(database, account_id, user_name, "viewer.signed_in", "to the panel")
+        audit.note(database, account_id, user_name, "viewer.signed_in", detail)
     _set_embedded(answer, "panel", sign("panel", token), SESSION_SECONDS)
 
 

@@ -18,7 +18,7 @@ DOCS = "/docs"
 PANEL = "/panel"
 COPYING = ("/keys/new", "/setup/panel")
 # The window that signs a viewer in comes by these pages, and must keep in touch with the panel that opened it.
-WINDOW = ("/callback/copper", "/signin/copper/finish")
+WINDOW = ("/callback/copper", "/signin/copper/finish", "/signin/copper/confirm")
 
 
 def _origin(url: str) -> str:

@@ -45,7 +45,7 @@ def _host(request: Request) -> str:
     return request.client.host if request.client else "nowhere"
 
 
-def _address(request: Request) -> str:
+def address_hash(request: Request) -> str:
     """Where the request came from, as a hash: an address is personal data, and this one leaves the process."""
     return hashlib.sha256(_host(request).encode()).hexdigest()[:16]
 
@@ -73,7 +73,7 @@ def viewer_sign_in(request: Request) -> None:
 
 
 def _count(request: Request, item: RateLimitItem, what: str) -> None:
-    address = _address(request)
+    address = address_hash(request)
     try:
         limiter = _shared()
         allowed = limiter.hit(item, what, address)

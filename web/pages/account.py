@@ -137,6 +137,7 @@ PAGES_OF_FORMS = {
     "/links/undo": "/unmatched",
     "/setup/panel/finish": "/setup/panel",
     "/signin/copper": "/connect",
+    "/signin/copper/confirm": "/connect",
     "/signout": "/",
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import secrets as randomness
 from typing import Annotated
 from uuid import UUID
 
@@ -15,26 +13,28 @@ from starlette.datastructures import FormData
 
 from runtime.settings import settings
 from store import access, accounts, audit
-from store.access import BrowserSession, StateError
+from store.access import ANYBODY, BrowserSession, StateError
 from store.database import Session, bound, transaction
 from store.invitations import InvitationState
 from store.models import SetupStep
 from store.secrets import fresh_token
 from web import browser, forms, throttle
 from web.forms import FormState
+from web.pages import panel_confirmation
+from web.pages.panel_confirmation import PANEL
 from web.pages.render import go, page
+from web.problems import ProblemError
 from worker import connect
 from worker.connect import NotAdmittedError
 from worker.copper import oauth as copper_oauth
-from worker.copper.identity import CopperIdentity
 from worker.errors import ReconnectNeededError, VendorError
 from worker.xero import oauth as xero_oauth
 
 log = structlog.get_logger()
 router = APIRouter()
-XERO, SIGN_IN, TICKET, PANEL = "xero", "sign-in", "ticket", "panel"
-ANYBODY = 0
-CODE_BYTES = 10
+XERO, SIGN_IN, TICKET = "xero", "sign-in", "ticket"
+MAX_CAME_BACK = 256
+"""Characters of a code or state: Copper's and ours are far shorter."""
 KEY_REJECTED = (
     "Copper didn't accept this API key and email address. Check that the email address belongs to the user who created "
     "the key."
@@ -274,9 +274,16 @@ def take_organisations(request: Request, form: Annotated[FormData, Depends(brows
 # Signing in with Copper
 
 
+def need_copper_app() -> None:
+    """Raise `ProblemError` 404 where nobody can sign in with Copper."""
+    if not settings().copper_client_id:
+        raise ProblemError(404, "Signing in with Copper isn't set up here.")
+
+
 @router.post("/signin/copper")
 def go_to_copper(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Send somebody to Copper to say who they are."""
+    need_copper_app()
     throttle.sign_in(request)
     url, state = copper_oauth.begin(_copper_callback())
     with transaction() as database:
@@ -285,33 +292,36 @@ def go_to_copper(request: Request, form: Annotated[FormData, Depends(browser.for
 
 
 @router.post("/callback/copper")
-def back_from_copper(code: Annotated[str, Form()] = "", state: Annotated[str, Form()] = "") -> Response:
+def back_from_copper(
+    request: Request, code: Annotated[str, Form()] = "", state: Annotated[str, Form()] = ""
+) -> Response:
     """Copper's cross-site POST, which no cookie comes with: go on by a GET, with which ours do.
 
-    Code and state wait here under a ticket, so that neither stands in an address.
+    What came back for a state of ours waits under a ticket in its place, so that neither stands in an address. Anybody
+    can post here: without such a state nothing is kept, and the next page says what is wrong.
     """
-    ticket = fresh_token()
+    need_copper_app()
+    throttle.viewer_sign_in(request)
+    ticket, is_plausible = fresh_token(), max(len(code), len(state)) <= MAX_CAME_BACK
     with transaction() as database:
-        access.save_state(database, ANYBODY, ticket, TICKET, ticket, {"code": code[:2_000], "state": state[:2_000]})
-    return RedirectResponse(f"/signin/copper/finish?ticket={ticket}", 303)
+        is_ours = is_plausible and access.pass_on_state(database, state, ticket, TICKET, {"code": code})
+    return RedirectResponse(f"/signin/copper/finish?ticket={ticket if is_ours else ''}", 303)
 
 
 @router.get("/signin/copper/finish")
 def finish_copper(request: Request, ticket: str = "") -> Response:
     """See who came back, and sign them in: as an admin if an admin named them one, as a viewer otherwise."""
+    need_copper_app()
     try:
         with transaction() as database:
-            carried = access.take_state(database, ANYBODY, ticket, ticket)
-        back = carried.checked(TICKET)
-        with transaction() as database:
-            taken = access.take_state(database, ANYBODY, back["state"], request.state.browser.name)
-        values = taken.checked(PANEL if taken.purpose == PANEL else SIGN_IN)
+            taken = access.take_state(database, ANYBODY, ticket, request.state.browser.name)
+        back = taken.checked(TICKET)
         who = copper_oauth.finish(_copper_callback(), back["code"])
     except (StateError, VendorError) as problem:
         throttle.sign_in(request)
         return _not_signed_in(request, _went_wrong(problem), 400)
-    if taken.purpose == PANEL:
-        return _hand_over(request, who, values["challenge"])
+    if back["purpose"] == PANEL:
+        return panel_confirmation.ask(request, who, back["values"]["challenge"]) or _not_connected(request)
     role = "viewer"
     with transaction() as database:
         account_id = accounts.account_of_copper(database, who.account.id)
@@ -333,16 +343,3 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
 def _not_connected(request: Request) -> Response:
     said = "This Copper account isn't connected yet. An admin can connect it below, with an API key and a set-up code."
     return _not_signed_in(request, said, 403)
-
-
-def _hand_over(request: Request, who: CopperIdentity, challenge: str) -> Response:
-    """Give the panel's window a code for the panel that opened it; it stands in the address's fragment alone."""
-    code = base64.b32encode(randomness.token_bytes(CODE_BYTES)).decode()
-    with transaction() as database:
-        account_id = accounts.account_of_copper(database, who.account.id)
-        if account_id is not None:
-            values = {"user": who.user.id, "name": who.user.name}
-            access.save_state(database, account_id, code, PANEL, challenge, values)
-    if account_id is None:
-        return _not_connected(request)
-    return go(request, f"/panel/signed-in#{code}")

@@ -18,19 +18,21 @@ from starlette.concurrency import run_in_threadpool
 from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import access, matching
-from store.access import StateError
+from store.access import ANYBODY, StateError
 from store.database import Role, bound, transaction
 from store.models import RecordType
 from store.secrets import digest
 from web import browser, locales, looks, shown, throttle
 from web.invoices import RecordId
 from web.pages import render
-from web.pages.connect import ANYBODY, PANEL
+from web.pages.connect import need_copper_app
+from web.pages.panel_confirmation import PANEL
 from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer
 from web.problems import ProblemError
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
+CHALLENGE = r"^[A-Za-z0-9_-]{43}$"
 LONGEST_WAIT = 20.0
 BETWEEN_LOOKS = 0.5
 Looker = Annotated[Viewer, Depends(viewer)]
@@ -113,13 +115,15 @@ def why(who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) ->
 
 
 # Signing in. The panel lives in a frame whose cookies are kept apart (CHIPS), so that what a window of our own is
-# told does not reach it. The window gets a code instead, and hands it to the frame that opened it, and to nobody
-# else: by a message to our own origin. The code works with the secret of that frame alone (as PKCE does).
+# told does not reach it. The window gets a code instead, once it was told the number that the frame shows, and hands
+# it to the frame that opened it, and to nobody else: by a message to our own origin. The code works with the secret of
+# that frame alone (as PKCE does).
 
 
 @router.get("/panel/signin")
-def sign_in(request: Request, challenge: Annotated[str, Query(min_length=43, max_length=43)]) -> Response:
+def sign_in(request: Request, challenge: Annotated[str, Query(pattern=CHALLENGE)]) -> Response:
     """Send the window that the panel opened to Copper."""
+    need_copper_app()
     throttle.viewer_sign_in(request)
     url, state = copper_oauth.begin(f"{settings().public_url}/callback/copper")
     with transaction() as session:
@@ -162,5 +166,11 @@ def _redeem(request: Request, sent: HandOver) -> Response:
     except StateError:
         raise ProblemError(403, "This code is invalid or has expired. Sign in again.") from None
     answer = Response(status_code=204)
-    browser.open_panel_session(answer, account_id, user["user"], user["name"])
+    where = _where(user["window"], throttle.address_hash(request))
+    browser.open_panel_session(answer, account_id, user["user"], user["name"], f"to the panel, {where}")
     return answer
+
+
+def _where(window: str, panel: str) -> str:
+    """For the audit log: whether the window and the panel were at one address, each as a hash."""
+    return f"from {panel}" if window == panel else f"window at {window}, panel at {panel}"

@@ -23,7 +23,7 @@
   let shownChoice = {}, etag = null, answeredAt = null;
   let request = null, retryTimer = 0, failures = 0, afterRender = null;
   let lastId = 0, contextId = 0, contextTimer = 0;
-  let retry = null, countdown = 0, popup = null, secret = null;
+  let retry = null, countdown = 0, popup = null, secret = null, number = "";
 
   // Messages with Copper
 
@@ -191,7 +191,7 @@
     badge(0);
     say("");
     place.replaceChildren(part);
-    if (byId("code-form")) byId("code-form").hidden = !secret;
+    showNumber();
   }
 
   // What is on screen
@@ -386,10 +386,18 @@
   async function signIn() {
     popup = window.open("", "patina-sign-in", "popup,width=520,height=680");
     secret = text64(crypto.getRandomValues(new Uint8Array(32)));
-    const challenge = text64(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret)));
+    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret)), challenge = text64(digest);
+    number = String((new DataView(digest).getUint16(0) % 90) + 10);
     if (popup) popup.location = `/panel/signin?challenge=${challenge}`;
     else say("Your browser blocked the sign-in window. Allow pop-ups for this page and try again.");
-    if (byId("code-form")) byId("code-form").hidden = false;
+    showNumber();
+  }
+
+  // The window asks for the number of the panel that opened it, so that nobody signs in for a panel they don't see.
+  function showNumber() {
+    if (!byId("code-form")) return;
+    byId("code-form").hidden = byId("number-said").hidden = !secret;
+    byId("number").textContent = number;
   }
 
   async function redeem(code) {
