@@ -94,6 +94,20 @@ def unseal(sealed: bytes) -> dict[str, Any]:
     return opened
 
 
+def seal_text(purpose: str, text: str) -> str:
+    """`text` encrypted for one purpose, safe in a URL: what stands in histories and logs says nothing."""
+    return _fernet().encrypt(f"{purpose}|{text}".encode()).decode()
+
+
+def unseal_text(purpose: str, sealed: str, *, max_age: int) -> str | None:
+    """What was sealed for the purpose; None when it was not by us, or more than `max_age` seconds ago."""
+    try:
+        found, _, text = _fernet().decrypt(sealed.encode(), ttl=max_age).decode().partition("|")
+    except (InvalidToken, UnicodeEncodeError):
+        return None
+    return text if found == purpose else None
+
+
 def digest(secret: str) -> bytes:
     """The SHA-256 under which a random secret is looked up; safe because the secrets have 256 bits."""
     return hashlib.sha256(secret.encode()).digest()

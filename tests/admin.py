@@ -41,6 +41,11 @@ class AdminBrowser:
             self.page = answer
         return answer
 
+    def find(self, wanted: str) -> httpx.Response:
+        """Search for records, as the form does."""
+        self.open("/records")
+        return self.send("/records", q=wanted)
+
     def sign_in(self, key: str, email: str) -> httpx.Response:
         self.open("/connect")
         return self.send("/connect", key=key, email=email)

@@ -38,12 +38,12 @@ def test_any_record_is_found_and_seen_as_a_user_sees_it(world: World, admin: Adm
     invoice = world.invoice("ann@acme.test")
     world.settle()
     for wanted in ("ANN@acme", "a person", str(person)):
-        assert f'href="/records/person/{person}"' in admin.open(f"/records?q={wanted}").text, wanted
+        assert f'href="/records/person/{person}"' in admin.find(wanted).text, wanted
     for wanted in (invoice.number, invoice.number.lower()):
-        assert f'href="/records/person/{person}"' in admin.open(f"/records?q={wanted}").text, wanted
-    for unknown in ("nobody%25", "%00", "²", "9" * 30):
-        assert admin.open(f"/records?q={unknown}").status_code == 200, unknown
-    admin.open("/records?q=nobody")
+        assert f'href="/records/person/{person}"' in admin.find(wanted).text, wanted
+    for unknown in ("nobody%", "\0", "²", "9" * 30):
+        assert admin.find(unknown).status_code == 200, unknown
+    admin.find("nobody")
     assert "No record has this name" in said(admin)
     answer = admin.open(f"/records/company/{company}")
     assert invoice.number in answer.text

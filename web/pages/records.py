@@ -15,9 +15,10 @@ from store import links as by_hand
 from store.database import bound
 from store.links import Link, LinkError
 from store.models import RecordType
+from store.secrets import seal_text, unseal_text
 from web import browser, exports, forms, links, locales, shown, words
 from web.exports import Form
-from web.forms import WholeNumber
+from web.forms import FormState, WholeNumber
 from web.invoices import RecordId
 from web.pages import notices
 from web.pages.lists import unmatched_page
@@ -30,6 +31,10 @@ from worker.explain import explain
 
 router = APIRouter()
 MOST_FOUND = 50
+MAX_SEARCH = 320
+MAX_SEALED = 2_500
+"""Characters of the longest search text once it is sealed, four bytes a character, and some to spare."""
+SEARCH_SECONDS = 86_400
 LINK_MESSAGES = {
     "organisation": "This isn't an organisation of your account.",
     "contact": "This isn't a Xero contact.",
@@ -51,15 +56,54 @@ class LinkForm(BaseModel):
         return Link(self.organisation, self.contact, self.type, self.record)
 
 
+@router.post("/records")
+def search(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
+    """Take a search text, and lead to what it finds.
+
+    Names and addresses are personal data: in the address of the page, where histories and proxies keep it, the text
+    is sealed. So the page may be reloaded and gone back to, and nothing of the text is kept here.
+    """
+    session = browser.admin(request.state.browser)
+    wanted = forms.line(str(form.get("q", "")))
+    if len(wanted) > MAX_SEARCH:
+        return _records_page(request, wanted, forms.refused(form, {"q": "This search is too long. Shorten it."}))
+    return go(request, f"/records?search={seal_text(_purpose(session.account_id), wanted)}" if wanted else "/records")
+
+
+def _purpose(account_id: int) -> str:
+    return f"search {account_id}"
+
+
 @router.get("/records")
-def search(request: Request, q: Annotated[str, Query(max_length=320)] = "") -> Response:
+def records(request: Request, search: Annotated[str, Query(max_length=MAX_SEALED)] = "") -> Response:
     """Find a record by its name, an email address, its Copper ID or an invoice number."""
     session = browser.admin(request.state.browser)
-    wanted = forms.line(q)
+    wanted = unseal_text(_purpose(session.account_id), search, max_age=SEARCH_SECONDS) if search else ""
+    return _records_page(request, wanted or "", has_expired=wanted is None)
+
+
+def _records_page(
+    request: Request, wanted: str, form: FormState = forms.EMPTY, *, has_expired: bool = False
+) -> Response:
+    session = browser.admin(request.state.browser)
+    is_asked = bool(wanted) and not form.is_refused
     with bound(session.account_id) as database:
         missing = notices.connection(database, session.account_id)
-        found = matching.search(database, session.account_id, wanted, MOST_FOUND, normalised(wanted)) if wanted else []
-    return page(request, "records.html", q=wanted, found=found, most=MOST_FOUND, trouble=missing)
+        found = (
+            matching.search(database, session.account_id, wanted, MOST_FOUND, normalised(wanted)) if is_asked else []
+        )
+    return page(
+        request,
+        "records.html",
+        status=422 if form.is_refused else 200,
+        q=wanted,
+        form=form,
+        found=found,
+        is_asked=is_asked,
+        has_expired=has_expired,
+        most=MOST_FOUND,
+        trouble=missing,
+    )
 
 
 @router.get("/records/{kind}/{record_id}")

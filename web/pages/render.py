@@ -42,7 +42,7 @@ PARAMETERS = {
     "currency": '"{given}" isn\'t a currency code.',
     "limit": '"{given}" isn\'t a number of invoices that can be shown.',
     "status": '"{given}" isn\'t an invoice status.',
-    "q": "This search is too long. Shorten it and try again.",
+    "search": "This search is no longer valid. Search again.",
 }
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
