@@ -35,6 +35,8 @@ sandbox_app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 keys_app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+sessions_app = typer.Typer(help="List and end browser sessions.", no_args_is_help=True)
+app.add_typer(sessions_app, name="sessions")
 inbox_app = typer.Typer(help="List, show, retry and dismiss failed events.", no_args_is_help=True)
 app.add_typer(inbox_app, name="inbox")
 invite_app = typer.Typer(
@@ -577,6 +579,44 @@ def revoke_invitation(
     from terminal import invitations
 
     typer.echo(invitations.revoke(invitation))
+
+
+@sessions_app.command("list")
+def list_sessions(account: AccountOption = None, json_: JsonOption = False) -> None:
+    """List the browsers that are signed in to the account, the last used first."""
+    from store import browser_sessions
+    from store.database import transaction
+    from terminal import sessions, times
+
+    account_id = _account(account)
+    with transaction() as session:
+        known = browser_sessions.open_sessions(session, account_id, limit=sessions.MAX_LISTED)
+    if json_:
+        typer.echo(json.dumps([vars(one) for one in known], default=times.json_value))
+        return
+    for line in sessions.lines(known):
+        typer.echo(line)
+
+
+@sessions_app.command("end")
+def end_sessions(
+    ids: Annotated[
+        list[int] | None, typer.Argument(help="session IDs; none with --all", min=0, max=LARGEST_ID, show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="all sessions of the account")] = False,
+    account: AccountOption = None,
+) -> None:
+    """End sessions; they stop working with the next request."""
+    from terminal import sessions
+    from terminal.words import counted
+
+    if bool(ids) == everything:
+        _refuse("name session IDs (see `patina sessions list`), or use --all.", "ID")
+    account_id = _account(account)
+    count, missing = sessions.end(account_id, ids)
+    typer.echo(f"ended: {counted(count, 'session')}")
+    if missing:
+        raise LookupError(f"Account {account_id} has no session {', '.join(map(str, missing))}.")
 
 
 EventsArgument = Annotated[

@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     page_seconds: float = Field(
         10, ge=0.1, le=300, description="seconds that one statement of a page may take; a page may take twice that"
     )
+    session_idle_hours: float = Field(
+        12, ge=0.25, le=720, description="hours without use after which a browser must sign in again"
+    )
+    session_days: float = Field(
+        7, ge=0.05, le=90, description="days after which a browser must sign in again, however much it is used"
+    )
     api_minute_limit: int = Field(
         6_000, ge=1, le=10_000_000, description="API calls a minute, key and web process; the same for an address"
     )

@@ -1,4 +1,4 @@
-"""Who may come in: API keys, browser sessions, sign-ins on their way, named admins. Secrets are kept as hashes."""
+"""Who may come in: API keys, sign-ins on their way, named admins. Secrets are kept as hashes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store import browser_sessions
 from store.database import touched
 from store.secrets import digest, fresh_token, seal, unseal
 
 SCOPES = ("read", "admin", "panel")
 MAX_KEY_NAME = 100
-SESSION_SECONDS = 12 * 3_600
 STATE_SECONDS = 600
 # What waits for browsers to come back is bounded: beyond this the oldest go. Anybody may begin a sign-in.
 MAX_STATES_OF_BROWSER, MAX_STATES_OF_ACCOUNT, MAX_STATES_OF_ANYBODY = 20, 500, 10_000
@@ -41,20 +41,6 @@ USE_KEYS = text("""
     UPDATE api_key SET last_used_at = now()
     WHERE key_hash = ANY(:hashes) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 """)
-OPEN_SESSION = text("""
-    INSERT INTO web_session (account_id, token_hash, role, user_id, user_name, expires_at)
-    VALUES (:account, :hash, :role, :user, :name, now() + make_interval(secs => :seconds))
-""")
-SESSION = text("""
-    SELECT s.account_id, a.name, s.id, s.role, s.user_id, s.user_name, s.teams, s.teams_at
-    FROM web_session s JOIN account a ON a.id = s.account_id
-    WHERE s.token_hash = :hash AND s.expires_at > now()
-""")
-SAVE_TEAMS = text("""
-    UPDATE web_session SET teams = :teams, teams_at = now() WHERE account_id = :account AND id = :session
-""")
-CLOSE_SESSION = text("DELETE FROM web_session WHERE token_hash = :hash")
-FORGET_SESSIONS = text("DELETE FROM web_session WHERE expires_at < now()")
 SAVE_STATE = text("""
     INSERT INTO oauth_state (account_id, state_hash, purpose, browser_hash, sealed, expires_at)
     VALUES (:account, :state, :purpose, :browser, :sealed, now() + make_interval(secs => :seconds))
@@ -87,7 +73,6 @@ NAME_ADMIN = text("""
 """)
 UNNAME_ADMIN = text("DELETE FROM named_admin WHERE account_id = :account AND user_id = :user RETURNING name")
 NAMED = text("SELECT user_id, name FROM named_admin WHERE account_id = :account ORDER BY name")
-CLOSE_USERS_SESSIONS = text("DELETE FROM web_session WHERE account_id = :account AND user_id = :user")
 
 
 @dataclass(frozen=True)
@@ -100,28 +85,6 @@ class KeySummary:
     scopes: tuple[str, ...]
     created_at: datetime
     last_used_at: datetime | None
-
-
-@dataclass(frozen=True)
-class BrowserSession:
-    """A signed-in browser: whose account, and who sits in front of it. An admin proved it with a Copper key.
-
-    `teams` are the user's in Copper as of `teams_at`; None when nobody asked yet.
-    """
-
-    account_id: int
-    account_name: str
-    id: int
-    role: str
-    user_id: int
-    user_name: str
-    teams: Sequence[int] | None = None
-    teams_at: datetime | None = None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether this is an admin of the account."""
-        return self.role == "admin"
 
 
 @dataclass(frozen=True)
@@ -182,40 +145,9 @@ def account_of_key(session: Session, key: str, scopes: Sequence[str]) -> int | N
     return found
 
 
-def save_teams(session: Session, account_id: int, session_id: int, teams: Sequence[int]) -> None:
-    """Keep the teams that Copper just told of a signed-in user."""
-    session.execute(SAVE_TEAMS, {"account": account_id, "session": session_id, "teams": list(teams)})
-
-
 def used_keys(session: Session, hashes: Sequence[bytes]) -> None:
     """Note that keys were used, to the minute."""
     session.execute(USE_KEYS, {"hashes": list(hashes)})
-
-
-def open_session(session: Session, account_id: int, role: str, user_id: int, user_name: str) -> str:
-    """A new session's token, for the browser's cookie: twelve hours."""
-    token = fresh_token()
-    chosen = {
-        "account": account_id,
-        "hash": digest(token),
-        "role": role,
-        "user": user_id,
-        "name": user_name[:200],
-        "seconds": SESSION_SECONDS,
-    }
-    session.execute(OPEN_SESSION, chosen)
-    return token
-
-
-def session_of(session: Session, token: str) -> BrowserSession | None:
-    """The session of a cookie's token, or None when it ended."""
-    row = session.execute(SESSION, {"hash": digest(token)}).one_or_none()
-    return BrowserSession(*row) if row else None
-
-
-def close_session(session: Session, token: str) -> None:
-    """End a session."""
-    session.execute(CLOSE_SESSION, {"hash": digest(token)})
 
 
 def save_state(session: Session, account_id: int, state: str, purpose: str, browser: str, values: Any) -> None:
@@ -263,11 +195,6 @@ def take_state(session: Session, account_id: int, state: str, browser: str) -> T
     return TakenState(None, row.purpose, unseal(row.sealed))
 
 
-def forget(session: Session) -> int:
-    """Delete sessions whose time is over; returns how many went."""
-    return touched(session, FORGET_SESSIONS, {})
-
-
 def purge_states(session: Session) -> int:
     """Delete states whose time is over; returns how many went."""
     return touched(session, PURGE_STATES, {})
@@ -283,7 +210,7 @@ def unname_admin(session: Session, account_id: int, user_id: int) -> str | None:
     chosen = {"account": account_id, "user": user_id}
     name: str | None = session.execute(UNNAME_ADMIN, chosen).scalar_one_or_none()
     if name is not None:
-        session.execute(CLOSE_USERS_SESSIONS, chosen)
+        browser_sessions.end_others(session, account_id, user_id=user_id)
     return name
 
 

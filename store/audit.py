@@ -18,6 +18,12 @@ LATEST = text("""
     WHERE account_id = :account AND (CAST(:before AS bigint) IS NULL OR id < :before)
     ORDER BY id DESC LIMIT :limit
 """)
+# An index holds these rows alone: among a year of exports there may be few of them.
+LAST_SIGN_IN = text("""
+    SELECT id, at, who, action, detail FROM audit
+    WHERE account_id = :account AND action = 'admin.signed_in' AND at <> :besides
+    ORDER BY id DESC LIMIT 1
+""")
 FORGET = text("DELETE FROM audit WHERE at < now() - make_interval(days => :days)")
 
 
@@ -42,6 +48,12 @@ def latest(session: Session, account_id: int, *, before: int | None = None, limi
     """The account's latest lines, newest first, those older than `before`."""
     rows = session.execute(LATEST, {"account": account_id, "before": before, "limit": limit})
     return [Entry(*row) for row in rows]
+
+
+def last_sign_in(session: Session, account_id: int, *, besides: datetime) -> Entry | None:
+    """The account's last sign-in of an admin, apart from the one at the time `besides`."""
+    row = session.execute(LAST_SIGN_IN, {"account": account_id, "besides": besides}).one_or_none()
+    return Entry(*row) if row is not None else None
 
 
 def forget(session: Session, days: int) -> int:

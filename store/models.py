@@ -44,6 +44,20 @@ class SetupStep(StrEnum):
     DONE = "done"
 
 
+class SignInMethod(StrEnum):
+    """What somebody signed in with: a Copper API key, or Copper's own sign-in (OAuth)."""
+
+    KEY = "key"
+    COPPER = "copper"
+
+
+class Surface(StrEnum):
+    """What a session opens: Patina's own pages, or the panel in Copper."""
+
+    PAGES = "pages"
+    PANEL = "panel"
+
+
 def _kinds(column: str) -> sa.CheckConstraint:
     """Record types are text: behind row-level security only leakproof comparisons may use an index, not an enum's."""
     return sa.CheckConstraint(f"{column} IN ({', '.join(repr(kind.value) for kind in RecordType)})", name=column)
@@ -184,11 +198,16 @@ class ApiKey(SQLModel, table=True):
 class WebSession(SQLModel, table=True):
     """A browser that signed in, known by the hash of its cookie: an admin, or a viewer with their teams.
 
-    `teams_at` is when Copper was last asked for a viewer's teams.
+    `used_at` is exact to some minutes. `confirmed_at` is when the person last proved who they are. `client` names the
+    kind of browser. `teams_at` is when Copper was last asked for a viewer's teams.
     """
 
     __tablename__ = "web_session"
-    __table_args__ = (sa.CheckConstraint("role IN ('admin', 'viewer')", name="role"),)
+    __table_args__ = (
+        sa.CheckConstraint("role IN ('admin', 'viewer')", name="role"),
+        sa.CheckConstraint("method IN ('key', 'copper')", name="method"),
+        sa.CheckConstraint("surface IN ('pages', 'panel')", name="surface"),
+    )
 
     account_id: int = _key()
     id: int = _serial()
@@ -200,6 +219,11 @@ class WebSession(SQLModel, table=True):
     expires_at: datetime = _column(Instant)
     teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
     teams_at: datetime | None = _column(Instant, null=True)
+    used_at: datetime = _column(Instant, "now()")
+    confirmed_at: datetime | None = _column(Instant, null=True)
+    method: str = _column(sa.Text, "'key'")
+    surface: str = _column(sa.Text, "'pages'")
+    client: str = _column(sa.Text, "''")
 
 
 class OAuthState(SQLModel, table=True):
@@ -245,6 +269,15 @@ class NamedAdmin(SQLModel, table=True):
 
 class Audit(SQLModel, table=True):
     """Who did what, for an account's admins to see; account 0 keeps what was done to accounts that are gone."""
+
+    __table_args__ = (
+        sa.Index(
+            "audit_admin_sign_in_idx",
+            "account_id",
+            "id",
+            postgresql_where=sa.text("action = 'admin.signed_in'"),
+        ),
+    )
 
     account_id: int = _key()
     id: int = _serial()

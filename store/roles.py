@@ -65,7 +65,11 @@ PAGES: dict[str, tuple[str, ...]] = {
     "refused_endpoint": ("SELECT",),
     "sync_run": ("SELECT",),
     "unreadable_field": ("SELECT",),
-    "web_session": ("SELECT (account_id, id, user_id)", "UPDATE (teams, teams_at)", "DELETE"),
+    "web_session": (
+        "SELECT (account_id, id, user_id, user_name, role, method, surface, client, created_at, used_at, expires_at)",
+        "UPDATE (teams, teams_at)",
+        "DELETE",
+    ),
     "xero_contact": ("SELECT",),
     "xero_contact_email": ("SELECT",),
     "xero_grant": ("SELECT (account_id, id, status)",),

@@ -246,7 +246,7 @@ def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, wor
     expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
     invoice = world.rows("companies", company)[0]["id"]
     for path, name in (
-        ("/records?q=kauri", "records"),
+        ("/sessions", "sessions"),
         (f"/records/company/{company}", "record"),
         (f"/records/company/{company}/invoices/{invoice}/why", "why"),
         (f"/records/company/{company}/match", "match"),
@@ -257,6 +257,11 @@ def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, wor
         page.goto(path)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         picture(page, pictures, name)
+    page.goto("/records")
+    page.get_by_label("Name, email address").fill("kauri")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("link", name="Kauri Joinery")).to_be_visible()
+    picture(page, pictures, "records")
     page.goto(f"/records/company/{company}")
     page.get_by_role("link", name="Show all 7").click()
     expect(page.locator(".invoices tbody tr")).to_have_count(7)
@@ -299,7 +304,14 @@ def test_axe_finds_no_serious_fault_on_any_page(
     sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
     expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
     for path in (
-        *("/settings", "/status", "/records?q=a", f"/records/person/{person}", f"/records/company/{company}/match"),
+        *(
+            "/settings",
+            "/status",
+            "/records",
+            "/sessions",
+            f"/records/person/{person}",
+            f"/records/company/{company}/match",
+        ),
         *("/receivables", "/unmatched", "/keys", "/trail", "/disconnect", "/connect/xero", "/progress"),
         *("/setup/panel", "/settings?first=1", "/nowhere", *asking(world)),
     ):

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from runtime.settings import override
-from store import access, accounts, audit, meters
+from store import access, accounts, audit, browser_sessions, meters
 from store.database import transaction
 from store.secrets import seal, unseal
 from tests import databases
@@ -293,7 +293,8 @@ def test_only_a_user_of_the_copper_account_becomes_an_admin(world: World) -> Non
 
 def test_nothing_is_changed_that_could_not_be_audited(world: World) -> None:
     viewer = add_viewer(world)
-    admin = sign_in(world)
+    other, admin = sign_in(world), sign_in(world)
+    assert other.page is not None
     invoice = world.invoice("ann@acme.test")
     world.settle()
     run_sql("UPDATE inbox SET state = 'failed'")
@@ -303,6 +304,7 @@ def test_nothing_is_changed_that_could_not_be_audited(world: World) -> None:
     with transaction() as session:
         organisation = accounts.organisations(session, world.account)[0].id
         key = access.keys(session, world.account)[0].id
+        ended = browser_sessions.open_sessions(session, world.account, limit=10)[-1].id
     state = world.sandbox.state()["accounts"][0]
     before = snapshot()
     run_sql("ALTER TABLE audit ADD CONSTRAINT full_up CHECK (false) NOT VALID")
@@ -315,6 +317,9 @@ def test_nothing_is_changed_that_could_not_be_audited(world: World) -> None:
         "/admins": {"user": str(viewer["user"])},
         "/keys": {"name": "new", "scope": "read"},
         f"/keys/{key}/revoke": {},
+        f"/sessions/{ended}/end": {},
+        "/sessions/end-others": {},
+        "/signout": {},
         "/events/replay": {"event": "all"},
         "/events/dismiss": {"event": "all"},
         "/disconnect": {"name": "Acme Sales"},
@@ -336,7 +341,7 @@ def snapshot() -> dict[str, list[object]]:
     """Everything that an admin can change."""
     tables = {
         "account": "id, shown",
-        "web_session": "id",
+        "web_session": "id, token_hash",
         "api_key": "id, revoked_at",
         "named_admin": "user_id",
         "xero_organisation": "id, status, grant_id",

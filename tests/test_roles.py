@@ -137,6 +137,7 @@ def test_every_table_of_an_account_has_its_rights_written_down(database: str) ->
         "INSERT INTO web_session (account_id, token_hash, role, user_id, user_name, expires_at)"
         " VALUES (1, 'x', 'admin', 1, 'x', now())",
         "UPDATE web_session SET role = 'admin'",
+        "UPDATE web_session SET confirmed_at = now()",
         "SELECT token_hash FROM web_session",
         "SELECT sealed FROM xero_grant",
         "SELECT * FROM leftover",

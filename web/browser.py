@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets as randomness
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -14,10 +14,12 @@ from starlette.datastructures import FormData
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
-from store import access, audit
-from store.access import SESSION_SECONDS, BrowserSession
+from store import audit, browser_sessions
+from store.browser_sessions import BrowserSession, SessionOrigin
 from store.database import transaction
+from store.models import SignInMethod, Surface
 from store.secrets import fresh_token, sign, signed
+from web.clients import client_of
 from web.problems import ProblemError
 
 BROWSER_SECONDS = 30 * 86_400
@@ -25,6 +27,11 @@ NOTICE_SECONDS = 60
 GOODBYE_SECONDS = 300
 FORM_BYTES = 64 * 1024
 FORM_FIELDS = 200
+KNOWN_SECONDS = 365 * 86_400
+# Not "cookies": that would clear those of every other application on the same registered domain.
+CLEAR_SITE_DATA = '"cache", "storage"'
+REFRESHING = frozenset({"/progress"})
+"""Pages that load themselves again and again: nobody need be there for that."""
 OTHER_SITE = "This form was sent from another site. Open the page in Patina and try again."
 
 
@@ -46,6 +53,7 @@ class Browser:
     """One browser: a random name that outlives sessions, the session's token, and the session if one is open.
 
     `notice` is what the last form came to, for the next page to say once; '' where there is nothing to say.
+    `is_renewed` says that the token is one that the browser does not have yet.
     """
 
     name: str
@@ -53,15 +61,18 @@ class Browser:
     token: str | None
     session: BrowserSession | None
     notice: str = ""
+    is_renewed: bool = False
 
     def csrf(self) -> str:
         """What a form of this browser and session must carry."""
         return sign("csrf", f"{self.name}|{self.token or ''}").rpartition(".")[2]
 
     def dress(self, answer: Response) -> Response:
-        """Give the browser its name, if it has none yet."""
+        """Give the browser its name and its session's token, as far as it does not have them yet."""
         if self.is_new:
             _set(answer, "browser", sign("browser", self.name), BROWSER_SECONDS)
+        if self.is_renewed and self.token:
+            keep_session(answer, self.token)
         return answer
 
 
@@ -118,11 +129,20 @@ def of(request: Request) -> Browser:
 
 def _signed_in(request: Request, what: str) -> tuple[str | None, BrowserSession | None]:
     """The token in one of our cookies, and the session that it opens."""
-    token = signed(what, request.cookies.get(_name(what), ""))
+    token = _token(request, what)
     if not token:
         return None, None
     with transaction() as database:
-        return token, access.session_of(database, token)
+        return token, browser_sessions.of_token(database, token, is_use=not _is_automatic(request))
+
+
+def _token(request: Request, what: str) -> str | None:
+    return signed(what, request.cookies.get(_name(what), "")) or None
+
+
+def _is_automatic(request: Request) -> bool:
+    """Whether a page asks by itself, which keeps no session open: panels wait for changes, some pages reload."""
+    return "prefer" in request.headers or request.url.path in REFRESHING
 
 
 def panel_session(request: Request) -> BrowserSession | None:
@@ -130,34 +150,77 @@ def panel_session(request: Request) -> BrowserSession | None:
     return _signed_in(request, "panel")[1]
 
 
-def open_panel_session(answer: Response, account_id: int, user_id: int, user_name: str, detail: str) -> None:
+def open_panel_session(
+    request: Request, answer: Response, account_id: int, user_id: int, user_name: str, detail: str
+) -> None:
     """Sign somebody in to the panel: a viewer, whoever they are elsewhere. `detail` is for the audit log."""
+    origin = SessionOrigin(SignInMethod.COPPER, Surface.PANEL, client_of(request))
+    older = _token(request, "panel")
     with transaction() as database:
-        token = access.open_session(database, account_id, "viewer", user_id, user_name)
+        token = browser_sessions.open_session(
+            database, account_id, "viewer", user_id, user_name, origin, replaces=older
+        )
         audit.note(database, account_id, user_name, "viewer.signed_in", detail)
-    _set_embedded(answer, "panel", sign("panel", token), SESSION_SECONDS)
+    _set_embedded(answer, "panel", sign("panel", token), browser_sessions.max_seconds())
 
 
 def keep_session(answer: Response, token: str) -> None:
     """Sign a browser in: always with a new session's token, so that nobody can have planted it."""
-    _set(answer, "session", sign("session", token), SESSION_SECONDS)
+    _set(answer, "session", sign("session", token), browser_sessions.max_seconds())
+
+
+def _user(account_id: int, user_id: int) -> str:
+    return f"{account_id}.{user_id}"
+
+
+def is_known(request: Request, account_id: int, user_id: int) -> bool:
+    """Whether the same user signed in last in this browser, within a year."""
+    known = signed("known", request.cookies.get(_name("known"), "")) or ""
+    return randomness.compare_digest(known, _user(account_id, user_id))
+
+
+def make_known(answer: Response, account_id: int, user_id: int) -> None:
+    """Remember, in the browser alone, who signed in."""
+    _set(answer, "known", sign("known", _user(account_id, user_id)), KNOWN_SECONDS)
+
+
+def renew(request: Request, token: str, *, is_confirmed: bool) -> None:
+    """Give the request's browser the token that replaces its session's, with whatever answer it gets."""
+    old: Browser = request.state.browser
+    session = old.session
+    if session is not None and is_confirmed:
+        session = replace(session, is_confirmed=True)
+    request.state.browser = replace(old, token=token, session=session, is_renewed=True)
 
 
 def close_session(browser: Browser, answer: Response) -> None:
     """Sign out."""
-    if browser.token:
+    if browser.token and browser.session:
         with transaction() as database:
-            access.close_session(database, browser.token)
+            browser_sessions.end_of_token(database, browser.token)
+            audit.note(database, browser.session.account_id, browser.session.user_name, "session.signed_out")
+    forget_session(answer)
+
+
+def forget_session(answer: Response) -> None:
+    """Have the browser drop its session's cookie, and what it keeps of our pages."""
     _forget(answer, "session")
+    answer.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
+
+
+def signed_in(browser: Browser) -> BrowserSession:
+    """The session of whoever is signed in; raises `SignInNeededError` for nobody."""
+    if browser.session is None:
+        raise SignInNeededError
+    return browser.session
 
 
 def admin(browser: Browser) -> BrowserSession:
     """The admin's session; raises `SignInNeededError` for nobody, `ProblemError` 403 for a viewer."""
-    if browser.session is None:
-        raise SignInNeededError
-    if not browser.session.is_admin:
+    session = signed_in(browser)
+    if not session.is_admin:
         raise ProblemError(403, "This page is for admins. Ask an admin to add you, or sign in with a Copper API key.")
-    return browser.session
+    return session
 
 
 async def form(request: Request) -> FormData:

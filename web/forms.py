@@ -14,7 +14,7 @@ from runtime.numbers import whole_number
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Model = TypeVar("Model", bound=BaseModel)
-SECRETS = frozenset({"key", "csrf"})
+SECRETS = frozenset({"key", "confirm_key", "csrf"})
 """Fields whose values no page repeats."""
 
 

@@ -53,6 +53,11 @@ ACTIONS = {
     "organisation.connected": "Organisation connected",
     "organisation.dropped": "Organisation removed",
     "rows.exported": "Data exported",
+    "session.confirmation_refused": "Confirmation refused",
+    "session.confirmed": "Confirmed again",
+    "session.ended": "Session ended",
+    "session.signed_out": "Signed out",
+    "sessions.ended": "Sessions ended",
     "settings.changed": "Settings changed",
     "viewer.signed_in": "Viewer signed in",
 }

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from runtime.settings import settings
-from store import access, accounts, audit, closing, inbox, invitations, refusals, runs
+from store import access, accounts, audit, browser_sessions, closing, inbox, invitations, refusals, runs
 from store.accounts import CopperAccess, DroppedGrant, Organisation
 from store.database import Session, transaction
 from store.inbox import Source
@@ -99,12 +99,14 @@ def connect_copper(
     admin: CopperAdmin | None = None,
     code: str = "",
     by_operator: bool = False,
+    kept_session: int | None = None,
 ) -> int:
     """Keep a Copper key, and subscribe to the account's webhooks; returns the account's id.
 
     `admin` is what `identify` said of the key; without it, the key is checked here. A key that replaces another one
-    removes the other's subscriptions first: they belong to that key. An account that is new needs a set-up `code`, or
-    to be listed (raises `NotAdmittedError`), unless it is connected `by_operator`.
+    removes the other's subscriptions first, as they belong to that key, and ends the account's browser sessions, all
+    but `kept_session`: who had the older key may be anybody. An account that is new needs a set-up `code`, or to be
+    listed (raises `NotAdmittedError`), unless it is connected `by_operator`.
     """
     admin = admin or identify(api_key, email)
     with transaction() as session:
@@ -117,6 +119,7 @@ def connect_copper(
         )
         if older is not None and older.api_key != api_key:
             closing.leave(session, account_id, "copper.unsubscribe", vars(older))
+            browser_sessions.end_others(session, account_id, kept_id=kept_session)
         was_refused = _take_refusals(session, account_id, refusals.COPPER)
         audit.note(session, account_id, who, "copper.connected", admitted_by)
     if admin.calls:

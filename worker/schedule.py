@@ -15,6 +15,7 @@ from store import (
     access,
     accounts,
     audit,
+    browser_sessions,
     chores,
     closing,
     freshness,
@@ -156,7 +157,7 @@ def forget() -> None:
         if not chores.claim_installation(session, "retention", RETENTION_SECONDS):
             return
         forgotten = meters.forget(session, chosen.meter_days) + runs.forget(session, chosen.inbox_days)
-        forgotten += access.forget(session) + audit.forget(session, AUDIT_DAYS)
+        forgotten += browser_sessions.purge(session) + audit.forget(session, AUDIT_DAYS)
         forgotten += freshness.forget(session, chosen.inbox_days)
         forgotten += unreadable_fields.purge(session, chosen.inbox_days)
         forgotten += invitations.purge(session, chosen.inbox_days)

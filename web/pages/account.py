@@ -14,7 +14,7 @@ from store.database import bound
 from store.models import SetupStep
 from web import browser, forms, words
 from web.forms import FormState
-from web.pages import notices
+from web.pages import confirm, notices
 from web.pages.render import KINDS, assets, go, page
 from web.problems import ProblemError
 from worker import connect
@@ -99,6 +99,7 @@ def _ask(request: Request, form: FormState = forms.EMPTY) -> Response:
 
 
 @router.post("/disconnect")
+@confirm.first("disconnect this account", back="/disconnect")
 def disconnect(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Close the account at once; vendors and data follow."""
     session = browser.admin(request.state.browser)
@@ -108,7 +109,7 @@ def disconnect(request: Request, form: Annotated[FormData, Depends(browser.form)
     connect.disconnect(session.account_id, who=session.user_name)
     answer = go(request, "/goodbye")
     browser.mark_goodbye(answer)
-    browser.close_session(request.state.browser, answer)
+    browser.forget_session(answer)
     return answer
 
 
@@ -130,11 +131,13 @@ def goodbye(request: Request) -> Response:
 # Addresses that only take forms: whoever reloads one, or follows it from the history, lands on the form's own page.
 PAGES_OF_FORMS = {
     "/admins": "/settings#admins",
+    "/confirm/copper": "/",
     "/copper/key": "/settings#copper-key",
     "/events/dismiss": "/status#quarantine",
     "/events/replay": "/status#quarantine",
     "/links": "/unmatched",
     "/links/undo": "/unmatched",
+    "/sessions/end-others": "/sessions",
     "/setup/panel/finish": "/setup/panel",
     "/signin/copper": "/connect",
     "/signin/copper/confirm": "/connect",

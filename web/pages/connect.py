@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
@@ -12,15 +13,17 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from runtime.settings import settings
-from store import access, accounts, audit
-from store.access import ANYBODY, BrowserSession, StateError
+from store import access, accounts, audit, browser_sessions
+from store.access import ANYBODY, StateError
+from store.browser_sessions import BrowserSession, SessionOrigin
 from store.database import Session, bound, transaction
 from store.invitations import InvitationState
-from store.models import SetupStep
+from store.models import SetupStep, SignInMethod
 from store.secrets import fresh_token
 from web import browser, forms, throttle
+from web.clients import client_of
 from web.forms import FormState
-from web.pages import panel_confirmation
+from web.pages import confirm, panel_confirmation
 from web.pages.panel_confirmation import PANEL
 from web.pages.render import go, page
 from web.problems import ProblemError
@@ -32,7 +35,7 @@ from worker.xero import oauth as xero_oauth
 
 log = structlog.get_logger()
 router = APIRouter()
-XERO, SIGN_IN, TICKET = "xero", "sign-in", "ticket"
+XERO, SIGN_IN, TICKET, CONFIRM = "xero", "sign-in", "ticket", "confirm"
 MAX_CAME_BACK = 256
 """Characters of a code or state: Copper's and ours are far shorter."""
 KEY_REJECTED = (
@@ -126,18 +129,49 @@ def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)])
         log.info("sign_in.refused", reason=str(error))
         return _sign_in_page(request, forms.refused(form, {"code": _code_problem(error)}))
     with transaction() as database:
-        audit.note(database, account_id, admin.user_name, "admin.signed_in", "with a Copper key")
-        token = access.open_session(database, account_id, "admin", admin.user_id, admin.user_name)
+        user = SignedInUser(account_id, "admin", admin.user_id, admin.user_name)
+        token = _open_session(request, database, user, SignInMethod.KEY)
         path = _next_page(database, account_id)
-    return _signed_in(request, account_id, token, path)
+    return _signed_in(request, user, token, path)
 
 
-def _signed_in(request: Request, account_id: int, token: str, path: str) -> Response:
-    """Send an admin on; what set-up left unread before is imported now."""
-    if path != "/connect/xero":
-        connect.backfill(account_id)
+@dataclass(frozen=True)
+class SignedInUser:
+    """A user of Copper who has just proved who they are, and what they may do here."""
+
+    account_id: int
+    role: str
+    user_id: int
+    name: str
+
+
+HOW = {SignInMethod.KEY: "with a Copper key", SignInMethod.COPPER: "with Copper"}
+
+
+def _open_session(request: Request, database: Session, user: SignedInUser, method: SignInMethod) -> str:
+    """Open the session in the place of the browser's older one, and note from what browser; returns its token."""
+    client = client_of(request)
+    is_known = browser.is_known(request, user.account_id, user.user_id)
+    how = f"{HOW[method]}, {client}" if is_known else f"{HOW[method]}, from a new browser ({client})"
+    audit.note(database, user.account_id, user.name, f"{user.role}.signed_in", how)
+    return browser_sessions.open_session(
+        database,
+        user.account_id,
+        user.role,
+        user.user_id,
+        user.name,
+        SessionOrigin(method, client=client),
+        replaces=request.state.browser.token,
+    )
+
+
+def _signed_in(request: Request, user: SignedInUser, token: str, path: str) -> Response:
+    """Send somebody on who has just signed in; for an admin, what set-up left unread before is imported now."""
+    if user.role == "admin" and path != "/connect/xero":
+        connect.backfill(user.account_id)
     answer = go(request, path)
     browser.keep_session(answer, token)
+    browser.make_known(answer, user.account_id, user.user_id)
     return answer
 
 
@@ -161,14 +195,6 @@ def sign_out(request: Request, form: Annotated[FormData, Depends(browser.form)])
     answer = go(request, "/connect")
     browser.close_session(request.state.browser, answer)
     return answer
-
-
-@router.get("/viewer")
-def viewer(request: Request) -> Response:
-    """What somebody sees who signed in with Copper and is no admin here."""
-    if request.state.browser.session is None:
-        return go(request, "/connect")
-    return page(request, "viewer.html")
 
 
 # Xero
@@ -291,6 +317,18 @@ def go_to_copper(request: Request, form: Annotated[FormData, Depends(browser.for
     return RedirectResponse(url, 303)
 
 
+@router.post("/confirm/copper")
+def confirm_at_copper(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
+    """Send somebody who is signed in to Copper once more; the form that waits for it is kept here."""
+    need_copper_app()
+    held = confirm.held_by(request, form)
+    throttle.sign_in(request)
+    url, state = copper_oauth.begin(_copper_callback())
+    with transaction() as database:
+        access.save_state(database, ANYBODY, state, CONFIRM, request.state.browser.name, held)
+    return RedirectResponse(url, 303)
+
+
 @router.post("/callback/copper")
 def back_from_copper(
     request: Request, code: Annotated[str, Form()] = "", state: Annotated[str, Form()] = ""
@@ -322,22 +360,18 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
         return _not_signed_in(request, _went_wrong(problem), 400)
     if back["purpose"] == PANEL:
         return panel_confirmation.ask(request, who, back["values"]["challenge"]) or _not_connected(request)
-    role = "viewer"
+    if back["purpose"] == CONFIRM:
+        return confirm.come_back(request, who, back["values"])
     with transaction() as database:
         account_id = accounts.account_of_copper(database, who.account.id)
         if account_id is not None:
-            if who.user.id in access.named_admins(database, account_id):
-                role = "admin"
-            audit.note(database, account_id, who.user.name, f"{role}.signed_in", "with Copper")
-            token = access.open_session(database, account_id, role, who.user.id, who.user.name)
-            path = _next_page(database, account_id)
+            role = "admin" if who.user.id in access.named_admins(database, account_id) else "viewer"
+            user = SignedInUser(account_id, role, who.user.id, who.user.name)
+            token = _open_session(request, database, user, SignInMethod.COPPER)
+            path = _next_page(database, account_id) if role == "admin" else "/viewer"
     if account_id is None:
         return _not_connected(request)
-    if role == "admin":
-        return _signed_in(request, account_id, token, path)
-    answer = go(request, "/viewer")
-    browser.keep_session(answer, token)
-    return answer
+    return _signed_in(request, user, token, path)
 
 
 def _not_connected(request: Request) -> Response:

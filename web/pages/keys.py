@@ -10,12 +10,14 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import FormData
 
 from store import access, accounts, audit
-from store.access import BrowserSession, KeySummary, StateError
+from store.access import KeySummary, StateError
+from store.browser_sessions import BrowserSession
 from store.database import bound
 from store.models import SetupStep
 from store.secrets import fresh_token
 from web import browser, forms, links
 from web.forms import FormState, Name
+from web.pages import confirm
 from web.pages.render import Id, go, page
 from web.problems import ProblemError
 
@@ -58,6 +60,7 @@ def show(request: Request) -> Response:
 
 
 @router.post("/keys")
+@confirm.first("create an API key", back="/keys")
 def create(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Create a key; the next page shows it, once."""
     session = browser.admin(request.state.browser)
@@ -153,6 +156,7 @@ def show_panel_setup(request: Request, ticket: str = "") -> Response:
 
 
 @router.post("/setup/panel")
+@confirm.first("create a URL for the panel", back="/setup/panel")
 def create_panel_key(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Create an address for the panel; the next page shows it, once."""
     session = browser.admin(request.state.browser)

@@ -17,7 +17,7 @@ from store.database import bound
 from store.models import RecordType, SetupStep
 from web import browser, forms, throttle, words
 from web.forms import FormState, WholeNumber
-from web.pages import notices
+from web.pages import confirm, notices
 from web.pages.connect import key_problem
 from web.pages.render import Id, go, page
 from web.pages.status import overview_of
@@ -30,6 +30,7 @@ from worker.errors import NotThereError, VendorError
 
 router = APIRouter()
 MOST_SHOWN = 50
+REPLACING = ("replace the Copper API key", "/settings#copper-key")
 NO_TYPES = "Select at least one record type, or confirm that nobody should see invoices."
 MESSAGES = {
     "record_type": "Choose from leads, people, companies and opportunities.",
@@ -164,6 +165,7 @@ def ask_to_drop(request: Request, organisation_id: Id) -> Response:
 
 
 @router.post("/organisations/{organisation_id}/drop")
+@confirm.first("remove an organisation", back="/settings#connections")
 def drop(request: Request, organisation_id: Id, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Stop showing an organisation, and forget what was read of it."""
     session = browser.admin(request.state.browser)
@@ -179,6 +181,10 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
     session = browser.admin(request.state.browser)
     throttle.sign_in(request)
     key, email = str(form.get("key", "")).strip(), str(form.get("email", "")).strip()
+    if confirm.KEY in form:
+        # The confirmation that was asked for below; a key is not kept meanwhile, and is typed again.
+        asked = confirm.needed(request, form, *REPLACING)
+        return asked or _refused(request, form, {"key": "Enter the new API key."})
     try:
         admin = connect.identify(key, email)
         with bound(session.account_id) as database:
@@ -186,13 +192,21 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
         if known != session.account_id:
             said = "This key belongs to another Copper account. The old key is still in use."
             return _refused(request, form, {"key": said})
-        connect.connect_copper(key, email, who=session.user_name, admin=admin)
+        # A working key of the same person proves what a confirmation asks for.
+        if confirm.is_own(session, admin):
+            confirm.accept(request, "with the new Copper key")
+        elif asked := confirm.needed(request, form, *REPLACING):
+            return asked
+        else:
+            confirm.renew(request)
+        connect.connect_copper(key, email, who=session.user_name, admin=admin, kept_session=session.id)
     except VendorError as error:
         return _refused(request, form, {"key": f"{key_problem(error)} The old key is still in use."})
     return go(request, "/settings", notice="Copper API key replaced.")
 
 
 @router.post("/admins")
+@confirm.first("add an admin", back="/settings#admins")
 def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Add a Copper user of the account as an admin, under the name that Copper gives."""
     session = browser.admin(request.state.browser)
@@ -226,6 +240,7 @@ def ask_to_remove_admin(request: Request, user_id: Id) -> Response:
 
 
 @router.post("/admins/{user_id}/remove")
+@confirm.first("remove an admin", back="/settings#admins")
 def unname_admin(request: Request, user_id: Id, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Take that back; their sessions end."""
     session = browser.admin(request.state.browser)

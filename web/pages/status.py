@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import accounts, audit, inbox
-from store.access import BrowserSession
+from store.browser_sessions import BrowserSession
 from store.database import Session, bound
 from web import browser, plots, words
 from web.pages import notices
@@ -41,6 +41,7 @@ def show(request: Request) -> Response:
     found = overview_of(session.account_id)
     with bound(session.account_id) as database:
         quarantined = inbox.quarantined(database, session.account_id, MOST_LISTED)
+        last_sign_in = audit.last_sign_in(database, session.account_id, besides=session.created_at)
     finished = {word: [run for run in found.runs if run.kind == kind and run.finished_at] for kind, word in RUNS}
     return page(
         request,
@@ -48,6 +49,7 @@ def show(request: Request) -> Response:
         found=found,
         trouble=notices.health(found),
         quarantined=quarantined,
+        last_sign_in=last_sign_in,
         running=found.running,
         finished=finished,
         run_names=RUN_NAMES,

@@ -167,7 +167,7 @@ def _redeem(request: Request, sent: HandOver) -> Response:
         raise ProblemError(403, "This code is invalid or has expired. Sign in again.") from None
     answer = Response(status_code=204)
     where = _where(user["window"], throttle.address_hash(request))
-    browser.open_panel_session(answer, account_id, user["user"], user["name"], f"to the panel, {where}")
+    browser.open_panel_session(request, answer, account_id, user["user"], user["name"], f"to the panel, {where}")
     return answer
 
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from fastapi import Request
 
-from store import access, accounts
-from store.access import BrowserSession
+from store import access, accounts, browser_sessions
+from store.browser_sessions import BrowserSession
 from store.database import bound, transaction
 from store.secrets import digest
 from web import browser, throttle
@@ -101,5 +101,5 @@ def _teams(who: BrowserSession) -> set[int]:
         raise NoViewerError(said, status=503) from None
     teams = [team.id for team in user.groups]
     with bound(who.account_id) as session:
-        access.save_teams(session, who.account_id, who.id, teams)
+        browser_sessions.save_teams(session, who.account_id, who.id, teams)
     return set(teams)

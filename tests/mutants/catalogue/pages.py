@@ -53,7 +53,7 @@ FORMS = (
     mutant(
         "a refused form repeats the key that was typed",
         "web/forms.py",
-        'SECRETS = frozenset({"key", "csrf"})',
+        'SECRETS = frozenset({"key", "confirm_key", "csrf"})',
         'SECRETS = frozenset({"csrf"})',
         "test_refused_forms.py::test_no_secret_is_part_of_a_refused_form",
     ),
