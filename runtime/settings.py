@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     api_minute_limit: int = Field(
         6_000, ge=1, le=10_000_000, description="API calls a minute, key and web process; the same for an address"
     )
+    page_minute_limit: int = Field(
+        600, ge=1, le=1_000_000, description="pages a minute, session and web process; the same for an account"
+    )
     metrics_token: str | None = Field(None, min_length=16, description="bearer token of /metrics; unset: not served")
     metrics_host: str = Field("127.0.0.1", description="address of the worker's and the scheduler's metrics")
     worker_metrics_port: int | None = Field(
@@ -145,6 +148,12 @@ class Settings(BaseSettings):
 
     connect_timeout: float = Field(5, gt=0, le=60, description="seconds to connect to a vendor")
     read_timeout: float = Field(30, gt=0, le=300, description="seconds to wait for a vendor's answer")
+    interactive_connect_timeout: float = Field(
+        2, gt=0, le=60, description="seconds to connect to a vendor while a person waits for the answer"
+    )
+    interactive_read_timeout: float = Field(
+        5, gt=0, le=60, description="seconds to wait for a vendor's answer while a person waits for it; one try"
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="console, json, or auto: console on a terminal and JSON elsewhere"
     )

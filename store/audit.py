@@ -13,6 +13,13 @@ from store.database import touched
 INSTALLATION = 0
 
 NOTE = text("INSERT INTO audit (account_id, who, action, detail) VALUES (:account, :who, :action, :detail)")
+# As long as one export at a time runs of an account, no two of these see each other's absence.
+NOTE_HOURLY = text("""
+    INSERT INTO audit (account_id, who, action, detail)
+    SELECT CAST(:account AS bigint), CAST(:who AS text), CAST(:action AS text), CAST(:detail AS text)
+    WHERE NOT EXISTS (SELECT FROM audit WHERE account_id = :account AND who = :who AND action = :action
+                      AND starts_with(detail, :topic) AND at >= date_trunc('hour', now()))
+""")
 LATEST = text("""
     SELECT id, at, who, action, detail FROM audit
     WHERE account_id = :account AND (CAST(:before AS bigint) IS NULL OR id < :before)
@@ -42,6 +49,15 @@ def note(session: Session, account_id: int, who: str, action: str, detail: str =
     """Add a line, in the transaction of what it tells of. `action` is dotted and past: `key.revoked`."""
     chosen = {"account": account_id, "who": who[:200], "action": action, "detail": detail[:500]}
     session.execute(NOTE, chosen)
+
+
+def note_hourly(session: Session, account_id: int, who: str, action: str, topic: str, detail: str) -> None:
+    """Add a line unless this hour has one of the same caller, action and topic, which `detail` begins with.
+
+    For what a program may do a thousand times an hour: the first time is told, the others are its repetition.
+    """
+    params = {"account": account_id, "who": who[:200], "action": action, "topic": topic, "detail": detail[:500]}
+    session.execute(NOTE_HOURLY, params)
 
 
 def latest(session: Session, account_id: int, *, before: int | None = None, limit: int = 100) -> list[Entry]:

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import Connection, Engine, TextClause, create_engine, event, exc, text
 from sqlmodel import Session
 from typing_extensions import override
@@ -28,8 +28,10 @@ from runtime.settings import settings
 from store.roles import Role
 
 __all__ = [
+    "POOL_FULL",
     "UNAVAILABLE",
     "Pool",
+    "PoolFullError",
     "Role",
     "Session",
     "answers",
@@ -49,7 +51,15 @@ __all__ = [
     "using",
 ]
 POOL = 10
+# Whoever waits longer for a connection of the engine is better told so: a person or a caller waits behind it.
+ENGINE_POOL_SECONDS = 5
 T = TypeVar("T")
+
+
+class PoolFullError(PoolTimeout):
+    """Every connection of a pool is at work, and none came back in time: the database answers, to others."""
+
+
 # What a database that is away, full or too slow raises, on the web process's pools and on the engine.
 UNAVAILABLE = (
     psycopg.OperationalError,
@@ -59,6 +69,8 @@ UNAVAILABLE = (
     exc.InterfaceError,
     exc.TimeoutError,
 )
+# Those of them that say nothing of the database: whoever asked came when too many others had.
+POOL_FULL = (PoolFullError, TooManyRequests, exc.TimeoutError)
 MISSING_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedObject)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
@@ -66,7 +78,11 @@ BIND = {
     role: text(f"SELECT set_config('role', public.{role}(), true), set_config('patina.account', :account, true)")
     for role in Role
 }
-LIMIT_STATEMENTS = text("SELECT set_config('statement_timeout', :milliseconds, true)")
+# What somebody waits for may keep one core busy, for so long; it does not share its work out to the others.
+LIMIT_STATEMENTS = text("""
+    SELECT set_config('statement_timeout', :milliseconds, true),
+           set_config('max_parallel_workers_per_gather', '0', true)
+""")
 _statement_seconds: ContextVar[float | None] = ContextVar("statement_seconds", default=None)
 # A host that is gone answers nothing, not even that: without these, whoever waits for it waits for hours.
 BOUNDED: dict[str, Any] = {
@@ -118,7 +134,7 @@ def engine() -> Engine:
         creator=lambda: psycopg.connect(address, **args),
         pool_size=POOL,
         max_overflow=POOL,
-        pool_timeout=30,
+        pool_timeout=ENGINE_POOL_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,
     )
@@ -191,12 +207,12 @@ class _Lent(AbstractAsyncContextManager[AsyncConnection[TupleRow]]):
 
     @override
     async def __aenter__(self) -> AsyncConnection[TupleRow]:
-        self._connection = await self._pool.getconn()
+        self._connection = await self._pool.take()
         return self._connection
 
     @override
     async def __aexit__(self, *_: object) -> None:
-        await self._pool.putconn(self._connection)
+        await self._pool.give_back(self._connection)
 
 
 class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
@@ -205,6 +221,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
     def __init__(self, *, size: int, statement_seconds: int, role: Role | None) -> None:
         self._role = role
         self._opening = _opening(statement_seconds, role)
+        self._lent = 0
         super().__init__(
             conninfo(),
             configure=self._set_role if role and self._opening is None else None,
@@ -218,13 +235,29 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
     async def _set_role(self, connection: AsyncConnection[TupleRow]) -> None:
         await connection.execute(f"SELECT set_config('role', public.{self._role}(), false)")
 
+    async def take(self) -> AsyncConnection[TupleRow]:
+        """A connection, for `give_back`; raises `PoolFullError` when all are at work, or `PoolTimeout`."""
+        try:
+            connection = await self.getconn()
+        except PoolTimeout as error:
+            if self._lent >= self.max_size:
+                raise PoolFullError(str(error)) from None
+            raise
+        self._lent += 1
+        return connection
+
+    async def give_back(self, connection: AsyncConnection[TupleRow]) -> None:
+        """Return what `take` gave."""
+        self._lent -= 1
+        await self.putconn(connection)
+
     def lend(self) -> AbstractAsyncContextManager[AsyncConnection[TupleRow]]:
         """A connection with this pool's role and bounds: through a pooler they last for one transaction, this one."""
         return _Lent(self) if self._opening is None else self._lend_through_pooler(self._opening)
 
     @asynccontextmanager
     async def _lend_through_pooler(self, opening: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
-        async with self.connection() as connection, connection.transaction():
+        async with _Lent(self) as connection, connection.transaction():
             await connection.execute(opening)
             yield connection
 

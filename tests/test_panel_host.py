@@ -27,6 +27,8 @@ from tests.serving import serving
 from tests.test_browser import browser as browser
 from tests.test_panel_browser import fill
 from tests.world import World
+from web.panel import held_requests
+from web.panel.held_requests import Holder
 from worker import connect
 
 # The parent's side of the App SDK's messages, in the test's hand: `answer` says how it answers `getContext`.
@@ -288,6 +290,32 @@ def test_a_request_that_is_never_answered_is_given_up_and_made_again(host: Host)
     host.page.clock.fast_forward(8_000)
     gate.wait(2)
     gate.open()
+    expect(panel.locator("#rows")).to_contain_text(number)
+
+
+def test_a_panel_that_may_not_follow_says_so_by_its_time_and_looks_again_by_itself(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Holder.LIMITS, "address", 0)
+    monkeypatch.setattr(held_requests, "RETRY_SECONDS", 1)
+    ann, _, number, _ = two_people(host.world)
+    panel = host.open("person", ann)
+    expect(panel.locator("#rows")).to_contain_text(number)
+    expect(panel.locator("#as-of")).to_contain_text("Updated")
+    expect(panel.locator("#note")).to_be_empty()
+    host.world.invoice("ann@acme.test", "5.00")
+    host.world.settle()
+    expect(panel.locator("tbody tr"), "it looks again").to_have_count(2)
+    expect(panel.locator("#as-of"), "and claims to be live no more").to_contain_text("Updated")
+
+
+def test_a_busy_patina_is_told_and_asked_again_when_it_said(host: Host) -> None:
+    ann, _, number, _ = two_people(host.world)
+    busy = {"status": 503, "headers": {"Retry-After": "2"}, "content_type": "application/problem+json", "body": "{}"}
+    host.page.route("**/panel/records/**", lambda route: route.fulfill(**busy))
+    panel = host.open("person", ann)
+    expect(panel.locator("#note")).to_contain_text("Patina is busy.")
+    host.page.unroute("**/panel/records/**")
     expect(panel.locator("#rows")).to_contain_text(number)
 
 

@@ -12,13 +12,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from store import accounts, balances
+from store import balances
 from store.balances import Place
 from store.database import Role, bound
 from store.matching import Reason
 from store.models import RecordType
 from web import exports, links
 from web.callers import KEYED, Caller, keyed, problems
+from web.concurrency import FairLimiter
 from web.currencies import amount
 from web.invoices import Plural, RecordId, RecordReference, kind_of
 from web.problems import ProblemError
@@ -27,6 +28,7 @@ from worker.explain import Explanation, explain
 router = APIRouter(prefix="/v1")
 Reader = Annotated[Caller, Depends(keyed("read", "admin"))]
 Admin = Annotated[Caller, Depends(keyed("admin"))]
+Sort = Literal["open", "overdue"]
 NO_SUCH_TYPE = "no such record type"
 WRONG_SCOPE = "a key with another scope"
 
@@ -58,9 +60,7 @@ async def unmatched(
     who = f"API key {caller.prefix}"
     if of == "contacts":
         return await exports.unmatched_contacts(request, caller.account_id, who, "csv")
-    with bound(caller.account_id, Role.READS) as session:
-        copper = accounts.copper_account(session, caller.account_id)
-    return await exports.unmatched_records(request, caller.account_id, copper, who, "csv")
+    return await exports.unmatched_records(request, caller.account_id, who, "csv")
 
 
 @router.get(
@@ -122,24 +122,29 @@ class ReceivablesView(BaseModel):
     summary="Records by what they owe",
     openapi_extra=KEYED,
 )
-def receivables(
+async def receivables(
+    request: Request,
     caller: Reader,
     type: Plural,
-    sort: Annotated[Literal["open", "overdue"], Query(description="by all that is open, or by what is overdue")] = (
-        "overdue"
-    ),
+    sort: Annotated[Sort, Query(description="by all that is open, or by what is overdue")] = ("overdue"),
     currency: Annotated[str | None, Query(max_length=3, description="sums never mix currencies")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     after: Annotated[str | None, Query(max_length=100, description="`next` of the page before")] = None,
 ) -> ReceivablesView:
     """Leads, people, companies or opportunities by what is open or overdue on them, from sales invoices."""
-    kind = kind_of(type)
-    place = read_place(after) if after else None
-    with bound(caller.account_id, Role.READS) as session:
-        known = balances.currencies(session, caller.account_id, kind)
+    kind, place = kind_of(type), read_place(after) if after else None
+    pages: FairLimiter = request.app.state.capacity.pages
+    return await pages.run(caller.account_id, _receivables, caller.account_id, kind, sort, currency, limit, place)
+
+
+def _receivables(
+    account_id: int, kind: RecordType, sort: Sort, currency: str | None, limit: int, place: Place | None
+) -> ReceivablesView:
+    with bound(account_id, Role.READS) as session:
+        known = balances.currencies(session, account_id, kind)
         chosen = currency if currency is not None else (known[0] if known else None)
         ranked = balances.ranked(
-            session, caller.account_id, kind, currency=chosen or "", sort=sort, after=place, limit=limit + 1
+            session, account_id, kind, currency=chosen or "", sort=sort, after=place, limit=limit + 1
         )
     shown = ranked[:limit]
     last = shown[-1] if len(ranked) > limit else None
@@ -264,9 +269,10 @@ class MatchView(BaseModel):
     summary="Why a record shows what it shows",
     openapi_extra=KEYED,
 )
-def match(caller: Admin, type: Plural, id: RecordId) -> MatchView:
+async def match(request: Request, caller: Admin, type: Plural, id: RecordId) -> MatchView:
     """The record's addresses and whence they come, the contacts they match, what those bring, and near misses."""
-    return match_view(explain(caller.account_id, kind_of(type), id))
+    pages: FairLimiter = request.app.state.capacity.pages
+    return match_view(await pages.run(caller.account_id, explain, caller.account_id, kind_of(type), id))
 
 
 def match_view(found: Explanation) -> MatchView:

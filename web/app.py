@@ -18,10 +18,14 @@ from store.database import async_pool, reading_pool
 from web import answers, health, invoices, metrics, pages, problems
 from web.bounds import Bounded, PageDeadline
 from web.browser import SignInNeededError
+from web.concurrency import Capacity
 from web.looks import Looks
+from web.page_limits import PageRates
 from web.pages.render import malformed, meet, sign_in_first, too_late, trouble
+from web.panel import changes
 from web.panel import pages as panel
-from web.panel.changes import Changes
+from web.panel.held_requests import HeldRequests
+from web.panel.record_views import RecordViews
 from web.panel.viewers import NoViewerError
 from web.security import SecurityHeaders
 from web.timing import Timed
@@ -36,13 +40,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
     app.state.pages = invoices.shared_pages(app.state.reading)
     app.state.receiving = receivers.receiving(app.state.pool)
-    app.state.looks, app.state.changes = Looks(), Changes()
+    app.state.looks, app.state.page_rates = Looks(), PageRates()
+    app.state.capacity = Capacity()
+    app.state.held_requests = HeldRequests(app.state.capacity.pauses)
+    app.state.record_views = RecordViews(app.state.capacity.panel)
     pools = (app.state.pool, app.state.reading, app.state.exporting)
     for pool in pools:
         await pool.open()
     stopping = asyncio.Event()
     beating = asyncio.create_task(_beat(app, stopping))
-    hearing = asyncio.create_task(app.state.changes.listen())
+    hearing = asyncio.create_task(changes.listen(app.state.record_views.notify))
     tracing.start("web")
     # What is there now stays: looking through it for rubbish again and again holds requests up, by 60 ms each time.
     gc.collect()

@@ -15,10 +15,16 @@ from runtime.settings import settings
 from store.database import limited_statements
 from web.problems import problem
 from webhooks.bodies import BODY_LIMIT, BODY_SECONDS
+from worker.vendor import INTERACTIVE_SECONDS
 
 log = structlog.get_logger()
-UNLIMITED = ("/export/", "/metrics", "/panel/records/", "/v1/", "/webhooks/")
-ASKING_VENDORS = ("/callback/", "/connect", "/settings", "/signin/")
+# Answered in their own time; their statements are limited all the same.
+UNCUT = ("/export/", "/metrics", "/panel/records/", "/v1/")
+# Receivers have connections with limits of their own.
+UNLIMITED = "/webhooks/"
+CALLING_VENDORS = ("/callback/", "/connect", "/settings", "/signin/")
+# A form may have to change all rows of an organisation, and must not end half-way because that takes long.
+FORM_STATEMENT_SECONDS = 60.0
 
 
 class BeyondError(Exception):
@@ -87,7 +93,7 @@ def _announced(scope: Scope) -> int:
 
 
 class PageDeadline:
-    """Ends a page that takes too long with a 503: the database, or whatever else it waits for, hangs.
+    """Limits the statements of every request, and ends a page that takes too long with a 503: something hangs.
 
     Its statements end by themselves before that; what hangs without ending is left behind in its thread. Files,
     answers that are held back on purpose, and forms, which must not be answered before they are done, are not cut.
@@ -99,12 +105,19 @@ class PageDeadline:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"} or scope["path"].startswith(UNLIMITED):
+        if scope["type"] != "http" or scope["path"].startswith(UNLIMITED):
             await self.app(scope, receive, send)
             return
-        seconds = 2 * settings().page_seconds
-        if scope["path"].startswith(ASKING_VENDORS):
-            seconds += settings().read_timeout
+        is_read = scope["method"] in {"GET", "HEAD"}
+        if not is_read or scope["path"].startswith(UNCUT):
+            with limited_statements(settings().page_seconds if is_read else FORM_STATEMENT_SECONDS):
+                await self.app(scope, receive, send)
+            return
+        await self._serve_within(2 * settings().page_seconds, scope, receive, send)
+
+    async def _serve_within(self, seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(CALLING_VENDORS):
+            seconds += INTERACTIVE_SECONDS
         begun = late = False
 
         async def sent(message: Message) -> None:

@@ -145,6 +145,16 @@ def _is_automatic(request: Request) -> bool:
     return "prefer" in request.headers or request.url.path in REFRESHING
 
 
+def session_token(request: Request) -> str | None:
+    """The token of this browser's sign-in, if it is one of ours; whether it still opens anything is not asked."""
+    return signed("session", request.cookies.get(_name("session"), "")) or None
+
+
+def panel_token(request: Request) -> str | None:
+    """The same of its sign-in to the panel."""
+    return signed("panel", request.cookies.get(_name("panel"), "")) or None
+
+
 def panel_session(request: Request) -> BrowserSession | None:
     """Who signed in to the panel in this browser, if anybody."""
     return _signed_in(request, "panel")[1]

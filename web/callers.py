@@ -30,8 +30,9 @@ def problems(**texts: str) -> dict[int | str, dict[str, Any]]:
     described = {
         "_400": "a parameter is malformed",
         "_401": "no API key, or one that is unknown or revoked",
-        "_429": "too many calls of this key, or from this address; Retry-After says how long to wait",
-        "_503": "the database does not answer",
+        "_429": "too many calls of this key or from this address, or too many of its account at the same time;"
+        " Retry-After says how long to wait",
+        "_503": "busy, or the database does not answer",
         **texts,
     }
     return {

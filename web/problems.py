@@ -11,8 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from store.database import UNAVAILABLE
+from store.database import POOL_FULL, UNAVAILABLE
 
+BUSY_TEXT = "Patina is busy. Try again in 2 seconds."
+BUSY_SECONDS = 2
 UNAVAILABLE_TEXT = "Patina is temporarily unavailable. Try again in a moment."
 TITLES = {
     400: "Bad request",
@@ -88,8 +90,13 @@ def install(
     async def away(request: Request, _: Exception) -> Response:
         return answer(request, 503, UNAVAILABLE_TEXT)
 
+    async def full(request: Request, _: Exception) -> Response:
+        return answer(request, 503, BUSY_TEXT, BUSY_SECONDS)
+
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, away)
+    for kind in POOL_FULL:
+        app.add_exception_handler(kind, full)

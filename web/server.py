@@ -19,5 +19,5 @@ class Server(uvicorn.Server):
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.changes.end()
+        self._app.state.record_views.close()
         await super().shutdown(sockets)

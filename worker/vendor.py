@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -35,6 +36,10 @@ UNTOLD_WAIT = 10.0
 MAX_RETRY_AFTER = 86_400.0
 MAX_HEADER = 999_999_999
 PASSING_STATUSES = {429, 500, 502, 503, 504}
+# Connecting an account makes a dozen calls in a row; whoever waits for them leaves after that.
+INTERACTIVE_SECONDS = 20.0
+TOO_LATE = "it takes too long to answer"
+_waits_until: ContextVar[float | None] = ContextVar("waits_until", default=None)
 
 
 @lru_cache(maxsize=1)
@@ -50,6 +55,42 @@ def prepare(session: requests.Session) -> requests.Session:
     session.trust_env = False
     session.headers.update({"Accept": "application/json", "Accept-Encoding": "gzip"})
     return session
+
+
+@contextmanager
+def interactive() -> Iterator[None]:
+    """A person waits for the calls of this context: short time-outs, one try each, and 20 s for all together."""
+    before = _waits_until.set(time.monotonic() + INTERACTIVE_SECONDS)
+    try:
+        yield
+    finally:
+        _waits_until.reset(before)
+
+
+@contextmanager
+def no_calls() -> Iterator[None]:
+    """Let every call of this context fail before it is sent, with a `PassingError`: there is no capacity for one."""
+    before = _waits_until.set(0.0)
+    try:
+        yield
+    finally:
+        _waits_until.reset(before)
+
+
+def _seconds_left() -> float | None:
+    """Seconds that a person still waits; None where nobody does. Raises `PassingError` when they are over."""
+    until = _waits_until.get()
+    if until is None:
+        return None
+    left = until - time.monotonic()
+    if left <= 0:
+        raise PassingError(TOO_LATE)
+    return left
+
+
+def _is_too_late() -> bool:
+    until = _waits_until.get()
+    return until is not None and time.monotonic() >= until
 
 
 @dataclass(frozen=True)
@@ -77,12 +118,13 @@ def call(send: Callable[[], requests.Response], counter: Spender | CallTally | N
 
     Broken connections, time-outs, half answers and passing statuses are tried up to 4 times with jitter
     as long as the vendor asks for no more than 2 s; longer waits, and those for a budget, are the job's to
-    arrange. Every try is taken from the spender's budget and metered, or counted by a tally. Without either (Xero's
-    identity service, where no such limits are known) nothing is counted.
+    arrange. Where a person waits (`interactive`) there is one try. Every try is taken from the spender's budget and
+    metered, or counted by a tally. Without either (Xero's identity service, where no such limits are known) nothing is
+    counted.
     """
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception(_worth_another_try),
-        stop=tenacity.stop_after_attempt(TRIES),
+        stop=tenacity.stop_after_attempt(TRIES if _seconds_left() is None else 1),
         wait=_wait,
         reraise=True,
     ):
@@ -178,11 +220,17 @@ def _once(send: Callable[[], requests.Response]) -> requests.Response:
 
 
 def _read(answer: requests.Response) -> None:
-    """Read the body (`stream=True` left it unread) up to a bound, so that no answer fills the memory."""
+    """Read the body (`stream=True` left it unread) up to a bound, so that no answer fills the memory.
+
+    One that trickles in ends with the time of whoever waits for it.
+    """
     parts, size = [], 0
     for part in answer.iter_content(256 * 1024):
         parts.append(part)
         size += len(part)
+        if _is_too_late():
+            answer.close()
+            raise PassingError(TOO_LATE)
         if size > ANSWER_LIMIT:
             answer.close()
             raise VendorError(f"the answer was larger than {ANSWER_LIMIT} bytes")
@@ -222,7 +270,10 @@ def vendor_time(answer: requests.Response) -> datetime | None:
 
 def timeouts() -> tuple[float, float]:
     """Seconds to connect and seconds to wait for bytes, as `requests` takes them."""
-    return settings().connect_timeout, settings().read_timeout
+    left, chosen = _seconds_left(), settings()
+    if left is None:
+        return chosen.connect_timeout, chosen.read_timeout
+    return min(chosen.interactive_connect_timeout, left), min(chosen.interactive_read_timeout, left)
 
 
 def json_of(answer: requests.Response) -> Any:

@@ -22,11 +22,12 @@ from store import audit, browser_sessions
 from store.browser_sessions import BrowserSession
 from store.database import bound, transaction
 from store.models import SignInMethod
-from web import browser, forms, throttle
+from web import browser, forms, throttle, vendor_calls
 from web.browser import SignInNeededError
 from web.forms import FormState
 from web.pages.render import page
 from web.problems import ProblemError
+from web.vendor_calls import AsyncEndpoint, Endpoint
 from worker import connect
 from worker.copper.identity import CopperIdentity
 from worker.errors import ReconnectNeededError, VendorError
@@ -51,20 +52,21 @@ class HeldForm:
 
 
 def first(
-    what: str, back: str, who: Who = browser.admin
-) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
+    what: str, back: str, who: Who = browser.admin, *, calls_vendor: bool = False
+) -> Callable[[Endpoint], AsyncEndpoint]:
     """Have an endpoint that takes a form ask for a confirmation first, unless there is a fresh one.
 
-    `what` goes on after "You are about to"; `back` is where "Cancel" leads.
+    `what` goes on after "You are about to"; `back` is where "Cancel" leads. A key that confirms is checked at Copper,
+    where `calls_vendor` says that the endpoint calls one anyway.
     """
 
-    def decorate(endpoint: Callable[..., Response]) -> Callable[..., Response]:
+    def decorate(endpoint: Endpoint) -> AsyncEndpoint:
         @functools.wraps(endpoint)
         def run(request: Request, form: FormData, **arguments: Any) -> Response:
             asked = needed(request, form, what, back, who)
             return asked if asked is not None else endpoint(request=request, form=form, **arguments)
 
-        return run
+        return vendor_calls.calls_vendor(run, when=lambda arguments: calls_vendor or KEY in arguments["form"])
 
     return decorate
 

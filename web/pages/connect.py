@@ -27,10 +27,11 @@ from web.pages import confirm, panel_confirmation
 from web.pages.panel_confirmation import PANEL
 from web.pages.render import go, page
 from web.problems import ProblemError
+from web.vendor_calls import calls_vendor, sign_in_place
 from worker import connect
 from worker.connect import NotAdmittedError
 from worker.copper import oauth as copper_oauth
-from worker.errors import ReconnectNeededError, VendorError
+from worker.errors import PassingError, ReconnectNeededError, VendorError
 from worker.xero import oauth as xero_oauth
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ router = APIRouter()
 XERO, SIGN_IN, TICKET, CONFIRM = "xero", "sign-in", "ticket", "confirm"
 MAX_CAME_BACK = 256
 """Characters of a code or state: Copper's and ours are far shorter."""
+VENDOR_RETRY_SECONDS = 60
 KEY_REJECTED = (
     "Copper didn't accept this API key and email address. Check that the email address belongs to the user who created "
     "the key."
@@ -105,6 +107,7 @@ def _next_page(database: Session, account_id: int) -> str:
 
 
 @router.post("/connect")
+@calls_vendor
 def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Check the key at Copper; sign in its owner, and connect the account if that is not done yet.
 
@@ -116,15 +119,12 @@ def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)])
     try:
         if code:
             connect.check_invitation(code)
-        admin = connect.identify(key, email)
-        with transaction() as database:
-            account_id = accounts.account_of_copper(database, admin.copper_account_id)
-            state = accounts.copper_state(database, account_id) if account_id is not None else None
-        if account_id is None or state is None or state.lost:
-            account_id = connect.connect_copper(key, email, who=admin.user_name, admin=admin, code=code)
+        with sign_in_place():
+            admin, account_id = _connected_admin(key, email, code)
     except VendorError as error:
         log.info("sign_in.refused", reason=type(error).__name__)
-        return _sign_in_page(request, forms.refused(form, {"key": key_problem(error)}))
+        answer = _sign_in_page(request, forms.refused(form, {"key": key_problem(error)}), status=key_status(error))
+        return later(answer, error)
     except NotAdmittedError as error:
         log.info("sign_in.refused", reason=str(error))
         return _sign_in_page(request, forms.refused(form, {"code": _code_problem(error)}))
@@ -133,6 +133,20 @@ def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)])
         token = _open_session(request, database, user, SignInMethod.KEY)
         path = _next_page(database, account_id)
     return _signed_in(request, user, token, path)
+
+
+def _connected_admin(key: str, email: str, code: str) -> tuple[connect.CopperAdmin, int]:
+    """Whose key it is, and their account, which is connected if it is not yet.
+
+    Raises `VendorError`, or `NotAdmittedError` for a new account without a code.
+    """
+    admin = connect.identify(key, email)
+    with transaction() as database:
+        account_id = accounts.account_of_copper(database, admin.copper_account_id)
+        state = accounts.copper_state(database, account_id) if account_id is not None else None
+    if account_id is None or state is None or state.lost:
+        account_id = connect.connect_copper(key, email, who=admin.user_name, admin=admin, code=code)
+    return admin, account_id
 
 
 @dataclass(frozen=True)
@@ -186,7 +200,25 @@ def key_problem(error: VendorError) -> str:
     """What to say of a Copper key that could not be used."""
     if isinstance(error, ReconnectNeededError):
         return KEY_REJECTED
+    if isinstance(error, PassingError):
+        return _unanswered("Copper", error)
     return f"We couldn't reach Copper ({error}). Try again in a moment."
+
+
+def key_status(error: VendorError) -> int:
+    """The status of a page that says it: 503 where the key may be right and Copper is the one to wait for."""
+    return 503 if isinstance(error, PassingError) else 422
+
+
+def later(answer: Response, error: Exception) -> Response:
+    """The answer, with a time to come back where waiting helps."""
+    if isinstance(error, PassingError):
+        answer.headers["Retry-After"] = str(VENDOR_RETRY_SECONDS)
+    return answer
+
+
+def _unanswered(vendor: str, error: PassingError) -> str:
+    return f"{vendor} does not answer at the moment: {error}. Nothing was changed. Wait a minute, then try again."
 
 
 @router.post("/signout")
@@ -220,6 +252,7 @@ def go_to_xero(request: Request, form: Annotated[FormData, Depends(browser.form)
 
 
 @router.get("/callback/xero")
+@calls_vendor
 def back_from_xero(request: Request, state: str = "", code: str = "", error: str = "") -> Response:
     """Take the code, if it is the answer to what this browser was sent with."""
     session = browser.admin(request.state.browser)
@@ -233,19 +266,27 @@ def back_from_xero(request: Request, state: str = "", code: str = "", error: str
         token = xero_oauth.exchange(held, code)
         connect.keep_grant(session.account_id, token, who=session.user_name)
     except (StateError, VendorError) as problem:
-        return _xero_failed(request, _went_wrong(problem))
+        return _xero_went_wrong(request, problem)
     return go(request, "/connect/organisations")
 
 
-def _went_wrong(problem: Exception) -> str:
+def _went_wrong(vendor: str, problem: Exception) -> str:
+    if isinstance(problem, PassingError):
+        return _unanswered(vendor, problem)
     return f"Something went wrong: {problem}. Try again."
 
 
-def _xero_failed(request: Request, said: str) -> Response:
-    return page(request, "xero.html", status=400, scopes=settings().xero_scopes.split(), error=said)
+def _xero_went_wrong(request: Request, problem: Exception) -> Response:
+    status = 503 if isinstance(problem, PassingError) else 400
+    return later(_xero_failed(request, _went_wrong("Xero", problem), status), problem)
+
+
+def _xero_failed(request: Request, said: str, status: int = 400) -> Response:
+    return page(request, "xero.html", status=status, scopes=settings().xero_scopes.split(), error=said)
 
 
 @router.get("/connect/organisations")
+@calls_vendor
 def ask_organisations(request: Request) -> Response:
     """Let the admin choose which of the authorised organisations to show."""
     session = browser.admin(request.state.browser)
@@ -255,7 +296,7 @@ def ask_organisations(request: Request) -> Response:
     try:
         return _organisations_page(request, session, grant_id, connect.offered(session.account_id, grant_id))
     except VendorError as error:
-        return _xero_failed(request, _went_wrong(error))
+        return _xero_went_wrong(request, error)
 
 
 def _organisations_page(
@@ -276,6 +317,7 @@ def _open_grant(session: BrowserSession) -> int | None:
 
 
 @router.post("/connect/organisations")
+@calls_vendor
 def take_organisations(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Connect the chosen ones."""
     session = browser.admin(request.state.browser)
@@ -291,7 +333,7 @@ def take_organisations(request: Request, form: Annotated[FormData, Depends(brows
             return _organisations_page(request, session, grant_id, offered, state)
         connect.choose_organisations(session.account_id, grant_id, tenants, who=session.user_name, with_import=True)
     except VendorError as error:
-        return _xero_failed(request, _went_wrong(error))
+        return _xero_went_wrong(request, error)
     with bound(session.account_id) as database:
         step = accounts.setup_step(database, session.account_id)
     return go(request, "/settings?first=1" if step is SetupStep.SETTINGS else "/progress")
@@ -347,6 +389,7 @@ def back_from_copper(
 
 
 @router.get("/signin/copper/finish")
+@calls_vendor
 def finish_copper(request: Request, ticket: str = "") -> Response:
     """See who came back, and sign them in: as an admin if an admin named them one, as a viewer otherwise."""
     need_copper_app()
@@ -354,10 +397,13 @@ def finish_copper(request: Request, ticket: str = "") -> Response:
         with transaction() as database:
             taken = access.take_state(database, ANYBODY, ticket, request.state.browser.name)
         back = taken.checked(TICKET)
-        who = copper_oauth.finish(_copper_callback(), back["code"])
+        with sign_in_place():
+            who = copper_oauth.finish(_copper_callback(), back["code"])
+    except PassingError as problem:
+        return later(_not_signed_in(request, _unanswered("Copper", problem), 503), problem)
     except (StateError, VendorError) as problem:
         throttle.sign_in(request)
-        return _not_signed_in(request, _went_wrong(problem), 400)
+        return _not_signed_in(request, _went_wrong("Copper", problem), 400)
     if back["purpose"] == PANEL:
         return panel_confirmation.ask(request, who, back["values"]["challenge"]) or _not_connected(request)
     if back["purpose"] == CONFIRM:

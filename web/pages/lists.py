@@ -113,6 +113,4 @@ async def export_contacts(request: Request, form: Form) -> Response:
 async def export_records(request: Request, form: Form) -> Response:
     """All of the records as a file."""
     session = browser.admin(request.state.browser)
-    with bound(session.account_id) as database:
-        copper = accounts.copper_account(database, session.account_id)
-    return await exports.unmatched_records(request, session.account_id, copper, session.user_name, form)
+    return await exports.unmatched_records(request, session.account_id, session.user_name, form)

@@ -18,11 +18,12 @@ from store.models import RecordType, SetupStep
 from web import browser, forms, throttle, words
 from web.forms import FormState, WholeNumber
 from web.pages import confirm, notices
-from web.pages.connect import key_problem
+from web.pages.connect import key_problem, key_status, later
 from web.pages.render import Id, go, page
 from web.pages.status import overview_of
 from web.problems import ProblemError
-from worker import connect
+from web.vendor_calls import calls_vendor, may_call_vendor
+from worker import connect, vendor
 from worker.budget import Purpose
 from worker.copper.client import connected, teams_of
 from worker.copper.wire import WireUser
@@ -115,12 +116,24 @@ def _settings_page(
 
 
 def _refused(
-    request: Request, sent: FormData, errors: Mapping[str, str], *, first: bool = False, status: int = 422
+    request: Request,
+    sent: FormData,
+    errors: Mapping[str, str],
+    *,
+    first: bool = False,
+    status: int = 422,
+    unanswered: VendorError | None = None,
 ) -> Response:
-    return _settings_page(request, first=first, form=forms.refused(sent, errors, request.url.path), status=status)
+    """The page with what is wrong; one that Copper left `unanswered` does not ask Copper again."""
+    form = forms.refused(sent, errors, request.url.path)
+    if unanswered is None:
+        return _settings_page(request, first=first, form=form, status=status)
+    with vendor.no_calls():
+        return later(_settings_page(request, first=first, form=form, status=status), unanswered)
 
 
 @router.get("/settings")
+@may_call_vendor
 def show(request: Request, first: bool = False) -> Response:
     """The settings; `first` when the account is just being set up."""
     browser.admin(request.state.browser)
@@ -128,6 +141,7 @@ def show(request: Request, first: bool = False) -> Response:
 
 
 @router.post("/settings")
+@may_call_vendor
 def save(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Keep the settings; what is shown changes with the next read."""
     session = browser.admin(request.state.browser)
@@ -176,6 +190,7 @@ def drop(request: Request, organisation_id: Id, form: Annotated[FormData, Depend
 
 
 @router.post("/copper/key")
+@calls_vendor
 def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Replace the Copper key by another one of the same account."""
     session = browser.admin(request.state.browser)
@@ -201,12 +216,13 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
             confirm.renew(request)
         connect.connect_copper(key, email, who=session.user_name, admin=admin, kept_session=session.id)
     except VendorError as error:
-        return _refused(request, form, {"key": f"{key_problem(error)} The old key is still in use."})
+        said = f"{key_problem(error)} The old key is still in use."
+        return _refused(request, form, {"key": said}, status=key_status(error), unanswered=error)
     return go(request, "/settings", notice="Copper API key replaced.")
 
 
 @router.post("/admins")
-@confirm.first("add an admin", back="/settings#admins")
+@confirm.first("add an admin", back="/settings#admins", calls_vendor=True)
 def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
     """Add a Copper user of the account as an admin, under the name that Copper gives."""
     session = browser.admin(request.state.browser)
@@ -220,7 +236,7 @@ def name_admin(request: Request, form: Annotated[FormData, Depends(browser.form)
         return _refused(request, form, {"user": said})
     except VendorError as error:
         said = f"The user could not be looked up in Copper ({error}). Nobody was added. Try again in a moment."
-        return _refused(request, form, {"user": said}, status=503)
+        return _refused(request, form, {"user": said}, status=503, unanswered=error)
     name = user.name or f"user {user.id}"
     with bound(session.account_id) as database:
         access.name_admin(database, session.account_id, user.id, name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from typing import Annotated
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -23,18 +24,20 @@ from store.database import Role, bound, transaction
 from store.models import RecordType
 from store.secrets import digest
 from web import browser, locales, looks, shown, throttle
+from web.concurrency import Capacity
 from web.invoices import RecordId
 from web.pages import render
 from web.pages.connect import need_copper_app
 from web.pages.panel_confirmation import PANEL
-from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer
+from web.panel.held_requests import HeldRequests, Holder
+from web.panel.record_views import View, ViewKey
+from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer, viewer_holder
 from web.problems import ProblemError
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
 CHALLENGE = r"^[A-Za-z0-9_-]{43}$"
 LONGEST_WAIT = 20.0
-BETWEEN_LOOKS = 0.5
 Looker = Annotated[Viewer, Depends(viewer)]
 
 
@@ -44,7 +47,8 @@ def no_viewer(request: Request, error: Exception) -> Response:
     text = render.text(
         "panel_refused.html", said=error.said, sign_in=error.sign_in and bool(settings().copper_client_id)
     )
-    return HTMLResponse(text, error.status)
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return HTMLResponse(text, error.status, headers)
 
 
 @router.get("/panel")
@@ -57,9 +61,21 @@ def panel(request: Request) -> Response:
     return HTMLResponse(render.text("panel.html", origins=origins, has_token=bool(token_of(request))))
 
 
+async def held_place(request: Request) -> AsyncIterator[float]:
+    """Seconds that the answer may be held back; raises `BusyError` when too many are, before anything is looked up."""
+    seconds = _wait(request)
+    if not seconds:
+        yield 0.0
+        return
+    held: HeldRequests = request.app.state.held_requests
+    async with held.place(Holder.of("key", digest(token_of(request))), viewer_holder(request)):
+        yield seconds
+
+
 @router.get("/panel/records/{kind}/{record_id}")
 async def record(
     request: Request,
+    seconds: Annotated[float, Depends(held_place, scope="function")],
     who: Looker,
     kind: RecordType,
     record_id: RecordId,
@@ -70,32 +86,38 @@ async def record(
 
     `Prefer: wait=20` (RFC 7240) holds the answer back until it changes, for that many seconds at most.
     """
+    state = request.app.state
+    key = ViewKey(who.account_id, kind, record_id, status, limit, str(locales.of(request)))
     known = request.headers.get("if-none-match", "").strip('"')
-    locale = locales.of(request)
-    changes = request.app.state.changes
-    until = asyncio.get_running_loop().time() + _wait(request)
-    with changes.of(who.account_id) as changed:
-        while True:
-            changed.clear()
-            found = await run_in_threadpool(
-                shown.look, who.account_id, kind, record_id, locale, status=status, limit=limit
-            )
-            left = until - asyncio.get_running_loop().time()
-            if found.tag != known or left <= 0 or changes.is_closed or await request.is_disconnected():
-                break
-            try:
-                await asyncio.wait_for(changed.wait(), left)
-            except TimeoutError:
-                break
-            await asyncio.sleep(BETWEEN_LOOKS)
-    request.app.state.looks.used(digest(who.token))
-    headers = {"ETag": f'"{found.tag}"', "X-Up-To-Date-As-Of": found.synced_at.isoformat() if found.synced_at else ""}
-    background: BackgroundTask | None = looks.after_reading(request.app.state.looks, who.account_id, kind, record_id)
-    if found.tag == known:
+    if seconds:
+        with state.held_requests.counted(Holder.of("account", who.account_id)):
+            view = await _unless_gone(request, state.record_views.follow(key, known, seconds))
+    else:
+        view = await state.record_views.look(key)
+    if view is None:
+        return Response(status_code=304)
+    state.looks.used(digest(who.token))
+    headers = {"ETag": f'"{view.tag}"', "X-Up-To-Date-As-Of": view.synced_at}
+    background: BackgroundTask | None = looks.after_reading(state.looks, who.account_id, kind, record_id)
+    if view.tag == known:
         return Response(status_code=304, headers=headers, background=background)
-    return HTMLResponse(
-        render.text("record_part.html", record=found, locale=locale, in_panel=True), 200, headers, background=background
-    )
+    return HTMLResponse(view.html, 200, headers, background=background)
+
+
+async def _unless_gone(request: Request, follow: Coroutine[Any, Any, View]) -> View | None:
+    """What `follow` gives, or None as soon as the client is gone: a panel that was closed holds no place."""
+    following, leaving = asyncio.create_task(follow), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await following if following.done() else None
+    finally:
+        following.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
 def _wait(request: Request) -> float:
@@ -105,10 +127,15 @@ def _wait(request: Request) -> float:
 
 
 @router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
-def why(who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
+async def why(request: Request, who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
     """Match details: why an invoice is on a record."""
-    with bound(who.account_id, Role.READS) as session:
-        found = matching.why(session, who.account_id, kind, record_id, invoice_id)
+    capacity: Capacity = request.app.state.capacity
+    return await capacity.panel.run(who.account_id, _why, who.account_id, kind, record_id, invoice_id)
+
+
+def _why(account_id: int, kind: RecordType, record_id: int, invoice_id: UUID) -> Response:
+    with bound(account_id, Role.READS) as session:
+        found = matching.why(session, account_id, kind, record_id, invoice_id)
     if found is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
     return HTMLResponse(render.text("why_part.html", reasons=found[1], kind=kind))

@@ -5,6 +5,7 @@ What the App SDK claims about the user is never asked: it comes from the browser
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,22 +17,28 @@ from store.browser_sessions import BrowserSession
 from store.database import bound, transaction
 from store.secrets import digest
 from web import browser, throttle
+from web.concurrency import BusyError, Capacity
+from web.panel.held_requests import Holder
+from worker import vendor
 from worker.budget import Purpose
 from worker.copper.client import connected
 from worker.errors import NotThereError, VendorError
 
 log = structlog.get_logger()
 TEAMS_FRESH = timedelta(minutes=10)
+UNCHECKED = "We can't check your Copper teams right now. Retrying automatically."
+UNCHECKED_RETRY_SECONDS = 5
 
 
 class NoViewerError(Exception):
     """Nobody may look yet; `sign_in` says whether signing in with Copper may help."""
 
-    def __init__(self, said: str, *, sign_in: bool = False, status: int = 403) -> None:
+    def __init__(self, said: str, *, sign_in: bool = False, status: int = 403, retry_after: int | None = None) -> None:
         super().__init__(said)
         self.said = said
         self.sign_in = sign_in
         self.status = status
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,22 @@ def token_of(request: Request) -> str:
     return given.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
 
 
+def viewer_holder(request: Request) -> Holder:
+    """Who asks, as far as it can be told without a look-up: the browser by its panel session, else the address."""
+    session = browser.panel_token(request)
+    return Holder.of("session" if session else "address", viewer_name(request))
+
+
+def viewer_name(request: Request) -> str:
+    """The same as a text: a token of ours, or an address."""
+    return browser.panel_token(request) or (request.client.host if request.client else "")
+
+
 def account_of(request: Request) -> int:
     """Whose panel this is; raises `NoViewerError` for a token that is unknown or revoked."""
     token = token_of(request)
-    throttle.api(request, digest(token))
+    # Everybody at a customer has the same token: its holders are counted each by themselves.
+    throttle.api(request, digest(f"{token} {viewer_name(request)}"))
     with transaction() as session:
         account_id = access.account_of_key(session, token, ["panel"]) if token else None
     if account_id is None:
@@ -62,44 +81,58 @@ def account_of(request: Request) -> int:
     return account_id
 
 
-def viewer(request: Request) -> Viewer:
-    """Who looks, if they may; raises `NoViewerError` that says what is missing."""
+async def viewer(request: Request) -> Viewer:
+    """Who looks, if they may; raises `NoViewerError` that says what is missing, `BusyError` without a place."""
+    capacity: Capacity = request.app.state.capacity
+    token = token_of(request)
+    account_id, unchecked = await capacity.panel.run(digest(token), _known_viewer, request)
+    if unchecked is not None:
+        try:
+            await capacity.vendors.run(account_id, _check_with_copper, *unchecked)
+        except BusyError as error:
+            raise NoViewerError(UNCHECKED, status=503, retry_after=error.retry_after) from None
+    return Viewer(account_id, token)
+
+
+def _known_viewer(request: Request) -> tuple[int, tuple[BrowserSession, set[int]] | None]:
+    """Whose panel it is; and who looks, with the teams that may, where Copper has to be asked first."""
     account_id = account_of(request)
     with bound(account_id) as session:
-        teams = accounts.choices(session, account_id).visible_to_teams
-    if teams is not None:
-        _check_teams(request, account_id, set(teams))
-    return Viewer(account_id, token_of(request))
-
-
-def _check_teams(request: Request, account_id: int, teams: set[int]) -> None:
-    who = browser.panel_session(request)
+        chosen = accounts.choices(session, account_id).visible_to_teams
+        if chosen is None:
+            return account_id, None
+        named = access.named_admins(session, account_id)
+    who, teams = browser.panel_session(request), set(chosen)
     if who is None or who.account_id != account_id:
         raise NoViewerError(
             "Invoices are visible to certain teams only. Sign in with Copper to continue.", sign_in=True, status=401
         )
-    with bound(account_id) as session:
-        named = access.named_admins(session, account_id)
-    if who.user_id in named or teams & _teams(who):
-        return
-    raise NoViewerError(
-        f"Invoices are visible to certain teams only, and you ({who.user_name}) aren't a member of any of them."
-    )
+    if who.user_id in named:
+        return account_id, None
+    if who.teams is None or who.teams_at is None or datetime.now(UTC) - who.teams_at >= TEAMS_FRESH:
+        return account_id, (who, teams)
+    _check_membership(who, teams, who.teams)
+    return account_id, None
 
 
-def _teams(who: BrowserSession) -> set[int]:
-    """The user's teams as Copper told them, ten minutes ago at most; raises `NoViewerError` when it cannot be asked."""
-    if who.teams is not None and who.teams_at and datetime.now(UTC) - who.teams_at < TEAMS_FRESH:
-        return set(who.teams)
+def _check_membership(who: BrowserSession, teams: set[int], own: Iterable[int]) -> None:
+    if not teams.intersection(own):
+        raise NoViewerError(
+            f"Invoices are visible to certain teams only, and you ({who.user_name}) aren't a member of any of them."
+        )
+
+
+def _check_with_copper(who: BrowserSession, teams: set[int]) -> None:
+    """Ask Copper for the user's teams; raises `NoViewerError` when they may not look, or when it cannot be asked."""
     try:
-        user = connected(who.account_id, Purpose.PERSON).user(who.user_id)
+        with vendor.interactive():
+            user = connected(who.account_id, Purpose.PERSON).user(who.user_id)
     except NotThereError:
         raise NoViewerError("Your Copper user no longer exists.") from None
     except VendorError as error:
         log.info("teams.unread", account=who.account_id, error=type(error).__name__)
-        said = "We can't check your Copper teams right now. Retrying automatically."
-        raise NoViewerError(said, status=503) from None
-    teams = [team.id for team in user.groups]
+        raise NoViewerError(UNCHECKED, status=503, retry_after=UNCHECKED_RETRY_SECONDS) from None
+    own = [team.id for team in user.groups]
     with bound(who.account_id) as session:
-        browser_sessions.save_teams(session, who.account_id, who.id, teams)
-    return set(teams)
+        browser_sessions.save_teams(session, who.account_id, who.id, own)
+    _check_membership(who, teams, own)

@@ -21,7 +21,7 @@
   let record = null;          // { type, id, key }: what Copper shows, once it has said so
   let choice = {};            // the status and number of rows that the viewer wants, and those of the rows on screen
   let shownChoice = {}, etag = null, answeredAt = null;
-  let request = null, retryTimer = 0, failures = 0, afterRender = null;
+  let request = null, retryTimer = 0, failures = 0, crowded = false, afterRender = null;
   let lastId = 0, contextId = 0, contextTimer = 0;
   let retry = null, countdown = 0, popup = null, secret = null, number = "";
 
@@ -137,12 +137,14 @@
     if (controller !== request) return;
     request = null;
     place.setAttribute("aria-busy", "false");
+    if (held && answer?.response.status === 429) return followLater(answer.response);
     const outcome = answer ? take(answer, wanted) : "failed";
     if (outcome === "failed") return fail(answer);
     if (outcome === "unchecked") return void (retryTimer = setTimeout(load, pause() * 1000));
     if (outcome === "refused") return;
     const tooSoon = answer.response.status === 304 && held && Date.now() - startedAt < 2000;
-    followed(answer.response, !tooSoon);
+    if (held) crowded = false;
+    followed(answer.response, !tooSoon && !crowded);
     if (!document.hidden) retryTimer = setTimeout(load, tooSoon ? WAIT * 1000 : 0, { held: true });
   }
 
@@ -167,23 +169,31 @@
     freshness(isLive, response.headers.get("X-Up-To-Date-As-Of"));
   }
 
+  // More panels are open than Patina keeps live: this one looks again by itself.
+  function followLater(response) {
+    crowded = true;
+    freshness(false);
+    if (!document.hidden) retryTimer = setTimeout(load, (retryAfter(response) || WAIT) * 1000);
+  }
+
+  const retryAfter = (response) => Math.min(Number(response?.headers.get("Retry-After")), MAX_RETRY_AFTER) || 0;
   const pause = () => Math.min(5 * 2 ** failures++, MAX_PAUSE) * (0.75 + Math.random() / 2);
 
   function fail(answer) {
     choice = shownChoice;
     afterRender = null;
     if (byId("status")) byId("status").value = choice.status || "";
-    const seconds = Math.min(Number(answer?.response.headers.get("Retry-After")), MAX_RETRY_AFTER) || pause();
-    unreachable(Date.now() + seconds * 1000);
+    const response = answer?.response, wait = retryAfter(response), seconds = wait || pause();
+    unreachable(Date.now() + seconds * 1000, wait && [429, 503].includes(response.status));
     if (!document.hidden) retryTimer = setTimeout(load, seconds * 1000);
   }
 
-  function unreachable(until) {
+  function unreachable(until, isBusy = false) {
     place.querySelector(".loading")?.remove();
     const isShown = place.querySelector(".record");
     if (isShown) freshness(false);
     const meaning = isShown ? "These figures may be out of date." : "Invoices can't be shown right now.";
-    say(`Can't reach Patina. ${meaning}`, load, until);
+    say(`${isBusy ? "Patina is busy" : "Can't reach Patina"}. ${meaning}`, load, until);
   }
 
   function refuse(part) {

@@ -6,7 +6,7 @@ file, so a mutant whose place was rewritten is reported, and never silently skip
 
 from __future__ import annotations
 
-from tests.mutants.catalogue import access, operation, pages, panel, reading, schema, store, webhooks, worker
+from tests.mutants.catalogue import access, operation, pages, panel, reading, resources, schema, store, webhooks, worker
 from tests.mutants.catalogue.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -16,5 +16,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*worker.BUDGET, *worker.EVENTS, *worker.CONNECTIONS),
     *(*access.SIGNATURES_AND_SECRETS, *access.LIMITS),
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
+    *resources.CAPACITY,
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )
