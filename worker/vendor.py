@@ -18,6 +18,7 @@ import requests
 import structlog
 import tenacity
 from requests.adapters import HTTPAdapter
+from typing_extensions import override
 
 from runtime import tracing
 from runtime.numbers import whole_number
@@ -35,6 +36,7 @@ LONGEST_WAIT = 2.0
 UNTOLD_WAIT = 10.0
 MAX_RETRY_AFTER = 86_400.0
 MAX_HEADER = 999_999_999
+NOT_MODIFIED = 304
 PASSING_STATUSES = {429, 500, 502, 503, 504}
 # Connecting an account makes a dozen calls in a row; whoever waits for them leaves after that.
 INTERACTIVE_SECONDS = 20.0
@@ -42,14 +44,29 @@ TOO_LATE = "it takes too long to answer"
 _waits_until: ContextVar[float | None] = ContextVar("waits_until", default=None)
 
 
+class VendorAdapter(HTTPAdapter):
+    """Connections to vendors. No redirect is followed, for none of them sends one: it would take the key along."""
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
+        answer = super().send(request, *args, **more)
+        if 300 <= answer.status_code < 400 and answer.status_code != NOT_MODIFIED:
+            answer.close()
+            raise VendorError(f"answered {answer.status_code}, a redirect, which is not followed")
+        return answer
+
+
 @lru_cache(maxsize=1)
 def shared_adapter() -> HTTPAdapter:
     """One pool of connections for all threads of a process."""
-    return HTTPAdapter(pool_connections=8, pool_maxsize=32, max_retries=0)
+    return VendorAdapter(pool_connections=8, pool_maxsize=32, max_retries=0)
 
 
 def prepare(session: requests.Session) -> requests.Session:
-    """Let a session use the process's connections, and ask for compressed answers."""
+    """Let a session use the process's connections, and ask for compressed answers.
+
+    The environment is not trusted: a `.netrc` would replace the key, a proxy's variables send it elsewhere.
+    """
     session.mount("https://", shared_adapter())
     session.mount("http://", shared_adapter())
     session.trust_env = False
@@ -211,6 +228,9 @@ def _once(send: Callable[[], requests.Response]) -> requests.Response:
         raise PassingError(f"the connection failed ({type(error).__name__})") from None
     except requests.exceptions.ContentDecodingError:
         raise PassingError("the answer could not be decompressed") from None
+    except requests.RequestException as error:
+        # Its text may have the whole header in it.
+        raise VendorError(f"the request could not be sent ({type(error).__name__})") from None
     if answer.status_code in PASSING_STATUSES:
         said = f"answered {answer.status_code} {_problem(answer)}".rstrip()
         raise PassingError(said, _retry_after(answer), suspect=answer.status_code == 500)

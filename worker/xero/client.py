@@ -27,7 +27,7 @@ from worker.errors import (
 )
 from worker.parsing import ParseResult, parse
 from worker.unreadable import AnswerSource, report, report_answer
-from worker.vendor import Spender, call, json_of, timeouts, vendor_time
+from worker.vendor import NOT_MODIFIED, Spender, call, json_of, timeouts, vendor_time
 from worker.xero import oauth, scopes
 from worker.xero.wire import (
     WireConnection,
@@ -254,7 +254,7 @@ class XeroClient:
         began = datetime.now(UTC)
         headers = {"If-Modified-Since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if since else {}
         answer = self._get(what, {**params, "page": str(page), "pageSize": str(PAGE_SIZE)}, headers)
-        if answer.status_code == 304:
+        if answer.status_code == NOT_MODIFIED:
             return Answer([], began, vendor_time(answer))
         raw = json_of(answer)
         rows = self._rows(raw, what)

@@ -60,7 +60,9 @@ def authorise(port: int, *, auto: bool, say: Callable[[str], None]) -> dict[str,
         thread = threading.Thread(target=_serve, args=(server, seconds), daemon=True)
         thread.start()
         if auto:
-            requests.get(held.url, timeout=timeouts())
+            with requests.Session() as browser:
+                browser.trust_env = False
+                browser.get(held.url, timeout=timeouts())
         else:
             say(f"Open this address in a browser and allow access:\n\n  {held.url}\n")
         thread.join(seconds + 2)
