@@ -190,7 +190,6 @@ def web() -> None:
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=25,
-        h11_max_incomplete_event_size=64 * 1024,
     ).run()
 
 

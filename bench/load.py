@@ -121,7 +121,7 @@ def each(made: Iterator[bytes]) -> Callable[[], bytes]:
 
 def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
     """A request as bytes."""
-    lines = [f"{method} {path} HTTP/1.1", "host: patina", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
     if method == "POST":
         lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -13,13 +13,19 @@ from structlog.typing import EventDict, WrappedLogger
 from runtime.settings import settings
 
 ADDRESS = re.compile(r"[^\s@<>\"'=:,]{1,64}@[^\s@<>\"'=:,]{1,255}\.[A-Za-z]{2,24}")
-SECRET = re.compile(r"(?i)(bearer |access_token['\"=: ]+|refresh_token['\"=: ]+)[A-Za-z0-9._~+/=-]{8,}")
+SECRET = re.compile(
+    r"(?i)(bearer |access_?token['\"=: ]+|refresh_token['\"=: ]+|client_secret['\"=: ]+)[A-Za-z0-9._~+/=-]{8,}"
+)
+# A whole key; its first twelve characters tell keys apart, and open nothing.
+API_KEY = re.compile(r"\bpat_[A-Za-z0-9_-]{16,}")
+# What the HTTP library says of a header that it cannot send, the header's value and all.
+UNSENDABLE = re.compile(r"(?i)(header (?:value|name)[^:\n]*: ).*")
 
 
 def scrub(text: str) -> str:
     """`text` without e-mail addresses and bearer tokens, for what a library or a vendor wrote."""
     without = ADDRESS.sub("[address]", text) if "@" in text else text
-    return SECRET.sub(r"\1[secret]", without)
+    return UNSENDABLE.sub(r"\1[secret]", API_KEY.sub("[secret]", SECRET.sub(r"\1[secret]", without)))
 
 
 def _scrub_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

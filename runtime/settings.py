@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+import re
+from functools import cached_property, lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 Words = Annotated[tuple[str, ...], NoDecode]
 ANY = "*"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+HOST_NAME = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:]{2,45}")
+Network = IPv4Network | IPv6Network
 
 
 class SettingsError(Exception):
@@ -43,6 +47,17 @@ class Settings(BaseSettings):
     redis_namespace: str = Field("patina", pattern=r"^[a-z0-9_-]{1,40}$", description="prefix of Redis keys")
     encryption_keys: Words = Field((), description="Fernet keys for secrets at rest, newest first, separated by commas")
     public_url: str = Field("http://127.0.0.1:8700", description="where vendors and browsers reach Patina")
+    allowed_hosts: Words = Field(
+        (), description="host names, separated by commas, that requests may ask for besides PUBLIC_URL's and loopback"
+    )
+    trusted_proxies: Words = Field(
+        (),
+        description="addresses or networks of the proxies before the web process, separated by commas; X-Forwarded-For"
+        " is read from these alone",
+    )
+    web_connections: int = Field(
+        4_000, ge=10, le=100_000, description="connections that a web process serves at once; others are answered 503"
+    )
     web_host: str = Field("127.0.0.1", description="address that the web process listens on")
     port: int = Field(8700, ge=1, le=65535, description="port that the web process listens on")
 
@@ -159,7 +174,11 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 
-    @field_validator("encryption_keys", "xero_webhook_keys", "panel_origins", "copper_accounts", mode="before")
+    @field_validator(
+        *("encryption_keys", "xero_webhook_keys", "panel_origins", "copper_accounts", "trusted_proxies"),
+        "allowed_hosts",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
@@ -180,6 +199,26 @@ class Settings(BaseSettings):
         if any(one != ANY and not (one.isascii() and one.isdigit()) for one in ids):
             raise ValueError("must be numbers separated by commas, or *")
         return ids
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                network = ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError("each must be an address or a network, such as 10.0.0.7 or 172.16.0.0/12") from None
+            if network.prefixlen == 0:
+                raise ValueError("a network of all addresses would let anybody name their own")
+        return proxies
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(host.lower().strip("[]") for host in hosts)
+        if not all(HOST_NAME.fullmatch(name) for name in names):
+            raise ValueError("each must be a host name without a port, such as patina.internal")
+        return names
 
     @field_validator("panel_origins")
     @classmethod
@@ -238,6 +277,17 @@ class Settings(BaseSettings):
         """Which origins may embed the panel: Copper's own, unless others are named."""
         parts = urlsplit(self.copper_login_url)
         return self.panel_origins or (f"{parts.scheme}://{parts.netloc}",)
+
+    @cached_property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of TRUSTED_PROXIES."""
+        return tuple(ip_network(proxy, strict=False) for proxy in self.trusted_proxies)
+
+    @cached_property
+    def hosts(self) -> frozenset[str]:
+        """Every host name that a request may ask for."""
+        urls = (self.public_url, self.copper_webhook_url or self.public_url)
+        return frozenset({*LOOPBACK, *self.allowed_hosts, *(urlsplit(url).hostname or "" for url in urls)})
 
     @property
     def uses_loopback_xero(self) -> bool:

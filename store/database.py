@@ -30,6 +30,7 @@ from store.roles import Role
 __all__ = [
     "POOL_FULL",
     "UNAVAILABLE",
+    "UNSTORABLE",
     "Pool",
     "PoolFullError",
     "Role",
@@ -71,6 +72,8 @@ UNAVAILABLE = (
 )
 # Those of them that say nothing of the database: whoever asked came when too many others had.
 POOL_FULL = (PoolFullError, TooManyRequests, exc.TimeoutError)
+# What a text or a number raises that the driver or the database cannot hold: it came with a request.
+UNSTORABLE = (psycopg.DataError, exc.DataError, UnicodeEncodeError)
 MISSING_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedObject)
 STATEMENT_SECONDS = 300
 # The role has the rights of the tables' policies only; both settings end with the transaction.
@@ -327,9 +330,15 @@ def at_head() -> bool:
     """Whether the database has every migration that this code knows; one that a newer version has migrated does."""
     with engine().connect() as connection:
         now = set(MigrationContext.configure(connection).get_current_heads())
+    known, heads = _revisions()
+    return now == heads or bool(now - known)
+
+
+@lru_cache(maxsize=1)
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """Every revision of this code, and those that no other follows: its files do not change while it runs."""
     scripts = ScriptDirectory.from_config(alembic_config())
-    known = {script.revision for script in scripts.walk_revisions()}
-    return now == set(scripts.get_heads()) or bool(now - known)
+    return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())
 
 
 def let_go() -> None:

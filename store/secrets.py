@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -53,6 +54,25 @@ def signed(purpose: str, value: str) -> str | None:
         return _signer(purpose).unsign(value).decode()
     except (BadSignature, UnicodeDecodeError):
         return None
+
+
+def pseudonyms(purpose: str, value: str) -> tuple[str, ...]:
+    """What stands for `value` where it must not be seen, in 32 hexadecimal digits: under each key, the newest first.
+
+    The value cannot be guessed from it without a key of this installation. The older keys' are for finding what was
+    written before a rotation.
+    """
+    return tuple(_pseudonym(key, purpose, value) for key in _keys())
+
+
+def pseudonym(purpose: str, value: str) -> str:
+    """The one of `pseudonyms` to write down."""
+    return _pseudonym(_keys()[0], purpose, value)
+
+
+def _pseudonym(key: str, purpose: str, value: str) -> str:
+    words = f"patina.pseudonym.{purpose}|{value}".encode("utf-8", "surrogatepass")
+    return hmac.digest(key.encode(), words, "sha256").hex()[:32]
 
 
 def reseal(sealed: bytes) -> bytes:

@@ -15,7 +15,7 @@ from store.accounts import AccountSummary, Organisation
 from store.database import UNAVAILABLE, at_head, describe_failure, now, server_version, transaction
 from store.secrets import SealBrokenError
 from terminal.words import counted, hint, problem
-from worker import broker, health, overview
+from worker import broker, health, overview, proxy_watch
 from worker.budget import Purpose
 from worker.copper import subscriptions
 from worker.copper.client import connected
@@ -27,6 +27,7 @@ from worker.xero import oauth, scopes
 
 CLOCK_SECONDS = 5.0
 MIN_POSTGRES = 15
+ENOUGH_REQUESTS = 50
 REQUIRED_SETTINGS = ("xero_client_id", "xero_client_secret", "xero_webhook_keys")
 RECONNECT = "Reconnect on the settings page, or with `patina connect`."
 PROCESS_HINTS = {
@@ -73,6 +74,7 @@ def examine() -> list[Check]:
         return checks
     schema = _guarded("migrations", _migrations)
     checks += [schema, _guarded("database roles", _roles), _guarded("clock", _clock)]
+    checks.append(_guarded("clients' addresses", _clients))
     return checks + _contents() if schema.well else checks
 
 
@@ -153,6 +155,20 @@ def _roles() -> Check:
         found = roles.weaknesses(session)
     said = "; ".join(weakness.what for weakness in found) or "only this database's own roles have rights"
     return Check("database roles", not found, said, " ".join(weakness.remedy for weakness in found))
+
+
+def _clients() -> Check:
+    """Whether limits count by the clients' addresses, or by that of a proxy."""
+    what, seen = "clients' addresses", proxy_watch.read()
+    todo = "Set TRUSTED_PROXIES to the address or network of the proxy, and have it set X-Forwarded-For."
+    if seen.requests < ENOUGH_REQUESTS or not settings().public_url.startswith("https://"):
+        return Check(what, True, "too few requests to tell" if seen.requests else "no requests yet")
+    if seen.is_behind_stranger:
+        said = f"{seen.disbelieved} of {seen.requests} requests brought X-Forwarded-For from no trusted proxy"
+        return Check(what, False, said, todo)
+    if seen.is_one_private_address:
+        return Check(what, False, f"all of {seen.requests} requests came from one private address", todo)
+    return Check(what, True, f"of {counted(seen.requests, 'request')}")
 
 
 def _migrations() -> Check:

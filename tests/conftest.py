@@ -91,6 +91,20 @@ def world(unconnected: World) -> World:
 
 
 @pytest.fixture
+def no_counts() -> Iterator[None]:
+    """Limits of which nothing is used up, before and after."""
+    from web import throttle
+
+    counts = (throttle._addresses, throttle._keys, throttle._own, throttle._key_tries)
+    for count in counts:
+        count.cache_clear()
+    databases.forget_budgets("throttle")
+    yield
+    for count in counts:
+        count.cache_clear()
+
+
+@pytest.fixture
 def processes() -> Iterator[Processes]:
     """Processes that a test starts, stopped at its end."""
     started: Processes = []

@@ -23,7 +23,8 @@ MOST_BETWEEN_LOOKS = 0.2
 def serving(app: Any) -> Iterator[str]:
     """The app's address, served until the block ends."""
     options: dict[str, Any] = {"port": 0, "log_level": "error", "access_log": False, "date_header": False}
-    options["timeout_graceful_shutdown"] = 1
+    # What uvicorn logs goes where all else does: its own set-up would hold for every server of this process.
+    options |= {"timeout_graceful_shutdown": 1, "log_config": None}
     ours = isinstance(app, FastAPI)
     server = Server(app, **options) if ours else uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, daemon=True)

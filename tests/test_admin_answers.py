@@ -41,7 +41,7 @@ def test_any_record_is_found_and_seen_as_a_user_sees_it(world: World, admin: Adm
         assert f'href="/records/person/{person}"' in admin.find(wanted).text, wanted
     for wanted in (invoice.number, invoice.number.lower()):
         assert f'href="/records/person/{person}"' in admin.find(wanted).text, wanted
-    for unknown in ("nobody%", "\0", "²", "9" * 30):
+    for unknown in ("nobody%", "\7", "²", "9" * 30):
         assert admin.find(unknown).status_code == 200, unknown
     admin.find("nobody")
     assert "No record has this name" in said(admin)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from runtime.settings import override
 from tests.chaos import free_port
 from tests.processes import Processes, end, patina
 from tests.serving import answers, wait_until
@@ -28,6 +29,7 @@ from tests.test_receivers import delivery, event, inbox_rows, signed
 from tests.world import World
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+HOST = "patina.example.com"
 CONFIGURATION = Path(__file__).resolve().parent.parent / "docs" / "deploy" / "nginx.conf"
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (Debian: nginx-light)")
 
@@ -54,6 +56,7 @@ class Proxy:
     """nginx, listening with TLS, before two web processes of which the second is away until a test starts it."""
 
     port: int
+    plain: int
     second: int
     log: Path
     client: httpx.Client
@@ -63,7 +66,7 @@ class Proxy:
         return self.client.post("/webhooks/xero", content=body, headers=headers)
 
 
-def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[bytes], int]:
+def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[bytes], int, int]:
     """The documented configuration with this test's ports, paths and certificate in it."""
     port, plain = free_port(), free_port()
     pem, key = certificate(folder)
@@ -72,6 +75,7 @@ def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[b
         "    # server 127.0.0.1:8701": "    server 127.0.0.1:8701",
         "127.0.0.1:8700": f"127.0.0.1:{first}",
         "127.0.0.1:8701": f"127.0.0.1:{second}",
+        "listen 80 ": f"listen 127.0.0.1:{plain} ",
         "listen 80;": f"listen 127.0.0.1:{plain};",
         "listen 443": f"listen 127.0.0.1:{port}",
         "/etc/ssl/patina.example.com.pem": str(pem),
@@ -89,15 +93,18 @@ def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[b
         f"{user}daemon off; pid {folder}/nginx.pid; error_log {folder}/start.log;\n"
         f"events {{ worker_connections 512; }}\nhttp {{ {places} include {folder}/site.conf; }}\n"
     )
-    return subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]), port
+    return subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]), port, plain
 
 
 @pytest.fixture
 def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
     """nginx before this test's web process."""
     second = free_port()
-    process, port = run_nginx(tmp_path, world.web.base_url.port or 0, second)
-    with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=10, trust_env=False) as client:
+    override({"ALLOWED_HOSTS": HOST})
+    process, port, plain = run_nginx(tmp_path, world.web.base_url.port or 0, second)
+    with httpx.Client(
+        base_url=f"https://127.0.0.1:{port}", verify=False, timeout=10, trust_env=False, headers={"host": HOST}
+    ) as client:
 
         def is_up() -> bool:
             try:
@@ -106,7 +113,7 @@ def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
                 return False
 
         wait_until(is_up, what="nginx")
-        yield Proxy(port, second, tmp_path / "patina.log", client)
+        yield Proxy(port, plain, second, tmp_path / "patina.log", client)
     end([process])
 
 
@@ -161,7 +168,20 @@ def test_no_secret_of_a_path_is_in_the_proxys_logs(proxy: Proxy) -> None:
     wait_until(lambda: proxy.log.read_text().count("\n") >= 4)
     assert "secret" not in proxy.log.read_text()
     assert "/webhooks/copper/-" in proxy.log.read_text()
-    assert proxy.client.get("/metrics").status_code == 404
+    for path in ("/metrics", "/readyz"):
+        assert proxy.client.get(path).status_code == 404
+
+
+@needs_nginx
+def test_another_host_gets_no_answer_and_what_is_secret_no_redirect(proxy: Proxy) -> None:
+    for url in (f"https://127.0.0.1:{proxy.port}/connect", f"http://127.0.0.1:{proxy.plain}/connect"):
+        with pytest.raises(httpx.RemoteProtocolError):
+            proxy.client.get(url, headers={"host": "evil.test"})
+    plain = f"http://127.0.0.1:{proxy.plain}"
+    for path in ("/v1/people/1/invoices", "/webhooks/xero", "/panel?token=pat_x", "/metrics"):
+        assert proxy.client.get(f"{plain}{path}").status_code == 403, path
+    answer = proxy.client.get(f"{plain}/connect?x=1")
+    assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}/connect?x=1")
 
 
 def connected(port: int, secure: bool) -> socket.socket:

@@ -393,8 +393,8 @@ def test_a_wrong_key_is_audited_counts_as_a_try_and_ends_nothing(world: World, a
     assert is_signed_in(admin)
     admin.open("/keys")
     wrong = {**kept, "confirm_key": "wrong", "confirm_email": "a@b.test"}
-    statuses = [admin.send("/keys", wrong).status_code for _ in range(10)]
-    assert statuses[-1] == 429
+    statuses = [admin.send("/keys", wrong).status_code for _ in range(16)]
+    assert 429 in statuses
 
 
 def test_the_persons_own_new_key_is_a_confirmation_in_itself(world: World, admin: AdminBrowser) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from runtime.numbers import whole_number
 from store import balances
 from store.balances import Place
 from store.database import Role, bound
@@ -31,6 +33,7 @@ Admin = Annotated[Caller, Depends(keyed("admin"))]
 Sort = Literal["open", "overdue"]
 NO_SUCH_TYPE = "no such record type"
 WRONG_SCOPE = "a key with another scope"
+PLACE = re.compile(r"(?P<amount>-?[0-9]{1,40}(\.[0-9]{1,20})?) (?P<record>[0-9]{1,19})")
 
 
 def _file(*media: str) -> dict[str, Any]:
@@ -169,17 +172,20 @@ def _receivables(
 
 def write_place(place: Place) -> str:
     """A cursor of the ranking, opaque to clients."""
-    return base64.urlsafe_b64encode(f"{place.amount} {place.record_id}".encode()).decode()
+    return base64.urlsafe_b64encode(f"{place.amount:f} {place.record_id}".encode()).decode()
 
 
 def read_place(cursor: str) -> Place:
     """The place that a cursor names; raises a 400 problem for anything that `write_place` did not make."""
     try:
-        sum_, _, record = base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii").partition(" ")
-        place = Place(Decimal(sum_), int(record))
-        if not place.amount.is_finite() or not 0 <= place.record_id < 2**63 or write_place(place) != cursor:
+        given = PLACE.fullmatch(base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii"))
+        record = whole_number(given["record"]) if given else None
+        if given is None or record is None:
             raise ValueError
-    except (ValueError, binascii.Error, InvalidOperation):
+        place = Place(Decimal(given["amount"]), record)
+        if write_place(place) != cursor:
+            raise ValueError
+    except (ValueError, binascii.Error):
         raise ProblemError(400, "after: this is not a cursor that `next` gave") from None
     return place
 

@@ -15,13 +15,15 @@ from runtime import logs, tracing
 from runtime.settings import settings
 from store import exports
 from store.database import async_pool, reading_pool
-from web import answers, health, invoices, metrics, pages, problems
+from web import answers, health, invoices, metrics, pages, problems, refusals
 from web.bounds import Bounded, PageDeadline
 from web.browser import SignInNeededError
+from web.client_address import WATCH, ClientAddress
 from web.concurrency import Capacity
+from web.health import Readiness
 from web.looks import Looks
 from web.page_limits import PageRates
-from web.pages.render import malformed, meet, sign_in_first, too_late, trouble
+from web.pages.render import failed, malformed, meet, sign_in_first, too_late, trouble
 from web.panel import changes
 from web.panel import pages as panel
 from web.panel.held_requests import HeldRequests
@@ -41,7 +43,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pages = invoices.shared_pages(app.state.reading)
     app.state.receiving = receivers.receiving(app.state.pool)
     app.state.looks, app.state.page_rates = Looks(), PageRates()
-    app.state.capacity = Capacity()
+    app.state.capacity, app.state.readiness = Capacity(), Readiness()
     app.state.held_requests = HeldRequests(app.state.capacity.pauses)
     app.state.record_views = RecordViews(app.state.capacity.panel)
     pools = (app.state.pool, app.state.reading, app.state.exporting)
@@ -68,7 +70,8 @@ async def _beat(app: FastAPI, stopping: asyncio.Event) -> None:
     """Note every few seconds that the receivers are up (what they miss, nobody sends twice), the keys in use, and how
     many events were not kept."""
     while True:
-        for note in (schedule.note_web, app.state.looks.note_keys, app.state.receiving.dropped.flush):
+        noted = (schedule.note_web, app.state.looks.note_keys, app.state.receiving.dropped.flush)
+        for note in (*noted, refusals.SAMPLES.flush, WATCH.note):
             try:
                 await asyncio.to_thread(note)
             except Exception as error:
@@ -91,10 +94,13 @@ def create() -> FastAPI:
         # Ours alone: FastAPI's own would tell whole addresses, and the panel's has its token in it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redoc_url=None,
+        # It would send browsers on to whatever host they named.
+        redirect_slashes=False,
     )
     problems.install(app, trouble, malformed)
     app.add_exception_handler(SignInNeededError, sign_in_first)
     app.add_exception_handler(NoViewerError, panel.no_viewer)
+    app.add_exception_handler(Exception, failed)
     app.router.routes.extend([invoices.OrdinaryRead(), *receivers.routes])
     app.include_router(invoices.router)
     app.include_router(health.router)
@@ -104,8 +110,9 @@ def create() -> FastAPI:
     app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)
     app.add_middleware(PageDeadline, late=too_late)
-    app.add_middleware(Bounded)
+    app.add_middleware(Bounded, answer=trouble)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(ClientAddress)
     app.add_middleware(Timed)
     return app
 

@@ -1,4 +1,4 @@
-"""What no request may go beyond: a body of 1 MiB, ten seconds to send it, and some seconds to make a page."""
+"""What no request may go beyond: text that can be kept, a body of 1 MiB in ten seconds, some seconds to make a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime.numbers import whole_number
 from runtime.settings import settings
 from store.database import limited_statements
+from web import odd_input, refusals
+from web.odd_input import FormText
 from web.problems import problem
+from web.refusals import Reason
 from webhooks.bodies import BODY_LIMIT, BODY_SECONDS
 from worker.vendor import INTERACTIVE_SECONDS
 
@@ -28,32 +31,43 @@ FORM_STATEMENT_SECONDS = 60.0
 
 
 class BeyondError(Exception):
-    """A request went beyond its bounds; the status and the text tell its sender."""
+    """A request went beyond its bounds; the status and the text tell its sender, the reason the log."""
 
-    def __init__(self, status: int, said: str) -> None:
+    def __init__(self, status: int, said: str, reason: Reason = Reason.SIZE) -> None:
         super().__init__(said)
         self.status = status
+        self.reason = reason
 
 
 def _too_large() -> BeyondError:
     return BeyondError(413, f"A body may have {BODY_LIMIT} bytes.")
 
 
-class Bounded:
-    """Ends requests that are too large or too slow, whatever they ask for."""
+def _odd(said: str, reason: Reason = Reason.INPUT) -> BeyondError:
+    return BeyondError(400, said, reason)
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class Bounded:
+    """Ends requests that are too large, too slow, or hold what nothing here can be, whatever they ask for.
+
+    `answer` writes the error for whoever asked.
+    """
+
+    def __init__(self, app: ASGIApp, answer: Callable[[Request, int, str], Response]) -> None:
         self.app = app
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        head = _Head(scope)
+        form: FormText | None = None
         until, size, whole, begun = asyncio.get_running_loop().time() + BODY_SECONDS, 0, False, False
 
         async def received() -> Message:
-            nonlocal size, whole
+            nonlocal size, whole, form
             if whole:
                 return await receive()
             try:
@@ -61,9 +75,13 @@ class Bounded:
                     message = await receive()
             except TimeoutError:
                 raise BeyondError(408, f"A body may take {BODY_SECONDS} s to come.") from None
-            size += len(message.get("body", b""))
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > BODY_LIMIT:
                 raise _too_large()
+            form = form or FormText(head.content_type)
+            if form.has_nul(piece):
+                raise _odd(odd_input.NUL_TEXT)
             whole = not message.get("more_body", False)
             return message
 
@@ -73,23 +91,45 @@ class Bounded:
             await send(message)
 
         try:
-            if _announced(scope) > BODY_LIMIT:
-                raise _too_large()
+            head.check(scope)
             await self.app(scope, received, sent)
         except BeyondError as error:
+            refusals.mark(scope, error.reason)
             if not begun:
-                to_vendor = scope["path"].startswith("/webhooks/")
-                answer = Response(status_code=error.status) if to_vendor else problem(error.status, str(error))
-                await answer(scope, receive, send)
+                await self._refuse(scope, error)(scope, receive, send)
+
+    def _refuse(self, scope: Scope, error: BeyondError) -> Response:
+        if scope["path"].startswith("/webhooks/"):
+            return Response(status_code=error.status)
+        if error.reason is Reason.SIZE:
+            return problem(error.status, str(error))
+        return self.answer(Request(scope), error.status, str(error))
 
 
-def _announced(scope: Scope) -> int:
-    """The length that the request's head claims; 0 where it claims none."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            size = whole_number(value.decode("latin-1"))
-            return BODY_LIMIT + 1 if size is None else size
-    return 0
+class _Head:
+    """What the headers say that bounds go by."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.size, self.content_type, self.hosts = 0, b"", list[bytes]()
+        for name, value in scope["headers"]:
+            if name == b"host":
+                self.hosts.append(value)
+            elif name == b"content-type":
+                self.content_type = value
+            elif name == b"content-length":
+                announced = whole_number(value.decode("latin-1"))
+                self.size = BODY_LIMIT + 1 if announced is None else announced
+
+    def check(self, scope: Scope) -> None:
+        """Raise `BeyondError` for a head that says what no request may."""
+        if not odd_input.is_known_host(scope, self.hosts):
+            raise _odd(odd_input.host_text(), Reason.HOST)
+        if odd_input.is_odd_address(scope):
+            raise _odd(odd_input.NUL_TEXT)
+        if self.size > BODY_LIMIT:
+            raise _too_large()
+        if self.content_type and FormText(self.content_type).has_odd_charset:
+            raise _odd(odd_input.CHARSET_TEXT)
 
 
 class PageDeadline:

@@ -21,6 +21,7 @@ from store.models import SignInMethod, Surface
 from store.secrets import fresh_token, sign, signed
 from web.clients import client_of
 from web.problems import ProblemError
+from web.refusals import Reason
 
 BROWSER_SECONDS = 30 * 86_400
 NOTICE_SECONDS = 60
@@ -236,13 +237,22 @@ def admin(browser: Browser) -> BrowserSession:
 async def form(request: Request) -> FormData:
     """The request's form, within bounds, sent by one of our own pages; raises `ProblemError` otherwise."""
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise ProblemError(403, OTHER_SITE)
+        raise ProblemError(403, OTHER_SITE, reason=Reason.FORM)
     origin = request.headers.get("origin")
-    if origin and origin != "null" and urlsplit(origin).netloc != request.headers.get("host"):
-        raise ProblemError(403, OTHER_SITE)
+    if origin and origin != "null" and _host_of(origin) != request.headers.get("host"):
+        raise ProblemError(403, OTHER_SITE, reason=Reason.FORM)
     sent = await request.form(max_fields=FORM_FIELDS, max_files=0, max_part_size=FORM_BYTES)
     given = sent.get("csrf")
     wanted = request.state.browser.csrf()
     if not isinstance(given, str) or not randomness.compare_digest(given.encode(), wanted.encode()):
-        raise ProblemError(403, "This form has expired. Reload the page and try again.")
+        said = "This form has expired. Reload the page and try again."
+        raise ProblemError(403, said, reason=Reason.FORM)
     return sent
+
+
+def _host_of(origin: str) -> str | None:
+    """The host of an `Origin`; None for one that is no address at all."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

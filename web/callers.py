@@ -14,6 +14,7 @@ from store.database import transaction
 from store.secrets import digest
 from web import throttle
 from web.problems import ProblemError
+from web.refusals import Reason
 
 
 class ProblemView(BaseModel):
@@ -73,9 +74,12 @@ def keyed(*scopes: str) -> Callable[[Request], Caller]:
         with transaction() as session:
             account_id = access.account_of_key(session, key, scopes)
             known = account_id is not None or access.account_of_key(session, key, ("read", "admin")) is not None
+        if known:
+            throttle.known_key(hashed)
         if account_id is None:
             if known:
-                raise ProblemError(403, f"This needs a key with the scope {' or '.join(scopes)}; this one has another.")
+                said = f"This needs a key with the scope {' or '.join(scopes)}; this one has another."
+                raise ProblemError(403, said, reason=Reason.SCOPE)
             raise ProblemError(401, "This API key is unknown or was revoked.")
         request.app.state.looks.used(hashed)
         return Caller(account_id, key[:12])

@@ -19,6 +19,7 @@ from anyio import CapacityLimiter
 
 from store.exports import MAX_EXPORTS
 from web.problems import ProblemError
+from web.refusals import Reason
 
 __all__ = ["BusyError", "Capacity", "FairLimiter", "Pauses"]
 P = ParamSpec("P")
@@ -43,7 +44,10 @@ class BusyError(ProblemError):
         whose = "Your account has too many requests at work already." if own_share else "Too many requests are at work."
         said = detail or f"Patina is busy. {whose}"
         super().__init__(
-            429 if own_share else 503, f"{said} Try again in {_seconds(retry_after)}.", retry_after=retry_after
+            429 if own_share else 503,
+            f"{said} Try again in {_seconds(retry_after)}.",
+            retry_after=retry_after,
+            reason=Reason.RATE if own_share else Reason.BUSY,
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -9,6 +12,24 @@ from store.database import answers, at_head, using
 from worker.broker import is_reached
 
 router = APIRouter(include_in_schema=False)
+TRUSTED_SECONDS = 5.0
+
+
+class Readiness:
+    """Whether the schema is at head and Redis answers, looked at every five seconds at most, however often asked."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._looked_at = -TRUSTED_SECONDS
+        self._found = (False, False)
+
+    async def look(self) -> tuple[bool, bool]:
+        """Both, five seconds old at most."""
+        async with self._lock:
+            if time.monotonic() - self._looked_at >= TRUSTED_SECONDS:
+                self._found = await run_in_threadpool(at_head), await run_in_threadpool(is_reached)
+                self._looked_at = time.monotonic()
+            return self._found
 
 
 @router.get("/healthz")
@@ -25,8 +46,7 @@ async def ready(request: Request) -> Response:
     and is no reason for a 503. A database that does not answer is a 503 as a problem document.
     """
     await using(request.app.state.pool, answers)
-    current = await run_in_threadpool(at_head)
-    redis = await run_in_threadpool(is_reached)
+    current, redis = await request.app.state.readiness.look()
     lines = [
         "database: reached",
         f"migrations: {'at head' if current else 'behind: run `patina migrate`'}",

@@ -122,7 +122,7 @@ async def invoices_of(
 
 
 def _counted(request: Request) -> bytes:
-    """The digest of the request's key; raises a 401 problem without one, 429 for one that asks too often."""
+    """The digest of the request's key; raises a 401 problem without one, 429 for who asks too often."""
     key = digest(bearer(request))
     throttle.api(request, key)
     return key
@@ -133,6 +133,7 @@ async def _read(request: Request, asked: Asked) -> Response:
     page = await state.pages.ask(asked)
     if page is None:
         raise ProblemError(401, "This API key is unknown or was revoked.")
+    throttle.known_key(asked.key)
     state.looks.used(asked.key)
     background = looks.after_reading(state.looks, page.account_id, asked.kind, asked.record_id)
     body = orjson.dumps(_answer(asked.kind, asked.record_id, page))

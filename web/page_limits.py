@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 
 from fastapi import Request
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 
 from runtime.settings import settings
 from web import browser
 from web.concurrency import BusyError, Capacity
+from web.windows import Windows
 
 STATIC = "/static/"
 # Files are bounded by other means (`web.exports`), and what is the same for everybody costs nothing.
@@ -23,14 +20,12 @@ class PageRates:
     """How many pages each session and each account asked for in this minute, in this web process."""
 
     def __init__(self) -> None:
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._counts = Windows(60)
 
     def count(self, kind: str, name: str | int) -> None:
         """Count a page; raises `BusyError` beyond `PAGE_MINUTE_LIMIT`."""
-        item = RateLimitItemPerMinute(settings().page_minute_limit)
-        if not self._limiter.hit(item, kind, str(name)):
-            ends = self._limiter.get_window_stats(item, kind, str(name)).reset_time
-            raise BusyError(own_share=True, retry_after=max(1, round(ends - time.time())))
+        if self._counts.hit(f"{kind} {name}") > settings().page_minute_limit:
+            raise BusyError(own_share=True, retry_after=self._counts.ends_in())
 
 
 async def count_session(request: Request) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from store.database import POOL_FULL, UNAVAILABLE
+from store.database import POOL_FULL, UNAVAILABLE, UNSTORABLE
+from web import refusals
+from web.refusals import Reason
 
+log = structlog.get_logger()
 BUSY_TEXT = "Patina is busy. Try again in 2 seconds."
 BUSY_SECONDS = 2
+UNSTORABLE_TEXT = "Something in this request can't be stored: a character or a number out of range."
+FAILED_TEXT = "Something went wrong in Patina. Try again in a moment; the log says what it was."
 UNAVAILABLE_TEXT = "Patina is temporarily unavailable. Try again in a moment."
 TITLES = {
     400: "Bad request",
@@ -26,19 +32,26 @@ TITLES = {
     413: "Content too large",
     422: "Invalid request",
     429: "Too many requests",
+    500: "Something went wrong",
     502: "Bad gateway",
     503: "Unavailable",
 }
 
 
 class ProblemError(Exception):
-    """An answer that is an error; `detail` is written for whoever reads it. `retry_after` in seconds."""
+    """An answer that is an error; `detail` is written for whoever reads it. `retry_after` in seconds.
 
-    def __init__(self, status: int, detail: str, *, retry_after: int | None = None) -> None:
+    `reason` is for the log, where the status alone does not say it.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, retry_after: int | None = None, reason: Reason | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after = retry_after
+        self.reason = reason
 
 
 def problem(status: int, detail: str, retry_after: int | None = None) -> Response:
@@ -77,6 +90,8 @@ def install(
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
+        if error.reason is not None:
+            refusals.mark(request.scope, error.reason)
         return answer(request, error.status, error.detail, error.retry_after)
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -93,10 +108,20 @@ def install(
     async def full(request: Request, _: Exception) -> Response:
         return answer(request, 503, BUSY_TEXT, BUSY_SECONDS)
 
+    async def unstorable(request: Request, error: Exception) -> Response:
+        route = getattr(request.scope.get("route"), "path", "")
+        log.warning("input.unstorable", error=type(error).__name__, route=route)
+        refusals.mark(request.scope, Reason.INPUT)
+        return answer(request, 400, UNSTORABLE_TEXT)
+
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    for kind in UNAVAILABLE:
-        app.add_exception_handler(kind, away)
-    for kind in POOL_FULL:
-        app.add_exception_handler(kind, full)
+    _handle(app, UNAVAILABLE, away)
+    _handle(app, POOL_FULL, full)
+    _handle(app, UNSTORABLE, unstorable)
+
+
+def _handle(app: FastAPI, kinds: Iterable[type[Exception]], handler: Callable[[Request, Exception], Any]) -> None:
+    for kind in kinds:
+        app.add_exception_handler(kind, handler)

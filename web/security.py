@@ -14,6 +14,8 @@ from runtime.settings import settings
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 YEAR = 31_536_000
+# For an answer that says that something is away, and not for how long.
+RETRY_SECONDS = 5
 DOCS = "/docs"
 PANEL = "/panel"
 COPYING = ("/keys/new", "/setup/panel")
@@ -77,7 +79,7 @@ class SecurityHeaders:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._dress(message, scope["path"])
+                self.dress(message, scope["path"])
                 if scope["path"] == DOCS:
                     held.append(message)
                     return
@@ -89,7 +91,8 @@ class SecurityHeaders:
 
         await self.app(scope, receive, guarded)
 
-    def _dress(self, start: Message, path: str) -> None:
+    def dress(self, start: Message, path: str) -> None:
+        """Add the headers to the beginning of the answer to a request for `path`."""
         in_panel = path == PANEL or path.startswith(f"{PANEL}/")
         headers = MutableHeaders(scope=start)
         if in_panel:
@@ -102,5 +105,7 @@ class SecurityHeaders:
         if not in_panel and path not in WINDOW:
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers.setdefault("Cache-Control", "no-store")
+        if start["status"] == 503:
+            headers.setdefault("Retry-After", str(RETRY_SECONDS))
         if self.secure:
             headers["Strict-Transport-Security"] = f"max-age={YEAR}; includeSubDomains"

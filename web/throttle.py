@@ -1,23 +1,34 @@
-"""Rate limits: signing in and connecting by address, in all processes; the API by key and address, in each."""
+"""Rate limits: signing in and connecting in all processes, the API by address and key in each.
+
+An address counts by its network (`client_address.network_of`), and leaves the process as a pseudonym only.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from fastapi import Request
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
-from limits.storage import MemoryStorage, RedisStorage
+from limits.storage import RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from runtime.settings import settings
+from store.secrets import pseudonym
+from web.client_address import address_of, client_label, network_of
+from web.key_tries import KeyTries
 from web.problems import ProblemError
+from web.refusals import Reason
+from web.windows import Windows
+from worker import known_keys
 from worker.broker import client
 
-SIGN_IN = parse("10/5minutes")
-VIEWERS_SIGN_IN = parse("100/5minutes")
+STEPS = parse("100/5minutes")
+KNOWN_KEY = parse("30/5minutes")
+MINUTE = 60
 
 
 @lru_cache(maxsize=1)
@@ -31,28 +42,30 @@ def _shared() -> FixedWindowRateLimiter:
 
 
 @lru_cache(maxsize=1)
-def _own() -> FixedWindowRateLimiter:
-    """Counts of this process."""
-    return FixedWindowRateLimiter(MemoryStorage())
+def _own() -> Windows:
+    """Counts of this process while Redis is away."""
+    return Windows(STEPS.get_expiry())
 
 
-@lru_cache(maxsize=4)
-def _a_minute(calls: int) -> RateLimitItem:
-    return parse(f"{calls}/minute")
+@lru_cache(maxsize=1)
+def _addresses() -> Windows:
+    return Windows(MINUTE)
 
 
-def _host(request: Request) -> str:
-    return request.client.host if request.client else "nowhere"
+@lru_cache(maxsize=1)
+def _keys() -> Windows:
+    return Windows(MINUTE)
 
 
-def address_hash(request: Request) -> str:
-    """Where the request came from, as a hash: an address is personal data, and this one leaves the process."""
-    return hashlib.sha256(_host(request).encode()).hexdigest()[:16]
+@lru_cache(maxsize=1)
+def _key_tries() -> KeyTries:
+    return KeyTries()
 
 
-def _refuse(limiter: FixedWindowRateLimiter, item: RateLimitItem, *names: str) -> None:
-    wait = max(1, round(limiter.get_window_stats(item, *names).reset_time - time.time()))
-    raise ProblemError(429, f"Too many attempts. Try again in {_in_words(wait)}.", retry_after=wait)
+def _refuse(wait: float) -> None:
+    seconds = max(1, round(wait))
+    said = f"Too many attempts. Try again in {_in_words(seconds)}."
+    raise ProblemError(429, said, retry_after=seconds, reason=Reason.RATE)
 
 
 def _in_words(seconds: int) -> str:
@@ -63,30 +76,66 @@ def _in_words(seconds: int) -> str:
 
 
 def sign_in(request: Request) -> None:
-    """Count a try to sign in or connect; raises `ProblemError` 429. Without Redis each process counts alone."""
-    _count(request, SIGN_IN, "sign-in")
+    """Count a step of connecting: by account for who is signed in, by address otherwise; raises `ProblemError` 429."""
+    session = request.state.browser.session
+    _count(STEPS, "sign-in", f"account-{session.account_id}" if session else client_label(request))
 
 
 def viewer_sign_in(request: Request) -> None:
-    """Count a step of a sign-in to the panel: many people of one office do that from one address."""
-    _count(request, VIEWERS_SIGN_IN, "viewer-sign-in")
+    """Count a step of a sign-in to the panel, by address; raises `ProblemError` 429."""
+    _count(STEPS, "viewer-sign-in", client_label(request))
 
 
-def _count(request: Request, item: RateLimitItem, what: str) -> None:
-    address = address_hash(request)
+def _count(item: RateLimitItem, what: str, name: str) -> None:
+    """Count in Redis; each process counts alone without it."""
     try:
         limiter = _shared()
-        allowed = limiter.hit(item, what, address)
+        if not limiter.hit(item, what, name):
+            _refuse(limiter.get_window_stats(item, what, name).reset_time - time.time())
     except StorageError:
-        limiter = _own()
-        allowed = limiter.hit(item, what, address)
-    if not allowed:
-        _refuse(limiter, item, what, address)
+        if _own().hit(f"{what} {name}") > item.amount:
+            _refuse(_own().ends_in())
+
+
+@contextmanager
+def key_try(request: Request, key: str, email: str) -> Iterator[None]:
+    """Count a try to sign in with a Copper key, which the block makes; raises `ProblemError` 429 where it must wait.
+
+    Wrong ones are counted by address and by the email address typed: the more there were, the longer the next one
+    waits, a minute at most, and nobody is ever locked out. A key that has worked here before does not wait for
+    others' wrong ones; only how often it comes itself is bounded. A block that raises was a wrong try.
+    """
+    if known_keys.account_of_key(key) is not None:
+        _count(KNOWN_KEY, "known-key", pseudonym("copper-key", key))
+        yield
+        return
+    tries = _key_tries()
+    names = (f"address:{client_label(request)}", f"email:{pseudonym('email', email.strip().casefold())}")
+    wait = tries.begin(names)
+    if wait:
+        _refuse(wait)
+    try:
+        yield
+    except ProblemError:
+        # For want of a place, say: nothing was tried.
+        tries.forgive(names)
+        raise
+    tries.forgive(names)
 
 
 def api(request: Request, key: bytes) -> None:
-    """Count an API call of a key, by its digest, and of an address; raises `ProblemError` 429."""
-    item, limiter = _a_minute(settings().api_minute_limit), _own()
-    for kind, name in (("key", key.hex()), ("address", _host(request))):
-        if not limiter.hit(item, kind, name):
-            _refuse(limiter, item, kind, name)
+    """Count an API call by its address, and see whether its key may make another; raises `ProblemError` 429.
+
+    An address that is refused costs nothing more. A key is counted once it is known to exist (`known_key`): whoever
+    makes keys up leaves nothing behind.
+    """
+    limit = settings().api_minute_limit
+    if _addresses().hit(network_of(address_of(request))) > limit:
+        _refuse(_addresses().ends_in())
+    if _keys().count(key) >= limit:
+        _refuse(_keys().ends_in())
+
+
+def known_key(key: bytes) -> None:
+    """Count a call of a key that exists, by its digest."""
+    _keys().hit(key)

@@ -9,6 +9,7 @@ from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime import tracing
+from web import refusals
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 30)
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
@@ -51,6 +52,8 @@ class Timed:
                 route = getattr(scope.get("route"), "path", "elsewhere")
                 method = scope["method"] if scope["method"] in METHODS else "OTHER"
                 _series(route, method, status).observe(time.perf_counter() - began)
+                if status >= 400:
+                    refusals.note(scope, route, status)
                 if span is not None:
                     span.update_name(f"{method} {route}")
                     span.set_attribute("http.response.status_code", status)

@@ -41,6 +41,7 @@ ACTIONS = {
     "admin.named": "Admin added",
     "admin.removed": "Admin removed",
     "admin.signed_in": "Admin signed in",
+    "sign_in.failed": "Sign-in failed",
     "contact.linked": "Contact linked",
     "contact.unlinked": "Contact unlinked",
     "copper.connected": "Copper connected",

@@ -32,7 +32,8 @@ from worker import instruments, jobs
 from worker.copper.subscriptions import SECRET_KEY
 
 log = structlog.get_logger()
-OK, NOT_YOURS, TRY_AGAIN = Response(status_code=200), Response(status_code=401), Response(status_code=503)
+OK, NOT_YOURS = Response(status_code=200), Response(status_code=401)
+TRY_AGAIN = Response(status_code=503, headers={"Retry-After": "5"})
 POST_ONLY = Response(status_code=405, headers={"Allow": "POST"})
 MAX_LOGGED = 5
 # A counter that appears with its first event has not risen in Prometheus' eyes: each begins at zero.

@@ -173,6 +173,11 @@ def turn(name: str, at_once: int) -> Iterator[bool]:
                 log.info("turn.kept", error=type(error).__name__)
 
 
+def text_of(value: bytes | str) -> str:
+    """What Redis answered, as text: its client says either."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def is_reached() -> bool:
     """Whether Redis answers."""
     try:

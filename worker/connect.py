@@ -16,7 +16,7 @@ from store.database import Session, transaction
 from store.inbox import Source
 from store.invitations import InvitationState
 from store.models import SetupStep
-from worker import jobs, sync
+from worker import jobs, known_keys, sync
 from worker.broker import tell_changed
 from worker.budget import Budget, Purpose
 from worker.copper import identity, subscriptions
@@ -64,6 +64,7 @@ def identify(api_key: str, email: str) -> CopperAdmin:
         raise ReconnectNeededError("Copper rejected this API key and email address")
     held = CopperAccess(api_key, email, "", "")
     found = identity.of_caller(lambda counter: CopperClient.of_key(held, counter))
+    known_keys.remember(api_key, email, found.account.id)
     return CopperAdmin(found.account.id, found.account.name, found.user.id, found.user.name, found.calls)
 
 

@@ -22,11 +22,12 @@ from store import audit, browser_sessions
 from store.browser_sessions import BrowserSession
 from store.database import bound, transaction
 from store.models import SignInMethod
-from web import browser, forms, throttle, vendor_calls
+from web import browser, forms, refusals, throttle, vendor_calls
 from web.browser import SignInNeededError
 from web.forms import FormState
 from web.pages.render import page
 from web.problems import ProblemError
+from web.refusals import Reason
 from web.vendor_calls import AsyncEndpoint, Endpoint
 from worker import connect
 from worker.copper.identity import CopperIdentity
@@ -96,10 +97,11 @@ def _ask(request: Request, held: HeldForm, what: str, back: str, form: FormState
 
 def _check_key(request: Request, session: BrowserSession, key: str, email: str) -> str | None:
     """Confirm the session by a key of the same person; returns what is wrong otherwise. It counts as a sign-in try."""
-    throttle.sign_in(request)
     try:
-        admin = connect.identify(key, email)
+        with throttle.key_try(request, key, email):
+            admin = connect.identify(key, email)
     except ReconnectNeededError:
+        refusals.mark(request.scope, Reason.SIGN_IN)
         return _refused(session, "with a Copper key that Copper refused")
     except VendorError as error:
         return f"We couldn't reach Copper ({error}). Nothing was changed. Try again in a moment."

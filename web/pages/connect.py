@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
@@ -20,21 +19,21 @@ from store.database import Session, bound, transaction
 from store.invitations import InvitationState
 from store.models import SetupStep, SignInMethod
 from store.secrets import fresh_token
-from web import browser, forms, throttle
+from web import browser, forms, refusals, throttle
 from web.clients import client_of
 from web.forms import FormState
 from web.pages import confirm, panel_confirmation
 from web.pages.panel_confirmation import PANEL
 from web.pages.render import go, page
 from web.problems import ProblemError
+from web.refusals import Reason
 from web.vendor_calls import calls_vendor, sign_in_place
-from worker import connect
+from worker import connect, failed_sign_ins
 from worker.connect import NotAdmittedError
 from worker.copper import oauth as copper_oauth
 from worker.errors import PassingError, ReconnectNeededError, VendorError
 from worker.xero import oauth as xero_oauth
 
-log = structlog.get_logger()
 router = APIRouter()
 XERO, SIGN_IN, TICKET, CONFIRM = "xero", "sign-in", "ticket", "confirm"
 MAX_CAME_BACK = 256
@@ -114,19 +113,21 @@ def take_key(request: Request, form: Annotated[FormData, Depends(browser.form)])
     Copper alone can say whose key it is, so a key without a code must be asked about; a code that is no good is
     refused before, and costs whoever guesses one a look into an index.
     """
-    throttle.sign_in(request)
     key, email, code = (str(form.get(name, "")).strip() for name in ("key", "email", "code"))
     try:
-        if code:
-            connect.check_invitation(code)
-        with sign_in_place():
-            admin, account_id = _connected_admin(key, email, code)
+        with throttle.key_try(request, key, email):
+            if code:
+                connect.check_invitation(code)
+            with sign_in_place():
+                admin, account_id = _connected_admin(key, email, code)
     except VendorError as error:
-        log.info("sign_in.refused", reason=type(error).__name__)
+        if isinstance(error, ReconnectNeededError):
+            refusals.mark(request.scope, Reason.SIGN_IN)
+            failed_sign_ins.note(email)
         answer = _sign_in_page(request, forms.refused(form, {"key": key_problem(error)}), status=key_status(error))
         return later(answer, error)
     except NotAdmittedError as error:
-        log.info("sign_in.refused", reason=str(error))
+        refusals.mark(request.scope, Reason.SIGN_IN)
         return _sign_in_page(request, forms.refused(form, {"code": _code_problem(error)}))
     with transaction() as database:
         user = SignedInUser(account_id, "admin", admin.user_id, admin.user_name)

@@ -20,6 +20,7 @@ from store.access import ANYBODY, StateError
 from store.database import transaction
 from store.secrets import fresh_token
 from web import browser, forms, throttle
+from web.client_address import client_label
 from web.forms import FormState
 from web.pages.render import go, page
 from worker.copper.identity import CopperIdentity
@@ -99,7 +100,7 @@ def _ended(request: Request, said: str) -> Response:
 def _hand_over(request: Request, values: dict[str, Any]) -> Response:
     """Give the window a code for the panel that opened it; it stands in the address's fragment alone."""
     code = base64.b32encode(randomness.token_bytes(CODE_BYTES)).decode()
-    carried = {"user": values["user"], "name": values["name"], "window": throttle.address_hash(request)}
+    carried = {"user": values["user"], "name": values["name"], "window": client_label(request)}
     with transaction() as session:
         account_id = accounts.account_of_copper(session, values["copper_account"])
         if account_id is None:

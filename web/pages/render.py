@@ -21,7 +21,8 @@ from store.secrets import fresh_token
 from web import browser, findings, locales, words
 from web.browser import Browser
 from web.forms import EMPTY
-from web.problems import TITLES, UNAVAILABLE_TEXT, in_api_words, problem
+from web.problems import FAILED_TEXT, TITLES, UNAVAILABLE_TEXT, in_api_words, problem
+from web.security import SecurityHeaders
 from worker.addresses import visible
 from worker.overview import bytes_in_words, drift_words
 
@@ -136,7 +137,7 @@ def meet(request: Request) -> None:
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """A page for the request's browser."""
-    return render(request.state.browser, template, status=status, path=request.url.path, **values)
+    return render(request.state.browser, template, status=status, path=request.scope["path"], **values)
 
 
 def render(who: Browser, template: str, *, status: int = 200, path: str = "", **values: Any) -> Response:
@@ -167,9 +168,8 @@ def trouble(request: Request, status: int, detail: str, retry_after: int | None 
         return problem(status, detail, retry_after)
     who = _browser(request, status)
     title, said = PAGE_TITLES.get(status, TITLES.get(status, "Error")), PAGE_TEXTS.get(detail, detail)
-    answer = render(
-        who, "message.html", status=status, path=request.url.path, title=title, said=said, link=_way_back(who, status)
-    )
+    path, link = request.scope["path"], _way_back(who, status)
+    answer = render(who, "message.html", status=status, path=path, title=title, said=said, link=link)
     if retry_after is not None:
         answer.headers["Retry-After"] = str(retry_after)
     return answer
@@ -178,6 +178,20 @@ def trouble(request: Request, status: int, detail: str, retry_after: int | None 
 def too_late(request: Request) -> Response:
     """A page took too long: what it waits for does not answer."""
     return trouble(request, 503, UNAVAILABLE_TEXT)
+
+
+def failed(request: Request, _: Exception) -> Response:
+    """A fault of ours. This is answered outside of every middleware, so it brings its own headers."""
+    path = request.scope["path"]
+    if path.startswith("/webhooks/"):
+        return Response(status_code=500)
+    answer = trouble(request, 500, FAILED_TEXT)
+    start: dict[str, Any] = {"type": "http.response.start", "status": 500, "headers": answer.raw_headers}
+    SecurityHeaders(request.app).dress(start, path)
+    answer.raw_headers = start["headers"]
+    # The server closes it once the fault is logged.
+    answer.headers["Connection"] = "close"
+    return answer
 
 
 def _browser(request: Request, status: int) -> Browser:
@@ -191,7 +205,7 @@ def _browser(request: Request, status: int) -> Browser:
 
 
 def _way_back(who: Browser, status: int) -> tuple[str, str] | None:
-    if status == 503:
+    if status in {500, 503}:
         return None
     if who.session is None:
         return ("/connect", "Sign in")
@@ -210,7 +224,7 @@ def malformed(request: Request, errors: Sequence[Any]) -> Response:
 
 def wants_page(request: Request) -> bool:
     """Whether an error is read by a person."""
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
+    return "text/html" in request.headers.get("accept", "") and not request.scope["path"].startswith("/v1/")
 
 
 def sign_in_first(request: Request, _: Exception) -> Response:

@@ -15,19 +15,20 @@ from store import access, accounts, audit, closing
 from store.accounts import Choices
 from store.database import bound
 from store.models import RecordType, SetupStep
-from web import browser, forms, throttle, words
+from web import browser, forms, refusals, throttle, words
 from web.forms import FormState, WholeNumber
 from web.pages import confirm, notices
 from web.pages.connect import key_problem, key_status, later
 from web.pages.render import Id, go, page
 from web.pages.status import overview_of
 from web.problems import ProblemError
+from web.refusals import Reason
 from web.vendor_calls import calls_vendor, may_call_vendor
-from worker import connect, vendor
+from worker import connect, failed_sign_ins, vendor
 from worker.budget import Purpose
 from worker.copper.client import connected, teams_of
 from worker.copper.wire import WireUser
-from worker.errors import NotThereError, VendorError
+from worker.errors import NotThereError, ReconnectNeededError, VendorError
 
 router = APIRouter()
 MOST_SHOWN = 50
@@ -216,6 +217,9 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
             confirm.renew(request)
         connect.connect_copper(key, email, who=session.user_name, admin=admin, kept_session=session.id)
     except VendorError as error:
+        if isinstance(error, ReconnectNeededError):
+            refusals.mark(request.scope, Reason.SIGN_IN)
+            failed_sign_ins.note_for(session.account_id, session.user_name, "with a new Copper key")
         said = f"{key_problem(error)} The old key is still in use."
         return _refused(request, form, {"key": said}, status=key_status(error), unanswered=error)
     return go(request, "/settings", notice="Copper API key replaced.")

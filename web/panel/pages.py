@@ -23,7 +23,8 @@ from store.access import ANYBODY, StateError
 from store.database import Role, bound, transaction
 from store.models import RecordType
 from store.secrets import digest
-from web import browser, locales, looks, shown, throttle
+from web import browser, locales, looks, refusals, shown, throttle
+from web.client_address import client_label
 from web.concurrency import Capacity
 from web.invoices import RecordId
 from web.pages import render
@@ -33,6 +34,7 @@ from web.panel.held_requests import HeldRequests, Holder
 from web.panel.record_views import View, ViewKey
 from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer, viewer_holder
 from web.problems import ProblemError
+from web.refusals import Reason
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
@@ -44,6 +46,8 @@ Looker = Annotated[Viewer, Depends(viewer)]
 def no_viewer(request: Request, error: Exception) -> Response:
     """Say what is missing, in the panel's own words."""
     assert isinstance(error, NoViewerError)
+    if error.status != 503:
+        refusals.mark(request.scope, Reason.PANEL)
     text = render.text(
         "panel_refused.html", said=error.said, sign_in=error.sign_in and bool(settings().copper_client_id)
     )
@@ -193,7 +197,7 @@ def _redeem(request: Request, sent: HandOver) -> Response:
     except StateError:
         raise ProblemError(403, "This code is invalid or has expired. Sign in again.") from None
     answer = Response(status_code=204)
-    where = _where(user["window"], throttle.address_hash(request))
+    where = _where(user["window"], client_label(request))
     browser.open_panel_session(request, answer, account_id, user["user"], user["name"], f"to the panel, {where}")
     return answer
 

@@ -17,6 +17,7 @@ from store.browser_sessions import BrowserSession
 from store.database import bound, transaction
 from store.secrets import digest
 from web import browser, throttle
+from web.client_address import address_of, network_of
 from web.concurrency import BusyError, Capacity
 from web.panel.held_requests import Holder
 from worker import vendor
@@ -63,14 +64,15 @@ def viewer_holder(request: Request) -> Holder:
 
 def viewer_name(request: Request) -> str:
     """The same as a text: a token of ours, or an address."""
-    return browser.panel_token(request) or (request.client.host if request.client else "")
+    return browser.panel_token(request) or network_of(address_of(request))
 
 
 def account_of(request: Request) -> int:
     """Whose panel this is; raises `NoViewerError` for a token that is unknown or revoked."""
     token = token_of(request)
     # Everybody at a customer has the same token: its holders are counted each by themselves.
-    throttle.api(request, digest(f"{token} {viewer_name(request)}"))
+    key = digest(f"{token} {viewer_name(request)}")
+    throttle.api(request, key)
     with transaction() as session:
         account_id = access.account_of_key(session, token, ["panel"]) if token else None
     if account_id is None:
@@ -78,6 +80,7 @@ def account_of(request: Request) -> int:
             "This panel URL is no longer valid. Ask an admin to create a new one in Patina under API keys.",
             status=401,
         )
+    throttle.known_key(key)
     return account_id
 
 

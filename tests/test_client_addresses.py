@@ -1,0 +1,80 @@
+"""Whose address counts: the client's own, as trusted proxies name it."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.settings import SettingsError, override, settings
+from terminal import doctor
+from tests.world import World
+from web import client_address
+from web.client_address import forwarded_client, network_of
+from worker import proxy_watch
+from worker.broker import client
+
+PROXIES = "10.0.0.0/8,2001:db8:1::/48"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.9, 10.0.0.7", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9, 10.0.0.8, 10.0.0.7", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("10.0.0.1", "[2001:db8:2::9]:4711", "2001:db8:2::9"),
+        ("10.0.0.1", "fe80::1%eth0", "fe80::1"),
+        ("10.0.0.1", "::ffff:203.0.113.9", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "6.6.6.6, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9, nonsense, 10.0.0.7", "10.0.0.7"),
+        ("10.0.0.1", ",,,", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
+        ("2001:db8:1::5", "2001:db8:7::1", "2001:db8:7::1"),
+        ("203.0.113.1", "6.6.6.6", "203.0.113.1"),
+        ("unknown", "6.6.6.6", "unknown"),
+    ],
+)
+def test_only_trusted_proxies_name_a_client_and_the_last_stranger_is_it(peer: str, forwarded: str, client: str) -> None:
+    override({"TRUSTED_PROXIES": PROXIES})
+    assert forwarded_client(peer, forwarded, settings().proxy_networks) == client
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "10.0.0.1/40", "0.0.0.0/0", "::/0", "10.0.0.1,proxy.internal"])
+def test_a_proxy_that_is_no_network_is_named_at_the_start(wrong: str) -> None:
+    override({"TRUSTED_PROXIES": wrong})
+    with pytest.raises(SettingsError, match="TRUSTED_PROXIES"):
+        settings()
+
+
+def test_addresses_of_one_subscriber_count_as_one() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:2:3:4") == "2001:db8::/64"
+    assert network_of("2001:db8:0:1::1") != network_of("2001:db8::1")
+    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") == "192.0.2.1"
+    assert network_of("no address") == client_address.UNKNOWN
+
+
+def test_the_doctor_sees_a_proxy_that_patina_was_not_told_of(world: World) -> None:
+    def check(**environment: str) -> doctor.Check:
+        for name in client().scan_iter("*:clients:*"):
+            client().delete(name)
+        override({"PUBLIC_URL": "https://patina.example", **environment})
+        watch = client_address.Watch()
+        monkey = client_address.WATCH
+        client_address.WATCH = watch
+        try:
+            for number in range(60):
+                headers = {"x-forwarded-for": f"93.184.216.{number}"} if "HEADER" in environment else {}
+                world.web.get("/connect", headers={"host": "patina.example", **headers})
+        finally:
+            client_address.WATCH = monkey
+        watch.note()
+        return doctor._clients()
+
+    assert "one private address" in check().said
+    stranger = check(HEADER="yes")
+    assert (stranger.well, stranger.said.split(" brought")[0]) == (False, "60 of 60 requests")
+    assert "TRUSTED_PROXIES" in stranger.todo
+    assert check(HEADER="yes", TRUSTED_PROXIES="127.0.0.1").well
+    assert proxy_watch.read().places == {proxy_watch.INTERNET}

@@ -1,0 +1,53 @@
+"""Which Copper keys have worked here, and whose address they came with. Kept in Redis, as pseudonyms.
+
+Whoever comes with such a key is no guesser, however many others guess from the same address.
+"""
+
+from __future__ import annotations
+
+import redis
+import structlog
+
+from runtime.numbers import whole_number
+from runtime.settings import settings
+from store.secrets import pseudonym, pseudonyms
+from worker.broker import client, text_of
+
+log = structlog.get_logger()
+KNOWN_SECONDS = 90 * 86_400
+
+
+def _names(kind: str, marks: tuple[str, ...]) -> list[str]:
+    return [f"{settings().redis_namespace}:known:{kind}:{mark}" for mark in marks]
+
+
+def remember(key: str, email: str, copper_account_id: int) -> None:
+    """A key has worked, together with its owner's address. Lost where Redis is away, which costs a wait at most."""
+    names = [
+        *_names("key", (pseudonym("copper-key", key),)),
+        *_names("email", (pseudonym("email", email.strip().casefold()),)),
+    ]
+    try:
+        for name in names:
+            client().set(name, str(copper_account_id), ex=KNOWN_SECONDS)
+    except redis.RedisError as error:
+        log.info("key.not_remembered", error=type(error).__name__)
+
+
+def account_of_key(key: str) -> int | None:
+    """The Copper account that a key has opened here before; None where it has not."""
+    return _account(_names("key", pseudonyms("copper-key", key)))
+
+
+def account_of_email(email: str) -> int | None:
+    """The Copper account whose key has come with this address before; None where none has."""
+    return _account(_names("email", pseudonyms("email", email.strip().casefold())))
+
+
+def _account(names: list[str]) -> int | None:
+    try:
+        found = client().mget(names)
+    except redis.RedisError:
+        return None
+    known = next((value for value in found if value), None)
+    return whole_number(text_of(known)) if known else None
