@@ -745,34 +745,30 @@ def rotate_keys() -> None:
 
 @app.command()
 def forget(
-    email: Annotated[str, typer.Option(prompt="Email address", help="The person's email address.", metavar="EMAIL")],
+    email: Annotated[
+        str | None, typer.Option(help="The person's email address; asked for if nothing is given.", metavar="EMAIL")
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option(help="A Copper record of theirs, such as person/9600073.", metavar="TYPE/ID")
+    ] = None,
+    contact: Annotated[str | None, typer.Option(help="A Xero contact of theirs, by its ID.", metavar="ID")] = None,
     account: AccountOption = None,
 ) -> None:
-    """Erase a person's email address from mirror and read model, and say what was erased."""
+    """Erase a person, their addresses and the names they stand by, and list what else carries the name."""
     from runtime import logs
-    from store import audit, erasure
-    from store.database import transaction
-    from terminal.words import counted
-    from worker import projecting
-    from worker.addresses import normalised
-    from worker.connect import COMMAND
+    from terminal import forgetting
 
     logs.configure("forget", for_command=True)
-    plain = normalised(email)
-    if plain is None:
-        _refuse("not a valid email address.", "--email")
-    account_id = _account(account)
-    with transaction() as session:
-        gone = erasure.erase(session, account_id, str(plain), email)
-        audit.note(
-            session, account_id, COMMAND, "person.forgotten", f"{gone.records} records, {gone.contacts} contacts"
-        )
-    rows = projecting.project(account_id)
-    typer.echo(
-        f"forget ok: erased from {counted(gone.records, 'record')}, {counted(gone.contacts, 'contact')} and"
-        f" {counted(gone.bodies, 'kept body', 'kept bodies')}; {counted(rows, 'row')} changed"
-    )
-    typer.echo("Erase it in Copper and Xero too; otherwise the next sync brings it back.")
+    if sum(given is not None for given in (email, record, contact)) > 1:
+        _refuse("give one of --email, --record and --contact.")
+    if email is record is contact is None:
+        email = typer.prompt("Email address")
+    try:
+        person = forgetting.read(email=email, record=record, contact=contact)
+    except forgetting.UnreadableOptionError as error:
+        _refuse(str(error), error.option)
+    for line in forgetting.forget(_account(account), person):
+        typer.echo(line)
 
 
 @app.command()

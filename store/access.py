@@ -14,6 +14,7 @@ from sqlmodel import Session
 from store import browser_sessions
 from store.database import touched
 from store.secrets import digest, fresh_token, seal, unseal
+from store.tenancy import IS_WRITABLE
 
 SCOPES = ("read", "admin", "panel")
 MAX_KEY_NAME = 100
@@ -41,9 +42,11 @@ USE_KEYS = text("""
     UPDATE api_key SET last_used_at = now()
     WHERE key_hash = ANY(:hashes) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 """)
-SAVE_STATE = text("""
+SAVE_STATE = text(f"""
     INSERT INTO oauth_state (account_id, state_hash, purpose, browser_hash, sealed, expires_at)
-    VALUES (:account, :state, :purpose, :browser, :sealed, now() + make_interval(secs => :seconds))
+    SELECT CAST(:account AS bigint), CAST(:state AS bytea), CAST(:purpose AS text), CAST(:browser AS bytea),
+           CAST(:sealed AS bytea), now() + make_interval(secs => :seconds)
+    WHERE {IS_WRITABLE}
 """)
 BOUND_STATES = text("""
     DELETE FROM oauth_state WHERE account_id = :account AND state_hash = ANY(ARRAY(

@@ -13,13 +13,18 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from store import refusals
+from store.database import AccountClosedError
 from store.models import SetupStep
 from store.secrets import digest, fresh_token, seal, unseal
 
 SAVE_ACCOUNT = text("""
-    INSERT INTO account (copper_account_id, name) VALUES (:copper_account_id, :name)
-    ON CONFLICT (copper_account_id) DO UPDATE SET name = EXCLUDED.name
+    INSERT INTO account AS known (copper_account_id, name) VALUES (:copper_account_id, :name)
+    ON CONFLICT (copper_account_id) DO UPDATE SET name = EXCLUDED.name WHERE known.closed_at IS NULL
     RETURNING id
+""")
+# One that is connected again while its older rows are being erased is another account from now on.
+GIVE_UP_COPPER_ID = text("""
+    UPDATE account SET copper_account_id = -id WHERE copper_account_id = :copper_account_id AND closed_at IS NOT NULL
 """)
 SAVE_CREDENTIAL = text("""
     INSERT INTO copper_credential (account_id, sealed, webhook_token_hash)
@@ -148,10 +153,12 @@ CONNECTIONS = text("""
     WHERE o.status <> 'dropped' AND (CAST(:account AS bigint) IS NULL OR o.account_id = :account)
     ORDER BY 1, 2
 """)
-ACCOUNTS = text("SELECT id, copper_account_id, name, record_types, synced_at FROM account ORDER BY id")
+ACCOUNTS = text("""
+    SELECT id, copper_account_id, name, record_types, synced_at FROM account WHERE closed_at IS NULL ORDER BY id
+""")
 COPPER_ACCOUNT = text("SELECT copper_account_id FROM account WHERE id = :account")
 SYNCED_AT = text("SELECT synced_at FROM account WHERE id = :account")
-KNOWN = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id")
+KNOWN = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id AND closed_at IS NULL")
 CHOICES = text("""
     SELECT name, record_types, shown, show_bills, visible_to_teams FROM account WHERE id = :account
 """)
@@ -307,7 +314,10 @@ def save_copper(
 ) -> tuple[int, CopperAccess]:
     """Create or refresh an account with its Copper key; makes a new webhook path and secret."""
     chosen = {"copper_account_id": copper_account_id, "name": name}
-    account_id = int(session.execute(SAVE_ACCOUNT, chosen).scalar_one())
+    session.execute(GIVE_UP_COPPER_ID, chosen)
+    account_id = session.execute(SAVE_ACCOUNT, chosen).scalar_one_or_none()
+    if account_id is None:
+        raise AccountClosedError("The account was disconnected at this very moment. Connect it again.")
     access = CopperAccess(api_key, email, fresh_token(), fresh_token())
     session.execute(
         SAVE_CREDENTIAL,

@@ -9,15 +9,21 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from store.database import touched
+from store.tenancy import IS_WRITABLE
 
 INSTALLATION = 0
 
-NOTE = text("INSERT INTO audit (account_id, who, action, detail) VALUES (:account, :who, :action, :detail)")
-# As long as one export at a time runs of an account, no two of these see each other's absence.
-NOTE_HOURLY = text("""
+NOTE = text(f"""
     INSERT INTO audit (account_id, who, action, detail)
     SELECT CAST(:account AS bigint), CAST(:who AS text), CAST(:action AS text), CAST(:detail AS text)
-    WHERE NOT EXISTS (SELECT FROM audit WHERE account_id = :account AND who = :who AND action = :action
+    WHERE {IS_WRITABLE}
+""")
+# As long as one export at a time runs of an account, no two of these see each other's absence.
+NOTE_HOURLY = text(f"""
+    INSERT INTO audit (account_id, who, action, detail)
+    SELECT CAST(:account AS bigint), CAST(:who AS text), CAST(:action AS text), CAST(:detail AS text)
+    WHERE {IS_WRITABLE}
+      AND NOT EXISTS (SELECT FROM audit WHERE account_id = :account AND who = :who AND action = :action
                       AND starts_with(detail, :topic) AND at >= date_trunc('hour', now()))
 """)
 LATEST = text("""
@@ -46,7 +52,10 @@ class Entry:
 
 
 def note(session: Session, account_id: int, who: str, action: str, detail: str = "") -> None:
-    """Add a line, in the transaction of what it tells of. `action` is dotted and past: `key.revoked`."""
+    """Add a line, in the transaction of what it tells of. `action` is dotted and past: `key.revoked`.
+
+    An account that is closed gets none: its trail is being erased.
+    """
     chosen = {"account": account_id, "who": who[:200], "action": action, "detail": detail[:500]}
     session.execute(NOTE, chosen)
 

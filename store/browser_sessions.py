@@ -40,7 +40,7 @@ FIND = text(f"""
     SELECT s.account_id, a.name, a.copper_account_id, s.id, s.role, s.user_id, s.user_name, s.method,
            coalesce(s.confirmed_at > now() - make_interval(secs => :fresh), false) AS is_confirmed,
            s.used_at < now() - make_interval(secs => :use_seconds) AS is_use_due, s.created_at, s.teams, s.teams_at
-    FROM web_session s JOIN account a ON a.id = s.account_id
+    FROM web_session s JOIN account a ON a.id = s.account_id AND a.closed_at IS NULL
     WHERE s.token_hash = :hash AND {IS_OPEN}
 """)
 # Two requests at once write it once: the second one finds it fresh.

@@ -5,12 +5,17 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store.database import AccountClosedError
+from store.tenancy import HOLD_ACCOUNT
+
 INSTALLATION = 0
 
 # A chore that was never begun counts from the account's creation, so that nothing runs on top of a first backfill.
 KNOW = text("""
     INSERT INTO chore (account_id, name, begun_at)
-    SELECT id, :name, created_at FROM account
+    SELECT id, :name, created_at FROM account a
+    WHERE closed_at IS NULL AND NOT EXISTS (SELECT FROM chore c WHERE c.account_id = a.id AND c.name = :name)
+    FOR KEY SHARE
     ON CONFLICT DO NOTHING
 """)
 KNOW_INSTALLATION = text("""
@@ -19,7 +24,7 @@ KNOW_INSTALLATION = text("""
 CLAIM = text("""
     UPDATE chore c SET begun_at = now()
     WHERE c.name = :name AND c.account_id <> 0 AND c.begun_at <= now() - make_interval(secs => :seconds)
-      AND EXISTS (SELECT FROM account a WHERE a.id = c.account_id)
+      AND EXISTS (SELECT FROM account a WHERE a.id = c.account_id AND a.closed_at IS NULL)
     RETURNING c.account_id
 """)
 CLAIM_INSTALLATION = text("""
@@ -27,8 +32,9 @@ CLAIM_INSTALLATION = text("""
     WHERE name = :name AND account_id = 0 AND begun_at <= now() - make_interval(secs => :seconds)
     RETURNING account_id
 """)
-CLAIM_ONE = text("""
-    INSERT INTO chore AS c (account_id, name) VALUES (:account, :name)
+CLAIM_ONE = text(f"""
+    WITH held AS ({HOLD_ACCOUNT.format(account=":account")})
+    INSERT INTO chore AS c (account_id, name) SELECT id, :name FROM held
     ON CONFLICT (account_id, name) DO UPDATE SET begun_at = now()
     WHERE c.begun_at <= now() - make_interval(secs => :seconds)
     RETURNING account_id
@@ -41,7 +47,7 @@ WAIT_OF_ONE = text("""
 CLAIM_NIGHTLY = text("""
     UPDATE chore c SET begun_at = now()
     FROM (SELECT id, make_interval(hours => :hour, secs => (id * 7919 % 86400) / 86400.0 * :spread * 3600) AS at
-          FROM account) a
+          FROM account WHERE closed_at IS NULL) a
     WHERE c.name = :name AND c.account_id = a.id
       AND c.begun_at < date_trunc('day', now() AT TIME ZONE 'UTC' - a.at) AT TIME ZONE 'UTC' + a.at
     RETURNING c.account_id
@@ -71,12 +77,15 @@ def claim(session: Session, name: str, seconds: float) -> list[int]:
 def claim_one(session: Session, account_id: int, name: str, seconds: float) -> float:
     """Claim an account's chore, at most once in `seconds`; returns 0 when it is ours, or for how many seconds to wait.
 
-    Unlike a recurring one it is due the first time.
+    Unlike a recurring one it is due the first time. Raises `AccountClosedError` for an account that is gone.
     """
     chosen = {"account": account_id, "name": name, "seconds": seconds}
     if session.execute(CLAIM_ONE, chosen).first() is not None:
         return 0.0
-    return max(float(session.execute(WAIT_OF_ONE, chosen).scalar_one()), 0.1)
+    wait = session.execute(WAIT_OF_ONE, chosen).scalar_one_or_none()
+    if wait is None:
+        raise AccountClosedError(f"account {account_id} is closed")
+    return max(float(wait), 0.1)
 
 
 def claim_installation(session: Session, name: str, seconds: float) -> bool:

@@ -1,4 +1,9 @@
-"""Closing an account or dropping an organisation: our side at once, data in batches, vendors until they are told."""
+"""Closing an account or dropping an organisation: our side at once, data in batches, vendors until they are told.
+
+An account that is closed keeps its row, out of everybody's sight, until the last of its data is erased: as long as it
+is there, nothing that was on its way when the account was closed can come to lie where nobody would look for it. The
+row goes when nobody holds it (`store.tenancy`) and no table has anything of the account.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +13,20 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
+from store import tenancy
 from store.accounts import CopperAccess, DroppedGrant, drop_grant
-from store.database import touched
+from store.database import AccountClosedError, touched
 from store.projection import remove_organisation, take_turn
 from store.secrets import seal, unseal
 
-DATA_TABLES = (
-    "record_invoice",
-    "record_balance",
-    "contact_link",
-    "invoice",
-    "xero_contact_email",
-    "xero_contact",
-    "crm_record_email",
-    "crm_relation",
-    "crm_record",
-    "dirty",
-    "inbox",
-    "run_seen",
-    "sync_run",
-    "call_meter",
-    "freshness",
-    "unreadable_field",
-    "chore",
-    "refused_endpoint",
-    "dropped_events",
-    "notification_window",
-    "audit",
+# What is left to do may outlive the account: vendors are told until they have heard.
+LEFT_TO_DO = "leftover"
+DATA_TABLES = tuple(
+    sorted(
+        name for name, table in SQLModel.metadata.tables.items() if "account_id" in table.columns and name != LEFT_TO_DO
+    )
 )
 ORGANISATION_TABLES = (
     "contact_link",
@@ -51,14 +41,28 @@ ORGANISATION_TABLES = (
 DOORS = ("api_key", "web_session", "oauth_state", "named_admin", "xero_organisation", "xero_grant", "copper_credential")
 
 SHUT = {table: text(f"DELETE FROM {table} WHERE account_id = :account") for table in DOORS}
-SHUT_ACCOUNT = text("DELETE FROM account WHERE id = :account RETURNING name")
+# No column of a key: whoever holds the row in the middle of something is not waited for.
+SHUT_ACCOUNT = text("""
+    UPDATE account SET closed_at = now(), name = '', visible_to_teams = NULL, time_zones = '{}'
+    WHERE id = :account AND closed_at IS NULL
+    RETURNING id
+""")
 ERASE = {
     table: text(f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-            SELECT ctid FROM {table} WHERE account_id = :account LIMIT :limit))
+            SELECT ctid FROM {table} WHERE account_id = :account LIMIT :limit FOR UPDATE SKIP LOCKED))
     """)
     for table in DATA_TABLES
 }
+IS_ANY_LEFT = text(
+    "SELECT " + " OR ".join(f"EXISTS (SELECT FROM {table} WHERE account_id = :account)" for table in DATA_TABLES)
+)
+# Nobody is waited for: who holds it is about to add a row.
+TAKE_CLOSED = text("""
+    SELECT id FROM account WHERE id = :account AND closed_at IS NOT NULL FOR UPDATE SKIP LOCKED
+""")
+IS_THERE = text("SELECT EXISTS (SELECT FROM account WHERE id = :account)")
+REMOVE_ACCOUNT = text("DELETE FROM account WHERE id = :account")
 ERASE_OF_ORGANISATION = {
     table: text(f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -121,6 +125,12 @@ DONE = text("DELETE FROM leftover WHERE account_id = :account AND id = :id")
 REPLACE = text("UPDATE leftover SET sealed = :sealed WHERE account_id = :account AND id = :id")
 FAILED = text("UPDATE leftover SET error = :error WHERE account_id = :account AND id = :id")
 COUNT = text("SELECT count(*) FROM leftover WHERE not_before <= now()")
+LOST_SECONDS = 3_600.0
+LOST_ERASURES = text("""
+    SELECT id FROM account a
+    WHERE closed_at < now() - make_interval(secs => :seconds)
+      AND NOT EXISTS (SELECT FROM leftover l WHERE l.account_id = a.id AND l.kind = 'data.erase')
+""")
 
 
 @dataclass(frozen=True)
@@ -166,11 +176,11 @@ def shut(
     account_id: int,
     grants: Sequence[tuple[DroppedGrant, Sequence[tuple[UUID, UUID]]]],
     copper: CopperAccess | None,
-) -> str | None:
-    """Close an account: from the commit on nobody comes in and nothing is fetched. Returns its name.
+) -> None:
+    """Close an account: from the commit on nobody comes in and nothing is fetched.
 
     `grants` come with their (connection, tenant) pairs. What the vendors are to be told, and the data, are left to
-    be done, in the same transaction.
+    be done, in the same transaction. Raises `AccountClosedError` when somebody else has closed it already.
     """
     for grant, connections in grants:
         leave_grant(session, account_id, grant, connections)
@@ -179,8 +189,8 @@ def shut(
     leave(session, account_id, "data.erase", {})
     for statement in SHUT.values():
         session.execute(statement, {"account": account_id})
-    name: str | None = session.execute(SHUT_ACCOUNT, {"account": account_id}).scalar_one_or_none()
-    return name
+    if session.execute(SHUT_ACCOUNT, {"account": account_id}).scalar_one_or_none() is None:
+        raise AccountClosedError(f"account {account_id} is closed already")
 
 
 def extent(session: Session, account_id: int, organisation_id: int) -> tuple[int, int]:
@@ -211,14 +221,38 @@ def drop(session: Session, account_id: int, organisation_id: int) -> str | None:
     return str(row.name)
 
 
-def erase(session: Session, account_id: int, organisation_id: int | None, limit: int) -> int:
-    """Delete up to `limit` rows a table of a closed account, or of a dropped organisation; returns how many went.
+def erase_account(session: Session, account_id: int, limit: int) -> int:
+    """Delete up to `limit` rows a table of a closed account; returns how many went.
+
+    Rows that somebody is just writing are left for the next time. An account that is open loses nothing.
+    """
+    if tenancy.is_open(session, account_id):
+        return 0
+    params = {"account": account_id, "limit": limit}
+    return sum(touched(session, statement, params) for statement in ERASE.values())
+
+
+def remove_account(session: Session, account_id: int) -> bool:
+    """Delete a closed account's own row; returns whether nothing of the account is left, and nothing can come.
+
+    False while it has rows, or while somebody who is adding some holds it.
+    """
+    params = {"account": account_id}
+    is_taken = session.execute(TAKE_CLOSED, params).scalar_one_or_none() is not None
+    if not is_taken and session.execute(IS_THERE, params).scalar_one():
+        return tenancy.is_open(session, account_id)
+    if session.execute(IS_ANY_LEFT, params).scalar_one():
+        return False
+    session.execute(REMOVE_ACCOUNT, params)
+    return True
+
+
+def erase_organisation(session: Session, account_id: int, organisation_id: int, limit: int) -> int:
+    """Delete up to `limit` rows a table of a dropped organisation; returns how many went.
 
     0 means that nothing is left, or that the organisation was connected again meanwhile.
     """
     chosen = {"account": account_id, "organisation": organisation_id, "limit": limit}
-    if organisation_id is None:
-        return sum(touched(session, statement, chosen) for statement in ERASE.values())
     take_turn(session, account_id)
     if session.execute(IS_DROPPED, chosen).scalar_one_or_none() is None:
         return 0
@@ -249,6 +283,14 @@ def failed(session: Session, leftover: Leftover, error: str) -> None:
     """One thing did not work; it stays."""
     chosen = {"account": leftover.account_id, "id": leftover.id, "error": error[:500]}
     session.execute(FAILED, chosen)
+
+
+def resume_erasures(session: Session) -> int:
+    """Note once more that closed accounts are to be erased, where that was lost or given up; returns how many."""
+    lost = list(session.execute(LOST_ERASURES, {"seconds": LOST_SECONDS}).scalars())
+    for account_id in lost:
+        leave(session, account_id, "data.erase", {})
+    return len(lost)
 
 
 def waiting(session: Session) -> int:

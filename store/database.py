@@ -31,6 +31,7 @@ __all__ = [
     "POOL_FULL",
     "UNAVAILABLE",
     "UNSTORABLE",
+    "AccountClosedError",
     "Pool",
     "PoolFullError",
     "Role",
@@ -164,13 +165,26 @@ def limited_statements(seconds: float) -> Iterator[None]:
         _statement_seconds.reset(before)
 
 
+class AccountClosedError(LookupError):
+    """The account was closed meanwhile: nothing of it is kept any more, and whoever works for it may stop."""
+
+
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session whose work is committed at the end, or rolled back on any error."""
-    with Session(engine(), expire_on_commit=False) as session, session.begin():
-        if (seconds := _statement_seconds.get()) is not None:
-            session.execute(LIMIT_STATEMENTS, {"milliseconds": str(int(seconds * 1000))})
-        yield session
+    """A session whose work is committed at the end, or rolled back on any error.
+
+    Raises `AccountClosedError` for a row whose account is gone.
+    """
+    try:
+        with Session(engine(), expire_on_commit=False) as session, session.begin():
+            if (seconds := _statement_seconds.get()) is not None:
+                session.execute(LIMIT_STATEMENTS, {"milliseconds": str(int(seconds * 1000))})
+            yield session
+    except exc.IntegrityError as error:
+        # Every foreign key of the schema is one to the account.
+        if isinstance(error.orig, psycopg.errors.ForeignKeyViolation):
+            raise AccountClosedError("the account of a row is gone") from None
+        raise
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from store.database import touched
+from store.tenancy import HOLD_ACCOUNT
 
 NOBODY = 0
 LEASE_LIMIT = 1_000
@@ -118,12 +119,18 @@ ACCEPT_XERO = """
         SELECT first, last FROM json_to_recordset(%(deliveries)s::json) AS d(first bigint, last bigint)
         WHERE first > 0 AND last >= first ORDER BY 1, 2
         ON CONFLICT DO NOTHING),
+    given AS (
+        SELECT * FROM json_to_recordset(%(events)s::json)
+             AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
+                  correlation text)),
+    held AS (
+        SELECT o.account_id, o.id, o.tenant_id::text AS tenant
+        FROM xero_organisation o JOIN account a ON a.id = o.account_id AND a.closed_at IS NULL
+        WHERE o.tenant_id::text IN (SELECT lower(tenant) FROM given) AND o.status <> 'dropped'
+        FOR KEY SHARE OF a),
     event AS MATERIALIZED (
         SELECT e.*, o.account_id, o.id AS organisation_id
-        FROM json_to_recordset(%(events)s::json)
-             AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
-                  correlation text)
-        LEFT JOIN xero_organisation o ON o.tenant_id::text = lower(e.tenant) AND o.status <> 'dropped'),
+        FROM given e LEFT JOIN held o ON o.tenant = lower(e.tenant)),
     accepted AS (
         INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
                            dedupe_key, correlation_id)
@@ -140,15 +147,17 @@ ACCEPT_XERO = """
 
 # Copper's timestamps may be whole seconds, so two changes can look alike, and the second may come after
 # the first was fetched: a known key is opened again instead of dropped. It costs one fetch at most.
-ACCEPT_COPPER = """
-    WITH accepted AS (
+ACCEPT_COPPER = f"""
+    WITH held AS ({HOLD_ACCOUNT.format(account="%(account)s")}),
+    accepted AS (
         INSERT INTO inbox AS known (account_id, source, tenant, kind, event, resource_id, occurred_at, dedupe_key,
                                     correlation_id)
-        SELECT %(account)s, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
+        SELECT held.id, 'copper', e.tenant, e.kind, e.event, e.resource_id, e.occurred_at,
                decode(e.dedupe_key, 'hex'), e.correlation
         FROM json_to_recordset(%(events)s::json)
              AS e(tenant text, kind text, event text, resource_id text, occurred_at timestamptz, dedupe_key text,
-                  correlation text)
+                  correlation text),
+             held
         ORDER BY e.dedupe_key
         ON CONFLICT (account_id, dedupe_key) DO UPDATE
         SET state = 'pending', attempts = 0, not_before = now(), lease_id = NULL, leased_until = NULL,
@@ -168,10 +177,13 @@ KEEP_MALFORMED = f"""
                   correlation text)
         LEFT JOIN xero_organisation o
             ON m.account_id IS NULL AND o.tenant_id::text = lower(m.tenant) AND o.status <> 'dropped'),
+    held AS (
+        SELECT id FROM account WHERE id IN (SELECT owner_id FROM malformed) AND closed_at IS NULL FOR KEY SHARE),
     new AS (
         SELECT m.*, row_number() OVER (PARTITION BY owner_id ORDER BY dedupe_key) AS place
         FROM malformed m
-        WHERE NOT EXISTS (SELECT FROM inbox known WHERE known.account_id = m.owner_id
+        WHERE (m.owner_id = {NOBODY} OR m.owner_id IN (SELECT id FROM held))
+          AND NOT EXISTS (SELECT FROM inbox known WHERE known.account_id = m.owner_id
                           AND known.dedupe_key = decode(m.dedupe_key, 'hex'))),
     room AS (
         SELECT owner_id, {MAX_MALFORMED_KEPT} - (
@@ -197,7 +209,8 @@ REQUEST_OVERFLOW = """
     SELECT a.id, 'copper', '', %(kind)s, '', '',
            sha256(convert_to(concat_ws(' ', 'overflow', %(kind)s::text, minute), 'UTF8')), %(correlation)s,
            minute + interval '1 minute'
-    FROM account a, date_trunc('minute', now()) AS minute WHERE a.id = %(account)s FOR KEY SHARE OF a
+    FROM account a, date_trunc('minute', now()) AS minute
+    WHERE a.id = %(account)s AND a.closed_at IS NULL FOR KEY SHARE OF a
     ON CONFLICT (account_id, dedupe_key) DO UPDATE
     SET state = 'pending', not_before = EXCLUDED.not_before, finished_at = NULL
     WHERE known.state <> 'pending'

@@ -6,6 +6,8 @@ people: the projection follows it like any other match.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,13 +18,25 @@ from store.models import RecordType
 
 LINKABLE = (RecordType.LEAD, RecordType.PERSON, RecordType.COMPANY)
 
+NAMES = text("""
+    SELECT k.place, c.name AS contact, r.name AS record
+    FROM unnest(CAST(:organisations AS bigint[]), CAST(:contacts AS uuid[]), CAST(:types AS text[]),
+                CAST(:records AS bigint[])) WITH ORDINALITY
+         AS k(organisation_id, contact_id, record_type, record_id, place)
+    LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = k.organisation_id
+         AND c.contact_id = k.contact_id
+    LEFT JOIN crm_record r ON r.account_id = :account AND r.record_type = k.record_type AND r.record_id = k.record_id
+    ORDER BY k.place
+""")
+# What the audit log keeps of a link: ids, so that nobody's name stays there when it is gone everywhere else.
+REFERENCE = re.compile(r"contact ([0-9a-f-]{36}) of organisation (\d{1,19}), (lead|person|company) (\d{1,19})")
 CONTACT = text("""
-    SELECT c.name FROM xero_contact c
+    SELECT c.contact_id FROM xero_contact c
     JOIN xero_organisation o ON o.account_id = c.account_id AND o.id = c.organisation_id AND o.status <> 'dropped'
     WHERE c.account_id = :account AND c.organisation_id = :organisation AND c.contact_id = :contact AND NOT c.gone
 """)
 RECORD = text("""
-    SELECT name FROM crm_record
+    SELECT record_id FROM crm_record
     WHERE account_id = :account AND record_type = :type AND record_id = :record AND NOT gone
 """)
 LINK = text("""
@@ -43,11 +57,7 @@ UNLINK = text("""
     marked AS (
         INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
         SELECT :account, 'contact', :organisation, contact_id FROM removed)
-    SELECT (SELECT name FROM xero_contact WHERE account_id = :account AND organisation_id = :organisation
-            AND contact_id = :contact) AS contact,
-           (SELECT name FROM crm_record WHERE account_id = :account AND record_type = :type
-            AND record_id = :record) AS record
-    FROM removed
+    SELECT count(*) > 0 FROM removed
 """)
 
 
@@ -64,6 +74,19 @@ class Link:
     record_type: RecordType
     record_id: int
 
+    @property
+    def reference(self) -> str:
+        """Both ends by their ids, as the audit log keeps them."""
+        ends = f"{self.record_type.value} {self.record_id}"
+        return f"contact {self.contact_id} of organisation {self.organisation_id}, {ends}"
+
+    @classmethod
+    def of_reference(cls, reference: str) -> Link | None:
+        """The link that an entry of the audit log is about; None for what is no such reference."""
+        if (found := REFERENCE.fullmatch(reference)) is None:
+            return None
+        return cls(int(found[2]), UUID(found[1]), RecordType(found[3]), int(found[4]))
+
 
 def _chosen(account_id: int, link: Link) -> dict[str, object]:
     return {
@@ -75,31 +98,38 @@ def _chosen(account_id: int, link: Link) -> dict[str, object]:
     }
 
 
-def link(session: Session, account_id: int, wanted: Link, who: str) -> str | None:
-    """Link a contact to a living record, from the next projection on; returns what was linked, in words.
+def link(session: Session, account_id: int, wanted: Link, who: str) -> bool:
+    """Link a contact to a living record, from the next projection on; returns whether it was not linked already.
 
-    None when it was linked already. Raises `LinkError` for an opportunity, or when either end is not there.
+    Raises `LinkError` for an opportunity, or when either end is not there.
     """
     if wanted.record_type not in LINKABLE:
         raise LinkError("Contacts are linked to leads, people and companies; an opportunity shows those of its people.")
     chosen = _chosen(account_id, wanted)
-    contact = session.execute(CONTACT, chosen).scalar_one_or_none()
-    if contact is None:
+    if session.execute(CONTACT, chosen).scalar_one_or_none() is None:
         raise LinkError("This Xero contact isn't known in your account.")
-    record = session.execute(RECORD, chosen).scalar_one_or_none()
-    if record is None:
+    if session.execute(RECORD, chosen).scalar_one_or_none() is None:
         raise LinkError(f"No {wanted.record_type.value} with ID {wanted.record_id}.")
-    added = session.execute(LINK, {**chosen, "who": who[:200]}).scalar_one_or_none()
-    return _in_words(contact, record, wanted) if added else None
+    return session.execute(LINK, {**chosen, "who": who[:200]}).scalar_one_or_none() is not None
 
 
-def _in_words(contact: str | None, record: str | None, link: Link) -> str:
-    """Both ends by their names, cut so that the record's id is kept whatever they are."""
-    ends = f"{link.record_type.value} {link.record_id}"
-    return f"{(contact or 'unnamed contact')[:200]} and {(record or 'unnamed record')[:200]} ({ends})"
+def unlink(session: Session, account_id: int, known: Link) -> bool:
+    """Undo a link; returns whether there was one."""
+    return bool(session.execute(UNLINK, _chosen(account_id, known)).scalar_one())
 
 
-def unlink(session: Session, account_id: int, known: Link) -> str | None:
-    """Undo a link; returns what was linked, in words, or None when nothing was."""
-    row = session.execute(UNLINK, _chosen(account_id, known)).one_or_none()
-    return _in_words(row.contact, row.record, known) if row else None
+def in_words(session: Session, account_id: int, links: Sequence[Link]) -> list[str]:
+    """Both ends of each link by the names that they have now, with the record's id."""
+    params = {
+        "account": account_id,
+        "organisations": [link.organisation_id for link in links],
+        "contacts": [link.contact_id for link in links],
+        "types": [link.record_type.value for link in links],
+        "records": [link.record_id for link in links],
+    }
+    rows = session.execute(NAMES, params)
+    return [
+        f"{row.contact or 'unnamed contact'} and {row.record or 'unnamed record'}"
+        f" ({link.record_type.value} {link.record_id})"
+        for link, row in zip(links, rows, strict=True)
+    ]

@@ -292,7 +292,7 @@ BURY_INVOICES = text("""
     SELECT count(*) FROM buried
 """)
 BURY_CONTACTS = text("""
-    UPDATE xero_contact SET gone = true, fetched_at = :fetched_at, changed_at = now()
+    UPDATE xero_contact SET gone = true, name = '', fetched_at = :fetched_at, changed_at = now()
     WHERE account_id = :account AND organisation_id = :organisation AND contact_id = ANY(:ids)
       AND NOT gone AND fetched_at <= :fetched_at
     RETURNING contact_id

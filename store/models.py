@@ -67,6 +67,17 @@ def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:
     return Field(sa_type=kind, primary_key=True, sa_column_kwargs={"autoincrement": False, **more})
 
 
+def _account() -> Any:
+    """The account whose row it is: it cannot outlive it. Code that is older deletes an account before its rows."""
+    return Field(
+        sa_type=sa.BigInteger,
+        primary_key=True,
+        foreign_key="account.id",
+        ondelete="CASCADE",
+        sa_column_kwargs={"autoincrement": False},
+    )
+
+
 def _serial() -> Any:
     return Field(default=None, sa_column=sa.Column(sa.BigInteger, sa.Identity(), primary_key=True))
 
@@ -83,7 +94,8 @@ class Account(SQLModel, table=True):
 
     `balances_on` is the day (UTC) on which all of its records' balances were last added up. `time_zones` copies its
     organisations' zones (organisation id: IANA name), for the one statement that a read is. `setup_step` is where
-    signing in leads while set-up is unfinished.
+    signing in leads while set-up is unfinished. `closed_at` is set when it is disconnected: from then on nobody sees it
+    and nothing is begun for it, and the row goes when none of its data is left (`store.closing`).
     """
 
     __table_args__ = (
@@ -102,6 +114,7 @@ class Account(SQLModel, table=True):
     balances_on: date = _column(sa.Date, "CURRENT_DATE")
     time_zones: dict[str, str] = _column(pg.JSONB, "'{}'::jsonb")
     setup_step: SetupStep = _column(sa.Text, "'settings'")
+    closed_at: datetime | None = _column(Instant, null=True)
 
 
 class CopperCredential(SQLModel, table=True):
@@ -109,7 +122,7 @@ class CopperCredential(SQLModel, table=True):
 
     __tablename__ = "copper_credential"
 
-    account_id: int = _key()
+    account_id: int = _account()
     sealed: bytes = _column(sa.LargeBinary)
     webhook_token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     status: str = _column(sa.Text, "'working'")
@@ -125,7 +138,7 @@ class XeroGrant(SQLModel, table=True):
 
     __tablename__ = "xero_grant"
 
-    account_id: int = _key()
+    account_id: int = _account()
     id: int = _serial()
     sealed: bytes = _column(sa.LargeBinary)
     status: str = _column(sa.Text, "'working'")
@@ -141,7 +154,7 @@ class RefusedEndpoint(SQLModel, table=True):
 
     __tablename__ = "refused_endpoint"
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     endpoint: str = _key(sa.Text)
     parameter: str = _key(sa.Text)
@@ -159,7 +172,7 @@ class XeroOrganisation(SQLModel, table=True):
     __tablename__ = "xero_organisation"
     __table_args__ = (sa.UniqueConstraint("account_id", "tenant_id"),)
 
-    account_id: int = _key()
+    account_id: int = _account()
     id: int = _serial()
     grant_id: int = _column(sa.BigInteger)
     tenant_id: UUID = Field(sa_type=sa.Uuid, index=True)
@@ -184,7 +197,7 @@ class ApiKey(SQLModel, table=True):
 
     __tablename__ = "api_key"
 
-    account_id: int = _key()
+    account_id: int = _account()
     id: int = _serial()
     key_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     prefix: str = _column(sa.Text)
@@ -209,7 +222,7 @@ class WebSession(SQLModel, table=True):
         sa.CheckConstraint("surface IN ('pages', 'panel')", name="surface"),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     id: int = _serial()
     token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     role: str = _column(sa.Text)
@@ -261,7 +274,7 @@ class NamedAdmin(SQLModel, table=True):
 
     __tablename__ = "named_admin"
 
-    account_id: int = _key()
+    account_id: int = _account()
     user_id: int = _key()
     name: str = _column(sa.Text)
     named_at: datetime = _column(Instant, "now()")
@@ -379,7 +392,7 @@ class XeroContact(SQLModel, table=True):
 
     __tablename__ = "xero_contact"
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     name: str = _column(sa.Text)
@@ -417,7 +430,7 @@ class XeroContactEmail(SQLModel, table=True):
         ),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     email: str = _key(sa.Text)
@@ -436,7 +449,7 @@ class ContactLink(SQLModel, table=True):
         sa.CheckConstraint("record_type IN ('lead', 'person', 'company')", name="record_type"),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     record_type: RecordType = _key(sa.Text)
@@ -458,7 +471,7 @@ class Invoice(SQLModel, table=True):
         ),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     invoice_id: UUID = _key(sa.Uuid)
     contact_id: UUID | None = _column(sa.Uuid, null=True)
@@ -489,7 +502,7 @@ class CrmRecord(SQLModel, table=True):
     __tablename__ = "crm_record"
     __table_args__ = (_kinds("record_type"),)
 
-    account_id: int = _key()
+    account_id: int = _account()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     name: str = _column(sa.Text)
@@ -518,7 +531,7 @@ class CrmRecordEmail(SQLModel, table=True):
         _kinds("record_type"),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     email: str = _key(sa.Text)
@@ -538,7 +551,7 @@ class CrmRelation(SQLModel, table=True):
         _kinds("related_type"),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     related_type: RecordType = _key(sa.Text)
@@ -549,7 +562,7 @@ class CrmRelation(SQLModel, table=True):
 class Dirty(SQLModel, table=True):
     """A mark: what changed and is not projected yet. Whom it affects is worked out at projection."""
 
-    account_id: int = _key()
+    account_id: int = _account()
     id: int = _serial()
     kind: str = _column(sa.Text)
     organisation_id: int | None = _column(sa.BigInteger, null=True)
@@ -640,7 +653,7 @@ class RecordBalance(SQLModel, table=True):
 class Freshness(SQLModel, table=True):
     """How long events took from their receipt to their rows: a histogram an hour (`store.freshness.BOUNDS`)."""
 
-    account_id: int = _key()
+    account_id: int = _account()
     hour: datetime = _key(Instant)
     bucket: int = _key(sa.SmallInteger)
     events: int = _column(sa.BigInteger, "0")
@@ -667,7 +680,7 @@ class SyncRun(SQLModel, table=True):
         sa.CheckConstraint("state IN ('running', 'paused', 'done', 'failed')", name="state"),
     )
 
-    account_id: int = _key()
+    account_id: int = _account()
     id: int = _serial()
     organisation_id: int = _column(sa.BigInteger, "0")
     kind: str = _column(sa.Text)
@@ -690,7 +703,7 @@ class RunSeen(SQLModel, table=True):
 
     __tablename__ = "run_seen"
 
-    account_id: int = _key()
+    account_id: int = _account()
     run_id: int = _key()
     kind: str = _key(sa.Text)
     key: str = _key(sa.Text)
@@ -701,7 +714,7 @@ class CallMeter(SQLModel, table=True):
 
     __tablename__ = "call_meter"
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     day: date = _key(sa.Date)
     purpose: str = _key(sa.Text)
@@ -718,7 +731,7 @@ class UnreadableField(SQLModel, table=True):
 
     __tablename__ = "unreadable_field"
 
-    account_id: int = _key()
+    account_id: int = _account()
     organisation_id: int = _key()
     resource: str = _key(sa.Text)
     field: str = _key(sa.Text)

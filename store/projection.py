@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from store import tenancy
 from store.database import touched
 
 BATCH = 2_000
@@ -215,7 +216,7 @@ BALANCES = f"""
 # up again. They are once a day in any case (UTC), so that a wrong one does not last. The day is the statement's, not
 # the transaction's, which may have waited for its turn since yesterday.
 OLD_BALANCES = """
-    SELECT id AS account_id FROM account WHERE balances_on < CURRENT_DATE
+    SELECT id AS account_id FROM account WHERE balances_on < CURRENT_DATE AND closed_at IS NULL
     UNION
     SELECT account_id FROM xero_organisation WHERE balances_on <> local_date(time_zone, statement_timestamp())
 """
@@ -424,8 +425,12 @@ class Projected:
 
 
 def take_turn(session: Session, account_id: int) -> None:
-    """Wait until no other transaction projects this account; held until the transaction ends."""
+    """Wait until no other transaction projects this account; held until the transaction ends.
+
+    Raises `AccountClosedError` when the account was closed.
+    """
     session.execute(ONE_AT_A_TIME, {"space": LOCK_SPACE, "account": account_id % 2**31})
+    tenancy.hold(session, account_id)
 
 
 def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Projected:

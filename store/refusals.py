@@ -16,10 +16,9 @@ COPPER = 0
 XERO_TRUST_SECONDS = 3_600.0
 COPPER_TRUST_SECONDS = 86_400.0
 
-# An account that was closed meanwhile gets no row: nothing would ever delete it.
 RECORD = text("""
     INSERT INTO refused_endpoint (account_id, organisation_id, endpoint, parameter)
-    SELECT id, :organisation, :endpoint, :parameter FROM account WHERE id = :account
+    VALUES (:account, :organisation, :endpoint, :parameter)
     ON CONFLICT (account_id, organisation_id, endpoint, parameter) DO UPDATE SET refused_at = now()
 """)
 LIST = text("""

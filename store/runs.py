@@ -118,7 +118,7 @@ LAST_SUCCESS = text("""
 # One look into the index for each source, however many runs are kept.
 LATEST_DRIFT = text("""
     SELECT source.account_id, r.drift
-    FROM (SELECT id AS account_id, CAST(0 AS bigint) AS organisation_id FROM account
+    FROM (SELECT id AS account_id, CAST(0 AS bigint) AS organisation_id FROM account WHERE closed_at IS NULL
           UNION ALL SELECT account_id, id FROM xero_organisation WHERE status <> 'dropped') source
     CROSS JOIN LATERAL (
         SELECT drift FROM sync_run

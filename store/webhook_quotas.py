@@ -29,7 +29,7 @@ TAKE = f"""
     SELECT a.id, date_trunc('minute', now()), first.rows, CAST(now() AT TIME ZONE 'UTC' AS date), first.rows, first.rows
     FROM account a, (SELECT CASE WHEN %(rows)s <= LEAST(%(minute_limit)s::bigint, %(day_limit)s)
                             THEN %(rows)s::bigint ELSE 0 END AS rows) first
-    WHERE a.id = %(account)s FOR KEY SHARE OF a
+    WHERE a.id = %(account)s AND a.closed_at IS NULL FOR KEY SHARE OF a
     ON CONFLICT (account_id) DO UPDATE
     SET minute = EXCLUDED.minute, in_minute = {IN_MINUTE} + {GRANTED}, day = EXCLUDED.day,
         in_day = {IN_DAY} + {GRANTED}, granted = {GRANTED}
@@ -39,7 +39,7 @@ COUNT_DROPPED = text("""
     INSERT INTO dropped_events AS known (account_id, day, source, reason, events)
     SELECT a.id, CAST(now() AT TIME ZONE 'UTC' AS date), d.source, d.reason, d.events
     FROM json_to_recordset(CAST(:dropped AS json)) AS d(account_id bigint, source text, reason text, events bigint)
-    JOIN account a ON a.id = d.account_id
+    JOIN account a ON a.id = d.account_id AND a.closed_at IS NULL
     ORDER BY a.id, d.source, d.reason FOR KEY SHARE OF a
     ON CONFLICT (account_id, day, source, reason) DO UPDATE SET events = known.events + EXCLUDED.events
 """)

@@ -95,7 +95,7 @@ def test_an_organisation_that_is_connected_again_before_it_was_erased_shows_all_
     company = two.rows_of("company")[0]
     assert connect.drop_organisation(two.account, dropped, who="Sam Admin")
     with transaction() as session:
-        assert closing.erase(session, two.account, dropped, 1) > 0, "some of it is erased already"
+        assert closing.erase_organisation(session, two.account, dropped, 1) > 0, "some of it is erased already"
     two.authorise(two.tenants)
     while leftovers.clean_up():
         pass

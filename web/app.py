@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from runtime import logs, tracing
 from runtime.settings import settings
 from store import exports
-from store.database import async_pool, reading_pool
+from store.database import AccountClosedError, async_pool, reading_pool
 from web import answers, health, invoices, metrics, pages, problems, refusals
 from web.bounds import Bounded, PageDeadline
 from web.browser import SignInNeededError
@@ -23,7 +23,7 @@ from web.concurrency import Capacity
 from web.health import Readiness
 from web.looks import Looks
 from web.page_limits import PageRates
-from web.pages.render import failed, malformed, meet, sign_in_first, too_late, trouble
+from web.pages.render import account_closed, failed, malformed, meet, sign_in_first, too_late, trouble
 from web.panel import changes
 from web.panel import pages as panel
 from web.panel.held_requests import HeldRequests
@@ -99,6 +99,7 @@ def create() -> FastAPI:
     )
     problems.install(app, trouble, malformed)
     app.add_exception_handler(SignInNeededError, sign_in_first)
+    app.add_exception_handler(AccountClosedError, account_closed)
     app.add_exception_handler(NoViewerError, panel.no_viewer)
     app.add_exception_handler(Exception, failed)
     app.router.routes.extend([invoices.OrdinaryRead(), *receivers.routes])

@@ -59,6 +59,19 @@ def normalised(text: str | None) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def mentions(text: str, address: str) -> bool:
+    """Whether a text of any length has an address in it, as it is compared."""
+    if _standing_alone(address).search(text.lower()):
+        return True
+    return any(_compared(token) == address for token in TOKEN.findall(text) if "@" in token)
+
+
+@lru_cache(maxsize=100)
+def _standing_alone(address: str) -> re.Pattern[str]:
+    """The address where nothing before or after it makes another one of it."""
+    return re.compile(rf"(?<![\w.+%-]){re.escape(address)}(?![\w-])(?![.]\w)")
+
+
 def visible(typed: str) -> str:
     """What was typed, with a name in place of each character that cannot be seen: `ann<U+200B>@acme.test`."""
     return "".join(f"<U+{ord(one):04X}>" if _is_invisible(one) else one for one in typed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,7 +22,7 @@ import structlog
 from runtime.settings import settings
 from store import meters
 from store.accounts import Organisation
-from store.database import transaction
+from store.database import AccountClosedError, transaction
 from worker.broker import client
 from worker.errors import BudgetSpentError
 
@@ -352,8 +353,11 @@ class Budget:
             return 0.0
 
     def meter(self, purpose: Purpose, *, failed: bool, refused: bool, wire: int, plain: int) -> None:
-        """Count a call and its bytes in PostgreSQL, for status, metrics, and a Redis that forgets."""
-        with transaction() as session:
+        """Count a call and its bytes in PostgreSQL, for status, metrics, and a Redis that forgets.
+
+        Calls of an account that is gone count nowhere.
+        """
+        with suppress(AccountClosedError), transaction() as session:
             meters.record(
                 session,
                 self.account_id,

@@ -19,7 +19,7 @@ from runtime.logs import scrub
 from runtime.settings import settings
 from store import accounts, freshness, inbox, mirror
 from store.accounts import Organisation
-from store.database import Session, transaction
+from store.database import AccountClosedError, Session, transaction
 from store.inbox import Lease, LeasedEvent, LeaseLostError, Source
 from store.models import RecordType
 from worker import instruments, requested_catch_ups
@@ -212,7 +212,7 @@ def _finish_some(held: Lease, some: Sequence[Portion]) -> int:
     """Write portions together; when that fails, one by one, so that the guilty one stops no other."""
     try:
         return _finish(held, some)
-    except LeaseLostError:
+    except (LeaseLostError, AccountClosedError):
         raise
     except Exception as error:
         if len(some) == 1:
@@ -239,10 +239,10 @@ def _apply(held: Lease, events: Sequence[LeasedEvent], *, alive: bool) -> int:
 def _cope(held: Lease, events: Sequence[LeasedEvent], error: Exception, *, alive: bool) -> int:
     """What some events failed with is halved down to the guilty one; returns how many of them were finished.
 
-    Raises what concerns all of them: `PassingError`, `ReconnectNeededError`, `LeaseLostError`. An error that
-    may lie in what was asked for (a 500) is no outage while the vendor answers something else (`alive`).
+    Raises what concerns all of them: `PassingError`, `ReconnectNeededError`, `LeaseLostError`, `AccountClosedError`.
+    An error that may lie in what was asked for (a 500) is no outage while the vendor answers something else (`alive`).
     """
-    if isinstance(error, (LeaseLostError, ReconnectNeededError)):
+    if isinstance(error, (LeaseLostError, AccountClosedError, ReconnectNeededError)):
         raise error
     if isinstance(error, EndpointRefusedError):
         # They wait, however long it takes until an admin has allowed it, and hold up no others.

@@ -36,6 +36,7 @@ CALLS = Histogram(
 )
 BATCHES = Histogram("patina_projection_seconds", "batches of the projection", buckets=STATEMENT_SECONDS)
 ROWS = Counter("patina_projection_rows_total", "rows that the projection changed", ("change",))
+ORPHANS = Counter("patina_orphans_deleted_total", "rows whose owner is gone, found and deleted, by table", ("table",))
 FOUND = Counter("patina_sweep_found_total", "what the scheduler's sweep found waiting", ("what",))
 RUNS = Counter("patina_runs_begun_total", "runs begun by the schedule or by events, by kind", ("kind",))
 TICKS = Histogram(

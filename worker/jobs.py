@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import dramatiq
 import structlog
 
 from runtime.settings import settings
+from store import tenancy
+from store.database import transaction
 from store.inbox import Source
 from store.models import RecordType
 from store.runs import Run
@@ -25,9 +30,28 @@ STEP_SECONDS = 2.0
 TURNS_AT_ONCE = 2
 GRANTS_AT_ONCE = 100
 EVENTS, PROJECTION, SYNC, SPARE = "events", "projection", "sync", "spare"
+P = ParamSpec("P")
+
+
+def _until_closed(work: Callable[Concatenate[int, P], None]) -> Callable[Concatenate[int, P], None]:
+    """A job of an account. Whatever it fails with once the account is closed, nobody has to know."""
+
+    @wraps(work)
+    def job(account_id: int, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            work(account_id, *args, **kwargs)
+        except Exception as error:
+            with transaction() as session:
+                is_open = tenancy.is_open(session, account_id)
+            if is_open:
+                raise
+            log.info("job.stopped", account=account_id, job=work.__name__, error=type(error).__name__)
+
+    return job
 
 
 @dramatiq.actor(actor_name="drain", queue_name=EVENTS, max_retries=0)
+@_until_closed
 def drain(account_id: int, organisation_id: int) -> None:
     """Apply all waiting events of one organisation, or (organisation 0) of the account's Copper."""
     source = Source(account_id, organisation_id)
@@ -46,6 +70,7 @@ def drain(account_id: int, organisation_id: int) -> None:
 
 
 @dramatiq.actor(actor_name="begin_requested_catch_up", queue_name=EVENTS, max_retries=0)
+@_until_closed
 def begin_requested_catch_up(account_id: int, organisation_id: int) -> None:
     """Begin the catch-up that events of an organisation asked for too soon after the one before."""
     source = Source(account_id, organisation_id)
@@ -60,6 +85,7 @@ def _follow(source: Source, requested: Requested) -> None:
 
 
 @dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)
+@_until_closed
 def project(account_id: int) -> None:
     """Project an account's marks: a run's, page after page, and what another job left behind."""
     awake("project", account_id)
@@ -72,6 +98,7 @@ def project(account_id: int) -> None:
 
 
 @dramatiq.actor(actor_name="advance_run", queue_name=SYNC, max_retries=0)
+@_until_closed
 def advance_run(account_id: int, run_id: int) -> None:
     """Take a run's next pages for some seconds, then hand on to the next job of the chain."""
     awake("advance_run", account_id, run_id)
@@ -89,6 +116,7 @@ def advance_run(account_id: int, run_id: int) -> None:
 
 
 @dramatiq.actor(actor_name="rotate_relations", queue_name=SPARE, max_retries=0)
+@_until_closed
 def rotate_relations(account_id: int) -> None:
     """Read the relations that were read longest ago."""
     awake("rotate_relations", account_id)
@@ -99,6 +127,7 @@ def rotate_relations(account_id: int) -> None:
 
 
 @dramatiq.actor(actor_name="refresh_relations", queue_name=SPARE, max_retries=0)
+@_until_closed
 def refresh_relations(account_id: int, kind: str, record_id: int) -> None:
     """Read the relations of a record that somebody looked at, if they are old."""
     awake("refresh_relations", account_id, kind, record_id)
@@ -109,6 +138,7 @@ def refresh_relations(account_id: int, kind: str, record_id: int) -> None:
 
 
 @dramatiq.actor(actor_name="look_up_history", queue_name=SPARE, max_retries=0)
+@_until_closed
 def look_up_history(account_id: int, organisation_id: int) -> None:
     """Look up the true created dates of an organisation's newest invoices."""
     awake("look_up_history", account_id, organisation_id)

@@ -5,7 +5,9 @@ A vendor that refuses for good (the grant or key is gone already) has nothing le
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +17,11 @@ from runtime.logs import scrub
 from store import closing
 from store.accounts import CopperAccess
 from store.closing import Leftover
-from store.database import transaction
+from store.database import AccountClosedError, transaction
 from worker.budget import Budget, Purpose
 from worker.copper import subscriptions
 from worker.copper.client import CopperClient
-from worker.errors import ReconnectNeededError, VendorError
+from worker.errors import PassingError, ReconnectNeededError, VendorError
 from worker.vendor import Spender
 from worker.xero import client as xero
 from worker.xero import oauth
@@ -28,6 +30,8 @@ log = structlog.get_logger()
 AT_ONCE = 20
 ROWS = 10_000
 MOST_ATTEMPTS = 60
+# How often an account is looked at again that somebody is just writing to, before that is put off.
+LOOKS, LONGEST_LOOK_SECONDS = 8, 1.0
 
 
 def clean_up() -> int:
@@ -107,18 +111,36 @@ def _unsubscribe(one: Leftover) -> None:
     subscriptions.remove(CopperClient.of_key(held, counter), held.webhook_token)
 
 
-def _erase(one: Leftover) -> None:
-    organisation = one.values.get("organisation")
-    while True:
+def _erase_account(one: Leftover) -> None:
+    """Erase in batches; raises `PassingError` when others are still at work on it after some looks."""
+    for look in range(LOOKS):
+        while _erase_some(one.account_id):
+            pass
         with transaction() as session:
-            if not closing.erase(session, one.account_id, organisation, ROWS):
+            if closing.remove_account(session, one.account_id):
                 return
+        time.sleep(min(0.05 * 2**look, LONGEST_LOOK_SECONDS))
+    raise PassingError("something is still at work on the account")
+
+
+def _erase_some(account_id: int) -> int:
+    with transaction() as session:
+        return closing.erase_account(session, account_id, ROWS)
+
+
+def _erase_organisation(one: Leftover) -> None:
+    """Erase in batches; an account that is closed meanwhile is erased as a whole."""
+    with suppress(AccountClosedError):
+        while True:
+            with transaction() as session:
+                if not closing.erase_organisation(session, one.account_id, one.values["organisation"], ROWS):
+                    return
 
 
 DUTIES: dict[str, Callable[[Leftover], None]] = {
     "xero.revoke": _revoke,
     "xero.disconnect": _disconnect,
     "copper.unsubscribe": _unsubscribe,
-    "data.erase": _erase,
-    "organisation.erase": _erase,
+    "data.erase": _erase_account,
+    "organisation.erase": _erase_organisation,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -18,7 +19,7 @@ from store.addresses import (
     replace_contact_addresses,
     replace_record_addresses,
 )
-from store.database import Session, transaction
+from store.database import AccountClosedError, Session, transaction
 from worker.addresses import addresses_of
 
 log = structlog.get_logger()
@@ -34,7 +35,11 @@ def renormalise_all() -> int:
     """
     with transaction() as session:
         account_ids = [account.id for account in accounts.accounts(session)]
-    return sum(renormalise(account_id) for account_id in account_ids)
+    changed = 0
+    for account_id in account_ids:
+        with suppress(AccountClosedError):
+            changed += renormalise(account_id)
+    return changed
 
 
 def renormalise(account_id: int) -> int:

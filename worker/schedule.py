@@ -28,14 +28,15 @@ from store import (
     unreadable_fields,
     webhook_quotas,
 )
-from store.database import transaction
-from worker import heartbeat, instruments, jobs, renormalisation, sync
+from store.database import AccountClosedError, transaction
+from worker import heartbeat, instruments, jobs, orphans, renormalisation, sync
 from worker.broker import wake
 from worker.steps import Kind
 
 log = structlog.get_logger()
 HOLE_SECONDS = 60.0
 RETENTION_SECONDS = 3_600.0
+ORPHANS_SECONDS = 3_600.0
 ADDRESSES_SECONDS = 86_400.0
 RETENTION_ROWS, RETENTION_ROUNDS = 5_000, 20
 GRANTS_SECONDS = 3_600.0
@@ -70,7 +71,10 @@ def sweep() -> int:
 def start(account_ids: list[int], kind: Kind, why: str) -> None:
     """Begin a run of every source of some accounts."""
     for account_id in account_ids:
-        begun = sync.begin(account_id, kind)
+        try:
+            begun = sync.begin(account_id, kind)
+        except AccountClosedError:
+            continue
         for run in begun:
             jobs.wake_run(run)
         instruments.RUNS.labels(kind.value).inc(len(begun))
@@ -178,6 +182,14 @@ def purge_states() -> None:
         access.purge_states(session)
 
 
+def sweep_orphans() -> None:
+    """Delete what belongs to accounts and organisations that are gone."""
+    with transaction() as session:
+        due = chores.claim_installation(session, "orphans", ORPHANS_SECONDS)
+    if due:
+        orphans.sweep()
+
+
 def note_web() -> bool:
     """Note that the web process is up; when none was for a while, catch up: Copper sends nothing twice.
 
@@ -208,6 +220,7 @@ TASKS = (
     renormalise_addresses,
     forget,
     purge_states,
+    sweep_orphans,
     note_scheduler,
 )
 

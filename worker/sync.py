@@ -17,7 +17,7 @@ import structlog
 from runtime.logs import scrub
 from runtime.settings import settings
 from store import accounts, mirror, projection, runs
-from store.database import Session, transaction
+from store.database import AccountClosedError, Session, transaction
 from store.drift import Found, added
 from store.inbox import Source
 from store.runs import Run, StepLostError
@@ -116,7 +116,7 @@ def step(account_id: int, run_id: int) -> Stepped:
             found = result.write(session)
             state = _advance(session, run, lease, result, found)
             is_ahead = projection.waits(session, account_id, MARKS_AHEAD)
-    except StepLostError:
+    except (StepLostError, AccountClosedError):
         return OVER
     except ReconnectNeededError as error:
         return _pause(run, lease, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,7 +11,9 @@ from starlette.datastructures import FormData
 
 from runtime.numbers import MAX_ID
 from store import access, accounts, audit, mirror, projection, runs
-from store.database import bound
+from store import links as by_hand
+from store.audit import Entry
+from store.database import Session, bound
 from store.models import SetupStep
 from web import browser, forms, words
 from web.forms import FormState
@@ -69,9 +72,19 @@ def trail(request: Request, before: Annotated[int | None, Query(ge=1, le=MAX_ID)
     session = browser.admin(request.state.browser)
     with bound(session.account_id) as database:
         entries = audit.latest(database, session.account_id, before=before, limit=ENTRIES)
+        details = _details(database, session.account_id, entries)
     older = entries[-1].id if len(entries) == ENTRIES else None
     callers = {connect.COMMAND: "Command line"}
-    return page(request, "trail.html", entries=entries, older=older, action=words.action, callers=callers)
+    return page(
+        request, "trail.html", entries=entries, details=details, older=older, action=words.action, callers=callers
+    )
+
+
+def _details(database: Session, account_id: int, entries: Sequence[Entry]) -> dict[int, str]:
+    """What each entry says, by its id; what it refers to has the name that it has now."""
+    links = {entry.id: link for entry in entries if (link := by_hand.Link.of_reference(entry.detail))}
+    said = by_hand.in_words(database, account_id, list(links.values()))
+    return {entry.id: entry.detail for entry in entries} | dict(zip(links, said, strict=True))
 
 
 @router.get("/disconnect")

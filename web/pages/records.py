@@ -196,15 +196,15 @@ def create_link(request: Request, form: Annotated[FormData, Depends(browser.form
     link = wanted.link()
     try:
         with bound(session.account_id) as database:
-            said = by_hand.link(database, session.account_id, link, session.user_name)
-            if said:
-                audit.note(database, session.account_id, session.user_name, "contact.linked", said)
+            is_new = by_hand.link(database, session.account_id, link, session.user_name)
+            if is_new:
+                audit.note(database, session.account_id, session.user_name, "contact.linked", link.reference)
     except LinkError as error:
         if from_list:
             return unmatched_page(request, form=forms.refused(form, {"record": f"{error} Nothing was linked."}))
         return _match_page(request, session.account_id, link.record_type, link.record_id, error=str(error))
     wake(jobs.project, session.account_id)
-    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Linked." if said else "")
+    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Linked." if is_new else "")
 
 
 @router.post("/links/undo")
@@ -215,11 +215,12 @@ def unlink(request: Request, form: Annotated[FormData, Depends(browser.form)]) -
     if isinstance(wanted, dict):
         raise ProblemError(422, next(iter(wanted.values())))
     with bound(session.account_id) as database:
-        said = by_hand.unlink(database, session.account_id, wanted.link())
-        if said:
-            audit.note(database, session.account_id, session.user_name, "contact.unlinked", said)
+        link = wanted.link()
+        was_linked = by_hand.unlink(database, session.account_id, link)
+        if was_linked:
+            audit.note(database, session.account_id, session.user_name, "contact.unlinked", link.reference)
     wake(jobs.project, session.account_id)
-    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Unlinked." if said else "")
+    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Unlinked." if was_linked else "")
 
 
 @router.get("/export/records/{kind}/{record_id}.{form}")

@@ -230,3 +230,8 @@ def wants_page(request: Request) -> bool:
 def sign_in_first(request: Request, _: Exception) -> Response:
     """Nobody is signed in: to the page that does it."""
     return go(request, "/connect")
+
+
+def account_closed(request: Request, error: Exception) -> Response:
+    """The account was disconnected while it was looked at: its sessions and keys have ended."""
+    return sign_in_first(request, error) if wants_page(request) else problem(401, "This account is disconnected.")

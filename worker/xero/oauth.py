@@ -144,11 +144,13 @@ def keep_alive(idle_seconds: float, limit: int) -> int:
         idle = accounts.idle_grants(database, idle_seconds, limit)
     done = 0
     for account_id, grant_id in idle:
-        with transaction() as database:
-            known = accounts.grant(database, account_id, grant_id)
         try:
+            with transaction() as database:
+                known = accounts.grant(database, account_id, grant_id)
             fresh(account_id, grant_id, unlike=known.token["access_token"])
             done += 1
+        except LookupError:
+            log.info("grant.gone", account=account_id, grant=grant_id)
         except VendorError as error:
             log.warning("grant.not_refreshed", account=account_id, grant=grant_id, error=str(error))
     return done

@@ -6,7 +6,19 @@ file, so a mutant whose place was rewritten is reported, and never silently skip
 
 from __future__ import annotations
 
-from tests.mutants.catalogue import access, operation, pages, panel, reading, resources, schema, store, webhooks, worker
+from tests.mutants.catalogue import (
+    access,
+    erasure,
+    operation,
+    pages,
+    panel,
+    reading,
+    resources,
+    schema,
+    store,
+    webhooks,
+    worker,
+)
 from tests.mutants.catalogue.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -17,5 +29,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*access.SIGNATURES_AND_SECRETS, *access.LIMITS),
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
     *resources.CAPACITY,
+    *erasure.ERASURE,
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )
