@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Errors only: a newcomer is to see what is ours.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: demo test mutants chaos fuzz fuzz-parsers soak bench check audit sbom pictures lock licences clean
+.PHONY: demo test mutants attack chaos fuzz fuzz-parsers soak bench check audit sbom pictures lock licences clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -41,6 +41,10 @@ soak: $(STAMP)
 # Breaks the product on purpose, one break at a time, and looks whether the tests notice: ARGS="--only overdue".
 mutants: $(STAMP)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+# Attacks a whole installation on this machine, and measures what another tenant notices: ARGS="--only export".
+attack: $(STAMP)
+	@$(BIN)/python -m tests.attack $(ARGS)
 
 # Measures speed against yardsticks of the same run, and writes docs/performance.md: ARGS="--only reads --rounds 3".
 bench: $(STAMP)

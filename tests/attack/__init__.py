@@ -1,0 +1,1 @@
+"""Attacks on a whole installation, and what another tenant notices of them: `make attack`."""

@@ -1,0 +1,55 @@
+"""Attacks: `make attack`, or some of them with `ARGS="--only export keys"`.
+
+Starts a whole installation with two tenants, carries out every attack of `tests.attack.catalogue`, and measures how
+long one tenant waits while the other does its worst. Everything stays on this machine. Exit 0 only when no attack
+got what it wanted and nobody else had to wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import asdict
+
+from rich.console import Console
+
+from runtime import logs
+from tests.attack.settings import only_one, settle
+
+
+def main() -> int:
+    """Carry out the attacks; the last line says how they went."""
+    parser = argparse.ArgumentParser(prog="make attack", description="Attack a whole installation on this machine.")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="parts of names; `load`: the measurement")
+    parser.add_argument("--list", action="store_true", help="name the attacks and end")
+    parser.add_argument("--json", action="store_true", help="print what was seen as JSON before the last line")
+    chosen = parser.parse_args()
+    logs.configure("attack", for_command=True)
+    with only_one():
+        settle()
+        # Importing the jobs binds this process to its broker: only now are the settings those of the installation.
+        from tests.attack import runner
+        from tests.attack.catalogue import ATTACKS
+
+        if chosen.list:
+            print("\n".join(f"{attack.name}: {attack.about}" for attack in ATTACKS))
+            return 0
+        with_load = not chosen.only or runner.LOAD in chosen.only
+        words = [word for word in chosen.only if word != runner.LOAD]
+        attacks = [] if chosen.only and not words else runner.select(words)
+        if not attacks and not with_load:
+            parser.error("no attack has such a name")
+        # Ended from outside, everything that was started ends too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        verdicts, measured = runner.run(attacks, with_load=with_load, console=Console(stderr=True))
+        if chosen.json:
+            print(json.dumps({"attacks": [asdict(one) for one in verdicts], "load": [asdict(one) for one in measured]}))
+        well, lines = runner.summarise(verdicts, measured)
+        print("\n".join(lines))
+        return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""What Patina is shipped with and in: the embedded servers, the image, the compose file, bundled programs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import psutil
+import yaml
+
+from runtime.servers import KINDS, Postgres, Redis
+from tests.attack.evidence import Evidence
+from tests.attack.settings import HOME
+from tests.attack.site import Site, is_root, query
+from tests.chaos import ROOT
+from tests.test_image import is_in_context
+
+DEPLOY = ROOT / "docs" / "deploy"
+CAPABILITIES = re.compile(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\s*([0-9a-f]+)$", re.MULTILINE)
+# Files of an operator that lie about in a working copy, none of which belongs into an image.
+STRAY = (
+    "docs/deploy/patina.env",
+    "patina.env",
+    "store/.env",
+    "web/tls.key",
+    "runtime/dump.sql",
+    ".env",
+    "backup/patina.dump",
+    "patina.dump",
+    "dump.sql",
+    ".hypothesis/examples/x",
+    ".git/config",
+    ".patina/attack/encryption.key",
+    "encryption.key",
+    "keys/site.key",
+)
+
+
+def embedded_database_is_no_way_to_root(site: Site) -> Evidence:
+    """Look at the embedded servers' users, capabilities and folders, and at what Patina's own role may do."""
+    evidence = Evidence()
+    for kind, server_kind in KINDS.items():
+        server = server_kind(HOME / kind)
+        process = server.running()
+        assert process is not None, f"{kind} does not run"
+        _judge_process(evidence, kind, process)
+        mode = server.run.stat().st_mode & 0o777
+        evidence.expect(mode == 0o700, f"{kind}: the socket's folder has mode {mode:o}")
+    attributes = query("SELECT rolsuper, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = current_user")[0]
+    evidence.expect(
+        not any(attributes), f"Patina's role is superuser, replicates, bypasses policies: {tuple(attributes)}"
+    )
+    rights = query(
+        "SELECT rolname FROM pg_roles WHERE rolname IN ('pg_execute_server_program', 'pg_write_server_files',"
+        " 'pg_read_server_files') AND pg_has_role(current_user, oid, 'USAGE')"
+    )
+    evidence.expect(
+        not rights, f"Patina's role is a member of {[name for (name,) in rights] or 'no role of the server'}"
+    )
+    return evidence
+
+
+def _judge_process(evidence: Evidence, kind: str, process: psutil.Process) -> None:
+    if not is_root():
+        evidence.expect(True, f"{kind} runs as a plain user, as all of this does")
+        return
+    uid = process.uids().effective
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    held = [value for value in CAPABILITIES.findall(status) if int(value, 16)]
+    evidence.expect(uid != 0 and not held, f"{kind} runs as user {uid} with {len(held)} sets of capabilities")
+
+
+def image_holds_no_secret(site: Site) -> Evidence:
+    """Work out which files of an operator a build would copy into the image."""
+    evidence = Evidence()
+    sources = _copied((DEPLOY / "Containerfile").read_text())
+    for name in STRAY:
+        copied = is_in_context(PurePosixPath(name)) and any(
+            source in {".", "./"} or name == source or name.startswith(f"{source.rstrip('/')}/") for source in sources
+        )
+        evidence.expect(not copied, f"{name} {'goes' if copied else 'does not go'} into the image")
+    return evidence
+
+
+def _copied(containerfile: str) -> list[str]:
+    """What the Containerfile copies from the build's context."""
+    found: list[str] = []
+    for line in containerfile.replace("\\\n", " ").splitlines():
+        words = [word for word in line.split() if not word.startswith("--")]
+        if words[:1] in (["COPY"], ["ADD"]):
+            found += [word.removeprefix("./") or "." for word in words[1:-1]]
+    return found
+
+
+def bundled_programs_are_listed(site: Site) -> Evidence:
+    """Ask the embedded servers' programs for their versions, and look for them in the inventory."""
+    evidence = Evidence()
+    inventory = (ROOT / "docs" / "licences.md").read_text()
+    for words in (
+        [str(Redis(HOME / "redis").binary), "--version"],
+        [str(Postgres(HOME / "postgres").bin / "postgres"), "--version"],
+    ):
+        said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout
+        name, version = re.search(r"Valkey|Redis|PostgreSQL", said), re.search(r"\d+\.\d+(\.\d+)?", said)
+        assert name is not None, said
+        assert version is not None, said
+        listed = f"| {name[0]} | {version[0]} |" in inventory
+        evidence.expect(listed, f"{name[0]} {version[0]} is {'' if listed else 'not '}in the inventory")
+    return evidence
+
+
+def compose_grants_least_privilege(site: Site) -> Evidence:
+    """Read the compose file as an attacker who got into one container."""
+    evidence = Evidence()
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    superuser = services["postgres"].get("environment", {}).get("POSTGRES_USER", "postgres")
+    user = services["web"]["environment"]["DATABASE_URL"].partition("://")[2].partition(":")[0]
+    evidence.expect(user != superuser, f"the application is {user}, the superuser {superuser}")
+    redis = str(services["redis"].get("command", ""))
+    evidence.expect("requirepass" in redis or "aclfile" in redis, "Redis asks for a password", "Redis asks for none")
+    evidence.expect("noeviction" in redis, "a full Redis drops nothing", "a full Redis may drop messages")
+    for name in ("web", "worker", "scheduler"):
+        service = services[name]
+        closed = service.get("read_only") and "ALL" in service.get("cap_drop", [])
+        closed = closed and any("no-new-privileges" in option for option in service.get("security_opt", []))
+        evidence.expect(bool(closed), f"{name} is read-only, without capabilities, and gains none: {bool(closed)}")
+    return evidence
