@@ -33,6 +33,8 @@ NAMES = ("XERO_MINUTE_LIMIT", "XERO_CONCURRENT_LIMIT", "XERO_DAY_LIMIT", "COPPER
 def limits(database: str) -> None:
     """Small limits in a short minute, so that a test sees several of them."""
     override(dict(zip(NAMES, ("20", "5", "100", "40", "0.5"), strict=True)))
+    with transaction() as session:
+        session.execute(text("INSERT INTO account (id, copper_account_id, name) VALUES (1, 1, 'Acme')"))
 
 
 def xero(tenant: UUID = TENANT) -> Budget:

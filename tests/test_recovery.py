@@ -8,6 +8,7 @@ import psycopg
 from runtime.settings import override
 from store.database import conninfo
 from tests import databases
+from tests.serving import wait_until
 from tests.world import World
 from worker import broker
 
@@ -44,9 +45,8 @@ def test_readiness_tells_of_each_service_and_that_redis_can_be_missed(web: httpx
     override({"REDIS_URL": "redis://127.0.0.1:1/0"})
     broker.client.cache_clear()
     try:
-        told = web.get("/readyz")
-        assert told.status_code == 200
-        assert "redis: away; events are kept" in told.text
+        wait_until(lambda: "redis: away; events are kept" in web.get("/readyz").text, what="the next look at Redis")
+        assert web.get("/readyz").status_code == 200
     finally:
         override({"REDIS_URL": databases.redis_address()})
         broker.client.cache_clear()

@@ -13,7 +13,9 @@ async function json(path, options) {
   return body;
 }
 
-const act = (name, values) => json(`/control/act/${name}`, { method: "POST", body: JSON.stringify({ ...values, account: account.id }) });
+const act = (name, values) => json(`/control/act/${name}`, {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...values, account: account.id }),
+});
 
 function context() {
   if (!current) throw new Error("no record");

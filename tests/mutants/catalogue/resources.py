@@ -71,8 +71,8 @@ CAPACITY = (
     mutant(
         "a full pool is told as a database that is away",
         "web/problems.py",
-        "        app.add_exception_handler(kind, full)",
-        "        pass",
+        "    _handle(app, POOL_FULL, full)",
+        "    _handle(app, POOL_FULL, away)",
         "test_resources.py::test_a_full_pool_is_told_apart_from_a_database_that_is_away",
     ),
 )
