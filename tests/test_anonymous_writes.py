@@ -117,6 +117,7 @@ def test_what_waits_for_everybody_is_bounded_and_takes_nothing_of_an_account(
 ) -> None:
     monkeypatch.setattr(access, "MAX_STATES_OF_ANYBODY", 3)
     with transaction() as session:
+        session.execute(text("INSERT INTO account (id, copper_account_id, name) VALUES (7, 7, 'Acme')"))
         access.save_state(session, 7, "an account's", "xero", "a browser", {})
     for number in range(5):
         with transaction() as session:

@@ -177,6 +177,7 @@ def test_a_viewer_holds_a_few_requests_open_and_gives_their_places_back(
     world: World, panel: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(Holder.LIMITS, "address", 3)
+    override({"TRUSTED_PROXIES": "127.0.0.1"})
     with holding(world, panel, 1, 3):
         refused = held_answer(world, panel, 1)
         assert is_busy(refused)
