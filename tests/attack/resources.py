@@ -174,7 +174,9 @@ def made_up_keys_cost_nothing(site: Site) -> Evidence:
     after = _cpu(site)
     said = f"after {sum(answers.values())} made-up keys reads take {after:.1f} % of a core, before {before:.1f} %"
     evidence.expect(after < before + MOST_MORE_CPU, f"{said}; memory {held:.0f} -> {_memory(process):.0f} MB")
-    evidence.expect(answers.get("key 429", 0) > 0, f"answers {answers}")
+    # On a machine that is too busy to send as many as an address may, none is refused for that.
+    enough = answers.get("key 429", 0) > 0 or sum(answers.values()) <= API_MINUTE_LIMIT
+    evidence.expect(enough, f"answers {answers}")
     return evidence
 
 
