@@ -200,14 +200,15 @@ def test_all_viewers_of_a_panel_together_leave_places_to_other_accounts(
 
 def test_one_look_serves_all_who_wait_for_a_record(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
-    invoice = world.invoice("ann@acme.test")
+    world.invoice("ann@acme.test")
     world.settle()
     began, looks = time.monotonic(), executed("ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT")
     with holding(world, panel, person, 30) as sockets:
         for _ in range(3):
             tell_changed(world.account)
-        world.sandbox.act("pay_invoice", invoice=invoice.id)
-        world.settle()
+        with transaction() as session:
+            session.execute(text("UPDATE record_invoice SET status = 'PAID'"))
+        tell_changed(world.account)
         assert all(one.recv(12) == b"HTTP/1.1 200" for one in sockets)
         assert looks() <= 5 + 2 * (time.monotonic() - began), "two a second, not one for each of them"
 
