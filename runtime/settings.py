@@ -289,6 +289,12 @@ class Settings(BaseSettings):
         urls = (self.public_url, self.copper_webhook_url or self.public_url)
         return frozenset({*LOOPBACK, *self.allowed_hosts, *(urlsplit(url).hostname or "" for url in urls)})
 
+    @cached_property
+    def sign_in_origins(self) -> tuple[str, ...]:
+        """Where the sign-in pages of Xero and Copper are served from, in order."""
+        pages = (urlsplit(url) for url in (self.xero_login_url, self.copper_login_url))
+        return tuple(sorted({f"{page.scheme}://{page.netloc}" for page in pages}))
+
     @property
     def uses_loopback_xero(self) -> bool:
         """Whether Xero's addresses lie on this machine, as with the sandbox."""

@@ -526,6 +526,12 @@ def copper_account(session: Session, account_id: int) -> int:
     return int(session.execute(COPPER_ACCOUNT, {"account": account_id}).scalar_one())
 
 
+def copper_account_if_kept(session: Session, account_id: int) -> int | None:
+    """The same of an account that may be closed: None where it is erased, or its Copper account is connected again."""
+    found: int | None = session.execute(COPPER_ACCOUNT, {"account": account_id}).scalar_one_or_none()
+    return found if found is not None and found > 0 else None
+
+
 def synced_at(session: Session, account_id: int) -> datetime | None:
     """When the account's rows were last known to be right."""
     at: datetime | None = session.execute(SYNCED_AT, {"account": account_id}).scalar_one()

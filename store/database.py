@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
-from sqlalchemy import Connection, Engine, TextClause, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, create_engine, event, exc, text
 from sqlmodel import Session
 from typing_extensions import override
 
@@ -62,8 +62,11 @@ class PoolFullError(PoolTimeout):
     """Every connection of a pool is at work, and none came back in time: the database answers, to others."""
 
 
-# What a database that is away, full or too slow raises, on the web process's pools and on the engine.
+# What a standby answers to a change: the address leads to it since another server is the primary.
+STANDBY = psycopg.errors.ReadOnlySqlTransaction
+# What a database that is away, full, too slow or a standby raises, on the web process's pools and on the engine.
 UNAVAILABLE = (
+    STANDBY,
     psycopg.OperationalError,
     psycopg.InterfaceError,
     PoolTimeout,
@@ -142,6 +145,7 @@ def engine() -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
     )
+    event.listen(made, "handle_error", _leave_standby, retval=True)
     opening = _opening(STATEMENT_SECONDS)
     if opening is not None:
 
@@ -150,6 +154,14 @@ def engine() -> Engine:
             connection.exec_driver_sql(opening)
 
     return made
+
+
+def _leave_standby(happened: ExceptionContext) -> exc.OperationalError | None:
+    """Drop the connections to a server that is no primary any more: the next ones may find the new one."""
+    if not isinstance(happened.original_exception, STANDBY):
+        return None
+    happened.is_disconnect = True
+    return exc.OperationalError(happened.statement, None, happened.original_exception, hide_parameters=True)
 
 
 @contextmanager
@@ -297,6 +309,8 @@ def describe_failure(error: BaseException) -> str | None:
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, MISSING_SCHEMA):
         return "The database has no tables of this version: run `patina migrate` first."
+    if isinstance(cause, STANDBY):
+        return "PostgreSQL takes no changes: this is a standby, or set to read-only. See where DATABASE_URL leads."
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return "PostgreSQL took too long to answer. Try again in a moment."
     if isinstance(error, (PoolTimeout, exc.TimeoutError)):
@@ -317,13 +331,18 @@ async def using(pool: Pool, work: Callable[[AsyncConnection[TupleRow]], Awaitabl
     """What `work` answers with a connection of the pool; once more with a new one when that one turns out to be dead.
 
     A database that was restarted leaves its pools full of dead connections: without the second try, each would
-    cost a request, and a notification that Copper sends once. `work` must bear to be done twice.
+    cost a request, and a notification that Copper sends once. One that leads to a standby by now is left as well.
+    `work` must bear to be done twice.
     """
     lent: AsyncConnection[TupleRow] | None = None
     try:
         async with pool.lend() as lent:
-            return await work(lent)
-    except (psycopg.OperationalError, psycopg.InterfaceError):
+            try:
+                return await work(lent)
+            except STANDBY:
+                await lent.close()
+                raise
+    except (STANDBY, psycopg.OperationalError, psycopg.InterfaceError):
         if lent is None or not lent.closed:
             raise
     await pool.check()

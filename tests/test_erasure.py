@@ -20,7 +20,7 @@ from tests.databases import forget_budgets
 from tests.serving import wait_until
 from tests.test_receivers import delivery, event, post_xero
 from tests.world import World
-from worker import connect, instruments, jobs, leftovers, orphans, relations, schedule
+from worker import connect, instruments, jobs, known_keys, leftovers, orphans, relations, schedule
 from worker.copper.subscriptions import SECRET_KEY
 
 TABLES_WITH_ACCOUNT = text("""
@@ -121,6 +121,20 @@ def test_an_account_that_is_connected_again_before_it_is_erased_is_another_one(w
     assert rows_of(first) == {}
     assert world.shown("people", person) == [invoice.number]
     assert world.sandbox.state()["accounts"][0]["subscriptions"] == 12
+
+
+def test_a_closed_account_is_forgotten_in_redis_too(unconnected: World) -> None:
+    both = [World(unconnected.sandbox, unconnected.web).open(name=name) for name in ("First", "Second")]
+    keys = [accounts_key(world) for world in both]
+    for world, key in zip(both, keys, strict=True):
+        known_keys.remember(key.api_key, key.email, world.copper)
+    known_keys.remember("an older key", keys[1].email, both[0].copper)
+    known_keys.remember(keys[1].api_key, keys[1].email, both[1].copper)
+    connect.disconnect(both[0].account, who="Ada Admin")
+    clean_up()
+    assert [known_keys.account_of_key(key.api_key) for key in keys] == [None, both[1].copper]
+    assert known_keys.account_of_key("an older key") is None
+    assert [known_keys.account_of_email(key.email) for key in keys] == [None, both[1].copper]
 
 
 def accounts_key(world: World) -> accounts.CopperAccess:

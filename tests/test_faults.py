@@ -6,13 +6,18 @@ import json
 import time
 
 import httpx
+import psycopg
 import pytest
+from sqlalchemy import exc
 
 from runtime.settings import override
+from store import accounts
+from store.database import conninfo, transaction
 from tests.admin import AdminBrowser
 from tests.databases import forget_budgets
-from tests.serving import serving
+from tests.serving import serving, wait_until
 from tests.test_pages import sign_in
+from tests.test_receivers import delivery, event, post_xero
 from tests.world import World
 from worker import connect
 from worker.errors import ReconnectNeededError
@@ -58,10 +63,6 @@ PATHS = ("/v1/people/1/match", "/v1/companies", "/v1/invoices.csv", "/panel/reco
 
 
 def test_a_database_that_is_away_is_a_503_on_every_path(world: World, admin: AdminBrowser) -> None:
-    import psycopg
-
-    from store.database import conninfo
-
     key, panel = connect.make_key(world.account, "all", ["admin"]), connect.make_key(world.account, "p", ["panel"])
     override({"METRICS_TOKEN": "a-token-of-the-scraper"})
     tokens = {"/metrics": "a-token-of-the-scraper", "/panel/records/person/1": panel}
@@ -84,6 +85,30 @@ def test_a_database_that_is_away_is_a_503_on_every_path(world: World, admin: Adm
                 assert (hook.status_code, hook.headers["retry-after"]) == (503, "5")
             finally:
                 outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+def test_a_standby_is_a_503_until_changes_are_taken_again(world: World, admin: AdminBrowser) -> None:
+    body = delivery(event(world.tenants[0]))
+    with psycopg.connect(conninfo(), autocommit=True) as other:
+        name = other.info.dbname
+        other.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        for _ in range(3):
+            assert post_xero(world.web, body).status_code == 503
+            answer = admin.http.get("/settings")
+            assert answer.status_code != 500, answer.text
+            with pytest.raises(exc.OperationalError, match="read-only"), transaction() as session:
+                accounts.choose(session, world.account, accounts.Choices("x", (), 1, False, None))
+        assert world.read("people", 1).status_code == 200, "a read changes nothing"
+        other.execute("SET default_transaction_read_only = off")
+        other.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    # Connections that were made meanwhile are read-only for as long as they last: they are left, not used again.
+    wait_until(lambda: post_xero(world.web, body).status_code == 200, seconds=10, what="the delivery")
+    with transaction() as session:
+        accounts.choose(session, world.account, accounts.Choices("x", (), 1, False, None))
 
 
 def test_a_key_with_a_line_break_is_refused_wherever_it_is_typed_and_never_logged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from store import access, audit, browser_sessions, erasure, invitations, mirror
+from store import access, accounts, audit, browser_sessions, erasure, invitations, mirror
 from store.browser_sessions import SessionOrigin
 from store.database import now, transaction
 from store.models import SignInMethod
@@ -15,7 +15,7 @@ from tests.test_admin_answers import said
 from tests.test_pages import sign_in
 from tests.test_project import patina
 from tests.world import World
-from worker import projecting
+from worker import known_keys, projecting
 from worker.addresses import mentions
 from worker.forgetting import decoded, spellings
 
@@ -179,6 +179,16 @@ def test_a_person_is_forgotten_by_record_and_by_contact_after_the_address_is_gon
     assert done.stdout.startswith("forget ok: erased from 0 records, 1 contact and 0 kept bodies"), done.stdout
     assert "xero_contact.name" not in places_of("gretel")
     assert "record_invoice.issuer" not in places_of("gretel")
+
+
+def test_forgetting_an_address_forgets_whose_key_came_with_it(world: World) -> None:
+    with transaction() as session:
+        held = accounts.copper_access(session, world.account)
+    known_keys.remember(held.api_key, held.email, world.copper)
+    known_keys.remember("a key", "else@acme.test", world.copper)
+    assert patina("forget", "--email", held.email.upper()).returncode == 0
+    assert known_keys.account_of_email(held.email) is None
+    assert known_keys.account_of_email("else@acme.test") == world.copper
 
 
 def test_whom_nobody_knows_is_said_and_nothing_is_changed(world: World) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 from prometheus_client import REGISTRY
 
 from runtime.settings import SettingsError, override, settings
 from tests.admin import AdminBrowser
 from tests.databases import forget_budgets
+from tests.routes import documented_routes
 from tests.serving import wait_until
 from tests.test_pages import sign_in
 from tests.world import World
@@ -35,22 +35,13 @@ def refused(reason: Reason) -> float:
     return REGISTRY.get_sample_value("patina_refused_total", {"reason": reason.value}) or 0.0
 
 
-def routes(router: Any) -> Iterator[APIRoute]:
-    """Every route of an app or router, those of the routers that it includes among them."""
-    for route in router.routes:
-        if isinstance(route, APIRoute):
-            yield route
-        elif (included := getattr(route, "original_router", None)) is not None:
-            yield from routes(included)
-
-
 ODD = {"NUL": "%00", "digits": HUGE, "beyond bigint": "9223372036854775808", "surrogate": "%ED%A0%80", "²": "%C2%B2"}
 FITTING = {"kind": "person", "type": "people", "form": "csv", "invoice_id": "11111111-1111-4111-8111-111111111111"}
 
 
 def requests_with(app: Any, odd: str) -> Iterator[tuple[str, str]]:
     """Every route by method, with `odd` in each of its parameters in turn; in an unknown one where it has none."""
-    for route in routes(app):
+    for route in documented_routes(app):
         names = NOTHING.findall(route.path)
         for place in [*names, *(parameter.alias for parameter in route.dependant.query_params)] or ["unknown"]:
             fitting = {name: FITTING.get(name, "1") for name in names}

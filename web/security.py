@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,15 +22,9 @@ COPYING = ("/keys/new", "/setup/panel")
 WINDOW = ("/callback/copper", "/signin/copper/finish", "/signin/copper/confirm")
 
 
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
 def policy() -> str:
     """No script at all, our own styles, forms to ourselves and to the two sign-in pages, framed by nobody."""
-    chosen = settings()
-    targets = " ".join(sorted({_origin(chosen.xero_login_url), _origin(chosen.copper_login_url)}))
+    targets = " ".join(settings().sign_in_origins)
     return (
         "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
         f"form-action 'self' {targets}"
@@ -67,8 +60,6 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.secure = settings().public_url.startswith("https://")
-        self.policy, self.copying_policy = policy(), copying_policy()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -98,7 +89,7 @@ class SecurityHeaders:
         if in_panel:
             headers["Content-Security-Policy"] = panel_policy()
         else:
-            headers["Content-Security-Policy"] = self.copying_policy if path in COPYING else self.policy
+            headers["Content-Security-Policy"] = copying_policy() if path in COPYING else policy()
         headers["X-Content-Type-Options"] = "nosniff"
         # The panel's address has its token in it.
         headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"
@@ -107,5 +98,5 @@ class SecurityHeaders:
         headers.setdefault("Cache-Control", "no-store")
         if start["status"] == 503:
             headers.setdefault("Retry-After", str(RETRY_SECONDS))
-        if self.secure:
+        if settings().public_url.startswith("https://"):
             headers["Strict-Transport-Security"] = f"max-age={YEAR}; includeSubDomains"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 from uuid import UUID
 
-from store import audit, erasure
+from store import accounts, audit, erasure
 from store.database import Session, transaction
 from store.erasure import Namesake, Person
 from store.models import RecordType
-from worker import projecting
+from worker import known_keys, projecting
 from worker.addresses import mentions
 
 ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
@@ -86,6 +86,9 @@ def _forget(account_id: int, find: Callable[[Session], Person], emails: Collecti
         counts = f"{records} records, {contacts} contacts, {bodies} kept bodies, {others} other places"
         audit.note(session, account_id, who, "person.forgotten", counts)
         namesakes = erasure.namesakes(session, account_id, names, gone) + named
+        copper_account_id = accounts.copper_account(session, account_id)
+        for email in gone:
+            known_keys.forget_email(email, copper_account_id)
     return Forgotten(records, contacts, bodies, others, projecting.project(account_id), namesakes)
 
 

@@ -11,13 +11,15 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import redis
 import structlog
 
 from runtime.logs import scrub
-from store import closing
+from store import accounts, closing
 from store.accounts import CopperAccess
 from store.closing import Leftover
 from store.database import AccountClosedError, transaction
+from worker import known_keys
 from worker.budget import Budget, Purpose
 from worker.copper import subscriptions
 from worker.copper.client import CopperClient
@@ -113,6 +115,7 @@ def _unsubscribe(one: Leftover) -> None:
 
 def _erase_account(one: Leftover) -> None:
     """Erase in batches; raises `PassingError` when others are still at work on it after some looks."""
+    _forget_keys(one.account_id)
     for look in range(LOOKS):
         while _erase_some(one.account_id):
             pass
@@ -121,6 +124,17 @@ def _erase_account(one: Leftover) -> None:
                 return
         time.sleep(min(0.05 * 2**look, LONGEST_LOOK_SECONDS))
     raise PassingError("something is still at work on the account")
+
+
+def _forget_keys(account_id: int) -> None:
+    with transaction() as session:
+        copper_account_id = accounts.copper_account_if_kept(session, account_id)
+    if copper_account_id is None:
+        return
+    try:
+        known_keys.forget_account(copper_account_id)
+    except redis.RedisError as error:
+        raise PassingError(f"Redis is away ({type(error).__name__})") from error
 
 
 def _erase_some(account_id: int) -> int:
