@@ -6,8 +6,10 @@ import secrets as randomness
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 from sqlalchemy import text
 from sqlmodel import Session
 
@@ -38,6 +40,10 @@ REVOKE_KEY = text("""
 ACCOUNT_OF_KEY = text("""
     SELECT account_id FROM api_key WHERE key_hash = :hash AND revoked_at IS NULL AND scopes && CAST(:scopes AS text[])
 """)
+PANELS = """
+    SELECT k.key_hash, k.account_id, a.visible_to_teams FROM api_key k JOIN account a ON a.id = k.account_id
+    WHERE k.key_hash = ANY(%s) AND k.revoked_at IS NULL AND 'panel' = ANY(k.scopes)
+"""
 USE_KEYS = text("""
     UPDATE api_key SET last_used_at = now()
     WHERE key_hash = ANY(:hashes) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
@@ -146,6 +152,20 @@ def account_of_key(session: Session, key: str, scopes: Sequence[str]) -> int | N
         ACCOUNT_OF_KEY, {"hash": digest(key), "scopes": list(scopes)}
     ).scalar_one_or_none()
     return found
+
+
+class Panel(NamedTuple):
+    """Whose panel a key opens, and the Copper teams that may look; None where everybody may."""
+
+    account_id: int
+    visible_to_teams: list[int] | None
+
+
+async def panels(connection: AsyncConnection[TupleRow], hashes: Sequence[bytes]) -> list[Panel | None]:
+    """What each of the keys' digests opens, in that order; None for one that is unknown, revoked, or no panel's."""
+    rows = await (await connection.execute(PANELS, (list(hashes),))).fetchall()
+    found = {bytes(row[0]): Panel(row[1], row[2]) for row in rows}
+    return [found.get(one) for one in hashes]
 
 
 def used_keys(session: Session, hashes: Sequence[bytes]) -> None:

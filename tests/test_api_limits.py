@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from runtime.settings import override
 from tests.world import World
-from web import throttle
+from web import problems, throttle
 from web.windows import Windows
 
 
-def test_a_key_that_does_not_exist_leaves_nothing_behind(world: World, no_counts: None) -> None:
+def test_a_key_that_does_not_exist_leaves_nothing_behind(
+    world: World, no_counts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problems, "PAUSE_SECONDS", 0.0)
     override({"API_MINUTE_LIMIT": "20"})
     answers = [
         world.web.get("/v1/people/1/invoices", headers={"Authorization": f"Bearer pat_{number}"}).status_code
@@ -30,6 +37,17 @@ def test_a_key_that_exists_is_counted_from_whatever_address_it_comes(world: Worl
     statuses = [answer.status_code for answer in answers]
     assert statuses[:3] == [200, 200, 200] or statuses[-1] == 200, "unless a minute ended in between"
     assert 429 in statuses
+
+
+def test_who_asks_too_often_is_told_so_after_a_pause(world: World, no_counts: None) -> None:
+    override({"API_MINUTE_LIMIT": "1"})
+    headers = {"Authorization": f"Bearer {world.key}"}
+    took: list[float] = []
+    while not took:
+        began = time.monotonic()
+        if world.web.get("/v1/people/1/invoices", headers=headers).status_code == 429:
+            took.append(time.monotonic() - began)
+    assert took[0] >= problems.PAUSE_SECONDS / 2
 
 
 def test_windows_keep_no_more_names_than_they_may() -> None:

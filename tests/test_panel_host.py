@@ -298,6 +298,7 @@ def test_a_panel_that_may_not_follow_says_so_by_its_time_and_looks_again_by_itse
 ) -> None:
     monkeypatch.setitem(Holder.LIMITS, "address", 0)
     monkeypatch.setattr(held_requests, "RETRY_SECONDS", 1)
+    monkeypatch.setattr(held_requests, "REFUSED_AFTER_SECONDS", 2.0)
     ann, _, number, _ = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("#rows")).to_contain_text(number)

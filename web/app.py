@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from runtime import logs, tracing
 from runtime.settings import settings
-from store import exports
+from store import access, exports
 from store.database import AccountClosedError, async_pool, reading_pool
+from store.sharing import Shared
 from web import answers, health, invoices, metrics, pages, problems, refusals
 from web.bounds import Bounded, PageDeadline
 from web.browser import SignInNeededError
@@ -23,7 +24,7 @@ from web.concurrency import Capacity
 from web.health import Readiness
 from web.looks import Looks
 from web.page_limits import PageRates
-from web.pages.render import account_closed, failed, malformed, meet, sign_in_first, too_late, trouble
+from web.pages.render import account_closed, failed, malformed, sign_in_first, too_late, trouble
 from web.panel import changes
 from web.panel import pages as panel
 from web.panel.held_requests import HeldRequests
@@ -35,16 +36,19 @@ from webhooks import receivers
 from worker import schedule
 
 log = structlog.get_logger()
+PANELS_AT_ONCE = 64
+RUBBISH_THRESHOLDS = (10_000, 10, 20)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
+    app.state.panels = Shared(app.state.pool, access.panels, most=PANELS_AT_ONCE)
     app.state.pages = invoices.shared_pages(app.state.reading)
     app.state.receiving = receivers.receiving(app.state.pool)
     app.state.looks, app.state.page_rates = Looks(), PageRates()
     app.state.capacity, app.state.readiness = Capacity(), Readiness()
-    app.state.held_requests = HeldRequests(app.state.capacity.pauses)
+    app.state.held_requests = HeldRequests()
     app.state.record_views = RecordViews(app.state.capacity.panel)
     pools = (app.state.pool, app.state.reading, app.state.exporting)
     for pool in pools:
@@ -53,9 +57,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     beating = asyncio.create_task(_beat(app, stopping))
     hearing = asyncio.create_task(changes.listen(app.state.record_views.notify))
     tracing.start("web")
-    # What is there now stays: looking through it for rubbish again and again holds requests up, by 60 ms each time.
+    # What is there now stays: looking through it for rubbish again and again holds requests up, by 60 ms each time. So
+    # does looking through all connections (200 ms with 1,500 of them), which is done more rarely.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*RUBBISH_THRESHOLDS)
+
     yield
     stopping.set()
     hearing.cancel()
@@ -102,13 +109,14 @@ def create() -> FastAPI:
     app.add_exception_handler(AccountClosedError, account_closed)
     app.add_exception_handler(NoViewerError, panel.no_viewer)
     app.add_exception_handler(Exception, failed)
-    app.router.routes.extend([invoices.OrdinaryRead(), *receivers.routes])
+    app.router.routes.extend([invoices.OrdinaryRead(), panel.CrowdedRecord(), *receivers.routes])
+    # A request is held against the routes in turn, and panels ask most often.
+    app.include_router(panel.router)
     app.include_router(invoices.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(answers.router)
     app.include_router(pages.router)
-    app.include_router(panel.router, dependencies=[Depends(meet)])
     _describe(app)
     app.add_middleware(PageDeadline, late=too_late)
     app.add_middleware(Bounded, answer=trouble)

@@ -7,6 +7,7 @@ with a time to come back. So one account's requests never take the threads and c
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable
@@ -30,7 +31,6 @@ NOBODY = 0
 MAX_QUEUE = 64
 MAX_REST = 5.0
 MAX_PAUSED = 2_000
-PAUSE_SECONDS = 2.0
 EXPORT_RUNS = "Patina is busy with another export of your account. One runs at a time."
 
 
@@ -60,16 +60,24 @@ class Pauses:
 
     def __init__(self) -> None:
         self._count = 0
+        self._is_over = asyncio.Event()
 
-    async def take(self) -> None:
-        """Wait for two seconds; not at all while too many do."""
+    async def take(self, seconds: float) -> None:
+        """Wait for so many seconds at most, so that not all end at once; not at all while too many wait."""
         if self._count >= MAX_PAUSED:
             return
         self._count += 1
         try:
-            await asyncio.sleep(PAUSE_SECONDS)
+            async with asyncio.timeout(seconds * random.uniform(0.5, 1)):
+                await self._is_over.wait()
+        except TimeoutError:
+            return
         finally:
             self._count -= 1
+
+    def close(self) -> None:
+        """Let everybody go, and nobody wait from now on."""
+        self._is_over.set()
 
 
 class FairLimiter:
@@ -194,8 +202,8 @@ class Capacity:
     here never waits there.
     """
 
-    # A page's statements may keep a core busy each. More than two at once help no account: its pages only slow down.
-    pages: FairLimiter = field(default_factory=lambda: FairLimiter(total=8, per_key=2, max_wait=5, retry_after=5))
+    # A page's statements may keep a core busy each: no account gets more than one of them that way.
+    pages: FairLimiter = field(default_factory=lambda: FairLimiter(total=8, per_key=1, max_wait=5, retry_after=5))
     # One vendor that is slow holds half of the threads for vendors and none of the others; so do sign-ins.
     vendors: FairLimiter = field(default_factory=lambda: FairLimiter(total=8, per_key=4, max_wait=1, retry_after=5))
     # What panels show is read in ten milliseconds or so: few threads are quick, many only compete.

@@ -28,6 +28,8 @@ from web.currencies import amount
 
 log = structlog.get_logger()
 Form = Literal["csv", "jsonl"]
+# After each batch an export rests for so many times as long as the batch took.
+REST, MAX_REST_SECONDS = 3, 0.2
 # A reader who takes nothing for so long has the download ended: it holds a connection and a snapshot of the database.
 STALLED_SECONDS = 30.0
 RETRY_SECONDS = 30
@@ -142,8 +144,8 @@ async def _written(
     async for batch in rows:
         began = time.monotonic()
         yield write(export.columns, [export.write(row) for row in batch])
-        # Half of the event loop's time is everybody else's, however fast the reader is.
-        await asyncio.sleep(min(time.monotonic() - began, 0.1))
+        # Most of the event loop's time is everybody else's, however fast the reader is.
+        await asyncio.sleep(min(REST * (time.monotonic() - began), MAX_REST_SECONDS))
 
 
 class Download(StreamingResponse):

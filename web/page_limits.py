@@ -32,7 +32,7 @@ async def count_session(request: Request) -> None:
     """Count a page of a browser that is signed in, before anything is looked up; a dependency of every page."""
     token = browser.session_token(request)
     if token is not None and not request.url.path.startswith(STATIC):
-        await _count(request, "session", token)
+        request.app.state.page_rates.count("session", token)
 
 
 async def take_place(request: Request) -> AsyncIterator[None]:
@@ -41,15 +41,7 @@ async def take_place(request: Request) -> AsyncIterator[None]:
     if session is None or request.url.path.startswith(WITHOUT_PLACE):
         yield
         return
-    await _count(request, "account", session.account_id)
+    request.app.state.page_rates.count("account", session.account_id)
     capacity: Capacity = request.app.state.capacity
     async with capacity.pages.place(session.account_id):
         yield
-
-
-async def _count(request: Request, kind: str, name: str | int) -> None:
-    try:
-        request.app.state.page_rates.count(kind, name)
-    except BusyError:
-        await request.app.state.capacity.pauses.take()
-        raise

@@ -19,6 +19,8 @@ from web.refusals import Reason
 log = structlog.get_logger()
 BUSY_TEXT = "Patina is busy. Try again in 2 seconds."
 BUSY_SECONDS = 2
+# Whoever repeats at once what was refused is slowed down by it; a browser or a client that waits does not notice.
+PAUSE_SECONDS = 2.0
 UNSTORABLE_TEXT = "Something in this request can't be stored: a character or a number out of range."
 FAILED_TEXT = "Something went wrong in Patina. Try again in a moment; the log says what it was."
 UNAVAILABLE_TEXT = "Patina is temporarily unavailable. Try again in a moment."
@@ -41,7 +43,7 @@ TITLES = {
 class ProblemError(Exception):
     """An answer that is an error; `detail` is written for whoever reads it. `retry_after` in seconds.
 
-    `reason` is for the log, where the status alone does not say it.
+    `reason` is for the log, where the status alone does not say it. A 429 is answered after a pause.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ def install(
         assert isinstance(error, ProblemError)
         if error.reason is not None:
             refusals.mark(request.scope, error.reason)
+        if error.status == 429:
+            await request.app.state.capacity.pauses.take(PAUSE_SECONDS)
         return answer(request, error.status, error.detail, error.retry_after)
 
     async def invalid(request: Request, error: Exception) -> Response:

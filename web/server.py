@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -18,10 +19,15 @@ NOTED_OTHERWISE = (
     "Unsupported upgrade request.",
     "No supported WebSocket library detected.",
 )
+# The event loop accepts one connection of each listening socket in a turn. Where many come at once, as many sockets of
+# one queue are accepted from, or whoever comes next waits for as many turns as there are connections before it.
+ACCEPTED_AT_ONCE = 16
+# How long a thread that computes may keep the event loop, which serves everybody else, from going on.
+SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
-    """Serves the app. Without the early end, stopping would wait for the held requests' twenty seconds.
+    """Serves the app. Without the early end, stopping would wait for the held requests' twenty seconds, and for pauses.
 
     What uvicorn logs goes the way of all other lines, through structlog and its scrubbing: it brings no handlers of
     its own. Addresses of clients are the app's to find out, so it looks at no proxy's headers.
@@ -34,8 +40,18 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn.error").addFilter(_is_ours_to_log)
 
     @override
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        if sockets is None:
+            bound = self.config.bind_socket()
+            sockets = [bound, *(bound.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+
+        sys.setswitchinterval(0.0005)
+        super().run(sockets)
+
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.record_views.close()
+        self._app.state.capacity.pauses.close()
         await super().shutdown(sockets)
 
 

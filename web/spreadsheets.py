@@ -17,6 +17,9 @@ PASSED_BY = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 def cell(value: Any) -> Any:
     """A value as a CSV file holds it: no part of a text begins a formula; times as ISO 8601."""
     if isinstance(value, str):
+        # Most texts are names, numbers and addresses: of these nothing needs a closer look.
+        if value[:1].isalnum() and not SEPARATORS.search(value):
+            return value
         return "".join(_part(part) for part in SEPARATORS.split(value))
     return value.isoformat() if hasattr(value, "isoformat") else value
 

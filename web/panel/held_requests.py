@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from prometheus_client import Gauge
 
-from web.concurrency import BusyError, Pauses
+from web.concurrency import BusyError
 
 MAX_HELD = 2_000
-RETRY_SECONDS = 20
+REFUSED_AFTER_SECONDS, RETRY_SECONDS = 8.0, 14
 HELD = Gauge("patina_panel_requests_held", "requests that panels hold open, to hear of changes")
 TOO_MANY = "Patina is busy: too many panels are open to follow changes live."
 
@@ -38,28 +38,29 @@ class Holder:
 class HeldRequests:
     """Counts the requests that one web process holds open for panels."""
 
-    def __init__(self, pauses: Pauses) -> None:
-        self._pauses = pauses
+    def __init__(self) -> None:
         self._held: Counter[Holder] = Counter()
         self._total = 0
 
+    def has_room(self, holders: tuple[Holder, ...]) -> bool:
+        """Whether one more request of all `holders` may be held."""
+        return self._total < MAX_HELD and all(self._held[holder] < holder.limit for holder in holders)
+
     @asynccontextmanager
     async def place(self, *holders: Holder) -> AsyncIterator[None]:
-        """Hold one request of all `holders`; raises `BusyError` after a pause when one of them holds too many."""
-        if self._total >= MAX_HELD or not self._have_room(holders):
-            await self._pauses.take()
-            raise BusyError(own_share=True, retry_after=RETRY_SECONDS, detail=TOO_MANY)
-        self._total += 1
-        try:
-            with HELD.track_inprogress(), self.counted(*holders):
-                yield
-        finally:
-            self._total -= 1
+        """Hold one request of all `holders`; raises `BusyError` when one of them holds too many."""
+        with self.counted(*holders):
+            self._total += 1
+            try:
+                with HELD.track_inprogress():
+                    yield
+            finally:
+                self._total -= 1
 
     @contextmanager
     def counted(self, *holders: Holder) -> Iterator[None]:
         """Count a request that is held already for further holders; raises `BusyError` when one holds too many."""
-        if not self._have_room(holders):
+        if not self.has_room(holders):
             raise BusyError(own_share=True, retry_after=RETRY_SECONDS, detail=TOO_MANY)
         self._held.update(holders)
         try:
@@ -69,6 +70,3 @@ class HeldRequests:
             for holder in holders:
                 if not self._held[holder]:
                     del self._held[holder]
-
-    def _have_room(self, holders: tuple[Holder, ...]) -> bool:
-        return all(self._held[holder] < holder.limit for holder in holders)

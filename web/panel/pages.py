@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import random
+import re
 from collections.abc import AsyncIterator, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,6 +17,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
@@ -30,16 +35,20 @@ from web.invoices import RecordId
 from web.pages import render
 from web.pages.connect import need_copper_app
 from web.pages.panel_confirmation import PANEL
+from web.panel import held_requests
 from web.panel.held_requests import HeldRequests, Holder
 from web.panel.record_views import View, ViewKey
-from web.panel.viewers import NoViewerError, Viewer, account_of, token_of, viewer, viewer_holder
-from web.problems import ProblemError
+from web.panel.viewers import NoViewerError, Viewer, panel_of, token_of, viewer, viewer_holder
+from web.problems import ProblemError, problem
 from web.refusals import Reason
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
+# What panels ask for again and again is for whoever has the token; which browser that is, no page needs to know.
+MET = [Depends(render.meet)]
 CHALLENGE = r"^[A-Za-z0-9_-]{43}$"
 LONGEST_WAIT = 20.0
+ROUTE = "/panel/records/{kind}/{record_id}"
 Looker = Annotated[Viewer, Depends(viewer)]
 
 
@@ -55,7 +64,7 @@ def no_viewer(request: Request, error: Exception) -> Response:
     return HTMLResponse(text, error.status, headers)
 
 
-@router.get("/panel")
+@router.get("/panel", dependencies=MET)
 def panel(request: Request) -> Response:
     """The page that Copper embeds. It holds no data: what is shown comes once Copper has said which record."""
     origins = settings().framing_origins
@@ -65,6 +74,33 @@ def panel(request: Request) -> Response:
     return HTMLResponse(render.text("panel.html", origins=origins, has_token=bool(token_of(request))))
 
 
+class CrowdedRecord(BaseRoute):
+    """A request to hold an answer back for which there is no place, without what FastAPI does for all others.
+
+    Whoever opens panels by the thousand asks mostly for this, and is slowed down by it.
+    """
+
+    path = ROUTE
+    _records = re.compile(r"/panel/records/[a-z]+/[0-9]{1,18}")
+
+    @override
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or scope["method"] != "GET" or not self._records.fullmatch(scope["path"]):
+            return Match.NONE, {}
+        request = Request(scope)
+        seconds, held = _wait(request), scope["app"].state.held_requests
+        if not seconds or held.has_room(_holders(request)):
+            return Match.NONE, {}
+        return Match.FULL, {"route": self, "path_params": {"seconds": seconds}}
+
+    @override
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds = min(scope["path_params"]["seconds"], held_requests.REFUSED_AFTER_SECONDS)
+        await scope["app"].state.capacity.pauses.take(seconds)
+        refusals.mark(scope, Reason.RATE)
+        await problem(429, held_requests.TOO_MANY, held_requests.RETRY_SECONDS)(scope, receive, send)
+
+
 async def held_place(request: Request) -> AsyncIterator[float]:
     """Seconds that the answer may be held back; raises `BusyError` when too many are, before anything is looked up."""
     seconds = _wait(request)
@@ -72,11 +108,15 @@ async def held_place(request: Request) -> AsyncIterator[float]:
         yield 0.0
         return
     held: HeldRequests = request.app.state.held_requests
-    async with held.place(Holder.of("key", digest(token_of(request))), viewer_holder(request)):
+    async with held.place(*_holders(request)):
         yield seconds
 
 
-@router.get("/panel/records/{kind}/{record_id}")
+def _holders(request: Request) -> tuple[Holder, Holder]:
+    return Holder.of("key", digest(token_of(request))), viewer_holder(request)
+
+
+@router.get(ROUTE)
 async def record(
     request: Request,
     seconds: Annotated[float, Depends(held_place, scope="function")],
@@ -127,7 +167,8 @@ async def _gone(request: Request) -> None:
 def _wait(request: Request) -> float:
     name, _, value = request.headers.get("prefer", "").partition("=")
     seconds = whole_number(value.strip()) if name.strip() == "wait" else None
-    return min(float(seconds or 0), LONGEST_WAIT)
+    # Not all who began at once are to end at once, and to ask again together.
+    return min(float(seconds or 0), LONGEST_WAIT) * random.uniform(0.8, 1)
 
 
 @router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
@@ -151,7 +192,7 @@ def _why(account_id: int, kind: RecordType, record_id: int, invoice_id: UUID) ->
 # that frame alone (as PKCE does).
 
 
-@router.get("/panel/signin")
+@router.get("/panel/signin", dependencies=MET)
 def sign_in(request: Request, challenge: Annotated[str, Query(pattern=CHALLENGE)]) -> Response:
     """Send the window that the panel opened to Copper."""
     need_copper_app()
@@ -163,7 +204,7 @@ def sign_in(request: Request, challenge: Annotated[str, Query(pattern=CHALLENGE)
     return answer
 
 
-@router.get("/panel/signed-in")
+@router.get("/panel/signed-in", dependencies=MET)
 def signed_in(request: Request) -> Response:
     """The window's last page: its script hands over the code, which stands in the address's fragment."""
     return HTMLResponse(render.text("panel_signed_in.html"))
@@ -183,12 +224,12 @@ async def redeem(request: Request) -> Response:
         sent = HandOver.model_validate(orjson.loads(await request.body()))
     except (ValidationError, ValueError):
         raise ProblemError(400, "Send the code and the secret.") from None
-    return await run_in_threadpool(_redeem, request, sent)
+    await run_in_threadpool(throttle.viewer_sign_in, request)
+    panel = await panel_of(request)
+    return await run_in_threadpool(_redeem, request, sent, panel.account_id)
 
 
-def _redeem(request: Request, sent: HandOver) -> Response:
-    throttle.viewer_sign_in(request)
-    account_id = account_of(request)
+def _redeem(request: Request, sent: HandOver, account_id: int) -> Response:
     challenge = base64.urlsafe_b64encode(hashlib.sha256(sent.secret.encode()).digest()).decode().rstrip("=")
     with transaction() as session:
         taken = access.take_state(session, account_id, sent.code.strip().upper(), challenge)

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from fastapi import Request
 
-from store import access, accounts, browser_sessions
+from store import access, browser_sessions
+from store.access import Panel
 from store.browser_sessions import BrowserSession
-from store.database import bound, transaction
+from store.database import bound
 from store.secrets import digest
 from web import browser, throttle
 from web.client_address import address_of, network_of
@@ -67,55 +68,53 @@ def viewer_name(request: Request) -> str:
     return browser.panel_token(request) or network_of(address_of(request))
 
 
-def account_of(request: Request) -> int:
+async def panel_of(request: Request) -> Panel:
     """Whose panel this is; raises `NoViewerError` for a token that is unknown or revoked."""
     token = token_of(request)
     # Everybody at a customer has the same token: its holders are counted each by themselves.
     key = digest(f"{token} {viewer_name(request)}")
     throttle.api(request, key)
-    with transaction() as session:
-        account_id = access.account_of_key(session, token, ["panel"]) if token else None
-    if account_id is None:
+    panel: Panel | None = await request.app.state.panels.ask(digest(token)) if token else None
+    if panel is None:
         raise NoViewerError(
             "This panel URL is no longer valid. Ask an admin to create a new one in Patina under API keys.",
             status=401,
         )
     throttle.known_key(key)
-    return account_id
+    return panel
 
 
 async def viewer(request: Request) -> Viewer:
     """Who looks, if they may; raises `NoViewerError` that says what is missing, `BusyError` without a place."""
+    panel, token = await panel_of(request), token_of(request)
+    if panel.visible_to_teams is None:
+        return Viewer(panel.account_id, token)
     capacity: Capacity = request.app.state.capacity
-    token = token_of(request)
-    account_id, unchecked = await capacity.panel.run(digest(token), _known_viewer, request)
+    teams = set(panel.visible_to_teams)
+    unchecked = await capacity.panel.run(digest(token), _unchecked, request, panel.account_id, teams)
     if unchecked is not None:
         try:
-            await capacity.vendors.run(account_id, _check_with_copper, *unchecked)
+            await capacity.vendors.run(panel.account_id, _check_with_copper, unchecked, teams)
         except BusyError as error:
             raise NoViewerError(UNCHECKED, status=503, retry_after=error.retry_after) from None
-    return Viewer(account_id, token)
+    return Viewer(panel.account_id, token)
 
 
-def _known_viewer(request: Request) -> tuple[int, tuple[BrowserSession, set[int]] | None]:
-    """Whose panel it is; and who looks, with the teams that may, where Copper has to be asked first."""
-    account_id = account_of(request)
+def _unchecked(request: Request, account_id: int, teams: set[int]) -> BrowserSession | None:
+    """Who looks, where Copper has to be asked first whether they are on one of the teams; None for who is known to."""
     with bound(account_id) as session:
-        chosen = accounts.choices(session, account_id).visible_to_teams
-        if chosen is None:
-            return account_id, None
         named = access.named_admins(session, account_id)
-    who, teams = browser.panel_session(request), set(chosen)
+    who = browser.panel_session(request)
     if who is None or who.account_id != account_id:
         raise NoViewerError(
             "Invoices are visible to certain teams only. Sign in with Copper to continue.", sign_in=True, status=401
         )
     if who.user_id in named:
-        return account_id, None
+        return None
     if who.teams is None or who.teams_at is None or datetime.now(UTC) - who.teams_at >= TEAMS_FRESH:
-        return account_id, (who, teams)
+        return who
     _check_membership(who, teams, who.teams)
-    return account_id, None
+    return None
 
 
 def _check_membership(who: BrowserSession, teams: set[int], own: Iterable[int]) -> None:
