@@ -62,6 +62,9 @@ class PoolFullError(PoolTimeout):
     """Every connection of a pool is at work, and none came back in time: the database answers, to others."""
 
 
+# A pool doubles its waits between tries to connect, up to this; then the next that wants a connection has it try at
+# once. With longer ones it would not notice for a while that the database is back.
+RECONNECT_SECONDS = 2
 # What a standby answers to a change: the address leads to it since another server is the primary.
 STANDBY = psycopg.errors.ReadOnlySqlTransaction
 # What a database that is away, full, too slow or a standby raises, on the web process's pools and on the engine.
@@ -245,18 +248,23 @@ class _Lent(AbstractAsyncContextManager[AsyncConnection[TupleRow]]):
 
 
 class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
-    """Connections of the web process's hot paths; whoever wants one waits 3 s at most. Not yet opened."""
+    """Connections of the web process's hot paths; whoever wants one waits 3 s at most. Not yet opened.
 
-    def __init__(self, *, size: int, statement_seconds: int, role: Role | None) -> None:
+    `is_checked` for who does not go by `using`: each connection is seen to be alive before it is lent, a way more.
+    """
+
+    def __init__(self, *, size: int, statement_seconds: int, role: Role | None, is_checked: bool = False) -> None:
         self._role = role
         self._opening = _opening(statement_seconds, role)
         self._lent = 0
         super().__init__(
             conninfo(),
             configure=self._set_role if role and self._opening is None else None,
+            check=AsyncConnectionPool.check_connection if is_checked else None,
             min_size=min(2, size),
             max_size=size,
             timeout=3,
+            reconnect_timeout=RECONNECT_SECONDS,
             open=False,
             kwargs={"autocommit": True, "row_factory": tuple_row, **_connect_args(statement_seconds)},
         )
@@ -291,9 +299,9 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
             yield connection
 
 
-def reading_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:
+def reading_pool(*, size: int = POOL, statement_seconds: int = 4, is_checked: bool = False) -> Pool:
     """A pool for reads by key: its connections see nothing until a key has bound them to its account."""
-    return Pool(size=size, statement_seconds=statement_seconds, role=Role.READS)
+    return Pool(size=size, statement_seconds=statement_seconds, role=Role.READS, is_checked=is_checked)
 
 
 def async_pool(*, size: int = POOL, statement_seconds: int = 4) -> Pool:

@@ -55,7 +55,7 @@ class ExportRunningError(Exception):
 
 def pool() -> Pool:
     """Connections for exports alone, so that they take none from reads; not yet opened."""
-    return reading_pool(size=MAX_EXPORTS, statement_seconds=STATEMENT_SECONDS)
+    return reading_pool(size=MAX_EXPORTS, statement_seconds=STATEMENT_SECONDS, is_checked=True)
 
 
 async def stream(

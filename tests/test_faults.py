@@ -85,6 +85,10 @@ def test_a_database_that_is_away_is_a_503_on_every_path(world: World, admin: Adm
                 assert (hook.status_code, hook.headers["retry-after"]) == (503, "5")
             finally:
                 outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    wait_until(lambda: world.web.get("/readyz").status_code == 200, what="the database")
+    for path in ("/v1/invoices.csv", "/v1/people/1/invoices", "/v1/people/1/match"):
+        answer = world.web.get(path, headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code in {200, 404}, (path, answer.text)
 
 
 def test_a_standby_is_a_503_until_changes_are_taken_again(world: World, admin: AdminBrowser) -> None:

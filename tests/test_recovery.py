@@ -10,7 +10,7 @@ from store.database import conninfo
 from tests import databases
 from tests.serving import wait_until
 from tests.world import World
-from worker import broker
+from worker import broker, connect
 
 
 def cut_connections() -> None:
@@ -36,6 +36,18 @@ def test_a_restarted_database_costs_no_read_and_no_notification(world: World) ->
         world.settle()
         assert world.rows("people", added) == []
     assert world.sandbox.state()["delivered"]["last_answers"].count("copper: 503") == 0
+
+
+def test_a_restarted_database_costs_no_panel_and_no_export(world: World) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    keys = {scope: connect.make_key(world.account, scope, [scope]) for scope in ("admin", "panel")}
+    paths = {"/v1/invoices.csv": keys["admin"], f"/panel/records/person/{person}": keys["panel"]}
+    for _ in range(3):
+        for path, key in paths.items():
+            assert world.web.get(path, headers={"Authorization": f"Bearer {key}"}).status_code == 200, path
+        cut_connections()
 
 
 def test_readiness_tells_of_each_service_and_that_redis_can_be_missed(web: httpx.Client) -> None:

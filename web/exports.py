@@ -29,7 +29,7 @@ from web.currencies import amount
 log = structlog.get_logger()
 Form = Literal["csv", "jsonl"]
 # After each batch an export rests for so many times as long as the batch took.
-REST, MAX_REST_SECONDS = 3, 0.2
+REST, MAX_REST_SECONDS = 2, 0.2
 # A reader who takes nothing for so long has the download ended: it holds a connection and a snapshot of the database.
 STALLED_SECONDS = 30.0
 RETRY_SECONDS = 30

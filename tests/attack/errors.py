@@ -214,7 +214,7 @@ def export_starts_no_formula(site: Site) -> Evidence:
     """Name contacts like formulas in every spelling, and read the export as spreadsheets do."""
     evidence, tenant = Evidence(), site.theirs
     names = [*(f"{formula} contact" for formula in FORMULAS), SPLIT]
-    organisation = query("SELECT id FROM xero_organisation WHERE account_id = :a", a=tenant.account)[0][0]
+    organisation = query("SELECT id FROM xero_organisation WHERE account_id = :a ORDER BY id", a=tenant.account)[0][0]
     for statement in NAMED_CONTACTS:
         query(statement, account=tenant.account, organisation=organisation, names=names)
     text = site.admin(tenant).http.get("/export/unmatched-contacts.csv").text

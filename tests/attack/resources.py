@@ -185,11 +185,11 @@ def panel_viewers_do_not_share_a_limit(site: Site) -> Evidence:
     evidence, tenant = Evidence(), site.theirs
     # A record of no type: counted as any other, and answered with little work.
     path = "/panel/records/nothing/1"
-    calls = API_MINUTE_LIMIT // 6 + 20
+    calls = API_MINUTE_LIMIT // 6 + 3
     with site.client() as greedy, site.client() as colleague:
-        at_once(6, lambda _: [greedy.get(path, headers=tenant.panel_headers).status_code for _ in range(calls)])
-        last = greedy.get(path, headers=tenant.panel_headers).status_code
+        asked = at_once(6, lambda _: [greedy.get(path, headers=tenant.panel_headers).status_code for _ in range(calls)])
+        refused = [status for statuses in asked for status in statuses].count(429)
         status = colleague.get(panel_path(tenant), headers=tenant.panel_headers).status_code
-    evidence.expect(last == 429, f"{6 * calls} calls of one address end with {last}")
+    evidence.expect(refused > 0, f"{refused} of {6 * calls} calls of one address are refused")
     evidence.expect(status == 200, f"a colleague at another address is then answered {status}")
     return evidence
