@@ -264,6 +264,20 @@ def test_both_forms_that_take_a_copper_key_refuse_the_same(world: World, key: st
         assert world.sandbox.calls("/copper/") - calls <= 2 * asked, "such a key is not sent to Copper"
 
 
+def test_a_key_whose_webhooks_cannot_be_set_up_is_said_to_be_saved(world: World) -> None:
+    admin = sign_in(world)
+    second = world.sandbox.act("add_user", account=world.copper, name="Second Admin", admin=True)
+    admin.open("/settings")
+    world.sandbox.faults(api=[{"vendor": "copper", "kind": "status", "status": 503, "path": "webhooks"}])
+    page = admin.send("/copper/key", key=second["api_key"], email=second["email"])
+    assert page.status_code == 503
+    assert "The new key is saved" in page.text
+    assert "still in use" not in page.text
+    assert "Nothing was changed" not in page.text
+    with transaction() as session:
+        assert accounts.copper_access(session, world.account).api_key == second["api_key"]
+
+
 def test_only_a_user_of_the_copper_account_becomes_an_admin(world: World) -> None:
     viewer = add_viewer(world)
     admin = sign_in(world)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import sys
 from typing import Any
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
+from runtime.settings import settings
 from web.http_protocol import BoundedProtocol
 
+log = structlog.get_logger()
 # What its senders decide how often it happens; each is counted and sampled as a refusal.
 NOTED_OTHERWISE = (
     "Invalid HTTP request received.",
@@ -24,6 +28,8 @@ NOTED_OTHERWISE = (
 ACCEPTED_AT_ONCE = 16
 # How long a thread that computes may keep the event loop, which serves everybody else, from going on.
 SWITCH_SECONDS = 0.0005
+# What has a file of its own beside the connections: the database's, Redis's, logs, code.
+OTHER_FILES = 200
 
 
 class Server(uvicorn.Server):
@@ -44,8 +50,8 @@ class Server(uvicorn.Server):
         if sockets is None:
             bound = self.config.bind_socket()
             sockets = [bound, *(bound.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
-
-        sys.setswitchinterval(0.0005)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        _allow_files(settings().web_connections + OTHER_FILES)
         super().run(sockets)
 
     @override
@@ -53,6 +59,16 @@ class Server(uvicorn.Server):
         self._app.state.record_views.close()
         self._app.state.capacity.pauses.close()
         await super().shutdown(sockets)
+
+
+def _allow_files(count: int) -> None:
+    """Let this process have so many open files, as each connection is one; as many as it may, if those are fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < count:
+        log.warning("server.few_files", allowed=most, needed=count)
 
 
 def _is_ours_to_log(record: logging.LogRecord) -> bool:

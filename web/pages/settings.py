@@ -203,24 +203,28 @@ def rotate_key(request: Request, form: Annotated[FormData, Depends(browser.form)
         return asked or _refused(request, form, {"key": "Enter the new API key."})
     try:
         admin = connect.identify(key, email)
-        with bound(session.account_id) as database:
-            known = accounts.account_of_copper(database, admin.copper_account_id)
-        if known != session.account_id:
-            said = "This key belongs to another Copper account. The old key is still in use."
-            return _refused(request, form, {"key": said})
-        # A working key of the same person proves what a confirmation asks for.
-        if confirm.is_own(session, admin):
-            confirm.accept(request, "with the new Copper key")
-        elif asked := confirm.needed(request, form, *REPLACING):
-            return asked
-        else:
-            confirm.renew(request)
-        connect.connect_copper(key, email, who=session.user_name, admin=admin, kept_session=session.id)
     except VendorError as error:
         if isinstance(error, ReconnectNeededError):
             refusals.mark(request.scope, Reason.SIGN_IN)
             failed_sign_ins.note_for(session.account_id, session.user_name, "with a new Copper key")
         said = f"{key_problem(error)} The old key is still in use."
+        return _refused(request, form, {"key": said}, status=key_status(error), unanswered=error)
+    with bound(session.account_id) as database:
+        known = accounts.account_of_copper(database, admin.copper_account_id)
+    if known != session.account_id:
+        said = "This key belongs to another Copper account. The old key is still in use."
+        return _refused(request, form, {"key": said})
+    # A working key of the same person proves what a confirmation asks for.
+    if confirm.is_own(session, admin):
+        confirm.accept(request, "with the new Copper key")
+    elif asked := confirm.needed(request, form, *REPLACING):
+        return asked
+    else:
+        confirm.renew(request)
+    try:
+        connect.connect_copper(key, email, who=session.user_name, admin=admin, kept_session=session.id)
+    except VendorError as error:
+        said = f"The new key is saved, but Copper's webhooks couldn't be set up: {error}. Enter it again in a minute."
         return _refused(request, form, {"key": said}, status=key_status(error), unanswered=error)
     return go(request, "/settings", notice="Copper API key replaced.")
 
