@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import httpx
 import pytest
@@ -121,6 +121,21 @@ def test_an_account_that_is_connected_again_before_it_is_erased_is_another_one(w
     assert rows_of(first) == {}
     assert world.shown("people", person) == [invoice.number]
     assert world.sandbox.state()["accounts"][0]["subscriptions"] == 12
+
+
+def test_an_account_that_is_closed_while_its_webhooks_are_set_up_leaves_no_subscription(world: World) -> None:
+    held = accounts_key(world)
+    world.sandbox.faults(api=[{"vendor": "copper", "kind": "latency", "path": "/webhooks", "seconds": 0.1}])
+    with ThreadPoolExecutor(1) as executor:
+        calls = world.sandbox.calls("/webhooks")
+        again = executor.submit(connect.connect_copper, held.api_key, held.email)
+        wait_until(lambda: world.sandbox.calls("/webhooks") > calls + 2, what="the first subscriptions")
+        connect.disconnect(world.account, who="Ada Admin")
+        clean_up()
+        wait([again])
+    world.sandbox.faults()
+    clean_up()
+    assert world.sandbox.state()["accounts"][0]["subscriptions"] == 0
 
 
 def test_a_closed_account_is_forgotten_in_redis_too(unconnected: World) -> None:

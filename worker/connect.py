@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -136,9 +137,21 @@ def connect_copper(
         with transaction() as session:
             accounts.mark_copper(session, account_id, "reconnect")
         raise
+    finally:
+        _drop_outdated(account_id, held)
     log.info("copper.connected", account=account_id, subscriptions=made)
     _take_up([Source(account_id, 0)], {0} if was_refused else set())
     return account_id
+
+
+def _drop_outdated(account_id: int, held: CopperAccess) -> None:
+    """Subscriptions of an account that was disconnected, or connected anew, while they were made go again."""
+    with transaction() as session:
+        with suppress(LookupError):
+            if accounts.copper_access(session, account_id).webhook_token == held.webhook_token:
+                return
+        closing.leave(session, account_id, "copper.unsubscribe", vars(held))
+    jobs.wake_leftovers()
 
 
 def _take_refusals(session: Session, account_id: int, organisation_id: int) -> bool:
