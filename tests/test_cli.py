@@ -106,6 +106,7 @@ def test_status_shows_one_account_where_it_is_asked_for_one(world: World) -> Non
         session.execute(text("INSERT INTO account (copper_account_id, name) VALUES (5, 'Another')"))
     told = json.loads(patina("status", "--json", "--account", str(world.account)).stdout)
     assert [account["name"] for account in told["accounts"]] == ["Acme Sales"]
+    world.beat()
     assert patina("status", "--account", str(world.account)).returncode == 0
     assert patina("status").returncode == 1, "the other one is not connected"
     assert in_one_line(patina("status", "--account", "77")).startswith("There is no account 77.")

@@ -64,6 +64,7 @@ def test_an_account_whose_set_up_stopped_before_the_import_is_not_well(unconnect
     assert findings(unconnected) == {}, "an import that is under way is well"
     unconnected.backfill()
     assert findings(unconnected) == {}
+    unconnected.beat()
     assert patina("status").returncode == 0
 
 
