@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -112,14 +113,21 @@ class Owner:
                 time.sleep(0.3 * failures)
                 continue
             last_users = None
-            while self._alive(process):
-                last_users = self._alone()
-                if last_users is not None or self.stopping:
-                    _end(process, self.server.stop_signal)
+            try:
+                while self._alive(process):
+                    last_users = self._alone()
+                    if last_users is not None or self.stopping:
+                        _end(process, self.server.stop_signal)
+                        self.server.clear()
+                        self.say(f"stopped {self.server.kind}")
+                        return
+                    time.sleep(LOOK_SECONDS)
+            except OSError:
+                # Its folder was removed: nobody can reach the server there any more.
+                _end(process, self.server.stop_signal)
+                with suppress(OSError):
                     self.server.clear()
-                    self.say(f"stopped {self.server.kind}")
-                    return
-                time.sleep(LOOK_SECONDS)
+                raise
             self.say(f"{self.server.kind} died; starting it again")
 
 

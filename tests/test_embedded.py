@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,6 +273,19 @@ def test_nothing_is_left_outside_its_home_once_a_server_has_stopped(kind: str, t
     assert (home / kind / "data").exists()
     if server.place != server.home:
         assert not server.place.exists()
+
+
+@kinds
+def test_a_server_whose_folder_is_removed_ends(kind: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    user = User(kind, home)
+    user.url()
+    process = server_of(kind, home).running()
+    assert process is not None
+    user.leave()
+    shutil.rmtree(home, ignore_errors=True)
+    wait_until(lambda: not process.is_running(), seconds=45, what="the server's end")
+    wait_until(lambda: _owners(kind, home) == 0, what="the owner's end")
 
 
 @kinds
