@@ -35,12 +35,17 @@ def services() -> None:
 
 @pytest.fixture(autouse=True)
 def settings_as_they_were() -> Iterator[None]:
-    """What a test sets ends with it."""
+    """What a test sets ends with it; so does a client of another Redis, which any thread may have made meanwhile."""
     before = dict(os.environ)
     yield
+    is_elsewhere = os.environ.get("REDIS_URL") != before.get("REDIS_URL")
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     override(before)
+    if is_elsewhere:
+        from worker.broker import client
+
+        client.cache_clear()
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from worker import schedule
 
 log = structlog.get_logger()
 PANELS_AT_ONCE = 64
-RUBBISH_THRESHOLDS = (10_000, 10, 20)
+RUBBISH_THRESHOLDS = (2_000, 10, 100)
 
 
 @asynccontextmanager
