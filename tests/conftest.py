@@ -100,7 +100,7 @@ def no_counts() -> Iterator[None]:
     """Limits of which nothing is used up, before and after."""
     from web import throttle
 
-    counts = (throttle._addresses, throttle._keys, throttle._own, throttle._key_tries)
+    counts = (throttle._addresses, throttle._keys, throttle._own, throttle._key_tries, throttle._unknown_keys)
     for count in counts:
         count.cache_clear()
     databases.forget_budgets("throttle")

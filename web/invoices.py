@@ -23,7 +23,7 @@ from store.sharing import Shared
 from web import cursor, links, looks, throttle
 from web.callers import KEYED, bearer, problems
 from web.currencies import amount
-from web.problems import ProblemError
+from web.problems import PAUSE_SECONDS, ProblemError
 
 router = APIRouter(prefix="/v1", tags=["invoices"])
 LARGEST_ID = 2**63 - 1
@@ -132,6 +132,8 @@ async def _read(request: Request, asked: Asked) -> Response:
     state = request.app.state
     page = await state.pages.ask(asked)
     if page is None:
+        if throttle.unknown_key(request):
+            await state.capacity.pauses.take(PAUSE_SECONDS)
         raise ProblemError(401, "This API key is unknown or was revoked.")
     throttle.known_key(asked.key)
     state.looks.used(asked.key)

@@ -29,6 +29,8 @@ from worker.broker import client
 STEPS = parse("100/5minutes")
 KNOWN_KEY = parse("30/5minutes")
 MINUTE = 60
+# So many calls a minute of one address may come with keys that do not exist, before they are slowed down.
+FREE_UNKNOWN_KEYS = 20
 
 
 @lru_cache(maxsize=1)
@@ -54,6 +56,11 @@ def _addresses() -> Windows:
 
 @lru_cache(maxsize=1)
 def _keys() -> Windows:
+    return Windows(MINUTE)
+
+
+@lru_cache(maxsize=1)
+def _unknown_keys() -> Windows:
     return Windows(MINUTE)
 
 
@@ -139,3 +146,8 @@ def api(request: Request, key: bytes) -> None:
 def known_key(key: bytes) -> None:
     """Count a call of a key that exists, by its digest."""
     _keys().hit(key)
+
+
+def unknown_key(request: Request) -> bool:
+    """Count a call with a key that does not exist; returns whether its address has made many of them."""
+    return _unknown_keys().hit(network_of(address_of(request))) > FREE_UNKNOWN_KEYS

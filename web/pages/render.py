@@ -183,14 +183,15 @@ def too_late(request: Request) -> Response:
 def failed(request: Request, _: Exception) -> Response:
     """A fault of ours. This is answered outside of every middleware, so it brings its own headers."""
     path = request.scope["path"]
+    # The server closes the connection once the fault is logged; who is not told may send the next request on it.
+    closing = {"Connection": "close"}
     if path.startswith("/webhooks/"):
-        return Response(status_code=500)
+        return Response(status_code=500, headers=closing)
     answer = trouble(request, 500, FAILED_TEXT)
     start: dict[str, Any] = {"type": "http.response.start", "status": 500, "headers": answer.raw_headers}
     SecurityHeaders(request.app).dress(start, path)
     answer.raw_headers = start["headers"]
-    # The server closes it once the fault is logged.
-    answer.headers["Connection"] = "close"
+    answer.headers.update(closing)
     return answer
 
 
