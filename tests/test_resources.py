@@ -204,7 +204,7 @@ def test_one_look_serves_all_who_wait_for_a_record(world: World, panel: dict[str
     world.invoice("ann@acme.test")
     world.settle()
     began, looks = time.monotonic(), executed("ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT")
-    with holding(world, panel, person, 30) as sockets:
+    with holding(world, panel, person, 15) as sockets:
         for _ in range(3):
             tell_changed(world.account)
         with transaction() as session:
@@ -212,6 +212,27 @@ def test_one_look_serves_all_who_wait_for_a_record(world: World, panel: dict[str
         tell_changed(world.account)
         assert all(one.recv(12) == b"HTTP/1.1 200" for one in sockets)
         assert looks() <= 5 + 2 * (time.monotonic() - began), "two a second, not one for each of them"
+
+
+def test_a_look_that_fails_is_told_at_once_and_the_next_change_is_seen(world: World, panel: dict[str, str]) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    with holding(world, panel, person, 1) as (held,):
+        _rename("record_balance", "elsewhere")
+        tell_changed(world.account)
+        assert held.recv(10) == b"HTTP/1.1 5", "not held for the rest of its time"
+        _rename("elsewhere", "record_balance")
+    with holding(world, panel, person, 1) as (held,):
+        with transaction() as session:
+            session.execute(text("UPDATE record_invoice SET status = 'PAID'"))
+        tell_changed(world.account)
+        assert held.recv(12) == b"HTTP/1.1 200"
+
+
+def _rename(table: str, name: str) -> None:
+    with transaction() as session:
+        session.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
 
 
 def test_viewers_of_one_panel_are_counted_each_by_themselves(world: World, panel: dict[str, str]) -> None:

@@ -207,7 +207,10 @@ class Capacity:
     # One vendor that is slow holds half of the threads for vendors and none of the others; so do sign-ins.
     vendors: FairLimiter = field(default_factory=lambda: FairLimiter(total=8, per_key=4, max_wait=1, retry_after=5))
     # What panels show is read in ten milliseconds or so: few threads are quick, many only compete.
-    panel: FairLimiter = field(default_factory=lambda: FairLimiter(total=4, per_key=2, max_wait=5, retry_after=5))
+    # All panels of a large account that were told of one change ask again within a moment, and none is to be refused.
+    panel: FairLimiter = field(
+        default_factory=lambda: FairLimiter(total=4, per_key=2, max_wait=10, retry_after=5, max_queue=256)
+    )
     pauses: Pauses = field(default_factory=Pauses)
     exports: FairLimiter = field(
         default_factory=lambda: FairLimiter(

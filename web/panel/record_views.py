@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from babel import Locale
 
-from store.database import UNAVAILABLE
 from store.models import RecordType
 from web import shown
 from web.concurrency import MAX_REST, BusyError, FairLimiter
@@ -174,7 +173,8 @@ class RecordViews:
             view = await self.look(key)
         except BusyError:
             followed.changed.set()
-        except UNAVAILABLE as error:
+        except Exception as error:
+            # Whoever waits is told, whatever it is; the next change is looked at all the same.
             await _answer(followed, error, began)
         else:
             followed.latest, followed.looked_at = view, began
