@@ -39,6 +39,7 @@ def _steady(world: World, invoices: list[str]) -> tuple[float, float, float]:
     dice, before, began = random.Random(4), _calls(), time.monotonic()
     stage.run("DELETE FROM freshness")
     for number in range(int(SECONDS * A_SECOND)):
+        # At the rate that is measured.
         time.sleep(max(began + number / A_SECOND - time.monotonic(), 0))
         world.sandbox.act("change_invoice", invoice=dice.choice(invoices), total=f"{dice.randrange(100, 999)}.00")
     _settle(world)

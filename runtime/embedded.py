@@ -89,6 +89,7 @@ def _ensure(server: Server) -> None:
             failure.unlink(missing_ok=True)
             _spawn(server)
         while time.monotonic() < deadline:
+            # Another process starts it: there is nothing to wait on but what it leaves behind.
             time.sleep(0.02)
             if failure.exists():
                 raise EmbeddedServiceError(
@@ -114,12 +115,14 @@ def _spawn(server: Server) -> None:
     threading.Thread(target=child.wait, daemon=True, name="reap-owner").start()
     deadline = time.monotonic() + 10
     while not _owned(server) and child.poll() is None and time.monotonic() < deadline:
+        # Its lock is the one sign of an owner, and the kernel tells nobody when it is taken.
         time.sleep(0.02)
 
 
 def _watch(server: Server) -> None:
     """Have a new owner when the old one was killed."""
     while True:
+        # No child of ours, and a kill leaves no message: it is looked for.
         time.sleep(WATCH_SECONDS)
         if not _owned(server):
             try:

@@ -38,6 +38,7 @@ def lock(path: Path, *, shared: bool, seconds: float) -> IO[bytes] | None:
             if time.monotonic() >= deadline:
                 handle.close()
                 return None
+            # flock has no time-out of its own.
             time.sleep(0.02)
 
 
@@ -77,6 +78,7 @@ class Owner:
                 raise RuntimeError(f"{self.server.kind} ended with {self.child.returncode} while starting")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.server.kind} did not answer within {START_SECONDS} s")
+            # Neither server says when it takes connections: it is tried.
             time.sleep(0.03)
         self.server.settle()
         self.server.settled.touch()
@@ -95,6 +97,7 @@ class Owner:
         if taken is None:
             return None
         taken.close()
+        # One command after another shares a server: the next one has this long to come.
         time.sleep(LONELY_SECONDS)
         return lock(users, shared=False, seconds=0)
 
@@ -110,6 +113,7 @@ class Owner:
                 self.say(str(error))
                 if failures >= 5:
                     raise
+                # Longer after each failure, so that one that cannot start is not started in a loop.
                 time.sleep(0.3 * failures)
                 continue
             last_users = None
@@ -121,6 +125,7 @@ class Owner:
                         self.server.clear()
                         self.say(f"stopped {self.server.kind}")
                         return
+                    # Locks and an adopted process are no children: they can only be looked at.
                     time.sleep(LOOK_SECONDS)
             except OSError:
                 # Its folder was removed: nobody can reach the server there any more.

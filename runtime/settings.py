@@ -289,6 +289,11 @@ class Settings(BaseSettings):
         urls = (self.public_url, self.copper_webhook_url or self.public_url)
         return frozenset({*LOOPBACK, *self.allowed_hosts, *(urlsplit(url).hostname or "" for url in urls)})
 
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers reach Patina by TLS."""
+        return self.public_url.startswith("https://")
+
     @cached_property
     def sign_in_origins(self) -> tuple[str, ...]:
         """Where the sign-in pages of Xero and Copper are served from, in order."""

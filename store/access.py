@@ -164,8 +164,8 @@ class Panel(NamedTuple):
 async def panels(connection: AsyncConnection[TupleRow], hashes: Sequence[bytes]) -> list[Panel | None]:
     """What each of the keys' digests opens, in that order; None for one that is unknown, revoked, or no panel's."""
     rows = await (await connection.execute(PANELS, (list(hashes),))).fetchall()
-    found = {bytes(row[0]): Panel(row[1], row[2]) for row in rows}
-    return [found.get(one) for one in hashes]
+    by_hash = {bytes(key_hash): Panel(account_id, teams) for key_hash, account_id, teams in rows}
+    return [by_hash.get(key_hash) for key_hash in hashes]
 
 
 def used_keys(session: Session, hashes: Sequence[bytes]) -> None:

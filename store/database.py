@@ -159,12 +159,12 @@ def engine() -> Engine:
     return made
 
 
-def _leave_standby(happened: ExceptionContext) -> exc.OperationalError | None:
+def _leave_standby(context: ExceptionContext) -> exc.OperationalError | None:
     """Drop the connections to a server that is no primary any more: the next ones may find the new one."""
-    if not isinstance(happened.original_exception, STANDBY):
+    if not isinstance(context.original_exception, STANDBY):
         return None
-    happened.is_disconnect = True
-    return exc.OperationalError(happened.statement, None, happened.original_exception, hide_parameters=True)
+    context.is_disconnect = True
+    return exc.OperationalError(context.statement, None, context.original_exception, hide_parameters=True)
 
 
 @contextmanager
@@ -232,7 +232,10 @@ def touched(session: Session, statement: TextClause, chosen: dict[str, Any]) -> 
 
 
 class _Lent(AbstractAsyncContextManager[AsyncConnection[TupleRow]]):
-    """A connection until the block ends. Each of its statements is committed by itself: there is nothing to end."""
+    """A connection until the block ends. Each of its statements is committed by itself: there is nothing to end.
+
+    One that turns out to lead to a standby is closed, so that the pool makes another.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -243,7 +246,9 @@ class _Lent(AbstractAsyncContextManager[AsyncConnection[TupleRow]]):
         return self._connection
 
     @override
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, STANDBY):
+            await self._connection.close()
         await self._pool.give_back(self._connection)
 
 
@@ -345,11 +350,7 @@ async def using(pool: Pool, work: Callable[[AsyncConnection[TupleRow]], Awaitabl
     lent: AsyncConnection[TupleRow] | None = None
     try:
         async with pool.lend() as lent:
-            try:
-                return await work(lent)
-            except STANDBY:
-                await lent.close()
-                raise
+            return await work(lent)
     except (STANDBY, psycopg.OperationalError, psycopg.InterfaceError):
         if lent is None or not lent.closed:
             raise

@@ -173,6 +173,7 @@ class Stage:
                     return
             except httpx.HTTPError:
                 pass
+            # Until the process listens, trying is the one way to know.
             time.sleep(0.05)
         raise DemoError(f"{name} did not answer within {START_SECONDS:.0f} s. Its log: {self.home}/logs/{name}.log")
 
@@ -192,6 +193,7 @@ class Stage:
             soft_wrap=True,
         )
         while True:
+            # A process that dies meanwhile is told within this time.
             time.sleep(0.5)
             self.check()
 
@@ -326,6 +328,7 @@ class Tour:
             if now != before:
                 self.lags.append((time.monotonic() - began) * 1000)
                 return now
+            # How finely the time to the change is measured.
             time.sleep(0.004)
         self.stage.check()
         raise DemoError(f"a change did not show within {SHOWN_SECONDS:.0f} s. Logs: {self.stage.home}/logs")

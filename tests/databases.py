@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from runtime import embedded
@@ -67,6 +68,20 @@ def use(name: str) -> None:
     """Make `name` this process's database."""
     database.let_go()
     override({"DATABASE_URL": address(name)})
+
+
+def current() -> str:
+    """The name of the database in use."""
+    return str(conninfo_to_dict(database.conninfo())["dbname"])
+
+
+def cut_connections() -> None:
+    """What a restart of PostgreSQL does to everybody's connections."""
+    with psycopg.connect(address("postgres"), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            (current(),),
+        )
 
 
 def make_template() -> None:

@@ -26,7 +26,7 @@ def documented_routes(router: Any) -> Iterator[APIRoute]:
     return (route for route in every_route(router) if isinstance(route, APIRoute))
 
 
-def every_path(router: Any, value: str = "1") -> list[str]:
-    """The paths of all routes but mounted folders, with `value` for each parameter."""
+def every_path(router: Any) -> list[str]:
+    """The paths of all routes but mounted folders, with 1 for each parameter."""
     paths = {str(getattr(route, "path", "")) for route in every_route(router)}
-    return sorted(PARAMETER.sub(value, path) for path in paths if path and not path.startswith("/static"))
+    return sorted(PARAMETER.sub("1", path) for path in paths if path and not path.startswith("/static"))

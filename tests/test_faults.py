@@ -13,6 +13,7 @@ from sqlalchemy import exc
 from runtime.settings import override
 from store import accounts
 from store.database import conninfo, transaction
+from tests import databases
 from tests.admin import AdminBrowser
 from tests.databases import forget_budgets
 from tests.serving import serving, wait_until
@@ -93,13 +94,10 @@ def test_a_database_that_is_away_is_a_503_on_every_path(world: World, admin: Adm
 
 def test_a_standby_is_a_503_until_changes_are_taken_again(world: World, admin: AdminBrowser) -> None:
     body = delivery(event(world.tenants[0]))
-    with psycopg.connect(conninfo(), autocommit=True) as other:
-        name = other.info.dbname
-        other.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-        other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    name = databases.current()
+    with psycopg.connect(databases.address("postgres"), autocommit=True) as outside:
+        outside.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        databases.cut_connections()
         for _ in range(3):
             assert post_xero(world.web, body).status_code == 503
             answer = admin.http.get("/settings")
@@ -107,8 +105,7 @@ def test_a_standby_is_a_503_until_changes_are_taken_again(world: World, admin: A
             with pytest.raises(exc.OperationalError, match="read-only"), transaction() as session:
                 accounts.choose(session, world.account, accounts.Choices("x", (), 1, False, None))
         assert world.read("people", 1).status_code == 200, "a read changes nothing"
-        other.execute("SET default_transaction_read_only = off")
-        other.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        outside.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
     # Connections that were made meanwhile are read-only for as long as they last: they are left, not used again.
     wait_until(lambda: post_xero(world.web, body).status_code == 200, seconds=10, what="the delivery")
     with transaction() as session:

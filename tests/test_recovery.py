@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import httpx
-import psycopg
 
 from runtime.settings import override
-from store.database import conninfo
 from tests import databases
 from tests.serving import wait_until
 from tests.world import World
 from worker import broker, connect
-
-
-def cut_connections() -> None:
-    """What a restart of PostgreSQL does to everybody's connections."""
-    name = conninfo().rpartition("/")[2].partition("?")[0]
-    with psycopg.connect(databases.address("postgres"), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-            (name,),
-        )
 
 
 def test_a_restarted_database_costs_no_read_and_no_notification(world: World) -> None:
@@ -28,10 +16,10 @@ def test_a_restarted_database_costs_no_read_and_no_notification(world: World) ->
     world.invoice("ann@acme.test")
     world.settle()
     for _ in range(3):
-        cut_connections()
+        databases.cut_connections()
         for _ in range(3):
             assert world.read("people", person).status_code == 200
-        cut_connections()
+        databases.cut_connections()
         added = world.person(f"bob{person}@acme.test")
         world.settle()
         assert world.rows("people", added) == []
@@ -47,7 +35,7 @@ def test_a_restarted_database_costs_no_panel_and_no_export(world: World) -> None
     for _ in range(3):
         for path, key in paths.items():
             assert world.web.get(path, headers={"Authorization": f"Bearer {key}"}).status_code == 200, path
-        cut_connections()
+        databases.cut_connections()
 
 
 def test_readiness_tells_of_each_service_and_that_redis_can_be_missed(web: httpx.Client) -> None:

@@ -13,9 +13,8 @@ from fastapi_offline import FastAPIOffline
 
 from runtime import logs, tracing
 from runtime.settings import settings
-from store import access, exports
+from store import exports
 from store.database import AccountClosedError, async_pool, reading_pool
-from store.sharing import Shared
 from web import answers, health, invoices, metrics, pages, problems, refusals
 from web.bounds import Bounded, PageDeadline
 from web.browser import SignInNeededError
@@ -29,22 +28,21 @@ from web.panel import changes
 from web.panel import pages as panel
 from web.panel.held_requests import HeldRequests
 from web.panel.record_views import RecordViews
-from web.panel.viewers import NoViewerError
+from web.panel.viewers import NoViewerError, shared_panels
 from web.security import SecurityHeaders
 from web.timing import Timed
 from webhooks import receivers
 from worker import schedule
 
 log = structlog.get_logger()
-PANELS_AT_ONCE = 64
-# A look through all that lives is made by the clock alone: with 1,500 connections it holds everybody up for 200 ms.
-RUBBISH_THRESHOLDS, RUBBISH_SECONDS = (2_000, 10, 1_000_000), 60.0
+# A full collection runs by the clock alone: with 1,500 connections it stalls every request for 200 ms.
+GC_THRESHOLDS, GC_SECONDS = (2_000, 10, 1_000_000), 60.0
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
-    app.state.panels = Shared(app.state.pool, access.panels, most=PANELS_AT_ONCE)
+    app.state.panels = shared_panels(app.state.pool)
     app.state.pages = invoices.shared_pages(app.state.reading)
     app.state.receiving = receivers.receiving(app.state.pool)
     app.state.looks, app.state.page_rates = Looks(), PageRates()
@@ -58,11 +56,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     beating = asyncio.create_task(_beat(app, stopping))
     hearing = asyncio.create_task(changes.listen(app.state.record_views.notify))
     tracing.start("web")
-    # What is there now stays: looking through it for rubbish again and again holds requests up, by 60 ms each time.
+    # What is there now stays: repeated full collections of it would stall requests, by 60 ms each time.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*RUBBISH_THRESHOLDS)
-    collecting = asyncio.create_task(_collect_rubbish())
+    gc.set_threshold(*GC_THRESHOLDS)
+    collecting = asyncio.create_task(_collect_garbage())
     yield
     stopping.set()
     collecting.cancel()
@@ -74,9 +72,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(tracing.stop)
 
 
-async def _collect_rubbish() -> None:
+async def _collect_garbage() -> None:
     while True:
-        await asyncio.sleep(RUBBISH_SECONDS)
+        await asyncio.sleep(GC_SECONDS)
         gc.collect()
 
 

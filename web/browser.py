@@ -40,13 +40,9 @@ class SignInNeededError(Exception):
     """Nobody is signed in: the browser is sent to the sign-in page."""
 
 
-def _secure() -> bool:
-    return settings().public_url.startswith("https://")
-
-
 def _name(what: str) -> str:
     """`__Host-` binds a cookie to this host and to TLS; plain http on this machine cannot have it."""
-    return f"__Host-patina-{what}" if _secure() else f"patina-{what}"
+    return f"__Host-patina-{what}" if settings().is_https else f"patina-{what}"
 
 
 @dataclass(frozen=True)
@@ -78,11 +74,13 @@ class Browser:
 
 
 def _set(answer: Response, what: str, value: str, seconds: int) -> None:
-    answer.set_cookie(_name(what), value, max_age=seconds, path="/", secure=_secure(), httponly=True, samesite="lax")
+    answer.set_cookie(
+        _name(what), value, max_age=seconds, path="/", secure=settings().is_https, httponly=True, samesite="lax"
+    )
 
 
 def _forget(answer: Response, what: str) -> None:
-    answer.delete_cookie(_name(what), path="/", secure=_secure(), httponly=True, samesite="lax")
+    answer.delete_cookie(_name(what), path="/", secure=settings().is_https, httponly=True, samesite="lax")
 
 
 def leave_notice(answer: Response, notice: str) -> None:

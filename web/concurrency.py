@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -68,10 +68,8 @@ class Pauses:
             return
         self._count += 1
         try:
-            async with asyncio.timeout(seconds * random.uniform(0.5, 1)):
-                await self._is_over.wait()
-        except TimeoutError:
-            return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_over.wait(), seconds * random.uniform(0.5, 1))
         finally:
             self._count -= 1
 

@@ -23,7 +23,7 @@ from store.sharing import Shared
 from web import cursor, links, looks, throttle
 from web.callers import KEYED, bearer, problems
 from web.currencies import amount
-from web.problems import PAUSE_SECONDS, ProblemError
+from web.problems import ProblemError
 
 router = APIRouter(prefix="/v1", tags=["invoices"])
 LARGEST_ID = 2**63 - 1
@@ -132,9 +132,8 @@ async def _read(request: Request, asked: Asked) -> Response:
     state = request.app.state
     page = await state.pages.ask(asked)
     if page is None:
-        if throttle.unknown_key(request):
-            await state.capacity.pauses.take(PAUSE_SECONDS)
-        raise ProblemError(401, "This API key is unknown or was revoked.")
+        is_paused = throttle.unknown_key(request)
+        raise ProblemError(401, "This API key is unknown or was revoked.", is_paused=is_paused)
     throttle.known_key(asked.key)
     state.looks.used(asked.key)
     background = looks.after_reading(state.looks, page.account_id, asked.kind, asked.record_id)

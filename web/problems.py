@@ -43,17 +43,25 @@ TITLES = {
 class ProblemError(Exception):
     """An answer that is an error; `detail` is written for whoever reads it. `retry_after` in seconds.
 
-    `reason` is for the log, where the status alone does not say it. A 429 is answered after a pause.
+    `reason` is for the log, where the status alone does not say it. A 429 is answered after a pause, and so is whatever
+    `is_paused`.
     """
 
     def __init__(
-        self, status: int, detail: str, *, retry_after: int | None = None, reason: Reason | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        retry_after: int | None = None,
+        reason: Reason | None = None,
+        is_paused: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after = retry_after
         self.reason = reason
+        self.is_paused = is_paused or status == 429
 
 
 def problem(status: int, detail: str, retry_after: int | None = None) -> Response:
@@ -94,7 +102,7 @@ def install(
         assert isinstance(error, ProblemError)
         if error.reason is not None:
             refusals.mark(request.scope, error.reason)
-        if error.status == 429:
+        if error.is_paused:
             await request.app.state.capacity.pauses.take(PAUSE_SECONDS)
         return answer(request, error.status, error.detail, error.retry_after)
 

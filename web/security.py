@@ -98,5 +98,5 @@ class SecurityHeaders:
         headers.setdefault("Cache-Control", "no-store")
         if start["status"] == 503:
             headers.setdefault("Retry-After", str(RETRY_SECONDS))
-        if settings().public_url.startswith("https://"):
+        if settings().is_https:
             headers["Strict-Transport-Security"] = f"max-age={YEAR}; includeSubDomains"

@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
             bound = self.config.bind_socket()
             sockets = [bound, *(bound.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
         sys.setswitchinterval(SWITCH_SECONDS)
-        _allow_files(settings().web_connections + OTHER_FILES)
+        allow_files(settings().web_connections + OTHER_FILES)
         super().run(sockets)
 
     @override
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _allow_files(count: int) -> None:
+def allow_files(count: int) -> None:
     """Let this process have so many open files, as each connection is one; as many as it may, if those are fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)

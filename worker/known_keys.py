@@ -11,7 +11,7 @@ import structlog
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
-from store.secrets import pseudonym, pseudonyms
+from store.secrets import pseudonyms
 from worker.broker import client, text_of
 
 log = structlog.get_logger()
@@ -27,16 +27,18 @@ def _group(copper_account_id: int) -> str:
     return f"{settings().redis_namespace}:known:account:{copper_account_id}"
 
 
+def _key_names(key: str) -> list[str]:
+    """The names under each of our keys, the newest first."""
+    return _names("key", pseudonyms("copper-key", key))
+
+
 def _email_names(email: str) -> list[str]:
     return _names("email", pseudonyms("email", email.strip().casefold()))
 
 
 def remember(key: str, email: str, copper_account_id: int) -> None:
     """A key has worked, together with its owner's address. Lost where Redis is away, which costs a wait at most."""
-    names = [
-        *_names("key", (pseudonym("copper-key", key),)),
-        *_names("email", (pseudonym("email", email.strip().casefold()),)),
-    ]
+    names = [_key_names(key)[0], _email_names(email)[0]]
     group = _group(copper_account_id)
     with client().pipeline() as changes:
         for name in names:
@@ -51,7 +53,7 @@ def remember(key: str, email: str, copper_account_id: int) -> None:
 
 def account_of_key(key: str) -> int | None:
     """The Copper account that a key has opened here before; None where it has not."""
-    return _account(_names("key", pseudonyms("copper-key", key)))
+    return _account(_key_names(key))
 
 
 def account_of_email(email: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.chaos import Stage, free_port
 from tests.processes import Processes, end
 from tests.serving import answers, wait_until
 from tests.world import Sandbox, World
+from web.server import allow_files
 
 PROCESSES = ("web", "worker", "scheduler")
 OPEN_FILES = 8_192
@@ -29,7 +29,8 @@ START_SECONDS = 180
 @contextmanager
 def installation() -> Iterator[Site]:
     """The installation, for as long as the block lasts."""
-    _allow_many_connections()
+    # Held requests by the thousand need as many open files.
+    allow_files(OPEN_FILES)
     stage, others = Stage(HOME), Processes()
     try:
         yield _start(stage, others)
@@ -85,10 +86,3 @@ def _is_up(client: httpx.Client) -> bool:
         return client.get("/healthz").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _allow_many_connections() -> None:
-    """Held requests by the thousand need as many open files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < OPEN_FILES and (hard == resource.RLIM_INFINITY or hard >= OPEN_FILES):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))

@@ -81,11 +81,11 @@ class CrowdedRecord(BaseRoute):
     """
 
     path = ROUTE
-    _records = re.compile(r"/panel/records/[a-z]+/[0-9]{1,18}")
+    _usual = re.compile(ROUTE.format(kind="[a-z]+", record_id="[0-9]{1,18}"))
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] != "http" or scope["method"] != "GET" or not self._records.fullmatch(scope["path"]):
+        if scope["type"] != "http" or scope["method"] != "GET" or not self._usual.fullmatch(scope["path"]):
             return Match.NONE, {}
         request = Request(scope)
         seconds, held = _wait(request), scope["app"].state.held_requests

@@ -15,8 +15,9 @@ from fastapi import Request
 from store import access, browser_sessions
 from store.access import Panel
 from store.browser_sessions import BrowserSession
-from store.database import bound
+from store.database import Pool, bound
 from store.secrets import digest
+from store.sharing import Shared
 from web import browser, throttle
 from web.client_address import address_of, network_of
 from web.concurrency import BusyError, Capacity
@@ -27,6 +28,7 @@ from worker.copper.client import connected
 from worker.errors import NotThereError, VendorError
 
 log = structlog.get_logger()
+PANELS_AT_ONCE = 64
 TEAMS_FRESH = timedelta(minutes=10)
 UNCHECKED = "We can't check your Copper teams right now. Retrying automatically."
 UNCHECKED_RETRY_SECONDS = 5
@@ -66,6 +68,11 @@ def viewer_holder(request: Request) -> Holder:
 def viewer_name(request: Request) -> str:
     """The same as a text: a token of ours, or an address."""
     return browser.panel_token(request) or network_of(address_of(request))
+
+
+def shared_panels(pool: Pool) -> Shared[bytes, Panel | None]:
+    """What looks up the panels of one web process, by their tokens' digests."""
+    return Shared(pool, access.panels, most=PANELS_AT_ONCE)
 
 
 async def panel_of(request: Request) -> Panel:

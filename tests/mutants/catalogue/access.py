@@ -106,8 +106,8 @@ SIGNATURES_AND_SECRETS = (
     mutant(
         "cookies are within reach of scripts",
         "web/browser.py",
-        'answer.set_cookie(_name(what), value, max_age=seconds, path="/", secure=_secure(), httponly=True',
-        'answer.set_cookie(_name(what), value, max_age=seconds, path="/", secure=_secure(), httponly=False',
+        '_name(what), value, max_age=seconds, path="/", secure=settings().is_https, httponly=True',
+        '_name(what), value, max_age=seconds, path="/", secure=settings().is_https, httponly=False',
         "test_pages.py::test_cookies_are_signed_and_out_of_reach_of_scripts",
     ),
     mutant(
