@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 PAUSE_SECONDS = 3.0
 ANSWER_SECONDS = 30.0
 CONNECTING_AT_ONCE = 100
 HOSTILE_ADDRESS = "127.8.0.1"
+LOWEST_PRIORITY = 19
 CSRF = re.compile(r'name="csrf" value="([^"]*)"')
 Headers = dict[str, str]
 
@@ -218,7 +221,7 @@ class Flood:
 def flooding(order: Order) -> Iterator[subprocess.Popen[bytes]]:
     """A process that carries out the order while the block lasts."""
     words = [sys.executable, __file__, json.dumps(asdict(order))]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
     try:
         yield process
     finally:
@@ -236,8 +239,17 @@ def carry_out(order: Order) -> dict[str, int]:
     return counted
 
 
+def yield_processors() -> None:
+    """Take only the processor time that nobody else wants: a real attacker computes on machines of its own."""
+    os.nice(LOWEST_PRIORITY)
+    # Where Linux schedules sessions as groups, a process's own priority counts only within its session.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(LOWEST_PRIORITY))
+
+
 def main() -> int:
     """Carry out the order of the command line."""
+    yield_processors()
     flood = Flood(Order(**json.loads(sys.argv[1])))
     asyncio.run(flood.run())
     print(json.dumps(flood.answers))

@@ -16,7 +16,7 @@ from tests.attack.resources import changing, cookies_of, panel_path
 from tests.attack.site import Site
 
 READ_MILLISECONDS, PANEL_MILLISECONDS = 50.0, 500.0
-SECONDS, SETTLING_SECONDS = 20.0, 5.0
+SECONDS, SETTLING_SECONDS = 40.0, 5.0
 # As many people, each of whom asks so often a second.
 READERS, PANELS, RATE = 5, 3, 2.0
 SLOW_COPPER_SECONDS = 25.0
