@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates whatever database the settings name (the embedded one where none is named)."""
+"""Alembic's entry point: migrates the database of the settings, or the embedded one if they name none."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from store import models, roles
 from store.database import engine
 
 assert models.Account.__table__ is not None
-LOCK = 0x7A71_0001
+MIGRATION_LOCK_KEY = 0x7A71_0001
 
 
 def is_migration() -> bool:
-    """Whether Alembic was asked for a revision: it runs this file to compare and to list, too."""
+    """Whether a revision was requested: Alembic also runs this file to compare and to list."""
     try:
         context.get_revision_argument()
     except KeyError:
@@ -22,10 +22,10 @@ def is_migration() -> bool:
 
 
 def run() -> None:
-    """Run the migrations one process at a time (two that start at once must not race), then set the roles' rights."""
+    """Run the migrations, one process at a time, and then set the roles' privileges."""
     is_downgrade = False
 
-    def note(step: Any, **_: Any) -> None:
+    def record_direction(step: Any, **_: Any) -> None:
         nonlocal is_downgrade
         is_downgrade = is_downgrade or not step.is_upgrade
 
@@ -34,13 +34,13 @@ def run() -> None:
             connection=connection,
             target_metadata=SQLModel.metadata,
             compare_server_default=True,
-            on_version_apply=note,
+            on_version_apply=record_direction,
         )
         with context.begin_transaction():
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK_KEY})")
             context.run_migrations()
             if is_migration() and not is_downgrade:
-                roles.secure(connection)
+                roles.apply(connection)
 
 
 run()

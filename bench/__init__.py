@@ -1,1 +1,1 @@
-"""How fast Patina is, each figure as a ratio to a yardstick taken in the same run. `make bench` runs it all."""
+"""Benchmarks: figures relative to a baseline of the same run. `make bench` runs all of them."""

@@ -1,6 +1,6 @@
-"""`make bench`: measures everything, writes docs/performance.md. `ARGS="--only reads --rounds 5 --json out.json"`.
+"""`make bench` runs all measurements and writes docs/performance.md. `ARGS="--only reads --rounds 5 --json out.json"`.
 
-A part that failed is measured again by itself: with the file of the run that it is missing from, the page is whole.
+A part that failed can be measured again with `--only` and the JSON file of the run, which completes the report.
 """
 
 from __future__ import annotations
@@ -12,67 +12,78 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import page, stage
+from bench import environment, report
 from bench.figures import Figure
 from tests import databases
 
-FATES = {True: "met   ", False: "MISSED", None: "      "}
-PART_SECONDS = 3_600
+VERDICTS = {True: "met   ", False: "MISSED", None: "      "}
+PART_TIMEOUT_SECONDS = 3_600
 
 
 def main() -> int:
-    """Measure; the last line says how it went. Exit 1 when a part could not be measured, 0 whether goals were met or
-    not: the page says which."""
-    stage.settle_settings()
+    """Measure; the last line is a summary. Exits with 1 if a part could not be measured.
+
+    Missed goals do not change the exit code: the report names them.
+    """
+    environment.apply_settings()
+    # Imported after the settings are applied, because the import connects to Redis.
     from bench.measures import MEASURES
 
-    reader = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    told = "a part; the page is of all parts, and written when --json has them"
-    reader.add_argument("--only", choices=list(MEASURES), action="append", help=told)
-    reader.add_argument("--rounds", type=int, default=5)
-    reader.add_argument("--json", type=Path, help="a file for the figures, for machines")
-    chosen = reader.parse_args()
-    names = chosen.only or list(MEASURES)
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    only_help = "measure this part only; the report is written once --json has all parts"
+    parser.add_argument("--only", choices=list(MEASURES), action="append", help=only_help)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
+    options = parser.parse_args()
+    names = options.only or list(MEASURES)
     if len(names) == 1:
         title, measure = MEASURES[names[0]]
         databases.make_template()
         print(f"{title} …", file=sys.stderr, flush=True)
-        sections = [(title, measure(chosen.rounds))]
-        for one in sections[0][1]:
-            print(f"  {FATES[one.met]} {one.what}: {one.middle:.3g} {one.unit} ({one.goal or 'no goal'})", flush=True)
+        sections = [(title, measure(options.rounds))]
+        for figure in sections[0][1]:
+            verdict, goal = VERDICTS[figure.is_met], figure.goal or "no goal"
+            print(f"  {verdict} {figure.name}: {figure.median:.3g} {figure.unit} ({goal})", flush=True)
     else:
-        sections = [section for name in names for section in _apart(name, chosen.rounds)]
-    whole = dict(sections)
-    if chosen.json:
-        whole = {**(_kept(chosen.json) if chosen.only else {}), **whole}
-        figures = {title: [vars(one) for one in found] for title, found in whole.items()}
-        chosen.json.write_text(json.dumps(figures, indent=1))
+        sections = [section for name in names for section in _measure_in_subprocess(name, options.rounds)]
+    figures_by_title = dict(sections)
+    if options.json:
+        earlier = _load(options.json) if options.only else {}
+        figures_by_title = {**earlier, **figures_by_title}
+        rows = {title: [vars(figure) for figure in figures] for title, figures in figures_by_title.items()}
+        options.json.write_text(json.dumps(rows, indent=1))
     titles = [title for title, _ in MEASURES.values()]
-    if whole.keys() >= set(titles):
-        command = f'make bench ARGS="--rounds {chosen.rounds}"'
-        print(f"written: {page.write([(title, whole[title]) for title in titles], command).name}")
-    everything = [one for _, found in sections for one in found]
-    goals = [one for one in everything if one.goal]
-    well = "ok" if len(sections) == len(names) else f"failed in {len(names) - len(sections)} of {len(names)} parts"
-    print(f"bench {well}: {len(everything)} figures, {sum(one.met is True for one in goals)} of {len(goals)} goals met")
-    return 0 if well == "ok" else 1
+    if figures_by_title.keys() >= set(titles):
+        command = f'make bench ARGS="--rounds {options.rounds}"'
+        path = report.write([(title, figures_by_title[title]) for title in titles], command)
+        print(f"written: {path.name}")
+    measured = [figure for _, figures in sections for figure in figures]
+    with_goal = [figure for figure in measured if figure.goal]
+    failed = len(names) - len(sections)
+    verdict = f"failed in {failed} of {len(names)} parts" if failed else "ok"
+    met = sum(figure.is_met is True for figure in with_goal)
+    print(f"bench {verdict}: {len(measured)} figures, {met} of {len(with_goal)} goals met")
+    return 1 if failed else 0
 
 
-def _apart(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:
-    """A part measured by a process of its own, so that no part finds what another one left; [] when it failed."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as kept:
-        words = ["--only", name, "--rounds", str(rounds), "--json", kept.name]
-        done = subprocess.run([sys.executable, "-m", "bench", *words], timeout=PART_SECONDS, check=False)
-        if done.returncode:
+def _measure_in_subprocess(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:
+    """Measure a part in a process of its own, so that parts do not affect each other; [] if it failed."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        arguments = ["--only", name, "--rounds", str(rounds), "--json", file.name]
+        completed = subprocess.run(
+            [sys.executable, "-m", "bench", *arguments], timeout=PART_TIMEOUT_SECONDS, check=False
+        )
+        if completed.returncode:
             return []
-        return list(_kept(Path(kept.name)).items())
+        return list(_load(Path(file.name)).items())
 
 
-def _kept(path: Path) -> dict[str, list[Figure]]:
-    """The figures in a file, by their part's title; none where there is no such file yet."""
-    told = json.loads(path.read_text() or "{}") if path.exists() else {}
+def _load(path: Path) -> dict[str, list[Figure]]:
+    """The figures of a JSON file by their part's title; {} if the file does not exist."""
+    payload = json.loads(path.read_text() or "{}") if path.exists() else {}
     return {
-        title: [Figure(**{**one, "values": tuple(one["values"])}) for one in found] for title, found in told.items()
+        title: [Figure(**{**figure, "values": tuple(figure["values"])}) for figure in figures]
+        for title, figures in payload.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""What a measurement is: rounds of a figure and of its yardstick, and the goal for their ratio."""
+"""A measurement: the values of each round, usually as ratios to a baseline, and the goal for their median."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the page: `values` over the rounds, in `unit`.
+    """One row of the report: `values` of the rounds, in `unit`.
 
-    `goal` in words, '' where there is none; `met` says whether the median keeps it, `why` what stands in its way.
+    `goal` is text, '' if there is none. `is_met` says whether the median meets it, `miss_reason` why it does not.
     """
 
-    what: str
+    name: str
     values: tuple[float, ...]
     unit: str
     goal: str
-    met: bool | None
-    yardstick: str = ""
+    is_met: bool | None
+    baseline: str = ""
     note: str = ""
-    why: str = ""
+    miss_reason: str = ""
     details: dict[str, str] = field(default_factory=dict)
 
     @property
-    def middle(self) -> float:
+    def median(self) -> float:
         """The median of the rounds."""
         return median(self.values)
 
 
 @dataclass
-class Clock:
-    """Seconds that a block took."""
+class Timer:
+    """The seconds that a block took."""
 
     seconds: float = 0.0
 
 
 @contextmanager
-def timed() -> Iterator[Clock]:
+def timed() -> Iterator[Timer]:
     """Time a block."""
-    clock, began = Clock(), time.perf_counter()
-    yield clock
-    clock.seconds = time.perf_counter() - began
+    timer, started = Timer(), time.perf_counter()
+    yield timer
+    timer.seconds = time.perf_counter() - started
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -53,49 +53,54 @@ def quantile(values: Iterable[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else float("nan")
 
 
-def ratios(rounds: int, ours: Callable[[], float], yardstick: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Rounds of both, turn by turn, so that the machine's moods strike both."""
-    mine, theirs = [], []
+def alternate(
+    rounds: int, measure: Callable[[], float], measure_baseline: Callable[[], float]
+) -> tuple[list[float], list[float]]:
+    """Rates of both, measured alternately, so that variations of the machine affect both."""
+    rates, baseline_rates = [], []
     for _ in range(rounds):
-        theirs.append(yardstick())
-        mine.append(ours())
-    return mine, theirs
+        baseline_rates.append(measure_baseline())
+        rates.append(measure())
+    return rates, baseline_rates
 
 
 def at_least(
-    what: str,
-    mine: list[float],
-    theirs: list[float],
-    least: float,
-    yardstick: str,
+    name: str,
+    rates: list[float],
+    baseline_rates: list[float],
+    minimum: float,
+    baseline: str,
     *,
     note: str = "",
-    why: str = "",
+    miss_reason: str = "",
 ) -> Figure:
-    """A figure of rates: ours over the yardstick's, at least `least`."""
-    plain = shown(what, mine, theirs, yardstick)
-    met = plain.middle >= least
-    return replace(plain, goal=f"at least {least:g}", met=met, note=note, why=why)
+    """A ratio of rates to the baseline's, with a minimum as goal."""
+    figure = ratio(name, rates, baseline_rates, baseline)
+    is_met = figure.median >= minimum
+    return replace(figure, goal=f"at least {minimum:g}", is_met=is_met, note=note, miss_reason=miss_reason)
 
 
-def shown(what: str, mine: list[float], theirs: list[float], yardstick: str) -> Figure:
-    """A figure of rates, ours over the yardstick's, without a goal."""
-    values = tuple(a / b for a, b in zip(mine, theirs, strict=True))
-    details = {"ours": f"{median(mine):,.0f} a second", "yardstick": f"{median(theirs):,.0f} a second"}
-    return Figure(what, values, "times", "", None, yardstick, details=details)
+def ratio(name: str, rates: list[float], baseline_rates: list[float], baseline: str) -> Figure:
+    """A ratio of rates to the baseline's, without a goal."""
+    values = tuple(a / b for a, b in zip(rates, baseline_rates, strict=True))
+    details = {"ours": f"{median(rates):,.0f} per second", "baseline": f"{median(baseline_rates):,.0f} per second"}
+    return Figure(name, values, "times", "", None, baseline, details=details)
 
 
 def at_most(
-    what: str,
+    name: str,
     values: Iterable[float],
-    most: float,
+    maximum: float,
     unit: str,
     *,
-    yardstick: str = "",
+    baseline: str = "",
     note: str = "",
-    why: str = "",
+    miss_reason: str = "",
     **details: str,
 ) -> Figure:
-    """A figure that must not exceed `most`."""
-    kept = tuple(values)
-    return Figure(what, kept, unit, f"at most {most:g} {unit}", median(kept) <= most, yardstick, note, why, details)
+    """A figure with a maximum as goal."""
+    measured = tuple(values)
+    is_met = median(measured) <= maximum
+    return Figure(
+        name, measured, unit, f"at most {maximum:g} {unit}", is_met, baseline, note, miss_reason, dict(details)
+    )

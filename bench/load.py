@@ -1,4 +1,4 @@
-"""HTTP load from one process: connections with one request at a time each, as fast as answered or at a rate."""
+"""HTTP load from one process: connections with one request at a time each, at full speed or at a given rate."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ CONNECTIONS = 16
 
 @dataclass
 class Load:
-    """What was answered: seconds of each request, and how many were not a 200."""
+    """The result of a load: the latency of each request in seconds, and how many responses were not a 200."""
 
     seconds: float = 0.0
-    took: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
     failed: int = 0
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
-        return len(self.took) / self.seconds
+        """Responses per second."""
+        return len(self.latencies) / self.seconds
 
     def at(self, share: float) -> float:
-        """Milliseconds within which `share` of the requests were answered."""
-        return 1_000 * quantile(self.took, share)
+        """The latency in milliseconds that `share` of the requests did not exceed."""
+        return 1_000 * quantile(self.latencies, share)
 
 
-class _Line(asyncio.Protocol):
-    """A connection that sends the next request when the last one was answered, and it is time."""
+class _LoadConnection(asyncio.Protocol):
+    """A connection that sends the next request after the response to the previous one, not before it is due."""
 
-    def __init__(self, requests: Callable[[], bytes], until: float, pause: float, load: Load) -> None:
-        self._requests, self._until, self._pause, self._load = requests, until, pause, load
+    def __init__(self, next_request: Callable[[], bytes], deadline: float, pause: float, load: Load) -> None:
+        self._next_request, self._deadline, self._pause, self._load = next_request, deadline, pause, load
         self._buffer = bytearray()
-        self._began = 0.0
-        self._due = time.perf_counter()
+        self._started_at = 0.0
+        self._due_at = time.perf_counter()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,14 +50,14 @@ class _Line(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        if time.perf_counter() >= self._until:
+        if time.perf_counter() >= self._deadline:
             self._transport.close()
             if not self.done.done():
                 self.done.set_result(None)
             return
-        # At a rate, a request counts from when it was due: a server that is late must not slow its load down.
-        self._began = max(self._due, self._began) if self._pause else time.perf_counter()
-        self._transport.write(self._requests())
+        # At a given rate, latency counts from when the request was due, so that a slow server does not reduce the load.
+        self._started_at = max(self._due_at, self._started_at) if self._pause else time.perf_counter()
+        self._transport.write(self._next_request())
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -65,62 +65,64 @@ class _Line(asyncio.Protocol):
         if end < 0:
             return
         head = bytes(self._buffer[:end]).lower()
-        place = head.find(b"content-length:")
-        length = int(head[place + 15 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
+        index = head.find(b"content-length:")
+        length = int(head[index + 15 :].split(b"\r\n", 1)[0]) if index >= 0 else 0
         if len(self._buffer) < end + 4 + length:
             return
         del self._buffer[: end + 4 + length]
         now = time.perf_counter()
-        self._load.took.append(now - self._began)
+        self._load.latencies.append(now - self._started_at)
         self._load.failed += not head.startswith(b"http/1.1 200")
         if not self._pause:
             self._send()
             return
-        self._due += self._pause
-        asyncio.get_running_loop().call_later(max(self._due - now, 0.0), self._send)
+        self._due_at += self._pause
+        asyncio.get_running_loop().call_later(max(self._due_at - now, 0.0), self._send)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
             self.done.set_result(None)
 
 
-async def _run(url: str, requests: Callable[[], bytes], seconds: float, rate: float, connections: int) -> Load:
-    place, load = urlsplit(url), Load()
+async def _run(url: str, next_request: Callable[[], bytes], seconds: float, rate: float, connections: int) -> Load:
+    address, load = urlsplit(url), Load()
     loop = asyncio.get_running_loop()
-    began = time.perf_counter()
+    started = time.perf_counter()
     pause = connections / rate if rate else 0.0
-    lines: list[_Line] = []
+    load_connections: list[_LoadConnection] = []
     for number in range(connections):
-        _, line = await loop.create_connection(
-            lambda: _Line(requests, began + seconds, pause, load), place.hostname or "", place.port or 0
+        _, load_connection = await loop.create_connection(
+            lambda: _LoadConnection(next_request, started + seconds, pause, load),
+            address.hostname or "",
+            address.port or 0,
         )
-        lines.append(line)
+        load_connections.append(load_connection)
         if pause:
             await asyncio.sleep(pause / connections * (number % 2))
-    await asyncio.gather(*(line.done for line in lines))
-    load.seconds = time.perf_counter() - began
+    await asyncio.gather(*(load_connection.done for load_connection in load_connections))
+    load.seconds = time.perf_counter() - started
     return load
 
 
 def run(
     url: str,
-    requests: Callable[[], bytes],
+    next_request: Callable[[], bytes],
     *,
     seconds: float = SECONDS,
     rate: float = 0.0,
     connections: int = CONNECTIONS,
 ) -> Load:
-    """Put load on `url` for some seconds, at `rate` requests a second (0: as fast as they are answered)."""
-    return uvloop.run(_run(url, requests, seconds, rate, connections))
+    """Put load on `url` for some seconds, at `rate` requests per second (0: at full speed)."""
+    return uvloop.run(_run(url, next_request, seconds, rate, connections))
 
 
-def each(made: Iterator[bytes]) -> Callable[[], bytes]:
-    """Requests of an endless iterator, one at a time."""
-    return lambda: next(made)
+def from_iterator(requests: Iterator[bytes]) -> Callable[[], bytes]:
+    """A function that returns the next request of an endless iterator."""
+    return lambda: next(requests)
 
 
-def request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
-    """A request as bytes."""
+def build_request(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> bytes:
+    """An HTTP/1.1 request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
     if method == "POST":
         lines.append(f"content-length: {len(body)}")

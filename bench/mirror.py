@@ -1,4 +1,4 @@
-"""Writing invoices to the mirror, against the peer's own upsert of as many."""
+"""Writing invoices to the mirror; the baseline is the peer's upsert of as many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from bench import stage
+from bench import environment
 from bench.figures import Figure, at_least, timed
 from bench.peers import stripe_sync
 from store import mirror
@@ -16,11 +16,11 @@ from worker.xero.client import PAGE_SIZE
 
 INVOICES = 100_000
 GOAL = 10.0
-BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def rows(number: int) -> list[InvoiceRow]:
-    """Invoices as a page of Xero's listing brings them, each of another contact than the one before."""
+def build_rows(count: int) -> list[InvoiceRow]:
+    """Invoices as Xero lists them, consecutive ones of different contacts."""
     return [
         InvoiceRow(
             invoice_id=UUID(int=n + 1),
@@ -33,35 +33,35 @@ def rows(number: int) -> list[InvoiceRow]:
             total=Decimal(115),
             balance=Decimal(115),
             currency="NZD",
-            created_at=BEGAN + timedelta(seconds=n),
+            created_at=START + timedelta(seconds=n),
             created_source="issue_date",
-            updated_at=BEGAN,
+            updated_at=START,
         )
-        for n in range(number)
+        for n in range(count)
     ]
 
 
-def _ours(made: list[InvoiceRow]) -> float:
-    """Rows a second, a page a transaction, marks for the projection included."""
-    with stage.database(), timed() as clock:
-        for start in range(0, len(made), PAGE_SIZE):
+def _measure_upserts(rows: list[InvoiceRow]) -> float:
+    """Rows per second with one transaction per page, including the marks for the projection."""
+    with environment.populated_database(), timed() as timer:
+        for start in range(0, len(rows), PAGE_SIZE):
             with transaction() as session:
-                mirror.upsert_invoices(session, 1, 1, made[start : start + PAGE_SIZE], datetime.now(UTC))
-    return len(made) / clock.seconds
+                mirror.upsert_invoices(session, 1, 1, rows[start : start + PAGE_SIZE], datetime.now(UTC))
+    return len(rows) / timer.seconds
 
 
-def _theirs() -> float:
-    with stage.empty():
+def _measure_peer() -> float:
+    with environment.empty_database():
         return stripe_sync.rate("upserts", INVOICES)
 
 
 def measure(rounds: int) -> list[Figure]:
-    """A hundred thousand new invoices, a page a transaction."""
+    """100,000 new invoices, with one transaction per page."""
     stripe_sync.install()
-    made = rows(INVOICES)
-    mine, theirs = [], []
+    rows = build_rows(INVOICES)
+    own_rates, peer_rates = [], []
     for _ in range(rounds):
-        theirs.append(_theirs())
-        mine.append(_ours(made))
-    what = f"invoices written to the mirror, {INVOICES:,} of them"
-    return [at_least(what, mine, theirs, GOAL, "upsertInvoices of @supabase/stripe-sync-engine")]
+        peer_rates.append(_measure_peer())
+        own_rates.append(_measure_upserts(rows))
+    name = f"invoices written to the mirror, {INVOICES:,} of them"
+    return [at_least(name, own_rates, peer_rates, GOAL, "upsertInvoices of @supabase/stripe-sync-engine")]

@@ -1,4 +1,4 @@
-"""What a second process of each kind gives on this machine."""
+"""The gain of a second process of each kind on this machine."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from bench import drain, load, reads, stage
-from bench.figures import Figure, shown
+from bench import drain, environment, load, reads
+from bench.figures import Figure, ratio
 
 ROWS = 100_000
 
 
-def _web(rounds: int) -> Figure:
-    """Reads by two web processes, each with half of the connections, against one with all of them."""
-    one, two = [], []
-    made = [reads.requests("/v1/people/{}/invoices?limit=5", ROWS) for _ in range(2)]
-    with stage.database(), ExitStack() as open_processes:
-        stage.fill_rows(ROWS)
-        urls = [open_processes.enter_context(stage.web("cli", "web")) for _ in range(2)]
+def _measure_web(rounds: int) -> Figure:
+    """Reads by two web processes with half of the connections each; the baseline is one with all of them."""
+    single_rates, double_rates = [], []
+    streams = [reads.build_requests("/v1/people/{}/invoices?limit=5", ROWS) for _ in range(2)]
+    with environment.populated_database(), ExitStack() as open_processes:
+        environment.fill_rows(ROWS)
+        urls = [open_processes.enter_context(environment.start_web("cli", "web")) for _ in range(2)]
 
-        def rate(url: str, requests: Callable[[], bytes], connections: int) -> float:
-            return load.run(url, requests, connections=connections).rate
+        def rate(url: str, next_request: Callable[[], bytes], connections: int) -> float:
+            return load.run(url, next_request, connections=connections).rate
 
         with ThreadPoolExecutor(2) as threads:
             for _ in range(rounds):
-                one.append(rate(urls[0], made[0], load.CONNECTIONS))
-                two.append(sum(threads.map(rate, urls, made, [load.CONNECTIONS // 2] * 2)))
-    return shown("reads by two web processes", two, one, "one web process")
+                single_rates.append(rate(urls[0], streams[0], load.CONNECTIONS))
+                double_rates.append(sum(threads.map(rate, urls, streams, [load.CONNECTIONS // 2] * 2)))
+    return ratio("reads by two web processes", double_rates, single_rates, "one web process")
 
 
 def measure(rounds: int) -> list[Figure]:
-    """Web, then worker."""
+    """Web processes, then worker processes."""
     return [
-        _web(rounds),
-        shown(
+        _measure_web(rounds),
+        ratio(
             "events drained by two worker processes",
             drain.rates(rounds, 2),
             drain.rates(rounds, 1),

@@ -1,4 +1,4 @@
-"""Starting: the command line, and the web process until it answers."""
+"""Start-up time of the command line and the web process."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import subprocess
 import sys
 import time
 
-from bench import stage
+from bench import environment
 from bench.figures import Figure, at_most, timed
 
 GOAL_HELP, GOAL_WEB = 1.5, 4.0
 
 
-def _seconds(*words: str) -> float:
-    with timed() as clock:
-        subprocess.run([sys.executable, *words], cwd=stage.ROOT, check=True, capture_output=True, timeout=60)
-    return clock.seconds
+def _run_seconds(*arguments: str) -> float:
+    with timed() as timer:
+        subprocess.run([sys.executable, *arguments], cwd=environment.ROOT, check=True, capture_output=True, timeout=60)
+    return timer.seconds
 
 
 def measure(rounds: int) -> list[Figure]:
-    """Each against importing the two libraries that nothing here could do without."""
-    helps, webs = [], []
-    with stage.database():
-        _seconds("-m", "cli", "--help")
+    """Relative to importing the two libraries that everything needs."""
+    help_ratios, web_ratios = [], []
+    with environment.populated_database():
+        _run_seconds("-m", "cli", "--help")
         for _ in range(rounds):
-            libraries = _seconds("-c", "import fastapi, sqlmodel")
-            helps.append(_seconds("-m", "cli", "--help") / libraries)
-            webs.append(_web_ready() / libraries)
-    yardstick = "importing fastapi and sqlmodel"
+            libraries = _run_seconds("-c", "import fastapi, sqlmodel")
+            help_ratios.append(_run_seconds("-m", "cli", "--help") / libraries)
+            web_ratios.append(_web_seconds() / libraries)
+    baseline = "importing fastapi and sqlmodel"
     return [
-        at_most("`patina --help`", helps, GOAL_HELP, "times", yardstick=yardstick),
-        at_most("the web process, until it answers", webs, GOAL_WEB, "times", yardstick=yardstick),
+        at_most("`patina --help`", help_ratios, GOAL_HELP, "times", baseline=baseline),
+        at_most("the web process, until it responds", web_ratios, GOAL_WEB, "times", baseline=baseline),
     ]
 
 
-def _web_ready() -> float:
-    """Seconds from the start of the process to its first answer."""
-    began = time.perf_counter()
-    with stage.web("cli", "web"):
-        return time.perf_counter() - began
+def _web_seconds() -> float:
+    """Seconds from the start of the process to its first response."""
+    started = time.perf_counter()
+    with environment.start_web("cli", "web"):
+        return time.perf_counter() - started

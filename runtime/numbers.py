@@ -1,19 +1,19 @@
-"""Whole numbers in text that somebody else wrote: forms, headers, messages, searches."""
+"""Whole numbers in untrusted text: forms, headers, messages, searches."""
 
 from __future__ import annotations
 
 import re
 
 MAX_ID = 2**63 - 1
-"""The largest id: PostgreSQL's bigint, and more than either vendor uses."""
+"""The largest ID: PostgreSQL's bigint, and more than either vendor uses."""
 DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 def whole_number(text: str, *, minimum: int = 0, maximum: int = MAX_ID) -> int | None:
-    """The whole number that `text` is, from `minimum` to `maximum`; None for anything else.
+    """`text` as a whole number from `minimum` to `maximum`; None for anything else.
 
-    Nothing but ASCII digits counts, at most 19 of them: `str.isdigit` is also true of "²", which `int` refuses, and
-    of "٣", which it takes. Blanks around the digits are for the caller to strip where a person types.
+    It may only consist of up to 19 ASCII digits: `str.isdigit` also accepts "²", which `int` rejects, and "٣", which
+    `int` accepts. The caller strips surrounding blanks of what a user typed.
     """
     if DIGITS.fullmatch(text) is None:
         return None

@@ -1,6 +1,8 @@
-"""OpenTelemetry traces: on when its own variables name an exporter's endpoint, and free of cost otherwise.
+"""OpenTelemetry traces: on when OpenTelemetry's own variables name an exporter endpoint, and free of cost otherwise.
 
-Spans carry routes, purposes and counts; never an address, a token, or a URL that has one in it.
+Spans carry routes, purposes and counts, and never an email address, a token, or a URL that contains one.
+
+The SDK is imported inside the functions that need it: it is slow to import, and rarely used.
 """
 
 from __future__ import annotations
@@ -16,21 +18,24 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, SpanContext
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PLACE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{16})")
+SPAN_REFERENCE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{16})")
 NO_SPAN: nullcontext[None] = nullcontext()
 _provider: TracerProvider | None = None
 
 
-def wanted() -> bool:
-    """Whether the environment asks for traces (OpenTelemetry's environment variable specification)."""
+def is_enabled() -> bool:
+    """Whether the environment turns tracing on (OpenTelemetry's environment variable specification)."""
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     return not off and any(os.environ.get(name) for name in ENDPOINTS)
 
 
 def start(process: str) -> None:
-    """Export this process's spans from now on, if that is wanted. After a fork, as a thread sends them."""
+    """Export this process's spans from now on, if tracing is on.
+
+    Call it after a fork, because a thread sends the spans.
+    """
     global _provider
-    if not wanted():
+    if not is_enabled():
         return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -43,7 +48,7 @@ def start(process: str) -> None:
 
 
 def stop() -> None:
-    """Send what is left, and no more from here on."""
+    """Send the remaining spans and stop exporting."""
     global _provider
     if _provider is not None:
         _provider.shutdown()
@@ -51,44 +56,44 @@ def stop() -> None:
 
 
 def span(
-    name: str, *, follows: Sequence[str] = (), attributes: Mapping[str, str | int] | None = None
+    name: str, *, caused_by: Sequence[str] = (), attributes: Mapping[str, str | int] | None = None
 ) -> AbstractContextManager[Span | None]:
-    """A span around the block, None when nobody traces.
+    """A span around the block, None when tracing is off.
 
-    `follows` are what `here` gave to whatever caused this: a single cause is continued, several are linked.
+    `caused_by` holds the `current_traceparent` of each cause: a single one becomes the parent span, several are linked.
     """
-    return NO_SPAN if _provider is None else _span(_provider, name, follows, attributes or {})
+    return NO_SPAN if _provider is None else _span(_provider, name, caused_by, attributes or {})
 
 
 @contextmanager
 def _span(
-    provider: TracerProvider, name: str, follows: Sequence[str], attributes: Mapping[str, str | int]
+    provider: TracerProvider, name: str, caused_by: Sequence[str], attributes: Mapping[str, str | int]
 ) -> Iterator[Span]:
     from opentelemetry import trace
 
-    causes = [one for one in map(_context, follows) if one is not None]
-    alone = len(causes) == 1
-    parent = trace.set_span_in_context(trace.NonRecordingSpan(causes[0])) if alone else None
-    links: list[Link] = [] if alone else [trace.Link(one) for one in causes]
+    causes = [context for context in map(_parse_span_reference, caused_by) if context is not None]
+    has_parent = len(causes) == 1
+    parent = trace.set_span_in_context(trace.NonRecordingSpan(causes[0])) if has_parent else None
+    links: list[Link] = [] if has_parent else [trace.Link(context) for context in causes]
     tracer = provider.get_tracer("patina")
-    with tracer.start_as_current_span(name, context=parent, links=links, attributes=dict(attributes)) as begun:
-        yield begun
+    with tracer.start_as_current_span(name, context=parent, links=links, attributes=dict(attributes)) as started:
+        yield started
 
 
-def here() -> str | None:
-    """The current span as text, to be kept with what it causes; None when nobody traces."""
+def current_traceparent() -> str | None:
+    """The current span as `trace_id-span_id` in hex, to be stored with what it causes; None when tracing is off."""
     if _provider is None:
         return None
     from opentelemetry import trace
 
-    place = trace.get_current_span().get_span_context()
-    return f"{place.trace_id:032x}-{place.span_id:016x}" if place.is_valid else None
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}-{context.span_id:016x}" if context.is_valid else None
 
 
-def _context(place: str) -> SpanContext | None:
+def _parse_span_reference(reference: str) -> SpanContext | None:
     from opentelemetry.trace import SpanContext, TraceFlags
 
-    found = PLACE.fullmatch(place)
-    if found is None:
+    match = SPAN_REFERENCE.fullmatch(reference)
+    if match is None:
         return None
-    return SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=TraceFlags(1))
+    return SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(1))

@@ -1,7 +1,7 @@
-"""What a user of either product would do: each action changes the world and has the vendor tell of it.
+"""User actions in either product: each action changes the data and makes the vendor send its webhooks.
 
-Every public method of `Actions` is an action: `POST /control/act/{name}` with its arguments as JSON,
-`patina sandbox act NAME argument=value …`.
+Every public method of `Actions` is an action: `POST /control/actions/{name}` with its arguments as JSON, or
+`patina sandbox simulate NAME argument=value …`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sandbox.world import (
     Contact,
     CopperAccount,
     CustomField,
-    HistoryLine,
+    HistoryEntry,
     Invoice,
     Organisation,
     Payment,
@@ -32,7 +32,7 @@ from sandbox.world import (
     World,
 )
 
-# An id, or what a person knows a thing by, where only one thing is called so.
+# An id, or a name that people use, if it is unique.
 InvoiceRef = Annotated[str, Field(description="the invoice's id or number")]
 ContactRef = Annotated[str, Field(description="the contact's id, name or email address")]
 TenantRef = Annotated[str, Field(description="the organisation's tenant id or name")]
@@ -60,8 +60,8 @@ SettableField = Literal[
 SETTABLE = {name: TypeAdapter[Any](get_type_hints(Record)[name]) for name in get_args(SettableField)}
 
 
-def fits(data_type: str, value: Any) -> bool:
-    """Whether a value is one of a custom field's type."""
+def matches_data_type(data_type: str, value: Any) -> bool:
+    """Whether a value is valid for a custom field of this type."""
     if data_type in {"Currency", "Float", "Percentage"}:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if data_type == "Checkbox":
@@ -71,7 +71,7 @@ def fits(data_type: str, value: Any) -> bool:
     return isinstance(value, str)
 
 
-Thing = TypeVar("Thing", Contact, Invoice, Organisation)
+Entity = TypeVar("Entity", Contact, Invoice, Organisation)
 
 
 def _uuid(text: str) -> UUID | None:
@@ -81,22 +81,22 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def only(what: str, text: str, found: list[tuple[Organisation, Thing]]) -> tuple[Organisation, Thing]:
-    """The one thing that is called so; raises `ActionError` for none or several."""
-    if not found:
-        raise ActionError(f"there is no {what} {text}")
-    if len(found) > 1:
-        places = ", ".join(sorted({place.name for place, _ in found}))
-        raise ActionError(f"{len(found)} are called {text} ({places}): name the {what} by its id")
-    return found[0]
+def unique_match(noun: str, reference: str, matches: list[tuple[Organisation, Entity]]) -> tuple[Organisation, Entity]:
+    """The only match; raises `ActionError` if there is none or more than one."""
+    if not matches:
+        raise ActionError(f"there is no {noun} {reference}")
+    if len(matches) > 1:
+        organisation_names = ", ".join(sorted({organisation.name for organisation, _ in matches}))
+        raise ActionError(f"{len(matches)} are called {reference} ({organisation_names}): use the {noun}'s id")
+    return matches[0]
 
 
 class ActionError(Exception):
-    """The action makes no sense here; the text says why."""
+    """The action is not possible; the message says why."""
 
 
 class Actions:
-    """Acts as a user of Xero or Copper."""
+    """Simulates a user of Xero or Copper."""
 
     def __init__(self, world: World, delivery: Delivery, copper: CopperApi) -> None:
         self._world = world
@@ -113,78 +113,88 @@ class Actions:
         country: Literal["NZ", "GB", "US", "AU"] = "NZ",
         timezone: str | None = None,
     ) -> dict[str, Any]:
-        """Open a Xero organisation in its country's time zone, or in another one; answers its tenant id."""
+        """Create a Xero organisation, in its country's time zone unless another is given; returns its tenant id."""
         code = short_code or f"!{uuid4().hex[:5].upper()}"
-        made = Organisation(uuid4(), name, code, currency, country, timezone or TIMEZONES[country])
-        self._world.organisations[made.tenant_id] = made
-        return {"tenant": str(made.tenant_id)}
+        organisation = Organisation(uuid4(), name, code, currency, country, timezone or TIMEZONES[country])
+        self._world.organisations[organisation.tenant_id] = organisation
+        return {"tenant": str(organisation.tenant_id)}
 
-    def make_contact(
-        self, name: str, email: str = "", people: list[str] | None = None, tenant: TenantRef | None = None
+    def create_contact(
+        self, name: str, email: str = "", person_emails: list[str] | None = None, tenant: TenantRef | None = None
     ) -> dict[str, Any]:
-        """Add a contact, with the addresses of up to five contact persons."""
-        place = self._organisation(tenant)
-        if people and len(people) > 5:
+        """Create a contact; `person_emails` are the email addresses of up to five contact persons."""
+        organisation = self._organisation(tenant)
+        if person_emails and len(person_emails) > 5:
             raise ActionError("a contact has at most five contact persons")
-        made = Contact(uuid4(), name, email, self._world.clock.now(), people or [])
-        place.contacts[made.id] = made
-        self._tell_contact(place, made, "CREATE")
-        return {"contact": str(made.id), "tenant": str(place.tenant_id)}
+        contact = Contact(uuid4(), name, email, self._world.clock.now(), person_emails or [])
+        organisation.contacts[contact.id] = contact
+        self._contact_changed(organisation, contact, "CREATE")
+        return {"contact": str(contact.id), "tenant": str(organisation.tenant_id)}
 
-    def change_contact(
+    def update_contact(
         self,
         contact: ContactRef,
         name: str | None = None,
         email: str | None = None,
-        people: list[str] | None = None,
+        person_emails: list[str] | None = None,
     ) -> dict[str, Any]:
-        """Change a contact's name, address or contact persons."""
-        place, found = self._contact(contact)
-        found.name = found.name if name is None else name
-        found.email = found.email if email is None else email
-        found.people = found.people if people is None else people
-        self._tell_contact(place, found, "UPDATE")
-        return {"contact": str(found.id)}
+        """Change the name, the email address or the contact persons of a contact."""
+        organisation, xero_contact = self._contact(contact)
+        xero_contact.name = xero_contact.name if name is None else name
+        xero_contact.email = xero_contact.email if email is None else email
+        xero_contact.person_emails = xero_contact.person_emails if person_emails is None else person_emails
+        self._contact_changed(organisation, xero_contact, "UPDATE")
+        return {"contact": str(xero_contact.id)}
 
     def archive_contact(self, contact: ContactRef) -> dict[str, Any]:
-        """Archive a contact; its invoices stay."""
-        place, found = self._contact(contact)
-        found.status = "ARCHIVED"
-        self._tell_contact(place, found, "UPDATE")
-        return {"contact": str(found.id)}
+        """Archive a contact; its invoices remain."""
+        organisation, xero_contact = self._contact(contact)
+        xero_contact.status = "ARCHIVED"
+        self._contact_changed(organisation, xero_contact, "UPDATE")
+        return {"contact": str(xero_contact.id)}
 
-    def forget_contact(self, contact: ContactRef) -> dict[str, Any]:
-        """Carry out a GDPR request: the contact's personal data is removed, its invoices stay."""
-        place, found = self._contact(contact)
-        found.status, found.name, found.email, found.people = "GDPRREQUEST", "Removed", "", []
-        self._tell_contact(place, found, "UPDATE")
-        return {"contact": str(found.id)}
+    def erase_contact(self, contact: ContactRef) -> dict[str, Any]:
+        """Process a GDPR request: remove the contact's personal data and keep its invoices."""
+        organisation, xero_contact = self._contact(contact)
+        xero_contact.status, xero_contact.name, xero_contact.email, xero_contact.person_emails = (
+            "GDPRREQUEST",
+            "Removed",
+            "",
+            [],
+        )
+        self._contact_changed(organisation, xero_contact, "UPDATE")
+        return {"contact": str(xero_contact.id)}
 
     def rename_organisation(
         self, tenant: TenantRef, name: str, short_code: str | None = None, timezone: str | None = None
     ) -> dict[str, Any]:
-        """Rename an organisation, and change its short code or time zone; no notification is sent."""
-        place = self._organisation(tenant)
-        place.name = name
-        place.timezone = timezone or place.timezone
-        place.short_code = short_code or place.short_code
-        return {"tenant": str(place.tenant_id)}
+        """Rename an organisation and change its short code or time zone; no webhook is sent."""
+        organisation = self._organisation(tenant)
+        organisation.name = name
+        organisation.timezone = timezone or organisation.timezone
+        organisation.short_code = short_code or organisation.short_code
+        return {"tenant": str(organisation.tenant_id)}
 
-    def merge_contacts(self, loser: ContactRef, winner: ContactRef) -> dict[str, Any]:
-        """Merge one contact into another: its invoices move, untouched otherwise, and it is archived."""
-        place, gone = self._contact(loser)
-        _, kept = self._contact(winner)
-        if gone is kept or gone.merged_to or kept.merged_to or kept.id not in place.contacts:
-            raise ActionError("both must be living contacts of one organisation")
-        gone.status, gone.merged_to = "ARCHIVED", kept.id
-        for invoice in place.invoices.values():
-            if invoice.contact_id == gone.id:
-                invoice.contact_id = kept.id
-        self._tell_contact(place, gone, "UPDATE")
-        self._tell_contact(place, kept, "UPDATE")
-        return {"contact": str(kept.id)}
+    def merge_contacts(self, source: ContactRef, target: ContactRef) -> dict[str, Any]:
+        """Merge a contact into another: it is archived; its invoices move to the other contact, otherwise unchanged."""
+        organisation, merged_contact = self._contact(source)
+        _, surviving_contact = self._contact(target)
+        if (
+            merged_contact is surviving_contact
+            or merged_contact.merged_to
+            or surviving_contact.merged_to
+            or surviving_contact.id not in organisation.contacts
+        ):
+            raise ActionError("both must be unmerged contacts of the same organisation")
+        merged_contact.status, merged_contact.merged_to = "ARCHIVED", surviving_contact.id
+        for invoice in organisation.invoices.values():
+            if invoice.contact_id == merged_contact.id:
+                invoice.contact_id = surviving_contact.id
+        self._contact_changed(organisation, merged_contact, "UPDATE")
+        self._contact_changed(organisation, surviving_contact, "UPDATE")
+        return {"contact": str(surviving_contact.id)}
 
-    def make_invoice(
+    def create_invoice(
         self,
         contact: ContactRef,
         total: Decimal = Decimal("115.00"),
@@ -195,25 +205,35 @@ class Actions:
         issued: date | None = None,
         due: date | None = None,
     ) -> dict[str, Any]:
-        """Raise an invoice or a bill for a contact."""
-        place, found = self._contact(contact)
-        if found.merged_to:
+        """Create an invoice or a bill for a contact."""
+        organisation, xero_contact = self._contact(contact)
+        if xero_contact.merged_to:
             raise ActionError("the contact was merged into another")
         if total < 0:
-            raise ActionError("an invoice's total is not negative")
+            raise ActionError("the total of an invoice cannot be negative")
         now = self._world.clock.now()
         if number is None:
-            number = f"INV-{place.next_number:04d}" if type == "ACCREC" else ""
-            place.next_number += 1
-        day = issued or now.date()
-        made = Invoice(uuid4(), type, found.id, status, total, currency or place.currency, day, now, number=number)
-        made.due_date = due or (None if status == "DRAFT" else day + timedelta(days=30))
-        made.history = [HistoryLine("Created", now)]
-        place.invoices[made.id] = made
-        self._tell_invoice(place, made, "CREATE", None)
-        return {"invoice": str(made.id), "number": number}
+            number = f"INV-{organisation.next_number:04d}" if type == "ACCREC" else ""
+            organisation.next_number += 1
+        issue_date = issued or now.date()
+        invoice = Invoice(
+            uuid4(),
+            type,
+            xero_contact.id,
+            status,
+            total,
+            currency or organisation.currency,
+            issue_date,
+            now,
+            number=number,
+        )
+        invoice.due_date = due or (None if status == "DRAFT" else issue_date + timedelta(days=30))
+        invoice.history = [HistoryEntry("Created", now)]
+        organisation.invoices[invoice.id] = invoice
+        self._invoice_changed(organisation, invoice, "CREATE", None)
+        return {"invoice": str(invoice.id), "number": number}
 
-    def change_invoice(
+    def update_invoice(
         self,
         invoice: InvoiceRef,
         total: Decimal | None = None,
@@ -223,123 +243,131 @@ class Actions:
         issued: date | None = None,
     ) -> dict[str, Any]:
         """Edit an invoice."""
-        place, found = self._invoice(invoice)
-        taken_by = self._contact(contact)[1].id if contact is not None else found.contact_id
-        if contact is not None and taken_by not in place.contacts:
+        organisation, xero_invoice = self._invoice(invoice)
+        contact_id = self._contact(contact)[1].id if contact is not None else xero_invoice.contact_id
+        if contact is not None and contact_id not in organisation.contacts:
             raise ActionError("the contact belongs to another organisation")
-        if total is not None and total < found.paid + found.credited:
-            raise ActionError("the total would be less than what is paid")
-        found.total = found.total if total is None else total
-        found.due_date = due or found.due_date
-        found.issue_date = issued or found.issue_date
-        found.number = found.number if number is None else number
-        found.contact_id = taken_by
-        self._tell_invoice(place, found, "UPDATE", "Edited")
-        return {"invoice": str(found.id)}
+        if total is not None and total < xero_invoice.paid + xero_invoice.credited:
+            raise ActionError("the total would be less than the amount paid")
+        xero_invoice.total = xero_invoice.total if total is None else total
+        xero_invoice.due_date = due or xero_invoice.due_date
+        xero_invoice.issue_date = issued or xero_invoice.issue_date
+        xero_invoice.number = xero_invoice.number if number is None else number
+        xero_invoice.contact_id = contact_id
+        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Edited")
+        return {"invoice": str(xero_invoice.id)}
 
     def approve_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
         """Approve a draft or submitted invoice."""
-        place, found = self._invoice(invoice)
-        if found.status not in {"DRAFT", "SUBMITTED"}:
-            raise ActionError(f"a {found.status} invoice cannot be approved")
-        found.status = "AUTHORISED"
-        found.due_date = found.due_date or found.issue_date + timedelta(days=30)
-        self._tell_invoice(place, found, "UPDATE", "Approved")
-        return {"invoice": str(found.id)}
+        organisation, xero_invoice = self._invoice(invoice)
+        if xero_invoice.status not in {"DRAFT", "SUBMITTED"}:
+            raise ActionError(f"a {xero_invoice.status} invoice cannot be approved")
+        xero_invoice.status = "AUTHORISED"
+        xero_invoice.due_date = xero_invoice.due_date or xero_invoice.issue_date + timedelta(days=30)
+        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Approved")
+        return {"invoice": str(xero_invoice.id)}
 
     def credit_invoice(self, invoice: InvoiceRef, amount: Decimal, webhook: bool = True) -> dict[str, Any]:
-        """Apply a credit note to an approved invoice; `webhook=false` keeps it quiet."""
-        place, found = self._invoice(invoice)
-        if found.status != "AUTHORISED" or not 0 < amount <= found.due:
-            raise ActionError("only what is due on an approved invoice can be credited")
-        found.credited += amount
-        found.credits.append(Payment(uuid4(), amount, self._world.clock.now().date()))
-        if found.due == 0:
-            found.status, found.paid_on = "PAID", self._world.clock.now().date()
-        self._tell_invoice(place, found, "UPDATE", "Credited", webhook=webhook)
-        return {"invoice": str(found.id), "due": str(found.due)}
+        """Apply a credit note to an approved invoice; `webhook=false` sends no webhook."""
+        organisation, xero_invoice = self._invoice(invoice)
+        if xero_invoice.status != "AUTHORISED" or not 0 < amount <= xero_invoice.due:
+            raise ActionError("only the amount due on an approved invoice can be credited")
+        xero_invoice.credited += amount
+        xero_invoice.credits.append(Payment(uuid4(), amount, self._world.clock.now().date()))
+        if xero_invoice.due == 0:
+            xero_invoice.status, xero_invoice.paid_on = "PAID", self._world.clock.now().date()
+        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Credited", webhook=webhook)
+        return {"invoice": str(xero_invoice.id), "due": str(xero_invoice.due)}
 
     def pay_invoice(self, invoice: InvoiceRef, amount: Decimal | None = None, webhook: bool = True) -> dict[str, Any]:
-        """Record a payment, of all that is due unless an amount is given; `webhook=false` keeps it quiet."""
-        place, found = self._invoice(invoice)
-        paid = found.due if amount is None else amount
-        if found.status not in {"AUTHORISED", "PAID"} or not 0 < paid <= found.due:
-            raise ActionError("only what is due on an approved invoice can be paid")
-        found.paid += paid
-        found.payments.append(Payment(uuid4(), paid, self._world.clock.now().date()))
-        if found.due == 0:
-            found.status, found.paid_on = "PAID", self._world.clock.now().date()
-        self._tell_invoice(place, found, "UPDATE", "Paid", webhook=webhook)
-        return {"invoice": str(found.id), "due": str(found.due)}
+        """Record a payment, of the full amount due unless an amount is given; `webhook=false` sends no webhook."""
+        organisation, xero_invoice = self._invoice(invoice)
+        paid = xero_invoice.due if amount is None else amount
+        if xero_invoice.status not in {"AUTHORISED", "PAID"} or not 0 < paid <= xero_invoice.due:
+            raise ActionError("only the amount due on an approved invoice can be paid")
+        xero_invoice.paid += paid
+        xero_invoice.payments.append(Payment(uuid4(), paid, self._world.clock.now().date()))
+        if xero_invoice.due == 0:
+            xero_invoice.status, xero_invoice.paid_on = "PAID", self._world.clock.now().date()
+        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Paid", webhook=webhook)
+        return {"invoice": str(xero_invoice.id), "due": str(xero_invoice.due)}
 
     def void_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
         """Void an approved invoice without payments."""
-        place, found = self._invoice(invoice)
-        if found.status != "AUTHORISED" or found.paid:
+        organisation, xero_invoice = self._invoice(invoice)
+        if xero_invoice.status != "AUTHORISED" or xero_invoice.paid:
             raise ActionError("only an approved invoice without payments can be voided")
-        found.status = "VOIDED"
-        self._tell_invoice(place, found, "UPDATE", "Voided")
-        return {"invoice": str(found.id)}
+        xero_invoice.status = "VOIDED"
+        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Voided")
+        return {"invoice": str(xero_invoice.id)}
 
     def delete_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
         """Delete a draft or submitted invoice."""
-        place, found = self._invoice(invoice)
-        if found.status not in {"DRAFT", "SUBMITTED"}:
+        organisation, xero_invoice = self._invoice(invoice)
+        if xero_invoice.status not in {"DRAFT", "SUBMITTED"}:
             raise ActionError("only a draft or submitted invoice can be deleted")
-        found.status = "DELETED"
-        self._tell_invoice(place, found, "UPDATE", "Deleted")
-        return {"invoice": str(found.id)}
+        xero_invoice.status = "DELETED"
+        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Deleted")
+        return {"invoice": str(xero_invoice.id)}
 
     def disconnect(self, tenant: TenantRef) -> dict[str, Any]:
-        """Disconnect the app inside Xero, as a user of the organisation can at any time."""
-        place, app = self._organisation(tenant), self._world.app
+        """Disconnect the app in Xero, which a user of the organisation can do at any time."""
+        organisation, app = self._organisation(tenant), self._world.app
         app.connections = {
-            key: connection for key, connection in app.connections.items() if connection.tenant_id != place.tenant_id
+            key: connection
+            for key, connection in app.connections.items()
+            if connection.tenant_id != organisation.tenant_id
         }
-        return {"tenant": str(place.tenant_id)}
+        return {"tenant": str(organisation.tenant_id)}
 
-    def withdraw_scope(self, scope: str) -> dict[str, Any]:
-        """Take a scope from every authorisation that the app holds, as when Xero retires one."""
-        held = [one for one in self._world.app.authorisations.values() if scope in one.scope.split()]
-        for authorisation in held:
+    def revoke_scope(self, scope: str) -> dict[str, Any]:
+        """Remove a scope from every authorisation of the app, as when Xero retires a scope."""
+        authorisations = [
+            authorisation
+            for authorisation in self._world.app.authorisations.values()
+            if scope in authorisation.scope.split()
+        ]
+        for authorisation in authorisations:
             authorisation.scope = " ".join(name for name in authorisation.scope.split() if name != scope)
-        return {"authorisations": len(held)}
+        return {"authorisations": len(authorisations)}
 
     # Copper
 
     def add_account(self, name: str) -> dict[str, Any]:
-        """Open a Copper account with one admin; answers its id, key and the admin's address."""
-        number = 1 + max(self._world.accounts, default=40_000)
+        """Create a Copper account with one admin; returns its id, the API key and the admin's email address."""
+        account_id = 1 + max(self._world.accounts, default=40_000)
         key = uuid4().hex
-        admin = User(number * 10 + 1, "Sam Admin", f"sam@{number}.copper.test", key, True, [(1, "Sales")])
-        self._world.accounts[number] = CopperAccount(number, name, [admin], next_id=number * 1000)
-        return {"account": number, "api_key": key, "email": admin.email}
+        admin = User(account_id * 10 + 1, "Sam Admin", f"sam@{account_id}.copper.test", key, True, [(1, "Sales")])
+        self._world.accounts[account_id] = CopperAccount(account_id, name, [admin], next_id=account_id * 1000)
+        return {"account": account_id, "api_key": key, "email": admin.email}
 
     def add_user(self, name: str, admin: bool = False, account: int | None = None) -> dict[str, Any]:
         """Add a user to a Copper account; an admin gets an API key."""
-        place = self._account(account)
-        number = max(one.id for one in place.users) + 1
-        made = User(number, name, f"user{number}@{place.id}.copper.test", uuid4().hex if admin else "", admin)
-        made.groups = [(2, "Service")]
-        place.users.append(made)
-        return {"user": made.id, "email": made.email, "api_key": made.api_key}
+        copper_account = self._account(account)
+        user_id = max(user.id for user in copper_account.users) + 1
+        user = User(
+            user_id, name, f"user{user_id}@{copper_account.id}.copper.test", uuid4().hex if admin else "", admin
+        )
+        user.groups = [(2, "Service")]
+        copper_account.users.append(user)
+        return {"user": user.id, "email": user.email, "api_key": user.api_key}
 
     def join_team(self, user: int, team: int, name: str = "Sales", account: int | None = None) -> dict[str, Any]:
-        """Put a Copper user on a team, instead of the teams that they were on."""
-        place = self._account(account)
-        found = next((one for one in place.users if one.id == user), None)
-        if found is None:
+        """Move a Copper user to a team; this replaces the user's teams."""
+        copper_account = self._account(account)
+        copper_user = next((candidate for candidate in copper_account.users if candidate.id == user), None)
+        if copper_user is None:
             raise ActionError("there is no such user")
-        found.groups = [(team, name)]
+        copper_user.groups = [(team, name)]
         return {"user": user}
 
     def install_app(self, url: str, account: int | None = None) -> dict[str, Any]:
-        """Embed an app in Copper's pages, as an admin does; answers where to see it."""
-        place = self._account(account)
-        place.app_url = url
-        return {"account": place.id, "page": f"/copper/companies/{place.id}/app"}
+        """Embed an app in Copper's pages, as an admin does; returns the path of the page."""
+        copper_account = self._account(account)
+        copper_account.app_url = url
+        return {"account": copper_account.id, "page": f"/copper/companies/{copper_account.id}/app"}
 
-    def make_record(
+    def create_record(
         self,
         type: RecordType,
         name: str,
@@ -349,17 +377,17 @@ class Actions:
         account: int | None = None,
     ) -> dict[str, Any]:
         """Add a lead, person, company or opportunity."""
-        place = self._account(account)
+        copper_account = self._account(account)
         if (type == "lead" and len(emails or []) > 1) or (type in {"company", "opportunity"} and emails):
-            raise ActionError("a lead has one address, a person any number, the others none")
+            raise ActionError("a lead has one email address, a person any number, other types none")
         now = self._seconds()
-        made = Record(place.fresh_id(), type, name, now, now, emails or [], company, primary_contact)
-        made.status = "New" if type == "lead" else "Open"
-        place.records[type][made.id] = made
-        self._tell(place, made, "new", {})
-        return {"id": made.id, "account": place.id}
+        record = Record(copper_account.allocate_id(), type, name, now, now, emails or [], company, primary_contact)
+        record.status = "New" if type == "lead" else "Open"
+        copper_account.records[type][record.id] = record
+        self._record_event(copper_account, record, "new", {})
+        return {"id": record.id, "account": copper_account.id}
 
-    def change_record(
+    def update_record(
         self,
         type: RecordType,
         id: int,
@@ -367,29 +395,29 @@ class Actions:
         emails: list[str] | None = None,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Change a record's name or addresses."""
-        place, found = self._record(type, id, account)
+        """Change the name or the email addresses of a record."""
+        copper_account, record = self._record(type, id, account)
         changed: dict[str, Any] = {}
         if name is not None:
-            changed["name"] = [found.name, name]
-            found.name = name
+            changed["name"] = [record.name, name]
+            record.name = name
         if emails is not None:
-            changed["emails"] = [found.emails, emails]
-            found.emails = emails
-        self._touch(place, found, changed)
+            changed["emails"] = [record.emails, emails]
+            record.emails = emails
+        self._record_updated(copper_account, record, changed)
         return {"id": id}
 
     def set_field(
         self, type: RecordType, id: int, field: SettableField, value: Any, account: int | None = None
     ) -> dict[str, Any]:
-        """Fill a field of a record: set-field type=person id=7 field=tags 'value=["vip"]'."""
-        place, found = self._record(type, id, account)
-        before = getattr(found, field)
+        """Set a field of a record: set-field type=person id=7 field=tags 'value=["vip"]'."""
+        copper_account, record = self._record(type, id, account)
+        before = getattr(record, field)
         try:
-            setattr(found, field, SETTABLE[field].validate_python(value))
+            setattr(record, field, SETTABLE[field].validate_python(value))
         except ValidationError:
-            raise ActionError(f"{value!r} does not fit the field {field}") from None
-        self._touch(place, found, {field: to_jsonable_python([before, getattr(found, field)])})
+            raise ActionError(f"{value!r} is not valid for the field {field}") from None
+        self._record_updated(copper_account, record, {field: to_jsonable_python([before, getattr(record, field)])})
         return {"id": id}
 
     def define_field(
@@ -400,44 +428,44 @@ class Actions:
         currency: str | None = None,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Define a custom field of a Copper account; answers its id."""
-        place = self._account(account)
+        """Define a custom field of a Copper account; returns its id."""
+        copper_account = self._account(account)
         if (data_type == "Currency") != (currency is not None):
-            raise ActionError("a Currency field has a currency, and no other field has one")
-        made = CustomField(place.fresh_id(), name, data_type, list(available_on), currency)
-        place.custom_fields[made.id] = made
-        return {"field": made.id}
+            raise ActionError("a Currency field needs a currency; other fields have none")
+        custom_field = CustomField(copper_account.allocate_id(), name, data_type, list(available_on), currency)
+        copper_account.custom_fields[custom_field.id] = custom_field
+        return {"field": custom_field.id}
 
     def set_custom_field(
         self, type: RecordType, id: int, field: int, value: Any = None, account: int | None = None
     ) -> dict[str, Any]:
-        """Fill a custom field of a record; without a value it is emptied. A date is mm/dd/yyyy."""
-        place, found = self._record(type, id, account)
-        definition = place.custom_fields.get(field)
+        """Set a custom field of a record, or clear it if no value is given. A date is mm/dd/yyyy."""
+        copper_account, record = self._record(type, id, account)
+        definition = copper_account.custom_fields.get(field)
         if definition is None or type not in definition.available_on:
             raise ActionError(f"a {type} has no custom field {field}")
-        if value is not None and not fits(definition.data_type, value):
-            raise ActionError(f"{value!r} does not fit a field of type {definition.data_type}")
-        before, found.custom_values[field] = found.custom_values.get(field), value
-        self._touch(place, found, {"custom_fields": {str(field): [before, value]}})
+        if value is not None and not matches_data_type(definition.data_type, value):
+            raise ActionError(f"{value!r} is not valid for a field of type {definition.data_type}")
+        before, record.custom_values[field] = record.custom_values.get(field), value
+        self._record_updated(copper_account, record, {"custom_fields": {str(field): [before, value]}})
         return {"id": id}
 
     def move_person(self, person: int, company: int | None, account: int | None = None) -> dict[str, Any]:
-        """Move a person to another company, or to none."""
-        place, found = self._record("person", person, account)
-        if company is not None and company not in place.records["company"]:
+        """Move a person to another company, or to no company."""
+        copper_account, record = self._record("person", person, account)
+        if company is not None and company not in copper_account.records["company"]:
             raise ActionError(f"there is no company {company}")
-        changed = {"company_id": [found.company_id, company]}
-        found.company_id = company
-        self._touch(place, found, changed)
+        changed = {"company_id": [record.company_id, company]}
+        record.company_id = company
+        self._record_updated(copper_account, record, changed)
         return {"id": person}
 
     def set_primary_contact(self, opportunity: int, person: int | None, account: int | None = None) -> dict[str, Any]:
-        """Give an opportunity another primary contact, or none."""
-        place, found = self._record("opportunity", opportunity, account)
-        changed = {"primary_contact_id": [found.primary_contact_id, person]}
-        found.primary_contact_id = person
-        self._touch(place, found, changed)
+        """Set the primary contact of an opportunity, or remove it."""
+        copper_account, record = self._record("opportunity", opportunity, account)
+        changed = {"primary_contact_id": [record.primary_contact_id, person]}
+        record.primary_contact_id = person
+        self._record_updated(copper_account, record, changed)
         return {"id": opportunity}
 
     def relate(
@@ -448,16 +476,16 @@ class Actions:
         to_id: int,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Relate two records; no notification is sent."""
-        place, _ = self._record(type, id, account)
+        """Relate two records; no webhook is sent."""
+        copper_account, _ = self._record(type, id, account)
         self._record(to_type, to_id, account)
         pair = {type, to_type}
         if pair == {"person", "company"}:
             person, company = (id, to_id) if type == "person" else (to_id, id)
-            place.records["person"][person].company_id = company
+            copper_account.records["person"][person].company_id = company
         elif "opportunity" in pair and pair & {"person", "company"}:
-            if (type, id, to_type, to_id) not in place.relations:
-                place.relations.append((type, id, to_type, to_id))
+            if (type, id, to_type, to_id) not in copper_account.relations:
+                copper_account.relations.append((type, id, to_type, to_id))
         else:
             raise ActionError(f"a {type} cannot be related to a {to_type}")
         self._copper.revision += 1
@@ -471,37 +499,40 @@ class Actions:
         to_id: int,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Remove a relation; no notification is sent."""
-        place = self._account(account)
+        """Remove a relation; no webhook is sent."""
+        copper_account = self._account(account)
         ends = {(type, id, to_type, to_id), (to_type, to_id, type, id)}
-        place.relations = [one for one in place.relations if one not in ends]
-        for kind, key, other, other_id in ends:
-            found = place.records[kind].get(key)
-            if found and other == "company" and found.company_id == other_id:
-                found.company_id = None
-            if found and other == "person" and found.primary_contact_id == other_id:
-                found.primary_contact_id = None
+        copper_account.relations = [relation for relation in copper_account.relations if relation not in ends]
+        for end_type, end_id, other_type, other_id in ends:
+            record = copper_account.records[end_type].get(end_id)
+            if record and other_type == "company" and record.company_id == other_id:
+                record.company_id = None
+            if record and other_type == "person" and record.primary_contact_id == other_id:
+                record.primary_contact_id = None
         self._copper.revision += 1
         return {"id": id}
 
     def delete_record(self, type: RecordType, id: int, account: int | None = None) -> dict[str, Any]:
-        """Delete a record and its relations; only the deletion is notified."""
-        place, found = self._record(type, id, account)
-        self._remove(place, found)
+        """Delete a record and its relations; only the record's deletion sends a webhook."""
+        copper_account, record = self._record(type, id, account)
+        self._remove(copper_account, record)
         return {"id": id}
 
-    def merge_records(self, type: RecordType, loser: int, winner: int, account: int | None = None) -> dict[str, Any]:
-        """Merge two records of a type: the loser is removed, its addresses go to the winner."""
-        place, gone = self._record(type, loser, account)
-        _, kept = self._record(type, winner, account)
-        if gone is kept:
+    def merge_records(self, type: RecordType, source: int, target: int, account: int | None = None) -> dict[str, Any]:
+        """Merge two records of a type: the source is deleted, and its email addresses move to the target."""
+        copper_account, merged_record = self._record(type, source, account)
+        _, surviving_record = self._record(type, target, account)
+        if merged_record is surviving_record:
             raise ActionError("a record cannot be merged into itself")
-        emails = [*kept.emails, *(email for email in gone.emails if email not in kept.emails)]
-        kept.emails = emails[:1] if type == "lead" else emails
-        self._hand_over(place, gone, kept)
-        self._remove(place, gone)
-        self._touch(place, kept, {"emails": [[], kept.emails]})
-        return {"id": winner}
+        emails = [
+            *surviving_record.emails,
+            *(email for email in merged_record.emails if email not in surviving_record.emails),
+        ]
+        surviving_record.emails = emails[:1] if type == "lead" else emails
+        self._move_relations(copper_account, merged_record, surviving_record)
+        self._remove(copper_account, merged_record)
+        self._record_updated(copper_account, surviving_record, {"emails": [[], surviving_record.emails]})
+        return {"id": target}
 
     def convert_lead(
         self,
@@ -510,76 +541,86 @@ class Actions:
         opportunity: str | None = None,
         account: int | None = None,
     ) -> dict[str, Any]:
-        """Convert a lead into a person, and a company and an opportunity where they are named."""
-        place, found = self._record("lead", lead, account)
-        made: dict[str, Any] = {"company": None, "opportunity": None}
+        """Convert a lead into a person, and into a company and an opportunity if they are named."""
+        copper_account, record = self._record("lead", lead, account)
+        created: dict[str, Any] = {"company": None, "opportunity": None}
         if company:
-            made["company"] = self.make_record("company", company, account=place.id)["id"]
-        person = self.make_record("person", found.name, found.emails, made["company"], account=place.id)
-        made["person"] = person["id"]
+            created["company"] = self.create_record("company", company, account=copper_account.id)["id"]
+        person = self.create_record("person", record.name, record.emails, created["company"], account=copper_account.id)
+        created["person"] = person["id"]
         if opportunity:
-            made["opportunity"] = self.make_record(
+            created["opportunity"] = self.create_record(
                 "opportunity",
                 opportunity,
-                company=made["company"],
-                primary_contact=made["person"],
-                account=place.id,
+                company=created["company"],
+                primary_contact=created["person"],
+                account=copper_account.id,
             )["id"]
-        self._remove(place, found)
-        return made
+        self._remove(copper_account, record)
+        return created
 
-    # what the actions above share
+    # Helpers of the actions
 
     def _organisation(self, tenant: str | None) -> Organisation:
-        places = self._world.organisations
-        if tenant is None and places:
-            return next(iter(places.values()))
-        named, key = (tenant or "").casefold(), _uuid(tenant or "")
-        found = [
-            (place, place) for place in places.values() if place.tenant_id == key or place.name.casefold() == named
+        organisations = self._world.organisations
+        if tenant is None and organisations:
+            return next(iter(organisations.values()))
+        name, tenant_id = (tenant or "").casefold(), _uuid(tenant or "")
+        matches = [
+            (organisation, organisation)
+            for organisation in organisations.values()
+            if organisation.tenant_id == tenant_id or organisation.name.casefold() == name
         ]
-        return only("organisation", tenant or "yet", found)[1]
+        return unique_match("organisation", tenant or "yet", matches)[1]
 
     def _contact(self, contact: str) -> tuple[Organisation, Contact]:
-        key, named = _uuid(contact), contact.strip().casefold()
-        places = self._world.organisations.values()
-        if key is not None:
-            found = [(place, place.contacts[key]) for place in places if key in place.contacts]
-        else:
-            found = [
-                (place, known)
-                for place in places
-                for known in place.contacts.values()
-                if named in {known.name.casefold(), known.email.strip().casefold()} and not known.merged_to
+        contact_id, name = _uuid(contact), contact.strip().casefold()
+        organisations = self._world.organisations.values()
+        if contact_id is not None:
+            matches = [
+                (organisation, organisation.contacts[contact_id])
+                for organisation in organisations
+                if contact_id in organisation.contacts
             ]
-        return only("contact", contact, found)
+        else:
+            matches = [
+                (organisation, candidate)
+                for organisation in organisations
+                for candidate in organisation.contacts.values()
+                if name in {candidate.name.casefold(), candidate.email.strip().casefold()} and not candidate.merged_to
+            ]
+        return unique_match("contact", contact, matches)
 
     def _invoice(self, invoice: str) -> tuple[Organisation, Invoice]:
-        key, number = _uuid(invoice), invoice.strip().casefold()
-        places = self._world.organisations.values()
-        if key is not None:
-            found = [(place, place.invoices[key]) for place in places if key in place.invoices]
-        else:
-            found = [
-                (place, known)
-                for place in places
-                for known in place.invoices.values()
-                if number and known.number.casefold() == number
+        invoice_id, number = _uuid(invoice), invoice.strip().casefold()
+        organisations = self._world.organisations.values()
+        if invoice_id is not None:
+            matches = [
+                (organisation, organisation.invoices[invoice_id])
+                for organisation in organisations
+                if invoice_id in organisation.invoices
             ]
-        return only("invoice", invoice, found)
+        else:
+            matches = [
+                (organisation, candidate)
+                for organisation in organisations
+                for candidate in organisation.invoices.values()
+                if number and candidate.number.casefold() == number
+            ]
+        return unique_match("invoice", invoice, matches)
 
-    def _tell_contact(self, place: Organisation, contact: Contact, kind: str) -> None:
-        place.touch(contact, self._world.clock.now())
-        self._delivery.xero_event(place.tenant_id, "CONTACT", kind, contact.id, contact.updated)
+    def _contact_changed(self, organisation: Organisation, contact: Contact, event_type: str) -> None:
+        organisation.touch(contact, self._world.clock.now())
+        self._delivery.xero_event(organisation.tenant_id, "CONTACT", event_type, contact.id, contact.updated)
 
-    def _tell_invoice(
-        self, place: Organisation, invoice: Invoice, kind: str, did: str | None, *, webhook: bool = True
+    def _invoice_changed(
+        self, organisation: Organisation, invoice: Invoice, event_type: str, change: str | None, *, webhook: bool = True
     ) -> None:
-        place.touch(invoice, self._world.clock.now())
-        if did:
-            invoice.history.append(HistoryLine(did, invoice.updated))
+        organisation.touch(invoice, self._world.clock.now())
+        if change:
+            invoice.history.append(HistoryEntry(change, invoice.updated))
         if webhook:
-            self._delivery.xero_event(place.tenant_id, "INVOICE", kind, invoice.id, invoice.updated)
+            self._delivery.xero_event(organisation.tenant_id, "INVOICE", event_type, invoice.id, invoice.updated)
 
     def _seconds(self) -> int:
         return int(self._world.clock.now().timestamp())
@@ -591,44 +632,49 @@ class Actions:
             raise ActionError(f"there is no account {account}")
         return self._world.accounts[account]
 
-    def _record(self, kind: str, record_id: int, account: int | None) -> tuple[CopperAccount, Record]:
-        place = self._account(account)
-        found = place.records.get(PLURALS.get(kind, kind), {}).get(record_id)
-        if found is None:
-            raise ActionError(f"there is no {kind} {record_id}")
-        return place, found
+    def _record(self, record_type: str, record_id: int, account: int | None) -> tuple[CopperAccount, Record]:
+        copper_account = self._account(account)
+        record = copper_account.records.get(PLURALS.get(record_type, record_type), {}).get(record_id)
+        if record is None:
+            raise ActionError(f"there is no {record_type} {record_id}")
+        return copper_account, record
 
-    def _touch(self, place: CopperAccount, record: Record, changed: dict[str, Any]) -> None:
+    def _record_updated(self, copper_account: CopperAccount, record: Record, changes: dict[str, Any]) -> None:
         record.modified = max(self._seconds(), record.modified)
-        self._tell(place, record, "update", changed)
+        self._record_event(copper_account, record, "update", changes)
 
-    def _tell(self, place: CopperAccount, record: Record, event: str, changed: dict[str, Any]) -> None:
+    def _record_event(self, copper_account: CopperAccount, record: Record, event: str, changes: dict[str, Any]) -> None:
         self._copper.revision += 1
-        self._delivery.copper_event(place, record.type, event, record.id, changed)
+        self._delivery.copper_event(copper_account, record.type, event, record.id, changes)
 
-    def _hand_over(self, place: CopperAccount, gone: Record, kept: Record) -> None:
-        """What was related to a merged record is related to its survivor; like all relations, unreported."""
-        kind = gone.type
+    def _move_relations(self, copper_account: CopperAccount, merged_record: Record, surviving_record: Record) -> None:
+        """Move the relations of a merged record to the surviving one; as for all relations, no webhook is sent."""
+        record_type = merged_record.type
 
         def moved(end: tuple[str, int]) -> tuple[str, int]:
-            return (kind, kept.id) if end == (kind, gone.id) else end
+            return (record_type, surviving_record.id) if end == (record_type, merged_record.id) else end
 
-        place.relations = [(*moved((one[0], one[1])), *moved((one[2], one[3]))) for one in place.relations]
-        for record in (*place.records["person"].values(), *place.records["opportunity"].values()):
-            if kind == "company" and record.company_id == gone.id:
-                record.company_id = kept.id
-            if kind == "person" and record.primary_contact_id == gone.id:
-                record.primary_contact_id = kept.id
-
-    def _remove(self, place: CopperAccount, record: Record) -> None:
-        del place.records[record.type][record.id]
-        place.relations = [
-            one for one in place.relations if (record.type, record.id) not in {(one[0], one[1]), (one[2], one[3])}
+        copper_account.relations = [
+            (*moved((relation[0], relation[1])), *moved((relation[2], relation[3])))
+            for relation in copper_account.relations
         ]
-        for kind in ("person", "opportunity"):
-            for other in place.records[kind].values():
-                if record.type == "company" and other.company_id == record.id:
-                    other.company_id = None
-                if record.type == "person" and other.primary_contact_id == record.id:
-                    other.primary_contact_id = None
-        self._tell(place, record, "delete", {})
+        for record in (*copper_account.records["person"].values(), *copper_account.records["opportunity"].values()):
+            if record_type == "company" and record.company_id == merged_record.id:
+                record.company_id = surviving_record.id
+            if record_type == "person" and record.primary_contact_id == merged_record.id:
+                record.primary_contact_id = surviving_record.id
+
+    def _remove(self, copper_account: CopperAccount, record: Record) -> None:
+        del copper_account.records[record.type][record.id]
+        copper_account.relations = [
+            relation
+            for relation in copper_account.relations
+            if (record.type, record.id) not in {(relation[0], relation[1]), (relation[2], relation[3])}
+        ]
+        for record_type in ("person", "opportunity"):
+            for other_record in copper_account.records[record_type].values():
+                if record.type == "company" and other_record.company_id == record.id:
+                    other_record.company_id = None
+                if record.type == "person" and other_record.primary_contact_id == record.id:
+                    other_record.primary_contact_id = None
+        self._record_event(copper_account, record, "delete", {})

@@ -1,4 +1,4 @@
-"""The control API: act as a user of either product, set faults and limits, look at what was sent."""
+"""The control API: simulate users of either product, inject faults, set limits, and inspect calls and deliveries."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from starlette.routing import Route
 from sandbox.actions import ActionError, Actions
 from sandbox.delivery import Delivery
 from sandbox.faults import ApiFault, Faults, FilterFault, WebhookFault
-from sandbox.limits import Limits, Meter
+from sandbox.limits import Limits, RateLimiter
 from sandbox.world import World
 
 
 class FaultSettings(BaseModel):
-    """Replaces all faults that are on."""
+    """Replaces all active faults."""
 
     api: list[ApiFault] = Field(default_factory=list)
     filters: list[FilterFault] = Field(default_factory=list)
@@ -34,27 +34,28 @@ class FaultSettings(BaseModel):
 class AppSettings(BaseModel):
     """The Xero app: its webhook, and how consent is given.
 
-    `auto_consent` without a person, `consent_to` for these organisations, `consent_as` by the Xero user with this
-    email address, `granted_scopes` for no more than these scopes (empty: for all that are asked for).
+    With `auto_consent`, consent is given without showing the page: for the organisations in `consent_tenant_ids`
+    (empty: all), by the Xero user with the email address `consent_user`. At most `granted_scopes` are granted (empty:
+    all that are requested).
     """
 
     webhook_url: str | None = None
     webhook_key: str | None = None
     auto_consent: bool | None = None
-    consent_to: list[UUID] | None = None
-    consent_as: str | None = Field(None, min_length=3, max_length=254)
+    consent_tenant_ids: list[UUID] | None = None
+    consent_user: str | None = Field(None, min_length=3, max_length=254)
     granted_scopes: list[str] | None = None
 
 
 class ClockSettings(BaseModel):
-    """Move the sandbox's clock ahead, and set how fast its waits for retries pass."""
+    """Set the sandbox's clock ahead, and how fast time passes for retries and rate limits."""
 
-    ahead: float | None = Field(None, ge=0)
+    offset_seconds: float | None = Field(None, ge=0)
     speed: float | None = Field(None, gt=0, le=1_000_000)
 
 
 def action_models() -> dict[str, type[BaseModel]]:
-    """Each action's arguments as a model, read from its signature."""
+    """The arguments of each action as a model, built from its signature."""
     models = {}
     for name, method in inspect.getmembers(Actions, inspect.isfunction):
         if name.startswith("_"):
@@ -80,117 +81,125 @@ EXPECTED = {
 }
 
 
-def explained(error: ValidationError, model: type[BaseModel]) -> str:
-    """What is wrong with the arguments, in the words of whoever typed them."""
-    return "; ".join(_explained(problem, model) for problem in error.errors())
+def validation_message(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with the arguments, in terms that the caller understands."""
+    return "; ".join(_error_message(problem, model) for problem in error.errors())
 
 
-def _explained(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    name, kind = ".".join(map(str, problem["loc"])), problem["type"]
-    if kind == "missing":
+def _error_message(error: ErrorDetails, model: type[BaseModel]) -> str:
+    name, error_type = ".".join(map(str, error["loc"])), error["type"]
+    if error_type == "missing":
         return f"{name} is missing"
-    if kind == "extra_forbidden":
-        return f"there is no argument {name}; known are {', '.join(model.model_fields)}"
-    if kind == "literal_error":
-        return f"{name} must be one of {problem.get('ctx', {}).get('expected')}"
-    if kind == "json_invalid":
+    if error_type == "extra_forbidden":
+        return f"there is no argument {name}; the arguments are {', '.join(model.model_fields)}"
+    if error_type == "literal_error":
+        return f"{name} must be one of {error.get('ctx', {}).get('expected')}"
+    if error_type == "json_invalid":
         return "the arguments are not JSON"
-    if kind.startswith(("greater_", "less_")):
+    if error_type.startswith(("greater_", "less_")):
         return f"{name} is out of range"
-    expected = EXPECTED.get(kind.partition("_")[0])
-    return f"{name} must be {expected}" if expected else f"{name} is not understood"
+    expected = EXPECTED.get(error_type.partition("_")[0])
+    return f"{name} must be {expected}" if expected else f"{name} is not valid"
 
 
 class Control:
     """The routes under `/control`."""
 
-    def __init__(self, world: World, actions: Actions, delivery: Delivery, faults: Faults, meter: Meter) -> None:
+    def __init__(
+        self, world: World, actions: Actions, delivery: Delivery, faults: Faults, limiter: RateLimiter
+    ) -> None:
         self.world = world
         self.actions = actions
         self.delivery = delivery
         self.faults = faults
-        self.meter = meter
+        self.limiter = limiter
         self.models = action_models()
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the control API."""
         return [
             Route("/control/state", self.state),
-            Route("/control/acknowledged", self.acknowledged),
+            Route("/control/acknowledged-events", self.acknowledged_events),
             Route("/control/actions", self.list_actions),
-            Route("/control/act/{name}", self.act, methods=["POST"]),
+            Route("/control/actions/{name}", self.simulate, methods=["POST"]),
             Route("/control/world", self.show_world),
             Route("/control/faults", self._setter(FaultSettings, self._set_faults), methods=["PUT"]),
             Route("/control/limits", self._setter(Limits, self._set_limits), methods=["PUT"]),
             Route("/control/app", self._setter(AppSettings, self._set_app), methods=["PUT"]),
             Route("/control/clock", self._setter(ClockSettings, self._set_clock), methods=["PUT"]),
-            Route("/control/webhooks/enable", self.enable, methods=["POST"]),
+            Route("/control/webhooks/enable", self.enable_webhook, methods=["POST"]),
         ]
 
-    async def acknowledged(self, _: Request) -> Response:
-        """Events that a receiver has acknowledged, the last 100,000: source, kind, event, id, and the event's
-        time (Xero) or the body's SHA-256 (Copper)."""
-        return JSONResponse(list(self.delivery.acknowledged))
+    async def acknowledged_events(self, _: Request) -> Response:
+        """The last 100,000 events that a receiver has acknowledged.
+
+        Each is a list of vendor, type, event, id, and the event's time (Xero) or the SHA-256 of the body (Copper).
+        """
+        return JSONResponse(list(self.delivery.acknowledged_events))
 
     async def state(self, _: Request) -> Response:
-        """Counts of data, calls and deliveries; `waiting` is 0 when every webhook is delivered."""
+        """Counts of data, calls and deliveries; `pending_deliveries` is 0 when every webhook is delivered."""
         return JSONResponse(
             {
-                "waiting": self.delivery.waiting,
-                "clock_ahead": self.world.clock.ahead,
-                "delivered": asdict(self.delivery.counts),
+                "pending_deliveries": self.delivery.pending_count,
+                "clock_offset_seconds": self.world.clock.offset_seconds,
+                "deliveries": asdict(self.delivery.counts),
                 "webhook_status": self.world.app.webhook_status,
                 "calls": dict(self.faults.calls),
-                "refused": self.meter.refused,
-                "most_running": dict(self.meter.most_running),
-                "busiest_minute": dict(self.meter.busiest),
-                "most_uses_of_a_refresh_token": self._refresh_uses(),
+                "rate_limited": self.limiter.rate_limited,
+                "max_concurrent_calls": dict(self.limiter.max_running),
+                "max_calls_per_minute": dict(self.limiter.max_per_minute),
+                "max_refresh_token_uses": self._max_refresh_token_uses(),
                 "organisations": [
                     {
-                        "tenant": str(one.tenant_id),
-                        "name": one.name,
-                        "contacts": len(one.contacts),
-                        "invoices": len(one.invoices),
+                        "tenant": str(organisation.tenant_id),
+                        "name": organisation.name,
+                        "contacts": len(organisation.contacts),
+                        "invoices": len(organisation.invoices),
                     }
-                    for one in self.world.organisations.values()
+                    for organisation in self.world.organisations.values()
                 ],
                 "accounts": [
                     {
-                        "account": one.id,
-                        "name": one.name,
-                        "api_key": one.users[0].api_key,
-                        "email": one.users[0].email,
-                        "subscriptions": len(one.subscriptions),
-                        **{kind: len(records) for kind, records in one.records.items()},
+                        "account": account.id,
+                        "name": account.name,
+                        "api_key": account.users[0].api_key,
+                        "email": account.users[0].email,
+                        "subscriptions": len(account.subscriptions),
+                        **{record_type: len(records) for record_type, records in account.records.items()},
                     }
-                    for one in self.world.accounts.values()
+                    for account in self.world.accounts.values()
                 ],
             }
         )
 
-    def _refresh_uses(self) -> int:
-        held = self.world.app.authorisations.values()
-        return max((token.uses for one in held for token in one.refresh.values()), default=0)
+    def _max_refresh_token_uses(self) -> int:
+        authorisations = self.world.app.authorisations.values()
+        return max(
+            (token.uses for authorisation in authorisations for token in authorisation.refresh.values()), default=0
+        )
 
     async def show_world(self, request: Request) -> Response:
-        """The records of one account and the invoices and contacts of one organisation, as data."""
+        """The records of an account, and the invoices and contacts of an organisation."""
         account = self.world.accounts.get(int(request.query_params.get("account", "0")))
         tenant = request.query_params.get("tenant")
         organisation = self.world.organisations.get(UUID(tenant)) if tenant else None
         if account is None and organisation is None:
             return JSONResponse({"error": "name an account or a tenant"}, 404)
-        shown: dict[str, Any] = {}
+        payload: dict[str, Any] = {}
         if account:
-            shown["records"] = {kind: list(held.values()) for kind, held in account.records.items()}
-            shown["relations"] = account.relations
+            payload["records"] = {
+                record_type: list(records.values()) for record_type, records in account.records.items()
+            }
+            payload["relations"] = account.relations
         if organisation:
-            shown["contacts"] = list(organisation.contacts.values())
-            shown["invoices"] = list(organisation.invoices.values())
-        return Response(to_json(shown), media_type="application/json")
+            payload["contacts"] = list(organisation.contacts.values())
+            payload["invoices"] = list(organisation.invoices.values())
+        return Response(to_json(payload), media_type="application/json")
 
     async def list_actions(self, _: Request) -> Response:
-        """Every action with what it does and the arguments it takes."""
-        listed = {
+        """Every action with its description and its arguments."""
+        actions = {
             name: {
                 "does": inspect.getdoc(getattr(Actions, name)),
                 "arguments": model.model_json_schema().get("properties", {}),
@@ -198,23 +207,25 @@ class Control:
             }
             for name, model in self.models.items()
         }
-        return JSONResponse(listed)
+        return JSONResponse(actions)
 
-    async def act(self, request: Request) -> Response:
-        """Do one thing as a user would; 422 with the reason when it makes no sense."""
-        name = request.path_params["name"].replace("-", "_")
-        model = self.models.get(name)
+    async def simulate(self, request: Request) -> Response:
+        """Simulate an action of a user; 422 with the reason if it is not possible."""
+        action = request.path_params["name"].replace("-", "_")
+        model = self.models.get(action)
         if model is None:
-            near = difflib.get_close_matches(name, self.models, 1)
-            hint = f" Did you mean {near[0].replace('_', '-')}?" if near else ""
-            text = f"There is no action {name.replace('_', '-')}.{hint} `patina sandbox act` lists them all."
-            return JSONResponse({"error": text}, 404)
+            matches = difflib.get_close_matches(action, self.models, 1)
+            hint = f" Did you mean {matches[0].replace('_', '-')}?" if matches else ""
+            message = (
+                f"There is no action {action.replace('_', '-')}.{hint} `patina sandbox simulate` lists all actions."
+            )
+            return JSONResponse({"error": message}, 404)
         try:
-            given = model.model_validate_json(await request.body() or b"{}")
-            values = {key: getattr(given, key) for key in type(given).model_fields}
-            return JSONResponse(getattr(self.actions, name)(**values))
+            arguments = model.model_validate_json(await request.body() or b"{}")
+            values = {name: getattr(arguments, name) for name in type(arguments).model_fields}
+            return JSONResponse(getattr(self.actions, action)(**values))
         except ValidationError as error:
-            return JSONResponse({"error": explained(error, model)}, 422)
+            return JSONResponse({"error": validation_message(error, model)}, 422)
         except ActionError as error:
             return JSONResponse({"error": str(error)}, 422)
 
@@ -223,30 +234,30 @@ class Control:
             try:
                 apply(model.model_validate_json(await request.body() or b"{}"))
             except ValidationError as error:
-                return JSONResponse({"error": explained(error, model)}, 422)
+                return JSONResponse({"error": validation_message(error, model)}, 422)
             return JSONResponse({"ok": True})
 
         return serve
 
-    def _set_faults(self, wanted: FaultSettings) -> None:
-        self.faults.api = list(wanted.api)
-        self.faults.filters = list(wanted.filters)
-        self.faults.webhooks = {one.vendor: one for one in wanted.webhooks}
-        if wanted.seed is not None:
-            self.faults.random.seed(wanted.seed)
+    def _set_faults(self, settings: FaultSettings) -> None:
+        self.faults.api = list(settings.api)
+        self.faults.filters = list(settings.filters)
+        self.faults.webhooks = {fault.vendor: fault for fault in settings.webhooks}
+        if settings.seed is not None:
+            self.faults.random.seed(settings.seed)
 
-    def _set_limits(self, wanted: Limits) -> None:
-        self.meter.limits = wanted
+    def _set_limits(self, limits: Limits) -> None:
+        self.limiter.limits = limits
 
-    def _set_app(self, wanted: AppSettings) -> None:
-        for name, value in wanted.model_dump(exclude_none=True).items():
+    def _set_app(self, settings: AppSettings) -> None:
+        for name, value in settings.model_dump(exclude_none=True).items():
             setattr(self.world.app, name, value)
 
-    def _set_clock(self, wanted: ClockSettings) -> None:
-        for name, value in wanted.model_dump(exclude_none=True).items():
+    def _set_clock(self, settings: ClockSettings) -> None:
+        for name, value in settings.model_dump(exclude_none=True).items():
             setattr(self.world.clock, name, value)
 
-    async def enable(self, _: Request) -> Response:
-        """Switch the webhook on: Xero's intent to receive decides."""
-        right = await self.delivery.intent_to_receive()
-        return JSONResponse({"webhook_status": self.world.app.webhook_status}, 200 if right else 409)
+    async def enable_webhook(self, _: Request) -> Response:
+        """Enable the webhook if the receiver passes Xero's "intent to receive" validation; 409 if it does not."""
+        is_valid = await self.delivery.intent_to_receive()
+        return JSONResponse({"webhook_status": self.world.app.webhook_status}, 200 if is_valid else 409)

@@ -22,28 +22,28 @@ from sandbox.copper_search import (
     Page,
     Search,
     UnknownFieldError,
-    in_order,
-    keeps,
-    picked,
+    matcher,
+    select_fields,
+    sort_records,
 )
 from sandbox.faults import Faults
-from sandbox.limits import Meter
+from sandbox.limits import RateLimiter
 from sandbox.world import PLURALS, CopperAccount, Record, Subscription, User, World
 
 SUBSCRIPTION_LIMIT = 100
-CACHED_ORDERS = 50
+MAX_CACHED_SORTS = 50
 PAGING = ("page_number", "page_size", "sort_by", "sort_direction")
-# Asks for the names of options instead of their ids; no custom field of the sandbox has options, so nothing changes.
-COMPUTED = "custom_field_computed_values"
+# Requests the names of options instead of their ids. The sandbox's custom fields have no options: it has no effect.
+COMPUTED_VALUES = "custom_field_computed_values"
 BAD_TARGET = "Invalid input: Invalid URI For External Request: target must use https"
 Body = TypeVar("Body", bound=BaseModel)
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-PLURAL_OF = {kind: plural for plural, kind in PLURALS.items()}
+PLURAL_OF = {record_type: plural for plural, record_type in PLURALS.items()}
 Handler = Callable[[CopperAccount, User, Request], Awaitable[Response]]
 
 
 class SubscriptionChange(BaseModel):
-    """The body of `PUT /webhooks/{id}`: the type and the event of a subscription are fixed."""
+    """The body of `PUT /webhooks/{id}`: type and event of a subscription cannot change."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,51 +75,51 @@ class ByEmail(BaseModel):
 
 
 def problem(status: int, message: str) -> Response:
-    """An error as Copper writes it."""
+    """An error in Copper's format."""
     return JSONResponse({"success": False, "status": status, "message": message}, status)
 
 
 class CopperApi:
     """The developer API of the sandbox's Copper accounts."""
 
-    def __init__(self, world: World, meter: Meter, faults: Faults) -> None:
+    def __init__(self, world: World, limiter: RateLimiter, faults: Faults) -> None:
         self.world = world
-        self.meter = meter
+        self.limiter = limiter
         self.faults = faults
-        self._sorted: dict[str, tuple[int, list[Record]]] = {}
+        self._sort_cache: dict[str, tuple[int, list[Record]]] = {}
         self.revision = 0
 
-    def endpoint(self, handler: Handler, *parameters: str) -> Callable[[Request], Awaitable[Response]]:
-        """A route: whose key it is, the account's limit, and which query `parameters` it knows."""
+    def endpoint(self, handler: Handler, *query_names: str) -> Callable[[Request], Awaitable[Response]]:
+        """Wrap a handler: authenticate the caller, apply the account's rate limit, refuse other query parameters."""
 
         async def serve(request: Request) -> Response:
             if request.method == "GET" and await request.body():
-                return malformed()
-            found = self._caller(request)
-            if found is None:
+                return get_with_body_refused()
+            caller = self._caller(request)
+            if caller is None:
                 return problem(401, "Invalid Authorization Credentials")
-            account, user = found
-            if not self.meter.copper(str(account.id)):
+            account, user = caller
+            if not self.limiter.allow_copper(str(account.id)):
                 return problem(429, "Too many requests")
-            unknown = sorted(set(request.query_params) - set(parameters))
+            unknown = sorted(set(request.query_params) - set(query_names))
             if unknown:
-                return problem(422, f"The sandbox does not play the query parameter {', '.join(unknown)}")
+                return problem(422, f"The sandbox does not support the query parameter {', '.join(unknown)}")
             if request.path_params.get("plural", "people") not in PLURALS:
-                return await self.not_played(account, user, request)
+                return await self.not_supported(account, user, request)
             try:
                 return await handler(account, user, request)
             except ValidationError as error:
-                return problem(422, f"Invalid input: {said(error)}")
+                return problem(422, f"Invalid input: {validation_message(error)}")
             except UnknownFieldError as error:
                 return problem(422, f"Invalid input: {error}")
 
         return serve
 
-    async def not_played(self, _: CopperAccount, __: User, request: Request) -> Response:
-        """What the sandbox's Copper does not play: 404 for a path, 405 for a write."""
+    async def not_supported(self, _: CopperAccount, __: User, request: Request) -> Response:
+        """The response for everything that the sandbox does not support: 404 for a path, 405 for a write."""
         path = request.url.path.removeprefix("/copper/developer_api/v1")
         status = 404 if request.method in {"GET", "POST"} else 405
-        return problem(status, f"The sandbox does not play {request.method} {path}")
+        return problem(status, f"The sandbox does not support {request.method} {path}")
 
     def _caller(self, request: Request) -> tuple[CopperAccount, User] | None:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -127,102 +127,102 @@ class CopperApi:
             for account in self.world.accounts.values():
                 if bearer in account.oauth_tokens:
                     email = account.oauth_tokens[bearer]
-                    return next(((account, one) for one in account.users if one.email == email), None)
+                    return next(((account, user) for user in account.users if user.email == email), None)
             return None
         if request.headers.get("x-pw-application") != "developer_api":
             return None
         key, email = request.headers.get("x-pw-accesstoken", ""), request.headers.get("x-pw-useremail", "")
-        found = self.world.account_of(key, email)
-        return found if found and found[1].admin else None
+        owner = self.world.find_owner(key, email)
+        return owner if owner and owner[1].admin else None
 
     async def account(self, account: CopperAccount, _: User, __: Request) -> Response:
         """`GET /account`."""
         settings = {"setting_team_permissions_enabled": False, "setting_enable_leads": True}
-        shown = {"id": account.id, "name": account.name, "primary_timezone": "Pacific/Auckland"}
-        return JSONResponse({**shown, "settings": settings})
+        payload = {"id": account.id, "name": account.name, "primary_timezone": "Pacific/Auckland"}
+        return JSONResponse({**payload, "settings": settings})
 
-    def _user(self, one: User) -> dict[str, Any]:
-        groups = [{"id": key, "name": name} for key, name in one.groups]
-        return {"id": one.id, "name": one.name, "email": one.email, "groups": groups}
+    def _user_json(self, user: User) -> dict[str, Any]:
+        groups = [{"id": team_id, "name": name} for team_id, name in user.groups]
+        return {"id": user.id, "name": user.name, "email": user.email, "groups": groups}
 
     async def me(self, _: CopperAccount, user: User, __: Request) -> Response:
         """`GET /users/me`."""
-        return JSONResponse(self._user(user))
+        return JSONResponse(self._user_json(user))
 
     async def user(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`GET /users/{id}`."""
-        wanted = request.path_params["id"]
-        found = next((one for one in account.users if one.id == wanted), None)
-        return JSONResponse(self._user(found)) if found else problem(404, "Resource not found")
+        user_id = request.path_params["id"]
+        user = next((candidate for candidate in account.users if candidate.id == user_id), None)
+        return JSONResponse(self._user_json(user)) if user else problem(404, "Resource not found")
 
     async def users(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /users/search`."""
         search = await _read(Page, request)
         start = (search.page_number - 1) * search.page_size
-        return JSONResponse([self._user(user) for user in account.users[start : start + search.page_size]])
+        return JSONResponse([self._user_json(user) for user in account.users[start : start + search.page_size]])
 
     async def search(self, account: CopperAccount, _: User, request: Request) -> Response:
-        """`POST /{type}/search`: a bare array, and an upper bound of the count in X-PW-TOTAL."""
+        """`POST /{type}/search`: an array, and the total count in the header X-PW-TOTAL."""
         plural = request.path_params["plural"]
         search = await _read(SEARCHES[plural], request)
-        refused = search.model_fields_set & self.faults.filters_of(plural, "refuse")
-        if refused:
-            return problem(422, f"Invalid input: {', '.join(sorted(refused))}")
-        ignored = search.model_fields_set & self.faults.filters_of(plural, "ignore")
-        search = search.model_copy(update=dict.fromkeys(ignored))
+        refused_filters = search.model_fields_set & self.faults.filters_of(plural, "refuse")
+        if refused_filters:
+            return problem(422, f"Invalid input: {', '.join(sorted(refused_filters))}")
+        ignored_filters = search.model_fields_set & self.faults.filters_of(plural, "ignore")
+        search = search.model_copy(update=dict.fromkeys(ignored_filters))
         sort_by = search.sort_by or DEFAULT_SORTS[plural]
         if sort_by not in SORTS_OF[plural]:
-            return problem(422, f"Invalid input: sort_by: the sandbox knows {', '.join(sorted(SORTS_OF[plural]))}")
-        found = self._found(account, PLURALS[plural], search, sort_by)
+            return problem(422, f"Invalid input: sort_by: the sandbox supports {', '.join(sorted(SORTS_OF[plural]))}")
+        records = self._matches(account, PLURALS[plural], search, sort_by)
         start = (search.page_number - 1) * search.page_size
-        reachable = self.meter.limits.reachable
-        if start >= reachable:
-            return problem(422, f"Only the first {reachable} results are reachable")
-        page = found[start : min(start + search.page_size, reachable)]
-        shown = [picked(record_json(record, account), search) for record in page]
-        return _json(shown, {"X-PW-TOTAL": str(len(found))})
+        max_results = self.limiter.limits.max_search_results
+        if start >= max_results:
+            return problem(422, f"Only the first {max_results} results are available")
+        page = records[start : min(start + search.page_size, max_results)]
+        payload = [select_fields(record_json(record, account), search) for record in page]
+        return _json(payload, {"X-PW-TOTAL": str(len(records))})
 
-    def _found(self, account: CopperAccount, kind: str, search: Search, sort_by: str) -> list[Record]:
-        """What is asked for, in order."""
-        records, keep = account.records[kind], keeps(search, account)
+    def _matches(self, account: CopperAccount, record_type: str, search: Search, sort_by: str) -> list[Record]:
+        """The records that match a search, sorted."""
+        records, matches_filters = account.records[record_type], matcher(search, account)
         if search.ids is not None:
-            found = in_order(
-                filter(keep, [records[key] for key in set(search.ids) if key in records]), sort_by, account
+            matches = sort_records(
+                filter(matches_filters, [records[key] for key in set(search.ids) if key in records]), sort_by, account
             )
         else:
-            found = list(filter(keep, self._in_order(account, kind, sort_by)))
-        return found[::-1] if search.sort_direction == "desc" else found
+            matches = list(filter(matches_filters, self._sorted_records(account, record_type, sort_by)))
+        return matches[::-1] if search.sort_direction == "desc" else matches
 
-    def _in_order(self, account: CopperAccount, kind: str, sort_by: str) -> list[Record]:
-        """All records of a type, sorted once until something changes: pages come one after another."""
-        key = f"{account.id} {kind} {sort_by}"
-        known = self._sorted.get(key)
-        if known and known[0] == self.revision:
-            return known[1]
-        found = in_order(account.records[kind].values(), sort_by, account)
-        if len(self._sorted) > CACHED_ORDERS:
-            self._sorted.clear()
-        self._sorted[key] = (self.revision, found)
-        return found
+    def _sorted_records(self, account: CopperAccount, record_type: str, sort_by: str) -> list[Record]:
+        """All records of a type, sorted; cached until a record changes, because clients fetch page after page."""
+        key = f"{account.id} {record_type} {sort_by}"
+        cached = self._sort_cache.get(key)
+        if cached and cached[0] == self.revision:
+            return cached[1]
+        ordered = sort_records(account.records[record_type].values(), sort_by, account)
+        if len(self._sort_cache) > MAX_CACHED_SORTS:
+            self._sort_cache.clear()
+        self._sort_cache[key] = (self.revision, ordered)
+        return ordered
 
     async def record(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`GET /{type}/{id}`."""
-        kind = PLURALS[request.path_params["plural"]]
-        found = account.records[kind].get(request.path_params["id"])
-        return _json(record_json(found, account)) if found else problem(404, "Resource not found")
+        record_type = PLURALS[request.path_params["plural"]]
+        record = account.records[record_type].get(request.path_params["id"])
+        return _json(record_json(record, account)) if record else problem(404, "Resource not found")
 
     async def by_email(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /people/fetch_by_email`."""
-        wanted = (await _read(ByEmail, request)).email.casefold()
+        email = (await _read(ByEmail, request)).email.casefold()
         for person in account.records["person"].values():
-            if wanted in {email.casefold() for email in person.emails}:
+            if email in {email.casefold() for email in person.emails}:
                 return _json(record_json(person, account))
         return problem(404, "Resource not found")
 
     async def listing(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`GET /pipelines`, `/pipeline_stages`, `/contact_types` and `/custom_field_definitions`."""
         stages = [{"id": key, "name": name, "pipeline_id": PIPELINE["id"]} for key, (name, _) in STAGES.items()]
-        listed: dict[str, list[dict[str, Any]]] = {
+        listings: dict[str, list[dict[str, Any]]] = {
             "pipelines": [{**PIPELINE, "stages": stages}],
             "pipeline_stages": stages,
             "contact_types": [{"id": key, "name": name} for key, name in CONTACT_TYPES.items()],
@@ -231,63 +231,65 @@ class CopperApi:
                 for field in account.custom_fields.values()
             ],
         }
-        return JSONResponse(listed[request.url.path.rpartition("/")[2]])
+        return JSONResponse(listings[request.url.path.rpartition("/")[2]])
 
     async def related(self, account: CopperAccount, _: User, request: Request) -> Response:
-        """`GET /{type}/{id}/related`, or one type of them."""
-        kind, record_id = PLURALS[request.path_params["plural"]], request.path_params["id"]
-        if record_id not in account.records[kind]:
+        """`GET /{type}/{id}/related`, or `/related/{type}`."""
+        record_type, record_id = PLURALS[request.path_params["plural"]], request.path_params["id"]
+        if record_id not in account.records[record_type]:
             return problem(404, "Resource not found")
-        only = request.path_params.get("of")
-        if only is not None and only not in {*PLURALS, "tasks", "projects"}:
+        plural = request.path_params.get("of")
+        if plural is not None and plural not in {*PLURALS, "tasks", "projects"}:
             return problem(422, "Unknown type")
-        found = related_to(account, kind, record_id)
-        return JSONResponse([{"id": key, "type": end} for end, key in found if only in {None, PLURAL_OF[end]}])
+        related = related_to(account, record_type, record_id)
+        return JSONResponse([{"id": key, "type": end} for end, key in related if plural in {None, PLURAL_OF[end]}])
 
     async def subscribe(self, account: CopperAccount, user: User, request: Request) -> Response:
-        """`POST /webhooks`: https only (and plain http on this machine, where the sandbox lives)."""
-        wanted = NewSubscription.model_validate_json(await request.body())
-        if not _may_be_target(wanted.target):
+        """`POST /webhooks`: the target must use https; plain http is allowed on this machine."""
+        request_body = NewSubscription.model_validate_json(await request.body())
+        if not _is_allowed_target(request_body.target):
             return problem(422, BAD_TARGET)
         if len(account.subscriptions) >= SUBSCRIPTION_LIMIT:
             return problem(422, "Invalid input: too many subscriptions")
-        made = Subscription(
-            account.fresh_id(),
-            wanted.target,
-            wanted.type,
-            wanted.event,
-            dict(wanted.secret),
-            dict(wanted.headers),
+        subscription = Subscription(
+            account.allocate_id(),
+            request_body.target,
+            request_body.type,
+            request_body.event,
+            dict(request_body.secret),
+            dict(request_body.headers),
             user.api_key,
             int(self.world.clock.now().timestamp()),
-            wanted.custom_field_computed_values,
+            request_body.custom_field_computed_values,
         )
-        account.subscriptions[made.id] = made
-        return JSONResponse(_subscription(made))
+        account.subscriptions[subscription.id] = subscription
+        return JSONResponse(_subscription_json(subscription))
 
     async def subscriptions(self, account: CopperAccount, user: User, _: Request) -> Response:
-        """`GET /webhooks`: those of this key."""
-        mine = [one for one in account.subscriptions.values() if one.owner_key == user.api_key]
-        return JSONResponse([_subscription(one) for one in mine])
+        """`GET /webhooks`: the subscriptions of this API key."""
+        own_subscriptions = [
+            subscription for subscription in account.subscriptions.values() if subscription.owner_key == user.api_key
+        ]
+        return JSONResponse([_subscription_json(subscription) for subscription in own_subscriptions])
 
     async def subscription(self, account: CopperAccount, user: User, request: Request) -> Response:
         """`GET`, `PUT` and `DELETE /webhooks/{id}`."""
-        found = account.subscriptions.get(request.path_params["id"])
-        if found is None or found.owner_key != user.api_key:
+        subscription = account.subscriptions.get(request.path_params["id"])
+        if subscription is None or subscription.owner_key != user.api_key:
             return problem(404, "Resource not found")
         if request.method == "DELETE":
-            del account.subscriptions[found.id]
-            return JSONResponse({"id": found.id})
+            del account.subscriptions[subscription.id]
+            return JSONResponse({"id": subscription.id})
         if request.method == "PUT":
             change = SubscriptionChange.model_validate_json(await request.body())
-            if change.target is not None and not _may_be_target(change.target):
+            if change.target is not None and not _is_allowed_target(change.target):
                 return problem(422, BAD_TARGET)
             for name, value in change.model_dump(exclude_none=True).items():
-                setattr(found, name, value)
-        return JSONResponse(_subscription(found))
+                setattr(subscription, name, value)
+        return JSONResponse(_subscription_json(subscription))
 
 
-def _may_be_target(target: str) -> bool:
+def _is_allowed_target(target: str) -> bool:
     try:
         parts = urlsplit(target)
     except ValueError:
@@ -295,51 +297,51 @@ def _may_be_target(target: str) -> bool:
     return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))
 
 
-def _subscription(subscription: Subscription) -> dict[str, Any]:
-    shown = asdict(subscription)
-    del shown["owner_key"]
-    return shown
+def _subscription_json(subscription: Subscription) -> dict[str, Any]:
+    payload = asdict(subscription)
+    del payload["owner_key"]
+    return payload
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    """Records as JSON, their amounts with all digits."""
+    """Records as JSON, with exact amounts."""
     return Response(orjson.dumps(value), media_type="application/json", headers=headers)
 
 
 async def _read(model: type[Body], request: Request) -> Body:
-    """A body with its paging and sorting, which may stand in the query as well: public clients do either."""
-    given = {name: value for name, value in request.query_params.items() if name in PAGING}
-    body = orjson_object(await request.body())
-    return model.model_validate({**given, **body})
+    """A body, with paging and sorting taken from the body or the query: public clients use either."""
+    query_values = {name: value for name, value in request.query_params.items() if name in PAGING}
+    body = parse_object(await request.body())
+    return model.model_validate({**query_values, **body})
 
 
-def orjson_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; an empty body is an empty one."""
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object; an empty body counts as an empty object."""
     return TypeAdapter(dict[str, Any]).validate_json(body or b"{}")
 
 
-def said(error: ValidationError) -> str:
-    """Which keys of a body are wrong, and that an unknown one is not played."""
-    texts = []
-    for problem_ in error.errors():
-        where = ".".join(map(str, problem_["loc"])) or "the body"
-        texts.append(f"{where} is not played by the sandbox" if problem_["type"] == "extra_forbidden" else where)
-    return ", ".join(texts)
+def validation_message(error: ValidationError) -> str:
+    """Which keys of a body are invalid or not supported."""
+    messages = []
+    for detail in error.errors():
+        key = ".".join(map(str, detail["loc"])) or "the body"
+        messages.append(f"{key} is not supported by the sandbox" if detail["type"] == "extra_forbidden" else key)
+    return ", ".join(messages)
 
 
-def malformed() -> Response:
-    """400 as the front end answers a GET that has a body, before it reaches Copper."""
+def get_with_body_refused() -> Response:
+    """The 400 of Copper's front end for a GET request with a body."""
     return HTMLResponse("<!doctype html><title>Error 400 (Bad Request)!!1</title><p>malformed request</p>", 400)
 
 
 class CopperOAuth:
-    """Copper's OAuth 2.0: its callback is a cross-site POST with code and state in the body."""
+    """Copper's OAuth 2.0: the callback is a cross-site POST with code and state in the body."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     async def authorise(self, request: Request) -> Response:
-        """A page that posts a code back, as the user who is named (`login_hint`) or the first one."""
+        """A page that posts a code to the callback, for the user in `login_hint` or else the first one."""
         query = request.query_params
         target = query.get("redirect_uri", "")
         if query.get("response_type") != "code" or urlsplit(target).scheme not in {"http", "https"}:
@@ -349,11 +351,11 @@ class CopperOAuth:
                 if query.get("login_hint") in {None, user.email}:
                     code = secrets.token_urlsafe(24)
                     account.oauth_codes[code] = user.email
-                    return HTMLResponse(_post_back(target, code, query.get("state", "")))
+                    return HTMLResponse(_callback_form(target, code, query.get("state", "")))
         return problem(404, "No such user")
 
     async def token(self, request: Request) -> Response:
-        """`POST /oauth/token`, form-encoded; no refresh token and no expiry."""
+        """`POST /oauth/token`, form-encoded; the access token has no expiry and no refresh token."""
         form = await request.form()
         code = str(form.get("code", ""))
         for account in self.world.accounts.values():
@@ -361,12 +363,12 @@ class CopperOAuth:
             if email is not None and form.get("grant_type") == "authorization_code":
                 token = secrets.token_urlsafe(32)
                 account.oauth_tokens[token] = email
-                answer = {"access_token": token, "token_type": "Bearer", "scope": "developer/v1/all"}
-                return JSONResponse(answer)
+                payload = {"access_token": token, "token_type": "Bearer", "scope": "developer/v1/all"}
+                return JSONResponse(payload)
         return JSONResponse({"error": "invalid_grant"}, 400)
 
 
-def _post_back(target: str, code: str, state: str) -> str:
+def _callback_form(target: str, code: str, state: str) -> str:
     return (
         '<!doctype html><html lang="en"><title>Sandbox Copper</title><h1>Sandbox Copper</h1>'
         f'<form method="post" action="{escape(target)}"><input type="hidden" name="code" value="{code}">'

@@ -1,7 +1,7 @@
-"""Copper's own pages, as far as an embedded app sees them: lists, a record's page, and the app in a frame beside it.
+"""Copper's web app, as far as an embedded app needs it: lists, record pages, and the embedded app in a frame.
 
-The page plays the parent's side of the App SDK's messages (copper-sdk 0.9.1). Whoever opens it is the account's
-first user.
+The page implements the parent's side of the App SDK's messages (copper-sdk 0.9.1). Its visitor is signed in as the
+account's first user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from sandbox.copper_records import STAGES, custom_fields_of, record_json, related_to
 from sandbox.world import RECORD_TYPES, CopperAccount, Record, User, World
 
-HERE = Path(__file__).resolve().parent / "pages"
+PAGES_DIR = Path(__file__).resolve().parent / "pages"
 BASE = "/copper/companies/{account:int}"
 API = "/copper/developer_api/v1"
 FILES = {
@@ -27,7 +27,7 @@ FILES = {
     "sdk.js": "text/javascript",
     "copper_app.css": "text/css",
 }
-PAGE_SIZE, MOST_PAGES = 50, 1_000
+PAGE_SIZE, MAX_PAGES = 50, 1_000
 
 
 class CopperApp:
@@ -37,81 +37,86 @@ class CopperApp:
         self.world = world
 
     def routes(self) -> list[Route]:
-        """What it serves."""
+        """The routes of the pages."""
         return [
             Route(f"{BASE}/app", self.page),
             Route(f"{BASE}/records", self.account),
             Route(f"{BASE}/records/{{type}}", self.records),
             Route(f"{BASE}/records/{{type}}/{{id:int}}", self.record),
-            Route(f"{BASE}/api/{{path:path}}", AsUser(self.world)),
+            Route(f"{BASE}/api/{{path:path}}", DeveloperApiAsUser(self.world)),
             Route("/copper/pages/{name}", self.file),
         ]
 
     async def page(self, _: Request) -> Response:
-        """The page."""
-        return HTMLResponse((HERE / "copper_app.html").read_text())
+        """The HTML page."""
+        return HTMLResponse((PAGES_DIR / "copper_app.html").read_text())
 
     async def file(self, request: Request) -> Response:
-        """Its scripts and style."""
+        """The page's scripts and style sheet."""
         name = request.path_params["name"]
         if name not in FILES:
-            return missing(f"no file {name}")
-        return Response((HERE / name).read_text(), media_type=FILES[name], headers={"Cache-Control": "no-cache"})
+            return not_found(f"no file {name}")
+        return Response((PAGES_DIR / name).read_text(), media_type=FILES[name], headers={"Cache-Control": "no-cache"})
 
     def _account(self, request: Request) -> CopperAccount | None:
         return self.world.accounts.get(request.path_params["account"])
 
     async def account(self, request: Request) -> Response:
-        """The account, its user, how many records it has, and the address of the app that is installed."""
+        """The account, its user, the number of records of each type, and the URL of the installed app."""
         account = self._account(request)
         if account is None:
-            return missing("no such account")
+            return not_found("no such account")
         return JSONResponse(
             {
                 "id": account.id,
                 "name": account.name,
                 "app": account.app_url,
                 "user": user_json(account.users[0]),
-                "counts": {kind: len(account.records[kind]) for kind in RECORD_TYPES},
+                "counts": {record_type: len(account.records[record_type]) for record_type in RECORD_TYPES},
             }
         )
 
     async def records(self, request: Request) -> Response:
-        """The first pages of a list, by name; `search` looks at names, addresses and companies."""
-        account, kind = self._account(request), request.path_params["type"]
-        if account is None or kind not in RECORD_TYPES:
-            return missing("no such list")
+        """The first pages of a list, sorted by name; `search` matches names, email addresses and companies."""
+        account, record_type = self._account(request), request.path_params["type"]
+        if account is None or record_type not in RECORD_TYPES:
+            return not_found("no such list")
         words = request.query_params.get("search", "").casefold().split()
         pages = request.query_params.get("pages", "1")
-        count = min(int(pages), MOST_PAGES) if pages.isascii() and pages.isdigit() and len(pages) < 10 else 1
-        found = [row for record in account.records[kind].values() if _has(row := _row(record, account), words)]
-        found.sort(key=lambda row: (row["name"].casefold(), row["id"]))
-        return _json({"records": found[: count * PAGE_SIZE], "total": len(found)})
+        page_count = min(int(pages), MAX_PAGES) if pages.isascii() and pages.isdigit() and len(pages) < 10 else 1
+        rows = [
+            row for record in account.records[record_type].values() if _matches(row := _row(record, account), words)
+        ]
+        rows.sort(key=lambda row: (row["name"].casefold(), row["id"]))
+        return _json({"records": rows[: page_count * PAGE_SIZE], "total": len(rows)})
 
     async def record(self, request: Request) -> Response:
-        """A record with what its page shows beside its own fields."""
-        account, kind = self._account(request), request.path_params["type"]
-        record = account.records.get(kind, {}).get(request.path_params["id"]) if account else None
+        """A record, and the other data that its page shows."""
+        account, record_type = self._account(request), request.path_params["type"]
+        record = account.records.get(record_type, {}).get(request.path_params["id"]) if account else None
         if account is None or record is None:
-            return missing("There is no such record.")
+            return not_found("There is no such record.")
         primary = account.records["person"].get(record.primary_contact_id or 0)
         return _json(
             {
                 "record": record_json(record, account),
-                "related": [_end(account.records[end][key]) for end, key in related_to(account, kind, record.id)],
+                "related": [
+                    _related_json(account.records[end_type][end_id])
+                    for end_type, end_id in related_to(account, record_type, record.id)
+                ],
                 "primary": primary.name if primary else None,
                 "owner": next((user.name for user in account.users if user.id == record.assignee_id), None),
                 "stage": STAGES[record.stage_id][0] if record.stage_id in STAGES else None,
                 "custom": [
                     {"name": field.name, "value": record.custom_values.get(field.id)}
-                    for field in custom_fields_of(account, kind)
+                    for field in custom_fields_of(account, record_type)
                 ],
             }
         )
 
 
-class AsUser:
-    """The developer API for the page, called as the account's first user: what the App SDK's `api` asks for."""
+class DeveloperApiAsUser:
+    """Calls the developer API as the account's first user, for the App SDK's `api` message."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -120,7 +125,7 @@ class AsUser:
         """Serve one request."""
         account = self.world.accounts.get(scope["path_params"]["account"])
         if account is None:
-            await missing("no such account")(scope, receive, send)
+            await not_found("no such account")(scope, receive, send)
             return
         user = account.users[0]
         credentials = {
@@ -129,15 +134,25 @@ class AsUser:
             "x-pw-useremail": user.email,
         }
         path = f"{API}/{scope['path_params']['path']}"
-        kept = ("type", "asgi", "http_version", "method", "scheme", "query_string", "server", "client", "extensions")
-        inner = {name: scope[name] for name in kept if name in scope}
+        copied_names = (
+            "type",
+            "asgi",
+            "http_version",
+            "method",
+            "scheme",
+            "query_string",
+            "server",
+            "client",
+            "extensions",
+        )
+        inner = {name: scope[name] for name in copied_names if name in scope}
         headers = [*scope["headers"], *((name.encode(), value.encode()) for name, value in credentials.items())]
         inner |= {"path": path, "raw_path": path.encode(), "root_path": "", "headers": headers}
         await scope["app"](inner, receive, send)
 
 
 def user_json(user: User) -> dict[str, Any]:
-    """A user as the App SDK's `getUserInfo` shows them, roles included."""
+    """A user as the App SDK's `getUserInfo` returns it, with roles."""
     roles = ["user", "admin"] if user.admin else ["user"]
     return {"id": user.id, "name": user.name, "email": user.email, "roles": roles}
 
@@ -158,13 +173,13 @@ def _row(record: Record, account: CopperAccount) -> dict[str, Any]:
     }
 
 
-def _has(row: dict[str, Any], words: list[str]) -> bool:
+def _matches(row: dict[str, Any], words: list[str]) -> bool:
     text = " ".join(str(row[name] or "") for name in ("name", "email", "company", "domain")).casefold()
     return all(word in text for word in words)
 
 
-def _end(record: Record) -> dict[str, Any]:
-    """A related record in a line."""
+def _related_json(record: Record) -> dict[str, Any]:
+    """A related record, in brief."""
     notes = {"person": record.emails[0] if record.emails else "", "opportunity": record.status}
     return {"type": record.type, "id": record.id, "name": record.name, "note": notes.get(record.type, "")}
 
@@ -173,6 +188,6 @@ def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
 
 
-def missing(text: str) -> Response:
-    """404 with the reason."""
+def not_found(text: str) -> Response:
+    """A 404 with the reason."""
     return JSONResponse({"error": text}, 404)

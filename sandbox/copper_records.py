@@ -1,4 +1,4 @@
-"""Leads, people, companies and opportunities as Copper's developer API writes them, and what is related to what."""
+"""Leads, people, companies and opportunities as Copper's developer API returns them, and their relations."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ LEAD_STATUSES = {"New": 208_231, "Contacted": 208_232, "Qualified": 208_233, "Un
 OPPORTUNITY_STATUSES = {"Open": 0, "Won": 1, "Lost": 2, "Abandoned": 3}
 CONTACT_TYPES = {451_490: "Potential Customer", 451_492: "Current Customer", 451_494: "Other"}
 PIPELINE = {"id": 213_214, "name": "Sales"}
-# The stages of the pipeline: id, name, chance to win in per cent.
+# The stages of the pipeline: id, name, win probability in per cent.
 STAGES = {987_790: ("Qualified", 5), 987_791: ("Proposal", 40), 987_792: ("Negotiation", 75)}
 ADDRESS_PARTS = ("street", "city", "state", "postal_code", "country")
 
 
 def names_of(record: Record) -> tuple[str, str | None]:
-    """First and last name of a person or lead."""
+    """The first and the last name of a person or lead."""
     first, _, last = record.name.rpartition(" ")
     return (first, last) if first else (last, None)
 
 
-def american(day: date | None) -> str | None:
-    """A date as Copper writes it: `1/23/2017`."""
+def us_date(day: date | None) -> str | None:
+    """A date in Copper's format: `1/23/2017`."""
     return f"{day.month}/{day.day}/{day.year}" if day else None
 
 
 def amount(value: Decimal | None) -> orjson.Fragment | None:
-    """An amount with all its digits."""
+    """An amount as an exact JSON number."""
     return None if value is None else orjson.Fragment(f"{value:f}")
 
 
-def custom_fields_of(account: CopperAccount, kind: str) -> list[CustomField]:
-    """The custom fields that records of a type have."""
-    return [field for field in account.custom_fields.values() if kind in field.available_on]
+def custom_fields_of(account: CopperAccount, record_type: str) -> list[CustomField]:
+    """The custom fields of a record type."""
+    return [field for field in account.custom_fields.values() if record_type in field.available_on]
 
 
 def _common(record: Record, account: CopperAccount) -> dict[str, Any]:
@@ -58,8 +58,8 @@ def _common(record: Record, account: CopperAccount) -> dict[str, Any]:
     }
 
 
-def _reachable(record: Record) -> dict[str, Any]:
-    """What people, leads and companies have: address, phone numbers, web sites."""
+def _contact_details(record: Record) -> dict[str, Any]:
+    """The fields of people, leads and companies: address, phone numbers, web sites."""
     address = {part: record.address.get(part, "") for part in ADDRESS_PARTS} if record.address else None
     return {
         "address": address,
@@ -69,13 +69,13 @@ def _reachable(record: Record) -> dict[str, Any]:
     }
 
 
-def _named(record: Record) -> dict[str, Any]:
+def _name_fields(record: Record) -> dict[str, Any]:
     first, last = names_of(record)
     names = {"prefix": None, "first_name": first, "middle_name": None, "last_name": last, "suffix": None}
     return {**names, "title": record.title}
 
 
-def _money(record: Record) -> dict[str, Any]:
+def _amount_fields(record: Record) -> dict[str, Any]:
     return {
         "customer_source_id": None,
         "monetary_unit": "USD" if record.monetary_value is not None else None,
@@ -85,16 +85,16 @@ def _money(record: Record) -> dict[str, Any]:
     }
 
 
-def _company_of(record: Record, account: CopperAccount) -> dict[str, Any]:
+def _company_fields(record: Record, account: CopperAccount) -> dict[str, Any]:
     company = account.records["company"].get(record.company_id or 0)
     return {"company_id": record.company_id, "company_name": company.name if company else None}
 
 
 def _person(record: Record, account: CopperAccount) -> dict[str, Any]:
     return {
-        **_named(record),
-        **_reachable(record),
-        **_company_of(record, account),
+        **_name_fields(record),
+        **_contact_details(record),
+        **_company_fields(record, account),
         "contact_type_id": record.contact_type_id,
         "emails": [{"email": email, "category": "work"} for email in record.emails],
         "leads_converted_from": [],
@@ -104,9 +104,9 @@ def _person(record: Record, account: CopperAccount) -> dict[str, Any]:
 
 def _lead(record: Record, _: CopperAccount) -> dict[str, Any]:
     return {
-        **_named(record),
-        **_reachable(record),
-        **_money(record),
+        **_name_fields(record),
+        **_contact_details(record),
+        **_amount_fields(record),
         "email": {"email": record.emails[0], "category": "work"} if record.emails else None,
         "company_name": record.company_name,
         "status": record.status,
@@ -119,7 +119,7 @@ def _lead(record: Record, _: CopperAccount) -> dict[str, Any]:
 
 def _company(record: Record, _: CopperAccount) -> dict[str, Any]:
     return {
-        **_reachable(record),
+        **_contact_details(record),
         "contact_type_id": record.contact_type_id,
         "primary_contact_id": record.primary_contact_id,
         "email_domain": record.email_domain,
@@ -128,9 +128,9 @@ def _company(record: Record, _: CopperAccount) -> dict[str, Any]:
 
 def _opportunity(record: Record, account: CopperAccount) -> dict[str, Any]:
     return {
-        **_company_of(record, account),
-        **_money(record),
-        "close_date": american(record.close_date),
+        **_company_fields(record, account),
+        **_amount_fields(record),
+        "close_date": us_date(record.close_date),
         "loss_reason_id": None,
         "pipeline_id": PIPELINE["id"],
         "pipeline_stage_id": record.stage_id,
@@ -146,27 +146,27 @@ def _opportunity(record: Record, account: CopperAccount) -> dict[str, Any]:
     }
 
 
-SHAPES = {"person": _person, "lead": _lead, "company": _company, "opportunity": _opportunity}
+RENDERERS = {"person": _person, "lead": _lead, "company": _company, "opportunity": _opportunity}
 
 
 def record_json(record: Record, account: CopperAccount) -> dict[str, Any]:
-    """A record with the fields of its type."""
-    return {**_common(record, account), **SHAPES[record.type](record, account)}
+    """A record as JSON, with the fields of its type."""
+    return {**_common(record, account), **RENDERERS[record.type](record, account)}
 
 
-def related_to(account: CopperAccount, kind: str, record_id: int) -> list[tuple[str, int]]:
-    """The living records related to one, either way round, those of its own fields included."""
-    found: set[tuple[str, int]] = set()
-    for left_kind, left, right_kind, right in account.relations:
-        if (left_kind, left) == (kind, record_id):
-            found.add((right_kind, right))
-        if (right_kind, right) == (kind, record_id):
-            found.add((left_kind, left))
-    own = account.records[kind][record_id]
-    ends = {("company", own.company_id), ("person", own.primary_contact_id)}
-    found |= {(end, key) for end, key in ends if key}
-    for other in ("person", "opportunity") if kind in {"company", "person"} else ():
-        for record in account.records[other].values():
-            if (kind, record_id) in {("company", record.company_id), ("person", record.primary_contact_id)}:
-                found.add((other, record.id))
-    return sorted(end for end in found if end[1] in account.records[end[0]])
+def related_to(account: CopperAccount, record_type: str, record_id: int) -> list[tuple[str, int]]:
+    """The existing records related to a record, in either direction, including those that its own fields name."""
+    related: set[tuple[str, int]] = set()
+    for left_type, left_id, right_type, right_id in account.relations:
+        if (left_type, left_id) == (record_type, record_id):
+            related.add((right_type, right_id))
+        if (right_type, right_id) == (record_type, record_id):
+            related.add((left_type, left_id))
+    source = account.records[record_type][record_id]
+    ends = {("company", source.company_id), ("person", source.primary_contact_id)}
+    related |= {(end_type, end_id) for end_type, end_id in ends if end_id}
+    for other_type in ("person", "opportunity") if record_type in {"company", "person"} else ():
+        for record in account.records[other_type].values():
+            if (record_type, record_id) in {("company", record.company_id), ("person", record.primary_contact_id)}:
+                related.add((other_type, record.id))
+    return sorted(end for end in related if end[1] in account.records[end[0]])

@@ -1,6 +1,6 @@
-"""The bodies of Copper's searches, type by type, and what each filter asks for.
+"""The bodies of Copper's searches by record type, and the meaning of each filter.
 
-A filter that the sandbox does not play is refused by name, as any other key that a body must not have.
+A filter that the sandbox does not support is refused by name, like every unknown key of a body.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sandbox.copper_records import (
 )
 from sandbox.world import CopperAccount, Record
 
-Test = Callable[[Record], bool]
+Matcher = Callable[[Record], bool]
 Ids = list[int] | None
-NONE_OF_THEM = -2
-SEARCHABLE = {"Currency", "Float", "Percentage", "Date", "Checkbox"}
+NO_VALUE = -2
+SEARCHABLE_TYPES = {"Currency", "Float", "Percentage", "Date", "Checkbox"}
 
 
 class UnknownFieldError(ValueError):
-    """A search names a custom field that cannot be searched."""
+    """A search names a custom field that is not searchable."""
 
 
 class CustomFieldFilter(BaseModel):
-    """One item of `custom_fields`: a value, or a range of numbers or of unix seconds."""
+    """An item of `custom_fields`: a value, or a range of numbers or Unix timestamps."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +46,7 @@ class CustomFieldFilter(BaseModel):
 
 
 class Page(BaseModel):
-    """What every search takes."""
+    """The paging parameters of every search."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,7 +55,7 @@ class Page(BaseModel):
 
 
 class Search(Page):
-    """What the searches of all four types take."""
+    """The parameters common to all four record types."""
 
     sort_by: str | None = None
     sort_direction: Literal["asc", "desc"] = "asc"
@@ -75,8 +75,8 @@ class Search(Page):
     custom_fields: list[CustomFieldFilter] | None = None
 
 
-class Reachable(Search):
-    """What people, leads and companies have in common."""
+class ContactDetailsSearch(Search):
+    """The parameters common to people, leads and companies."""
 
     phone_number: str | None = None
     city: str | None = None
@@ -85,7 +85,7 @@ class Reachable(Search):
     country: str | None = None
 
 
-class PeopleSearch(Reachable):
+class PeopleSearch(ContactDetailsSearch):
     """`POST /people/search`."""
 
     emails: list[str] | None = None
@@ -94,8 +94,8 @@ class PeopleSearch(Reachable):
     contact_type_ids: Ids = None
 
 
-class LeadSearch(Reachable):
-    """`POST /leads/search`; `emails` is one text. A converted lead is gone here, so it cannot be included."""
+class LeadSearch(ContactDetailsSearch):
+    """`POST /leads/search`; `emails` is a single string. Converted leads are deleted, so none can be included."""
 
     emails: str | None = None
     status_ids: Ids = None
@@ -105,7 +105,7 @@ class LeadSearch(Reachable):
     maximum_monetary_value: Decimal | None = None
 
 
-class CompanySearch(Reachable):
+class CompanySearch(ContactDetailsSearch):
     """`POST /companies/search`."""
 
     email_domains: list[str] | None = None
@@ -138,63 +138,68 @@ SEARCHES: dict[str, type[Search]] = {
 DEFAULT_SORTS = {"people": "first_name", "leads": "name", "companies": "date_modified", "opportunities": "name"}
 
 
-def _is_in(ids: Iterable[int], value: Callable[[Record], int | None]) -> Test:
-    """Whether a field is among some ids; -2 stands for "none"."""
-    wanted = {None if key == NONE_OF_THEM else key for key in ids}
-    return lambda record: value(record) in wanted
+def _is_in(ids: Iterable[int], value: Callable[[Record], int | None]) -> Matcher:
+    """Match a field against ids; -2 matches an empty field."""
+    values = {None if key == NO_VALUE else key for key in ids}
+    return lambda record: value(record) in values
 
 
-def _ranges(name: str, value: Callable[[Record], Any]) -> dict[str, Callable[[Any, CopperAccount], Test]]:
-    """`minimum_…` and `maximum_…` of a value; what is not given is in no range."""
+def _ranges(name: str, value: Callable[[Record], Any]) -> dict[str, Callable[[Any, CopperAccount], Matcher]]:
+    """The filters `minimum_…` and `maximum_…` of a value; an empty value is in no range."""
 
-    def at_least(bound: Any, _: CopperAccount) -> Test:
+    def at_least(bound: Any, _: CopperAccount) -> Matcher:
         return lambda record: value(record) is not None and value(record) >= bound
 
-    def at_most(bound: Any, _: CopperAccount) -> Test:
+    def at_most(bound: Any, _: CopperAccount) -> Matcher:
         return lambda record: value(record) is not None and value(record) <= bound
 
     return {f"minimum_{name}": at_least, f"maximum_{name}": at_most}
 
 
-def _ids(value: Callable[[Record], int | None]) -> Callable[[Any, CopperAccount], Test]:
+def _id_filter(value: Callable[[Record], int | None]) -> Callable[[Any, CopperAccount], Matcher]:
     return lambda ids, _: _is_in(ids, value)
 
 
-def _address(part: str) -> Callable[[Any, CopperAccount], Test]:
+def _address_filter(part: str) -> Callable[[Any, CopperAccount], Matcher]:
     return lambda text, _: lambda record: record.address.get(part, "").casefold() == text.casefold()
 
 
-def _emails(wanted: list[str] | str, _: CopperAccount) -> Test:
-    emails = {email.casefold() for email in ([wanted] if isinstance(wanted, str) else wanted)}
+def _emails(addresses: list[str] | str, _: CopperAccount) -> Matcher:
+    emails = {email.casefold() for email in ([addresses] if isinstance(addresses, str) else addresses)}
     return lambda record: not emails.isdisjoint(map(str.casefold, record.emails))
 
 
-def _domains(domains: list[str], _: CopperAccount) -> Test:
-    wanted = {domain.casefold() for domain in domains}
-    return lambda record: (record.email_domain or "").casefold() in wanted
+def _domains(domains: list[str], _: CopperAccount) -> Matcher:
+    casefolded = {domain.casefold() for domain in domains}
+    return lambda record: (record.email_domain or "").casefold() in casefolded
 
 
-def _of_opportunities(ids: list[int], account: CopperAccount) -> Test:
-    """The people related to any of some opportunities, their primary contacts included."""
-    living = [key for key in ids if key in account.records["opportunity"]]
-    people = {key for deal in living for kind, key in related_to(account, "opportunity", deal) if kind == "person"}
+def _of_opportunities(ids: list[int], account: CopperAccount) -> Matcher:
+    """Match people related to any of the opportunities, including their primary contacts."""
+    existing_ids = [key for key in ids if key in account.records["opportunity"]]
+    people = {
+        end_id
+        for opportunity_id in existing_ids
+        for end_type, end_id in related_to(account, "opportunity", opportunity_id)
+        if end_type == "person"
+    }
     return lambda record: record.id in people
 
 
-def _phone(text: str, _: CopperAccount) -> Test:
+def _phone(text: str, _: CopperAccount) -> Matcher:
     digits = "".join(filter(str.isdigit, text))
     return lambda record: any(digits and digits in "".join(filter(str.isdigit, phone)) for phone in record.phones)
 
 
-def _tags(tags: list[str], _: CopperAccount) -> Test:
-    wanted = {tag.casefold() for tag in tags}
-    return lambda record: not wanted.isdisjoint(map(str.casefold, record.tags))
+def _tags(tags: list[str], _: CopperAccount) -> Matcher:
+    casefolded = {tag.casefold() for tag in tags}
+    return lambda record: not casefolded.isdisjoint(map(str.casefold, record.tags))
 
 
-def _custom_fields(filters: list[CustomFieldFilter], account: CopperAccount) -> Test:
+def _custom_fields(filters: list[CustomFieldFilter], account: CopperAccount) -> Matcher:
     for item in filters:
         field = account.custom_fields.get(item.custom_field_definition_id)
-        if field is None or field.data_type not in SEARCHABLE:
+        if field is None or field.data_type not in SEARCHABLE_TYPES:
             raise UnknownFieldError(f"custom_fields: {item.custom_field_definition_id} cannot be searched")
     return lambda record: all(_has_value(item, record) for item in filters)
 
@@ -210,7 +215,7 @@ def _has_value(item: CustomFieldFilter, record: Record) -> bool:
 
 
 def _number(value: Any) -> float:
-    """A number, or a custom date (`mm/dd/yyyy`) as unix seconds."""
+    """A number, or a custom date (`mm/dd/yyyy`) as a Unix timestamp."""
     if isinstance(value, str):
         return datetime.strptime(value, "%m/%d/%Y").replace(tzinfo=UTC).timestamp()
     return float(value)
@@ -225,18 +230,18 @@ def _close_date(record: Record) -> float | None:
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() if day else None
 
 
-FILTERS: dict[str, Callable[[Any, CopperAccount], Test]] = {
+FILTERS: dict[str, Callable[[Any, CopperAccount], Matcher]] = {
     "ids": lambda ids, _: lambda record: record.id in ids,
     "name": lambda text, _: lambda record: text.casefold() in record.name.casefold(),
-    "assignee_ids": _ids(lambda record: record.assignee_id),
-    "contact_type_ids": _ids(lambda record: record.contact_type_id),
-    "company_ids": _ids(lambda record: record.company_id),
-    "primary_contact_ids": _ids(lambda record: record.primary_contact_id),
-    "pipeline_ids": _ids(lambda _: int(str(PIPELINE["id"]))),
-    "pipeline_stage_ids": _ids(lambda record: record.stage_id),
-    "status_ids": _ids(_status_id),
-    "customer_source_ids": _ids(lambda _: None),
-    "loss_reason_ids": _ids(lambda _: None),
+    "assignee_ids": _id_filter(lambda record: record.assignee_id),
+    "contact_type_ids": _id_filter(lambda record: record.contact_type_id),
+    "company_ids": _id_filter(lambda record: record.company_id),
+    "primary_contact_ids": _id_filter(lambda record: record.primary_contact_id),
+    "pipeline_ids": _id_filter(lambda _: int(str(PIPELINE["id"]))),
+    "pipeline_stage_ids": _id_filter(lambda record: record.stage_id),
+    "status_ids": _id_filter(_status_id),
+    "customer_source_ids": _id_filter(lambda _: None),
+    "loss_reason_ids": _id_filter(lambda _: None),
     "include_converted_leads": lambda _, __: lambda ___: True,
     "opportunity_ids": _of_opportunities,
     "emails": _emails,
@@ -244,7 +249,7 @@ FILTERS: dict[str, Callable[[Any, CopperAccount], Test]] = {
     "phone_number": _phone,
     "tags": _tags,
     "custom_fields": _custom_fields,
-    **{part: _address(part) for part in ("city", "state", "postal_code", "country")},
+    **{part: _address_filter(part) for part in ("city", "state", "postal_code", "country")},
     **_ranges("created_date", lambda record: record.created),
     **_ranges("modified_date", lambda record: record.modified),
     **_ranges("interaction_count", lambda _: 0),
@@ -254,11 +259,11 @@ FILTERS: dict[str, Callable[[Any, CopperAccount], Test]] = {
 }
 
 
-def keeps(search: Search, account: CopperAccount) -> Test:
-    """Whether a record is asked for, by the filters that are given."""
+def matcher(search: Search, account: CopperAccount) -> Matcher:
+    """A function that tells whether a record matches all filters of a search."""
     values = {name: getattr(search, name) for name in type(search).model_fields if name in FILTERS}
-    tests = [FILTERS[name](value, account) for name, value in values.items() if value is not None]
-    return lambda record: all(test(record) for test in tests)
+    matchers = [FILTERS[name](value, account) for name, value in values.items() if value is not None]
+    return lambda record: all(matches(record) for matches in matchers)
 
 
 SortKey = Callable[[Record, CopperAccount], Any]
@@ -302,33 +307,33 @@ SORTS: dict[str, SortKey] = {
     "date_created": lambda record, _: record.created,
     "date_modified": lambda record, _: record.modified,
 }
-PERSONAL = {"first_name", "last_name", "title", "email", "company_name"}
-PLACED = {"phone", "city", "state", "country", "zip", "socials"}
-WORTH = {"status", "monetary_value", "customer_source"}
-EVERYWHERE = {"name", "assignee", "inactive_days", "last_interaction", "date_created", "date_modified"}
+PERSON_SORTS = {"first_name", "last_name", "title", "email", "company_name"}
+CONTACT_SORTS = {"phone", "city", "state", "country", "zip", "socials"}
+VALUE_SORTS = {"status", "monetary_value", "customer_source"}
+COMMON_SORTS = {"name", "assignee", "inactive_days", "last_interaction", "date_created", "date_modified"}
 SORTS_OF: dict[str, set[str]] = {
-    "people": EVERYWHERE | PERSONAL | PLACED | {"contact_type"},
-    "leads": EVERYWHERE | PERSONAL | PLACED | WORTH | {"value"},
-    "companies": EVERYWHERE | PLACED | {"contact_type"},
-    "opportunities": EVERYWHERE
-    | WORTH
+    "people": COMMON_SORTS | PERSON_SORTS | CONTACT_SORTS | {"contact_type"},
+    "leads": COMMON_SORTS | PERSON_SORTS | CONTACT_SORTS | VALUE_SORTS | {"value"},
+    "companies": COMMON_SORTS | CONTACT_SORTS | {"contact_type"},
+    "opportunities": COMMON_SORTS
+    | VALUE_SORTS
     | {"company_name", "priority", "stage", "close_date", "primary_contact", "stage_change_date"},
 }
 
 
-def in_order(records: Iterable[Record], sort_by: str, account: CopperAccount) -> list[Record]:
-    """Records sorted by one key, what is not given first, then by id."""
+def sort_records(records: Iterable[Record], sort_by: str, account: CopperAccount) -> list[Record]:
+    """Records sorted by a key, empty values first, then by id."""
     key = SORTS[sort_by]
 
-    def sortable(record: Record) -> tuple[bool, Any, int]:
+    def sort_key(record: Record) -> tuple[bool, Any, int]:
         value = key(record, account)
         return (value is not None, 0 if value is None else value, record.id)
 
-    return sorted(records, key=sortable)
+    return sorted(records, key=sort_key)
 
 
-def picked(shown: dict[str, Any], search: Search) -> dict[str, Any]:
-    """The fields of a record that the search asks for, the id always among them."""
+def select_fields(payload: dict[str, Any], search: Search) -> dict[str, Any]:
+    """The fields of a record that the search requests, always including the id."""
     if search.fields is None:
-        return shown
-    return {name: value for name, value in shown.items() if name == "id" or name in search.fields}
+        return payload
+    return {name: value for name, value in payload.items() if name == "id" or name in search.fields}

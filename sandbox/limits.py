@@ -1,4 +1,4 @@
-"""The vendors' call limits, counted as they count them."""
+"""The vendors' rate limits, counted the way the vendors count them."""
 
 from __future__ import annotations
 
@@ -12,48 +12,52 @@ from sandbox.world import Clock
 
 
 class Limits(BaseModel):
-    """Calls allowed; `on` false lets everything through and says nothing of limits.
+    """The calls that the vendors allow; with `enabled` false, no call is refused and no limit headers are sent.
 
-    `reachable` is how many results of a Copper search can be paged through.
+    Xero's limits are per organisation, `app_calls_per_minute` is for the whole app. `max_search_results` is the number
+    of results of a Copper search that can be paged through.
     """
 
-    on: bool = True
-    minute: int = Field(60, ge=1)
-    concurrent: int = Field(5, ge=1)
-    day: int = Field(5_000, ge=1)
-    app_minute: int = Field(10_000, ge=1)
-    copper_minute: int = Field(180, ge=1)
-    reachable: int = Field(100_000, ge=1)
+    enabled: bool = True
+    calls_per_minute: int = Field(60, ge=1)
+    concurrent_calls: int = Field(5, ge=1)
+    calls_per_day: int = Field(5_000, ge=1)
+    app_calls_per_minute: int = Field(10_000, ge=1)
+    copper_calls_per_minute: int = Field(180, ge=1)
+    max_search_results: int = Field(100_000, ge=1)
 
 
 @dataclass
 class Window:
-    """A window that starts with its first call and resets when it is over."""
+    """A fixed window: it starts with its first call and resets when its time is up."""
 
     started: float = 0.0
     used: int = 0
 
-    def take(self, most: int, now: float, seconds: float) -> float | None:
-        """Count a call; the seconds until the window resets if it was one too many."""
+    def count_call(self, limit: int, now: float, seconds: float) -> float | None:
+        """Count a call; returns the seconds until the window resets if the call exceeds the limit."""
         if now - self.started >= seconds:
             self.started, self.used = now, 0
-        if self.used >= most:
+        if self.used >= limit:
             return seconds - (now - self.started)
         self.used += 1
         return None
 
 
 @dataclass
-class Refusal:
-    """Which limit was hit, and when to come back."""
+class RateLimitProblem:
+    """The limit that a call exceeded (Xero's name for it), and the seconds until a retry makes sense."""
 
-    problem: str
+    name: str
     retry_after: float | None
 
 
 @dataclass
-class Meter:
-    """Counts of the vendors' callers, and the most ever seen at once and within a minute (for tests of budgets)."""
+class RateLimiter:
+    """Counts calls by caller: a Xero tenant id or a Copper API key (Copper's limit: an account id).
+
+    It also keeps the highest concurrency and the busiest minute of each caller, for tests of the client's budgets.
+    """
 
     limits: Limits
     clock: Clock
@@ -61,65 +65,67 @@ class Meter:
     days: dict[str, Window] = field(default_factory=lambda: defaultdict(Window))
     app: Window = field(default_factory=Window)
     running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    most_running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    arrivals: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
-    busiest: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    rolling: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
-    refused: int = 0
+    max_running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    recent_calls: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    max_per_minute: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    copper_calls: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    rate_limited: int = 0
 
-    def xero(self, tenant: str) -> Refusal | None:
-        """Count a call for an organisation, unless a limit forbids it."""
-        now, limits, minute = time.monotonic(), self.limits, self.clock.seconds(60)
-        problem: Refusal | None = None
-        if limits.on and self.running[tenant] > limits.concurrent:
-            problem = Refusal("concurrent", None)
+    def check_xero(self, tenant: str) -> RateLimitProblem | None:
+        """Count a call for an organisation; returns the limit that it exceeds, if any."""
+        now, limits, minute = time.monotonic(), self.limits, self.clock.real_seconds(60)
+        problem: RateLimitProblem | None = None
+        if limits.enabled and self.running[tenant] > limits.concurrent_calls:
+            problem = RateLimitProblem("concurrent", None)
         else:
-            tries = (
-                ("minute", self.minutes[tenant], limits.minute, minute),
-                ("day", self.days[tenant], limits.day, self.clock.seconds(86_400)),
-                ("appminute", self.app, limits.app_minute, minute),
+            windows = (
+                ("minute", self.minutes[tenant], limits.calls_per_minute, minute),
+                ("day", self.days[tenant], limits.calls_per_day, self.clock.real_seconds(86_400)),
+                ("appminute", self.app, limits.app_calls_per_minute, minute),
             )
-            for name, window, most, seconds in tries:
-                wait = window.take(most, now, seconds)
-                if wait is not None and limits.on:
-                    problem = Refusal(name, wait)
+            for name, window, limit, seconds in windows:
+                retry_after = window.count_call(limit, now, seconds)
+                if retry_after is not None and limits.enabled:
+                    problem = RateLimitProblem(name, retry_after)
                     break
-        self.refused += problem is not None
+        self.rate_limited += problem is not None
         return problem
 
-    def headers(self, tenant: str) -> dict[str, str]:
-        """What Xero says of the limits on every answer."""
+    def xero_headers(self, tenant: str) -> dict[str, str]:
+        """The rate limit headers that Xero sends with every response."""
         limits = self.limits
-        if not limits.on:
+        if not limits.enabled:
             return {}
         return {
-            "X-MinLimit-Remaining": str(max(limits.minute - self.minutes[tenant].used, 0)),
-            "X-DayLimit-Remaining": str(max(limits.day - self.days[tenant].used, 0)),
-            "X-AppMinLimit-Remaining": str(max(limits.app_minute - self.app.used, 0)),
+            "X-MinLimit-Remaining": str(max(limits.calls_per_minute - self.minutes[tenant].used, 0)),
+            "X-DayLimit-Remaining": str(max(limits.calls_per_day - self.days[tenant].used, 0)),
+            "X-AppMinLimit-Remaining": str(max(limits.app_calls_per_minute - self.app.used, 0)),
         }
 
-    def enter(self, caller: str) -> None:
-        """A call of a Xero organisation or a Copper key begins."""
+    def start_call(self, caller: str) -> None:
+        """Record that a call of a Xero organisation or a Copper key starts."""
         self.running[caller] += 1
-        self.most_running[caller] = max(self.most_running[caller], self.running[caller])
-        self.busiest[caller] = max(self.busiest[caller], len(self._recent(self.arrivals[caller])) + 1)
-        self.arrivals[caller].append(time.monotonic())
+        self.max_running[caller] = max(self.max_running[caller], self.running[caller])
+        self.max_per_minute[caller] = max(
+            self.max_per_minute[caller], len(self._last_minute(self.recent_calls[caller])) + 1
+        )
+        self.recent_calls[caller].append(time.monotonic())
 
-    def leave(self, caller: str) -> None:
-        """A call ended."""
+    def end_call(self, caller: str) -> None:
+        """Record that a call ended."""
         self.running[caller] -= 1
 
-    def _recent(self, calls: deque[float]) -> deque[float]:
+    def _last_minute(self, calls: deque[float]) -> deque[float]:
         now = time.monotonic()
-        while calls and now - calls[0] >= self.clock.seconds(60):
+        while calls and now - calls[0] >= self.clock.real_seconds(60):
             calls.popleft()
         return calls
 
-    def copper(self, account: str) -> bool:
-        """Count a call of a Copper account; False when the last minute is full."""
-        calls = self._recent(self.rolling[account])
-        if self.limits.on and len(calls) >= self.limits.copper_minute:
-            self.refused += 1
+    def allow_copper(self, account: str) -> bool:
+        """Count a call of a Copper account; False when the limit of the last minute is reached."""
+        calls = self._last_minute(self.copper_calls[account])
+        if self.limits.enabled and len(calls) >= self.limits.copper_calls_per_minute:
+            self.rate_limited += 1
             return False
         calls.append(time.monotonic())
         return True

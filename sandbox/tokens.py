@@ -1,4 +1,4 @@
-"""Access and identity tokens as Xero issues them: JSON Web Tokens signed with RS256, and the key set to verify them."""
+"""Access and identity tokens in Xero's format: JSON Web Tokens signed with RS256, and the key set to verify them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ ALGORITHM = "RS256"
 
 @lru_cache(maxsize=1)
 def signing_key() -> rsa.RSAPrivateKey:
-    """This process's key, generated when the first token is signed."""
+    """The signing key of this process, generated when the first token is signed."""
     return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 
 
 def key_set() -> dict[str, Any]:
-    """The JSON Web Key Set that the discovery document points to."""
+    """The JSON Web Key Set to which the discovery document refers."""
     public = json.loads(RSAAlgorithm.to_jwk(signing_key().public_key()))
     return {"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": ALGORITHM}]}
 
 
 def user_id(email: str) -> UUID:
-    """The `xero_userid` of the user who signs in with an email address."""
+    """The `xero_userid` of the user with an email address."""
     return uuid5(NAMESPACE_URL, f"xero-user:{email.casefold()}")
 
 
 def _claims(authorisation: Authorisation, issuer: str, now: datetime, expires_at: datetime) -> dict[str, Any]:
-    """The claims that access and identity tokens share."""
+    """The claims common to access and identity tokens."""
     user = user_id(authorisation.user)
     return {
         "nbf": int(now.timestamp()),
@@ -56,7 +56,7 @@ def _sign(claims: dict[str, Any]) -> str:
 
 
 def access_token(authorisation: Authorisation, issuer: str, now: datetime, expires_at: datetime) -> str:
-    """An access token; `authentication_event_id` is the `authEventId` of the connections of this authorisation."""
+    """An access token; its `authentication_event_id` is the `authEventId` of this authorisation's connections."""
     return _sign(
         {
             **_claims(authorisation, issuer, now, expires_at),
@@ -70,19 +70,19 @@ def access_token(authorisation: Authorisation, issuer: str, now: datetime, expir
 
 
 def profile(authorisation: Authorisation) -> dict[str, Any]:
-    """What the scopes `profile` and `email` tell of the user."""
+    """The claims about the user that the scopes `profile` and `email` grant."""
     scopes, email = authorisation.scope.split(), authorisation.user
     claims: dict[str, Any] = {}
     if "profile" in scopes:
-        given, _, family = email.partition("@")[0].replace(".", " ").title().partition(" ")
-        claims |= {"preferred_username": email, "given_name": given, "family_name": family or "Demo"}
+        given_name, _, family_name = email.partition("@")[0].replace(".", " ").title().partition(" ")
+        claims |= {"preferred_username": email, "given_name": given_name, "family_name": family_name or "Demo"}
     if "email" in scopes:
         claims["email"] = email
     return claims
 
 
 def id_token(authorisation: Authorisation, issuer: str, now: datetime, expires_at: datetime, access: str) -> str:
-    """An OpenID Connect identity token for the app that the authorisation was given to."""
+    """An OpenID Connect identity token for the authorised app."""
     digest = hashlib.sha256(access.encode()).digest()
     claims = {
         **_claims(authorisation, issuer, now, expires_at),

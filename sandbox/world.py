@@ -1,4 +1,4 @@
-"""What the sandbox's Xero and Copper hold. Plain data, kept in memory and saved as JSON."""
+"""The data of the sandbox's Xero and Copper: plain dataclasses, kept in memory and saved as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 
-# The time zone that most of a country's organisations have, as Xero spells it.
+# The usual time zone of a country's organisations, by its name in Xero.
 TIMEZONES = {
     "NZ": "NEWZEALANDSTANDARDTIME",
     "GB": "GMTSTANDARDTIME",
@@ -26,37 +26,37 @@ PLURALS = {"leads": "lead", "people": "person", "companies": "company", "opportu
 
 @dataclass
 class Clock:
-    """The sandbox's time: real time, moved ahead by `advance`, and `speed` times as fast for retries."""
+    """The sandbox's clock: real time plus an offset; waits are `speed` times shorter than in real time."""
 
-    ahead: float = 0.0
+    offset_seconds: float = 0.0
     speed: float = 1.0
 
     def now(self) -> datetime:
-        """Now, to the millisecond, UTC."""
-        moment = datetime.now(UTC) + timedelta(seconds=self.ahead)
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        """The current time in UTC, to the millisecond."""
+        now = datetime.now(UTC) + timedelta(seconds=self.offset_seconds)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
-    def seconds(self, sandbox_seconds: float) -> float:
-        """How many real seconds `sandbox_seconds` take."""
+    def real_seconds(self, sandbox_seconds: float) -> float:
+        """The real time that a wait of `sandbox_seconds` takes, in seconds."""
         return sandbox_seconds / self.speed
 
 
 @dataclass
 class Contact:
-    """A Xero contact; `people` are the addresses of its contact persons (at most five)."""
+    """A Xero contact; `person_emails` are the email addresses of its contact persons (at most five)."""
 
     id: UUID
     name: str
     email: str
     updated: datetime
-    people: list[str] = field(default_factory=list)
+    person_emails: list[str] = field(default_factory=list)
     status: str = "ACTIVE"
     merged_to: UUID | None = None
 
 
 @dataclass
-class HistoryLine:
-    """One line of an invoice's history."""
+class HistoryEntry:
+    """An entry of an invoice's history."""
 
     changes: str
     at: datetime
@@ -66,7 +66,7 @@ class HistoryLine:
 
 @dataclass
 class Payment:
-    """An amount that a payment or a credit note took off an invoice."""
+    """An amount of a payment or a credit note, applied to an invoice."""
 
     id: UUID
     amount: Decimal
@@ -92,22 +92,22 @@ class Invoice:
     paid_on: date | None = None
     payments: list[Payment] = field(default_factory=list)
     credits: list[Payment] = field(default_factory=list)
-    history: list[HistoryLine] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
 
     @property
     def is_sent(self) -> bool:
-        """Whether Xero shows it as sent to the contact: anything but a draft counts as sent here."""
+        """Whether it was sent to the contact; in the sandbox, every invoice that is approved counts as sent."""
         return self.status not in {"DRAFT", "SUBMITTED"}
 
     @property
     def due(self) -> Decimal:
-        """What is still owed; nothing on a voided or deleted invoice."""
+        """The amount due; zero for a voided or deleted invoice."""
         return Decimal(0) if self.status in {"VOIDED", "DELETED"} else self.total - self.paid - self.credited
 
 
 @dataclass
 class Organisation:
-    """A Xero organisation (a tenant); `timezone` is a name as Xero spells it (`GMTSTANDARDTIME`)."""
+    """A Xero organisation (a tenant); `timezone` is Xero's name of its time zone (`GMTSTANDARDTIME`)."""
 
     tenant_id: UUID
     name: str
@@ -120,15 +120,18 @@ class Organisation:
     next_number: int = 1
     revision: int = 0
 
-    def touch(self, thing: Contact | Invoice, now: datetime) -> None:
-        """Give a changed thing its new UpdatedDateUTC, always later than the one before."""
-        thing.updated = max(now, thing.updated + timedelta(milliseconds=1))
+    def touch(self, entity: Contact | Invoice, now: datetime) -> None:
+        """Set a new UpdatedDateUTC, always later than the previous one."""
+        entity.updated = max(now, entity.updated + timedelta(milliseconds=1))
         self.revision += 1
 
 
 @dataclass
 class Connection:
-    """One organisation that one Xero user has connected to the app; `auth_event` is the latest authorisation of it."""
+    """An organisation that a Xero user has connected to the app.
+
+    `auth_event` is the id of its latest authorisation.
+    """
 
     id: UUID
     user: str
@@ -140,7 +143,7 @@ class Connection:
 
 @dataclass
 class RefreshToken:
-    """A refresh token: `replaced_at` starts its 30 minutes of grace; `uses` counts the refreshes with it."""
+    """A refresh token: `replaced_at` starts its grace period of 30 minutes; `uses` counts its refreshes."""
 
     issued_at: datetime
     replaced_at: datetime | None = None
@@ -149,7 +152,7 @@ class RefreshToken:
 
 @dataclass
 class Authorisation:
-    """What one consent of one Xero user gave: its scope and its tokens. `user` is the user's email address."""
+    """The result of a Xero user's consent: the scope and the tokens. `user` is the user's email address."""
 
     id: UUID
     user: str
@@ -162,26 +165,26 @@ class Authorisation:
 
 
 @dataclass
-class PendingCode:
-    """An authorisation code between the consent and the exchange."""
+class AuthorisationCode:
+    """An authorisation code that was not exchanged yet."""
 
     client_id: str
     redirect_uri: str
     challenge: str
     scope: str
     tenants: list[UUID]
-    made_at: datetime
+    created_at: datetime
     user: str
     nonce: str = ""
 
 
 @dataclass
 class XeroApp:
-    """The app that the sandbox knows, with its webhook.
+    """The only app that the sandbox's Xero knows, and its webhook.
 
-    It has two client ids: one with a secret, and one of a public app, which uses PKCE and has none. `consent_as` is
-    the email address of the Xero user who consents next, `granted_scopes` all that a consent can grant (empty:
-    whatever is asked for).
+    It has two client ids: a confidential one with a secret, and a public one that uses PKCE. `consent_user` is the
+    email address of the Xero user who consents next. `granted_scopes` are all scopes that a consent can grant (empty:
+    all that are requested).
     """
 
     client_id: str = "sandbox-client"
@@ -190,32 +193,32 @@ class XeroApp:
     webhook_url: str = ""
     webhook_key: str = "sandbox-webhook-key"
     webhook_status: str = "off"
-    sequence: int = 0
+    last_sequence: int = 0
     auto_consent: bool = True
-    consent_to: list[UUID] = field(default_factory=list)
-    consent_as: str = "sam@demo.xero.test"
+    consent_tenant_ids: list[UUID] = field(default_factory=list)
+    consent_user: str = "sam@demo.xero.test"
     granted_scopes: list[str] = field(default_factory=list)
     authorisations: dict[UUID, Authorisation] = field(default_factory=dict)
     connections: dict[UUID, Connection] = field(default_factory=dict)
-    codes: dict[str, PendingCode] = field(default_factory=dict)
+    codes: dict[str, AuthorisationCode] = field(default_factory=dict)
 
     def connect(self, authorisation: Authorisation, tenant_id: UUID, now: datetime) -> None:
-        """Connect an organisation for a user; one that the user had connected before keeps its id."""
+        """Connect an organisation for a user; a connection that exists already keeps its id."""
         for connection in self.connections.values():
             if (connection.user, connection.tenant_id) == (authorisation.user, tenant_id):
                 connection.auth_event, connection.updated = authorisation.id, now
                 return
-        made = Connection(uuid4(), authorisation.user, tenant_id, authorisation.id, now, now)
-        self.connections[made.id] = made
+        created = Connection(uuid4(), authorisation.user, tenant_id, authorisation.id, now, now)
+        self.connections[created.id] = created
 
     def connections_of(self, user: str) -> list[Connection]:
-        """All connections of a user, over all authorisations."""
+        """All connections of a user, from all authorisations."""
         return [connection for connection in self.connections.values() if connection.user == user]
 
 
 @dataclass
 class User:
-    """A Copper user; only an admin's key opens the API."""
+    """A Copper user; only the API keys of admins are valid."""
 
     id: int
     name: str
@@ -227,9 +230,9 @@ class User:
 
 @dataclass
 class Record:
-    """A Copper lead, person, company or opportunity; a field that its type lacks is empty.
+    """A Copper lead, person, company or opportunity; fields that its type does not have are empty.
 
-    `company_name` is a lead's, plain text; `custom_values` are by the id of the custom field.
+    Only leads have `company_name`, a plain text. `custom_values` are keyed by the id of the custom field.
     """
 
     id: int
@@ -260,7 +263,7 @@ class Record:
 
 @dataclass
 class CustomField:
-    """The definition of a custom field; `data_type` is Copper's word (Currency, Date, Text …)."""
+    """The definition of a custom field; `data_type` is Copper's name of the type (Currency, Date, Text …)."""
 
     id: int
     name: str
@@ -286,12 +289,14 @@ class Subscription:
 
 @dataclass
 class CopperAccount:
-    """A Copper account with its records, relations and subscriptions; `app_url` is the embedded app's."""
+    """A Copper account with its records, relations and subscriptions; `app_url` is the URL of its embedded app."""
 
     id: int
     name: str
     users: list[User] = field(default_factory=list)
-    records: dict[str, dict[int, Record]] = field(default_factory=lambda: {kind: {} for kind in RECORD_TYPES})
+    records: dict[str, dict[int, Record]] = field(
+        default_factory=lambda: {record_type: {} for record_type in RECORD_TYPES}
+    )
     relations: list[tuple[str, int, str, int]] = field(default_factory=list)
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     custom_fields: dict[int, CustomField] = field(default_factory=dict)
@@ -300,23 +305,23 @@ class CopperAccount:
     oauth_tokens: dict[str, str] = field(default_factory=dict)
     app_url: str = ""
 
-    def fresh_id(self) -> int:
-        """An id not used before in this account."""
+    def allocate_id(self) -> int:
+        """A new id, unique in this account."""
         self.next_id += 1
         return self.next_id
 
 
 @dataclass
 class World:
-    """Everything: Xero's organisations and app, Copper's accounts, the clock."""
+    """All data of the sandbox: Xero's organisations and app, Copper's accounts, and the clock."""
 
     organisations: dict[UUID, Organisation] = field(default_factory=dict)
     app: XeroApp = field(default_factory=XeroApp)
     accounts: dict[int, CopperAccount] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
 
-    def account_of(self, api_key: str, email: str) -> tuple[CopperAccount, User] | None:
-        """Whose key this is, if the address is its owner's."""
+    def find_owner(self, api_key: str, email: str) -> tuple[CopperAccount, User] | None:
+        """The account and user of an API key, if the email address is its owner's; None otherwise."""
         for account in self.accounts.values():
             for user in account.users:
                 if user.api_key == api_key and user.email.casefold() == email.casefold():
@@ -328,12 +333,12 @@ WORLD = TypeAdapter(World)
 
 
 def load(path: Path) -> World | None:
-    """The saved world, or None when nothing was saved."""
+    """The saved world; None if there is none."""
     return WORLD.validate_json(path.read_bytes()) if path.exists() else None
 
 
 def save(world: World, path: Path) -> None:
-    """Save the world so that a crash leaves the old file or the new one."""
-    fresh = path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}")
-    fresh.write_bytes(WORLD.dump_json(world))
-    fresh.replace(path)
+    """Save the world atomically: a crash leaves either the old file or the new one."""
+    temporary = path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}")
+    temporary.write_bytes(WORLD.dump_json(world))
+    temporary.replace(path)

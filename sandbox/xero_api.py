@@ -1,4 +1,4 @@
-"""Xero's Accounting API, the read side: invoices, their history, contacts, the organisation."""
+"""Xero's Accounting API, read only: invoices, their history, contacts, and the organisation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from sandbox.limits import Meter
+from sandbox.limits import RateLimiter
 from sandbox.query import BadQueryError, Query, bad_query
 from sandbox.world import Invoice, Organisation, World
-from sandbox.xero_fields import CONTACT_FIELDS, INVOICE_FIELDS, Field, in_order, order_by
-from sandbox.xero_json import Detail, contact_json, invoice_json, milliseconds, organisation_json
+from sandbox.xero_fields import CONTACT_FIELDS, INVOICE_FIELDS, Field, order_by, sort_rows
+from sandbox.xero_json import Detail, contact_json, invoice_json, json_date, organisation_json
 from sandbox.xero_oauth import XeroOAuth, not_connected, scope_missing, unauthorised
 from sandbox.xero_where import compile_where
 
-DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
-# Longer addresses are answered with 404: 52 ids pass and 53 do not (XeroAPI/Xero-OpenAPI, issue 534).
-LONGEST_URL = 2_090
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 100, 1_000
+# Xero answers longer URLs with 404: 52 ids pass, 53 do not (XeroAPI/Xero-OpenAPI, issue 534).
+MAX_URL_LENGTH = 2_090
 HOST = "https://api.xero.com"
 STATUSES = {"DRAFT", "SUBMITTED", "AUTHORISED", "PAID", "VOIDED", "DELETED"}
-CACHED_LISTS = 50
+MAX_CACHED_LISTS = 50
 SCOPES = {
     "invoices": {
         "accounting.invoices.read",
@@ -38,84 +38,84 @@ SCOPES = {
     "settings": {"accounting.settings.read", "accounting.settings"},
 }
 Handler = Callable[[Organisation, Request], Response]
-Keep = Callable[[Any, Organisation], bool]
+Predicate = Callable[[Any, Organisation], bool]
 
 
 def modified_since(request: Request) -> datetime | None:
-    """If-Modified-Since, as an HTTP date or ISO 8601; without a zone it is UTC."""
+    """The header If-Modified-Since, as an HTTP date or in ISO 8601; UTC if it has no time zone."""
     value = request.headers.get("if-modified-since")
     if not value:
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        since = datetime.fromisoformat(value)
     except ValueError:
         try:
-            moment = parsedate_to_datetime(value)
+            since = parsedate_to_datetime(value)
         except ValueError:
             raise BadQueryError("If-Modified-Since is not a date") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return since if since.tzinfo else since.replace(tzinfo=UTC)
 
 
-def guid(text: str) -> UUID | None:
-    """A GUID in a path, None where the text is none."""
+def parse_guid(text: str) -> UUID | None:
+    """A GUID in a path; None if the text is not a GUID."""
     try:
         return UUID(text)
     except ValueError:
         return None
 
 
-def _where(query: Query, fields: dict[str, Field]) -> Keep | None:
+def _where(query: Query, fields: dict[str, Field]) -> Predicate | None:
     text = query.text("where")
     return None if text is None else compile_where(text, fields)
 
 
-def invoice_filter(query: Query, since: datetime | None) -> list[Keep]:
-    """What the parameters of `GET /Invoices` ask for, as tests."""
+def invoice_filter(query: Query, since: datetime | None) -> list[Predicate]:
+    """The parameters of `GET /Invoices` as predicates."""
     contacts, numbers = query.uuids("ContactIDs"), query.texts("InvoiceNumbers")
     statuses = query.texts("Statuses")
-    wanted = {status.upper() for status in statuses or ()}
-    if not wanted <= STATUSES:
-        raise BadQueryError(f"Statuses: '{', '.join(sorted(wanted - STATUSES))}' is no status of an invoice")
+    status_set = {status.upper() for status in statuses or ()}
+    if not status_set <= STATUSES:
+        raise BadQueryError(f"Statuses: '{', '.join(sorted(status_set - STATUSES))}' is not an invoice status")
     term, where = (query.text("searchTerm") or "").casefold(), _where(query, INVOICE_FIELDS)
-    query.flag("includeArchived")  # An invoice is never archived.
-    tests: dict[str, tuple[bool, Keep]] = {
+    query.flag("includeArchived")  # Invoices are never archived.
+    predicates: dict[str, tuple[bool, Predicate]] = {
         "since": (since is not None, lambda invoice, _: since is None or invoice.updated >= since),
         "ContactIDs": (contacts is not None, lambda invoice, _: invoice.contact_id in (contacts or ())),
         "InvoiceNumbers": (numbers is not None, lambda invoice, _: invoice.number in (numbers or ())),
-        "Statuses": (statuses is not None, lambda invoice, _: invoice.status in wanted),
+        "Statuses": (statuses is not None, lambda invoice, _: invoice.status in status_set),
         "searchTerm": (bool(term), lambda invoice, _: term in invoice.number.casefold()),
-        # Every invoice was made inside Xero: the sandbox plays no writes.
+        # Every invoice was created in Xero itself: the sandbox does not support writes.
         "createdByMyApp": (query.flag("createdByMyApp"), lambda _, __: False),
     }
-    return [test for given, test in tests.values() if given] + ([where] if where else [])
+    return [predicate for is_set, predicate in predicates.values() if is_set] + ([where] if where else [])
 
 
-def contact_filter(query: Query, since: datetime | None, ids: set[UUID] | None) -> list[Keep]:
-    """What the parameters of `GET /Contacts` ask for, as tests. Archived ones are left out unless asked for."""
+def contact_filter(query: Query, since: datetime | None, ids: set[UUID] | None) -> list[Predicate]:
+    """The parameters of `GET /Contacts` as predicates. Archived contacts are left out unless they are requested."""
     term, where = (query.text("searchTerm") or "").casefold(), _where(query, CONTACT_FIELDS)
-    archived = query.flag("includeArchived") or ids is not None
-    tests: dict[str, tuple[bool, Keep]] = {
+    include_archived = query.flag("includeArchived") or ids is not None
+    predicates: dict[str, tuple[bool, Predicate]] = {
         "since": (since is not None, lambda contact, _: since is None or contact.updated >= since),
-        "includeArchived": (not archived, lambda contact, _: contact.status == "ACTIVE"),
+        "includeArchived": (not include_archived, lambda contact, _: contact.status == "ACTIVE"),
         "searchTerm": (bool(term), lambda contact, _: term in f"{contact.name} {contact.email}".casefold()),
     }
-    return [test for given, test in tests.values() if given] + ([where] if where else [])
+    return [predicate for is_set, predicate in predicates.values() if is_set] + ([where] if where else [])
 
 
 class XeroApi:
     """The Accounting API of the sandbox's organisations."""
 
-    def __init__(self, world: World, oauth: XeroOAuth, meter: Meter) -> None:
+    def __init__(self, world: World, oauth: XeroOAuth, limiter: RateLimiter) -> None:
         self.world = world
         self.oauth = oauth
-        self.meter = meter
+        self.limiter = limiter
         self._cache: dict[tuple[UUID, str], tuple[int, list[Any]]] = {}
 
     def endpoint(self, handler: Handler, resource: str) -> Callable[[Request], Awaitable[Response]]:
-        """A route: who is calling, for which organisation, with which scope, within which limits."""
+        """Wrap a handler: check the token, the organisation, the scope and the rate limits."""
 
         async def serve(request: Request) -> Response:
-            if too_long(request):
+            if is_url_too_long(request):
                 return HTMLResponse("<h1>404 - File or directory not found.</h1>", 404)
             if "application/json" not in request.headers.get("accept", ""):
                 return not_acceptable()
@@ -133,28 +133,28 @@ class XeroApi:
 
     def _within_limits(self, handler: Handler, organisation: Organisation, request: Request) -> Response:
         tenant = str(organisation.tenant_id)
-        refusal = self.meter.xero(tenant)
-        headers = self.meter.headers(tenant)
-        if refusal:
-            headers["X-Rate-Limit-Problem"] = refusal.problem
-            if refusal.retry_after is not None:
-                headers["Retry-After"] = str(math.ceil(refusal.retry_after))
+        problem = self.limiter.check_xero(tenant)
+        headers = self.limiter.xero_headers(tenant)
+        if problem:
+            headers["X-Rate-Limit-Problem"] = problem.name
+            if problem.retry_after is not None:
+                headers["Retry-After"] = str(math.ceil(problem.retry_after))
             return Response(status_code=429, headers=headers)
         try:
-            answer = handler(organisation, request)
+            response = handler(organisation, request)
         except BadQueryError as error:
-            answer = bad_query(error)
-        answer.headers.update(headers)
-        return answer
+            response = bad_query(error)
+        response.headers.update(headers)
+        return response
 
-    def _answer(self, values: dict[str, Any]) -> Response:
-        frame = {
+    def _response(self, values: dict[str, Any]) -> Response:
+        envelope = {
             "Id": str(uuid4()),
             "Status": "OK",
             "ProviderName": "Patina sandbox",
-            "DateTimeUTC": milliseconds(self.world.clock.now()),
+            "DateTimeUTC": json_date(self.world.clock.now()),
         }
-        return Response(orjson.dumps({**frame, **values}), media_type="application/json")
+        return Response(orjson.dumps({**envelope, **values}), media_type="application/json")
 
     def _page(
         self,
@@ -162,66 +162,71 @@ class XeroApi:
         request: Request,
         query: Query,
         rows: Iterable[Any],
-        tests: list[Keep],
+        predicates: list[Predicate],
         fields: dict[str, Field],
     ) -> tuple[list[Any], dict[str, int] | None]:
-        """One page and its `pagination`; the first hundred, without it, when no page was asked for."""
-        asked = query.text("page") is not None or query.text("pageSize") is not None
+        """A page and its `pagination`; without a requested page, the first hundred rows and None."""
+        is_paged = query.text("page") is not None or query.text("pageSize") is not None
         page = query.number("page", 1, 10**9)
-        size = query.number("pageSize", DEFAULT_PAGE, LARGEST_PAGE)
+        size = query.number("pageSize", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         keys = order_by(query.text("order") or "UpdatedDateUTC ASC", fields)
         query.refuse_unknown()
-        found = self._listed(organisation, request, query, rows, tests, keys)
-        if not asked:
-            return found[:DEFAULT_PAGE], None
-        shape = {"page": page, "pageSize": size, "pageCount": math.ceil(len(found) / size), "itemCount": len(found)}
-        return found[(page - 1) * size : page * size], shape
+        matches = self._matching_rows(organisation, request, query, rows, predicates, keys)
+        if not is_paged:
+            return matches[:DEFAULT_PAGE_SIZE], None
+        pagination = {
+            "page": page,
+            "pageSize": size,
+            "pageCount": math.ceil(len(matches) / size),
+            "itemCount": len(matches),
+        }
+        return matches[(page - 1) * size : page * size], pagination
 
-    def _listed(
+    def _matching_rows(
         self,
         organisation: Organisation,
         request: Request,
         query: Query,
         rows: Iterable[Any],
-        tests: list[Keep],
+        predicates: list[Predicate],
         keys: list[tuple[Field, bool]],
     ) -> list[Any]:
-        """Filtered and sorted, kept until the organisation changes: pages come one after another."""
+        """The filtered, sorted rows; cached until the organisation changes, because clients fetch page after page."""
         key = f"{request.url.path} {request.headers.get('if-modified-since')} {query.without('page', 'pageSize')}"
-        known = self._cache.get((organisation.tenant_id, key))
-        if known and known[0] == organisation.revision:
-            return known[1]
-        if len(self._cache) > CACHED_LISTS:
+        cached = self._cache.get((organisation.tenant_id, key))
+        if cached and cached[0] == organisation.revision:
+            return cached[1]
+        if len(self._cache) > MAX_CACHED_LISTS:
             self._cache.clear()
-        kept = (row for row in rows if all(test(row, organisation) for test in tests))
-        found = in_order(kept, keys, organisation)
-        self._cache[(organisation.tenant_id, key)] = (organisation.revision, found)
-        return found
+        filtered = (row for row in rows if all(matches(row, organisation) for matches in predicates))
+        ordered = sort_rows(filtered, keys, organisation)
+        self._cache[(organisation.tenant_id, key)] = (organisation.revision, ordered)
+        return ordered
 
     def invoices(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Invoices`."""
         query = Query(request)
         ids, summary, decimals = query.uuids("IDs"), query.flag("summaryOnly"), unit_decimals(query)
-        tests = invoice_filter(query, modified_since(request))
-        rows = _chosen(organisation.invoices, ids)
-        page, shape = self._page(organisation, request, query, rows, tests, INVOICE_FIELDS)
-        detail = Detail.SUMMARY if summary else Detail.PAGE if shape else Detail.LIST
-        listed = [invoice_json(invoice, organisation, detail, decimals=decimals) for invoice in page]
-        return self._answer({"pagination": shape, "Invoices": listed} if shape else {"Invoices": listed})
+        predicates = invoice_filter(query, modified_since(request))
+        rows = _select(organisation.invoices, ids)
+        page, pagination = self._page(organisation, request, query, rows, predicates, INVOICE_FIELDS)
+        detail = Detail.SUMMARY if summary else Detail.PAGE if pagination else Detail.LIST
+        payload = [invoice_json(invoice, organisation, detail, decimals=decimals) for invoice in page]
+        return self._response({"pagination": pagination, "Invoices": payload} if pagination else {"Invoices": payload})
 
     def invoice(self, organisation: Organisation, request: Request) -> Response:
-        """`GET /Invoices/{id}`: by id or by number."""
+        """`GET /Invoices/{id}`, by id or by number."""
         query = Query(request)
         decimals = unit_decimals(query)
         query.refuse_unknown()
-        invoice = self._one_invoice(organisation, request)
+        invoice = self._requested_invoice(organisation, request)
         if invoice is None:
             return not_found()
-        return self._answer({"Invoices": [invoice_json(invoice, organisation, Detail.SINGLE, decimals=decimals)]})
+        return self._response({"Invoices": [invoice_json(invoice, organisation, Detail.SINGLE, decimals=decimals)]})
 
-    def _one_invoice(self, organisation: Organisation, request: Request) -> Invoice | None:
+    def _requested_invoice(self, organisation: Organisation, request: Request) -> Invoice | None:
         name = request.path_params["id"]
-        invoice_id = guid(name)
+        invoice_id = parse_guid(name)
         if invoice_id is not None:
             return organisation.invoices.get(invoice_id)
         return next((invoice for invoice in organisation.invoices.values() if invoice.number == name), None)
@@ -229,79 +234,79 @@ class XeroApi:
     def history(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Invoices/{id}/History`, newest first."""
         Query(request).refuse_unknown()
-        invoice = self._one_invoice(organisation, request)
+        invoice = self._requested_invoice(organisation, request)
         if invoice is None:
             return not_found()
         lines = [
             {
                 "Changes": line.changes,
                 "DateUTCString": line.at.strftime("%Y-%m-%dT%H:%M:%S"),
-                "DateUTC": milliseconds(line.at),
+                "DateUTC": json_date(line.at),
                 "User": line.user,
                 "Details": line.details,
             }
             for line in reversed(invoice.history)
         ]
-        return self._answer({"HistoryRecords": lines})
+        return self._response({"HistoryRecords": lines})
 
     def contacts(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Contacts`."""
         query = Query(request)
         ids, summary = query.uuids("IDs"), query.flag("summaryOnly")
-        tests = contact_filter(query, modified_since(request), ids)
-        rows = _chosen(organisation.contacts, ids)
-        page, shape = self._page(organisation, request, query, rows, tests, CONTACT_FIELDS)
-        paged = shape is not None or ids is not None
+        predicates = contact_filter(query, modified_since(request), ids)
+        rows = _select(organisation.contacts, ids)
+        page, pagination = self._page(organisation, request, query, rows, predicates, CONTACT_FIELDS)
+        paged = pagination is not None or ids is not None
         detail = Detail.SUMMARY if summary else Detail.PAGE if paged else Detail.LIST
-        shown = [contact_json(contact, detail) for contact in page]
-        return self._answer({"pagination": shape, "Contacts": shown} if shape else {"Contacts": shown})
+        payload = [contact_json(contact, detail) for contact in page]
+        return self._response({"pagination": pagination, "Contacts": payload} if pagination else {"Contacts": payload})
 
     def contact(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Contacts/{id}`."""
         Query(request).refuse_unknown()
-        contact_id = guid(request.path_params["id"])
+        contact_id = parse_guid(request.path_params["id"])
         contact = organisation.contacts.get(contact_id) if contact_id else None
-        return self._answer({"Contacts": [contact_json(contact, Detail.SINGLE)]}) if contact else not_found()
+        return self._response({"Contacts": [contact_json(contact, Detail.SINGLE)]}) if contact else not_found()
 
     def organisation(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Organisation`."""
         Query(request).refuse_unknown()
-        return self._answer({"Organisations": [organisation_json(organisation)]})
+        return self._response({"Organisations": [organisation_json(organisation)]})
 
 
-def _chosen(rows: dict[UUID, Any], ids: set[UUID] | None) -> Iterable[Any]:
-    """All rows, or those of some ids."""
+def _select(rows: dict[UUID, Any], ids: set[UUID] | None) -> Iterable[Any]:
+    """All rows, or those with the given ids."""
     return rows.values() if ids is None else [rows[key] for key in ids if key in rows]
 
 
 def unit_decimals(query: Query) -> int:
-    """`unitdp`: two or four decimals in unit amounts."""
+    """`unitdp`: the number of decimals in unit amounts, two or four."""
     value = query.text("unitdp") or "2"
     if value not in {"2", "4"}:
         raise BadQueryError("unitdp must be 2 or 4")
     return int(value)
 
 
-def too_long(request: Request) -> bool:
-    """Whether the address would be too long for Xero's servers, under Xero's own name."""
+def is_url_too_long(request: Request) -> bool:
+    """Whether the URL, under Xero's own host name, would be too long for Xero's servers."""
     path = request.scope.get("raw_path", b"").decode("latin-1").removeprefix("/xero")
-    return len(f"{HOST}{path}?{request.url.query}") > LONGEST_URL
+    return len(f"{HOST}{path}?{request.url.query}") > MAX_URL_LENGTH
 
 
 def not_acceptable() -> Response:
-    """406: where JSON is not asked for, Xero answers XML, which the sandbox does not play."""
-    detail = "Xero answers XML unless the header Accept names application/json; the sandbox plays JSON only"
+    """406: Xero answers with XML unless JSON is requested, and the sandbox does not support XML."""
+    detail = "Xero returns XML unless the Accept header names application/json; the sandbox only supports JSON"
     return JSONResponse({"Title": "Not Acceptable", "Status": 406, "Detail": detail}, 406)
 
 
 def not_found() -> Response:
-    """404 as Xero writes it for an id that the organisation does not have."""
+    """Xero's 404 for an id that does not exist in the organisation."""
     body = {"ErrorNumber": 0, "Type": None, "Title": "NotFound", "Status": 404}
     return JSONResponse({**body, "Detail": "The resource you're looking for cannot be found"}, 404)
 
 
-async def not_played(request: Request) -> Response:
-    """What the sandbox's Xero does not play: 404 for a path, 405 for a write."""
-    detail = f"The sandbox does not play {request.method} {request.url.path}"
+async def not_supported(request: Request) -> Response:
+    """The response for everything that the sandbox does not support: 404 for a path, 405 for a write."""
+    detail = f"The sandbox does not support {request.method} {request.url.path}"
     status, title = (404, "NotFound") if request.method in {"GET", "HEAD"} else (405, "MethodNotAllowed")
     return JSONResponse({"Type": None, "Title": title, "Status": status, "Detail": detail}, status)

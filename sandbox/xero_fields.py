@@ -1,4 +1,4 @@
-"""The elements of invoices and contacts that Xero's `where` and `order` know, with their types."""
+"""The elements of invoices and contacts that can be used in Xero's `where` and `order`, with their types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Value = str | Decimal | bool | UUID | datetime | None
 
 
 class FieldType(Enum):
-    """What a field holds; only like can be compared with like."""
+    """The type of a field; only values of the same type can be compared."""
 
     TEXT = "a text"
     NUMBER = "a number"
@@ -28,7 +28,7 @@ class FieldType(Enum):
 
 @dataclass(frozen=True)
 class Field:
-    """One element: its name as Xero spells it, its type, and where its value stands."""
+    """An element: its name in Xero, its type, and a function that returns its value."""
 
     name: str
     type: FieldType
@@ -36,12 +36,12 @@ class Field:
 
     @property
     def is_unique(self) -> bool:
-        """Whether no two rows of a resource share a value: order by it needs no second key."""
+        """Whether its values are unique among the rows, so that sorting by it needs no second key."""
         return self.name in {"InvoiceID", "ContactID"}
 
 
 def at_midnight(day: date | None) -> datetime | None:
-    """A calendar date as Xero's instant at midnight UTC."""
+    """A calendar date as midnight UTC, which is how Xero represents dates."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC) if day else None
 
 
@@ -92,35 +92,35 @@ CONTACT_FIELDS = _fields(
 )
 
 
-def field_of(name: str, fields: Mapping[str, Field], kind: str) -> Field:
-    """The field with this name, in any case; refuses one that the sandbox does not hold."""
-    found = fields.get(name.lower())
-    if found is None:
+def field_of(name: str, fields: Mapping[str, Field], error_type: str) -> Field:
+    """The field with this name, in any case; raises `BadQueryError` if the sandbox does not have it."""
+    field = fields.get(name.lower())
+    if field is None:
         known = ", ".join(field.name for field in fields.values())
-        raise BadQueryError(f"No property or field '{name}' exists in the sandbox, which knows {known}", kind)
-    return found
+        raise BadQueryError(f"No property or field '{name}' exists in the sandbox; it supports {known}", error_type)
+    return field
 
 
 def order_by(text: str, fields: Mapping[str, Field]) -> list[tuple[Field, bool]]:
-    """The fields of an `order` (`Date DESC, InvoiceNumber`), and whether each is descending."""
+    """Parse an `order` (`Date DESC, InvoiceNumber`): the fields, and whether each is descending."""
     keys = []
     for part in text.split(","):
         words = part.split()
         if not 1 <= len(words) <= 2 or [word.upper() for word in words[1:]] not in ([], ["ASC"], ["DESC"]):
-            raise BadQueryError(f"order is not understood: {part.strip() or 'empty'}", "QueryParseException")
+            raise BadQueryError(f"order is invalid: {part.strip() or 'empty'}", "QueryParseException")
         keys.append((field_of(words[0], fields, "QueryParseException"), words[1:] != [] and words[1].upper() == "DESC"))
     return keys
 
 
-def in_order(
+def sort_rows(
     rows: Iterable[Invoice] | Iterable[Contact], keys: list[tuple[Field, bool]], organisation: Organisation
 ) -> list[Any]:
-    """Rows sorted by several fields, what is not given first; rows that are alike are sorted by id."""
-    ordered = list(rows) if keys[0][0].is_unique else sorted(rows, key=lambda row: row.id)
+    """Rows sorted by several fields and then by id, empty values first."""
+    sorted_rows = list(rows) if keys[0][0].is_unique else sorted(rows, key=lambda row: row.id)
     for field, descending in reversed(keys):
-        ordered.sort(key=lambda row: _sortable(field.value(row, organisation)), reverse=descending)
-    return ordered
+        sorted_rows.sort(key=lambda row: _sort_key(field.value(row, organisation)), reverse=descending)
+    return sorted_rows
 
 
-def _sortable(value: Value) -> tuple[bool, Any]:
+def _sort_key(value: Value) -> tuple[bool, Any]:
     return (value is not None, value if value is not None else 0)

@@ -1,4 +1,4 @@
-"""Invoices, contacts and organisations as Xero's Accounting API writes them."""
+"""Invoices, contacts and organisations as Xero's Accounting API returns them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import orjson
 from sandbox.world import Contact, Invoice, Organisation, Payment
 from sandbox.xero_fields import at_midnight
 
-# How Xero's `Version` of an organisation goes by its country (OpenAPI 16.1, schema Organisation).
+# Xero's `Version` of an organisation by its country (OpenAPI 16.1, schema Organisation).
 VERSIONS = {"NZ": "NZ", "GB": "UK", "US": "US", "AU": "AU"}
 
 
 class Detail(Enum):
-    """How much of an invoice or contact an answer holds.
+    """How much of an invoice or contact a response contains.
 
-    A summary (`summaryOnly`) leaves out all that is heavy, a list without pages the line items, a page nothing;
-    only one asked for by its id has its contact in full.
+    A summary (`summaryOnly`) omits the nested lists, a list without pages omits the line items, and a page omits
+        nothing. Only a single invoice contains its contact in full.
     """
 
     SUMMARY = "summary"
@@ -30,43 +30,43 @@ class Detail(Enum):
     SINGLE = "single"
 
 
-def milliseconds(moment: datetime, *, zone: str = "+0000") -> str:
-    """`/Date(1541176290160+0000)/`."""
-    return f"/Date({round(moment.timestamp() * 1000)}{zone})/"
+def json_date(instant: datetime, *, zone: str = "+0000") -> str:
+    """A time in Xero's JSON format: `/Date(1541176290160+0000)/`."""
+    return f"/Date({round(instant.timestamp() * 1000)}{zone})/"
 
 
-def exact(amount: Decimal) -> orjson.Fragment:
-    """An amount as a JSON number with all its digits; a float would round large ones."""
+def exact_number(amount: Decimal) -> orjson.Fragment:
+    """An amount as a JSON number with all its digits; a float would round large amounts."""
     return orjson.Fragment(f"{amount:f}")
 
 
 def _date(day: date, *, zone: str = "+0000") -> str:
     midnight = at_midnight(day)
     assert midnight is not None
-    return milliseconds(midnight, zone=zone)
+    return json_date(midnight, zone=zone)
 
 
 def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *, decimals: int = 2) -> dict[str, Any]:
-    """An invoice; `decimals` are those of the unit amounts (`unitdp`)."""
+    """An invoice; `decimals` is the number of decimals in unit amounts (`unitdp`)."""
     contact = organisation.contacts.get(invoice.contact_id)
-    net = exact(invoice.total)
-    # Xero has been seen to write dates in either form and to leave the zone out: so does the sandbox.
+    net = exact_number(invoice.total)
+    # Xero uses either separator in dates and sometimes omits the zone: the sandbox does both.
     separator = " " if invoice.id.int % 3 == 0 else "T"
     zone = "" if invoice.id.int % 5 == 0 else "+0000"
-    brief = {"ContactID": str(invoice.contact_id), "Name": contact.name if contact else ""}
-    shown: dict[str, Any] = {
+    contact_summary = {"ContactID": str(invoice.contact_id), "Name": contact.name if contact else ""}
+    payload: dict[str, Any] = {
         "Type": invoice.type,
         "InvoiceID": str(invoice.id),
         "InvoiceNumber": invoice.number,
         "Reference": "",
-        "AmountDue": exact(invoice.due),
-        "AmountPaid": exact(invoice.paid),
-        "AmountCredited": exact(invoice.credited),
+        "AmountDue": exact_number(invoice.due),
+        "AmountPaid": exact_number(invoice.paid),
+        "AmountCredited": exact_number(invoice.credited),
         "CurrencyRate": 1.0,
         "IsDiscounted": False,
         "HasAttachments": False,
         "HasErrors": False,
-        "Contact": contact_json(contact, detail) if contact and detail is Detail.SINGLE else brief,
+        "Contact": contact_json(contact, detail) if contact and detail is Detail.SINGLE else contact_summary,
         "DateString": f"{invoice.issue_date.isoformat()}{separator}00:00:00",
         "Date": _date(invoice.issue_date, zone=zone),
         "Status": invoice.status,
@@ -74,26 +74,26 @@ def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *
         "SubTotal": net,
         "TotalTax": 0.0,
         "Total": net,
-        "UpdatedDateUTC": milliseconds(invoice.updated, zone=zone),
+        "UpdatedDateUTC": json_date(invoice.updated, zone=zone),
         "CurrencyCode": invoice.currency,
         "SentToContact": invoice.is_sent,
     }
     if invoice.due_date:
-        shown["DueDateString"] = f"{invoice.due_date.isoformat()}{separator}00:00:00"
-        shown["DueDate"] = _date(invoice.due_date)
+        payload["DueDateString"] = f"{invoice.due_date.isoformat()}{separator}00:00:00"
+        payload["DueDate"] = _date(invoice.due_date)
     if invoice.paid_on:
-        shown["FullyPaidOnDate"] = _date(invoice.paid_on)
-    return shown if detail is Detail.SUMMARY else shown | _heavy(invoice, detail, decimals)
+        payload["FullyPaidOnDate"] = _date(invoice.paid_on)
+    return payload if detail is Detail.SUMMARY else payload | _nested_lists(invoice, detail, decimals)
 
 
-def _heavy(invoice: Invoice, detail: Detail, decimals: int) -> dict[str, Any]:
-    """What a summary leaves out."""
+def _nested_lists(invoice: Invoice, detail: Detail, decimals: int) -> dict[str, Any]:
+    """The lists that a summary omits."""
     line = {
         "LineItemID": str(UUID(int=invoice.id.int ^ 1)),
         "Description": "Services",
         "Quantity": 1.0,
         "UnitAmount": orjson.Fragment(f"{invoice.total:.{decimals}f}"),
-        "LineAmount": exact(invoice.total),
+        "LineAmount": exact_number(invoice.total),
         "TaxAmount": 0.0,
         "AccountCode": "200",
         "Tracking": [],
@@ -111,7 +111,7 @@ def _payment_json(payment: Payment) -> dict[str, Any]:
     return {
         "PaymentID": str(payment.id),
         "Date": _date(payment.date),
-        "Amount": exact(payment.amount),
+        "Amount": exact_number(payment.amount),
         "CurrencyRate": 1.0,
         "HasAccount": False,
         "HasValidationErrors": False,
@@ -122,39 +122,39 @@ def _credit_json(credit: Payment) -> dict[str, Any]:
     return {
         "CreditNoteID": str(credit.id),
         "CreditNoteNumber": f"CN-{credit.id.hex[:6].upper()}",
-        "AppliedAmount": exact(credit.amount),
+        "AppliedAmount": exact_number(credit.amount),
         "Date": _date(credit.date),
-        "Total": exact(credit.amount),
+        "Total": exact_number(credit.amount),
         "HasErrors": False,
     }
 
 
 def contact_json(contact: Contact, detail: Detail) -> dict[str, Any]:
-    """A contact; `MergedToContactID` only where Xero shows it: in pages and for one asked for by its id."""
-    shown: dict[str, Any] = {
+    """A contact; Xero only returns `MergedToContactID` in pages and for single contacts."""
+    payload: dict[str, Any] = {
         "ContactID": str(contact.id),
         "ContactStatus": contact.status,
         "Name": contact.name,
         "EmailAddress": contact.email,
         "IsSupplier": False,
         "IsCustomer": True,
-        "UpdatedDateUTC": milliseconds(contact.updated),
+        "UpdatedDateUTC": json_date(contact.updated),
         "HasAttachments": False,
         "HasValidationErrors": False,
     }
     if detail is not Detail.SUMMARY:
-        shown |= {
+        payload |= {
             "ContactPersons": [
                 {"FirstName": "", "LastName": "", "EmailAddress": email, "IncludeInEmails": False}
-                for email in contact.people
+                for email in contact.person_emails
             ],
             "Addresses": [{"AddressType": "POBOX"}],
             "Phones": [{"PhoneType": "DEFAULT", "PhoneNumber": ""}],
             "ContactGroups": [],
         }
     if detail is not Detail.LIST and contact.merged_to:
-        shown["MergedToContactID"] = str(contact.merged_to)
-    return shown
+        payload["MergedToContactID"] = str(contact.merged_to)
+    return payload
 
 
 def organisation_json(organisation: Organisation) -> dict[str, Any]:

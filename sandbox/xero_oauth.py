@@ -1,4 +1,4 @@
-"""Xero's OAuth 2.0: consent page, tokens with PKCE and Basic auth, rotation with grace, connections."""
+"""Xero's OAuth 2.0: consent page, tokens with PKCE or Basic auth, refresh token rotation with grace, connections."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from sandbox import tokens
 from sandbox.query import Query
-from sandbox.world import Authorisation, Connection, Organisation, PendingCode, RefreshToken, World
+from sandbox.world import Authorisation, AuthorisationCode, Connection, Organisation, RefreshToken, World
 
-ACCESS = timedelta(minutes=30)
-GRACE = timedelta(minutes=30)
-REFRESH = timedelta(days=60)
-CODE = timedelta(minutes=5)
+ACCESS_TOKEN_LIFETIME = timedelta(minutes=30)
+REFRESH_GRACE_PERIOD = timedelta(minutes=30)
+REFRESH_TOKEN_LIFETIME = timedelta(days=60)
+CODE_LIFETIME = timedelta(minutes=5)
 SCOPES = {
     "openid",
     "profile",
@@ -47,22 +47,22 @@ SCOPES = {
     "accounting.budgets.read",
 }
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sandbox Xero: allow access</title>
+CONSENT_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sandbox Xero: allow access</title>
 <meta name="viewport" content="width=device-width"><style>body{{font:16px/1.6 system-ui;max-width:34rem;
 margin:3rem auto;padding:0 1rem;color:#1c2b2a}}button{{font:inherit;padding:.4rem 1rem;margin-right:.5rem}}
 label{{display:block}}</style><h1>Sandbox Xero</h1><p>Signed in as {user}.</p><p>The app
-<b>{client}</b> wants to read invoices and contacts of:</p><form method="post">{choices}
+<b>{client}</b> wants to read invoices and contacts of:</p><form method="post">{checkboxes}
 <p><button name="answer" value="allow">Allow access</button>
 <button name="answer" value="cancel">Cancel</button></p></form></html>"""
 
 
 class XeroOAuth:
-    """The identity side of the sandbox's Xero."""
+    """OAuth and OpenID Connect of the sandbox's Xero."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def _refusal(self, query: Mapping[str, str]) -> str | None:
+    def _authorise_error(self, query: Mapping[str, str]) -> str | None:
         app = self.world.app
         if query.get("response_type") != "code":
             return "unsupported_response_type"
@@ -78,72 +78,76 @@ class XeroOAuth:
         return f"invalid_scope: {' '.join(unknown)}" if unknown else None
 
     async def authorise(self, request: Request) -> Response:
-        """The consent page; with `auto_consent` on, consent is given at once."""
+        """The consent page; with `auto_consent`, consent is given without it."""
         query = dict(request.query_params)
-        refusal = self._refusal(query)
-        if refusal:
-            return HTMLResponse(f"<h1>Error</h1><p>{escape(refusal)}</p>", 400)
+        error = self._authorise_error(query)
+        if error:
+            return HTMLResponse(f"<h1>Error</h1><p>{escape(error)}</p>", 400)
         if self.world.app.auto_consent and query.get("prompt") != "page":
-            chosen = self.world.app.consent_to or list(self.world.organisations)
-            return self._consent(query, chosen)
-        choices = "".join(
+            tenants = self.world.app.consent_tenant_ids or list(self.world.organisations)
+            return self._redirect_with_code(query, tenants)
+        checkboxes = "".join(
             f'<label><input type="checkbox" name="tenant" value="{tenant.tenant_id}" checked> '
             f"{escape(tenant.name)}</label>"
             for tenant in self.world.organisations.values()
         )
-        page = PAGE.format(client=escape(query["client_id"]), user=escape(self.world.app.consent_as), choices=choices)
+        page = CONSENT_PAGE.format(
+            client=escape(query["client_id"]), user=escape(self.world.app.consent_user), checkboxes=checkboxes
+        )
         return HTMLResponse(page)
 
     async def decide(self, request: Request) -> Response:
-        """What the person on the consent page chose."""
+        """Process the form of the consent page."""
         query = dict(request.query_params)
-        if self._refusal(query):
+        if self._authorise_error(query):
             return HTMLResponse("<h1>Error</h1>", 400)
         form = await request.form()
         if form.get("answer") != "allow":
-            return self._back(query, {"error": "access_denied"})
-        named = {str(value).lower() for value in form.getlist("tenant")}
-        return self._consent(query, [tenant for tenant in self.world.organisations if str(tenant) in named])
+            return self._redirect(query, {"error": "access_denied"})
+        selected = {str(value).lower() for value in form.getlist("tenant")}
+        return self._redirect_with_code(
+            query, [tenant for tenant in self.world.organisations if str(tenant) in selected]
+        )
 
-    def _consent(self, query: Mapping[str, str], tenants: list[UUID]) -> Response:
+    def _redirect_with_code(self, query: Mapping[str, str], tenants: list[UUID]) -> Response:
         app, code = self.world.app, secrets.token_urlsafe(24)
-        asked = query.get("scope", "").split()
-        scope = " ".join(name for name in asked if not app.granted_scopes or name in app.granted_scopes)
-        app.codes[code] = PendingCode(
+        requested = query.get("scope", "").split()
+        scope = " ".join(name for name in requested if not app.granted_scopes or name in app.granted_scopes)
+        app.codes[code] = AuthorisationCode(
             query["client_id"],
             query["redirect_uri"],
             query.get("code_challenge", ""),
             scope,
             tenants,
             self.world.clock.now(),
-            app.consent_as,
+            app.consent_user,
             query.get("nonce", ""),
         )
-        return self._back(query, {"code": code, "scope": scope})
+        return self._redirect(query, {"code": code, "scope": scope})
 
-    def _back(self, query: Mapping[str, str], values: dict[str, str]) -> Response:
-        """Send the browser back; a query that the redirect address has of its own is kept (RFC 6749, 3.1.2)."""
+    def _redirect(self, query: Mapping[str, str], values: dict[str, str]) -> Response:
+        """Redirect to the client; the redirect URI keeps its own query (RFC 6749, 3.1.2)."""
         if "state" in query:
             values = {**values, "state": query["state"]}
         parts = urlsplit(query["redirect_uri"])
-        joined = "&".join(filter(None, (parts.query, urlencode(values))))
-        return RedirectResponse(urlunsplit(parts._replace(query=joined)), 302)
+        combined_query = "&".join(filter(None, (parts.query, urlencode(values))))
+        return RedirectResponse(urlunsplit(parts._replace(query=combined_query)), 302)
 
     def _client_id(self, request: Request, form: Mapping[str, object]) -> str | None:
-        """Which of the app's client ids calls, or None: the secret is missing or wrong."""
+        """The client id of the request; None if the secret is missing or wrong."""
         app = self.world.app
         header = request.headers.get("authorization", "")
         if header.startswith("Basic "):
-            wanted = base64.b64encode(f"{app.client_id}:{app.client_secret}".encode())
-            return app.client_id if hmac.compare_digest(header[6:].encode(), wanted) else None
+            expected = base64.b64encode(f"{app.client_id}:{app.client_secret}".encode())
+            return app.client_id if hmac.compare_digest(header[6:].encode(), expected) else None
         secret = str(form.get("client_secret", ""))
         if form.get("client_id") == app.public_client_id and not secret:
             return app.public_client_id
-        right = form.get("client_id") == app.client_id
-        return app.client_id if right and hmac.compare_digest(secret.encode(), app.client_secret.encode()) else None
+        is_known = form.get("client_id") == app.client_id
+        return app.client_id if is_known and hmac.compare_digest(secret.encode(), app.client_secret.encode()) else None
 
     async def token(self, request: Request) -> Response:
-        """`/connect/token`: a code or a refresh token for a new token set."""
+        """`/connect/token`: exchange a code or a refresh token for a new token set."""
         form = await request.form()
         client_id = self._client_id(request, form)
         if client_id is None:
@@ -156,50 +160,60 @@ class XeroOAuth:
 
     def _exchange(self, form: Mapping[str, object], client_id: str, issuer: str) -> Response:
         app, now = self.world.app, self.world.clock.now()
-        pending = app.codes.pop(str(form.get("code", "")), None)
-        if pending is None or now - pending.made_at > CODE:
+        code = app.codes.pop(str(form.get("code", "")), None)
+        if code is None or now - code.created_at > CODE_LIFETIME:
             return JSONResponse({"error": "invalid_grant"}, 400)
-        if (pending.redirect_uri, pending.client_id) != (form.get("redirect_uri"), client_id):
+        if (code.redirect_uri, code.client_id) != (form.get("redirect_uri"), client_id):
             return JSONResponse({"error": "invalid_grant"}, 400)
-        if pending.challenge and not _proves(str(form.get("code_verifier", "")), pending.challenge):
+        if code.challenge and not _is_verified(str(form.get("code_verifier", "")), code.challenge):
             return JSONResponse({"error": "invalid_grant"}, 400)
-        made = Authorisation(uuid4(), pending.user, client_id, pending.scope, now, pending.nonce)
-        app.authorisations[made.id] = made
-        for tenant_id in pending.tenants:
-            app.connect(made, tenant_id, now)
-        return self._issue(made, issuer)
+        authorisation = Authorisation(uuid4(), code.user, client_id, code.scope, now, code.nonce)
+        app.authorisations[authorisation.id] = authorisation
+        for tenant_id in code.tenants:
+            app.connect(authorisation, tenant_id, now)
+        return self._issue(authorisation, issuer)
 
     def _refresh(self, token: str, client_id: str, issuer: str) -> Response:
         now = self.world.clock.now()
         for authorisation in self.world.app.authorisations.values():
-            known = authorisation.refresh.get(token)
-            if known is None:
+            refresh_token = authorisation.refresh.get(token)
+            if refresh_token is None:
                 continue
-            late = known.replaced_at is not None and now - known.replaced_at > GRACE
-            if late or now - known.issued_at > REFRESH or authorisation.client_id != client_id:
+            is_expired = (
+                refresh_token.replaced_at is not None and now - refresh_token.replaced_at > REFRESH_GRACE_PERIOD
+            )
+            if (
+                is_expired
+                or now - refresh_token.issued_at > REFRESH_TOKEN_LIFETIME
+                or authorisation.client_id != client_id
+            ):
                 break
-            known.replaced_at = known.replaced_at or now
-            known.uses += 1
+            refresh_token.replaced_at = refresh_token.replaced_at or now
+            refresh_token.uses += 1
             return self._issue(authorisation, issuer)
         return JSONResponse({"error": "invalid_grant"}, 400)
 
     def _issue(self, authorisation: Authorisation, issuer: str) -> Response:
         now = self.world.clock.now()
-        end, scopes = now + ACCESS, authorisation.scope.split()
-        authorisation.access = {token: until for token, until in authorisation.access.items() if until > now}
-        access = tokens.access_token(authorisation, issuer, now, end)
-        authorisation.access[access] = end
-        answer = {"access_token": access, "expires_in": int(ACCESS.total_seconds()), "token_type": "Bearer"}
+        expires_at, scopes = now + ACCESS_TOKEN_LIFETIME, authorisation.scope.split()
+        authorisation.access = {token: expiry for token, expiry in authorisation.access.items() if expiry > now}
+        access = tokens.access_token(authorisation, issuer, now, expires_at)
+        authorisation.access[access] = expires_at
+        payload = {
+            "access_token": access,
+            "expires_in": int(ACCESS_TOKEN_LIFETIME.total_seconds()),
+            "token_type": "Bearer",
+        }
         if "openid" in scopes:
-            answer["id_token"] = tokens.id_token(authorisation, issuer, now, end, access)
+            payload["id_token"] = tokens.id_token(authorisation, issuer, now, expires_at, access)
         if "offline_access" in scopes:
             refresh = secrets.token_urlsafe(32)
             authorisation.refresh[refresh] = RefreshToken(now)
-            answer["refresh_token"] = refresh
-        return JSONResponse({**answer, "scope": authorisation.scope}, headers={"Cache-Control": "no-store"})
+            payload["refresh_token"] = refresh
+        return JSONResponse({**payload, "scope": authorisation.scope}, headers={"Cache-Control": "no-store"})
 
     async def revoke(self, request: Request) -> Response:
-        """`/connect/revocation`: ends the authorisation, and all of its user's connections to the app."""
+        """`/connect/revocation`: end the authorisation and all connections of its user."""
         form = await request.form()
         if self._client_id(request, form) is None:
             return JSONResponse({"error": "invalid_client"}, 400)
@@ -233,11 +247,11 @@ class XeroOAuth:
         )
 
     async def key_set(self, _: Request) -> Response:
-        """The keys to verify tokens with."""
+        """The keys that verify tokens."""
         return JSONResponse(tokens.key_set())
 
     async def user_info(self, request: Request) -> Response:
-        """`/connect/userinfo`: who consented, as far as the scopes tell."""
+        """`/connect/userinfo`: the user who consented, as far as the scopes allow."""
         authorisation = self.authorisation_of(request)
         if authorisation is None or "openid" not in authorisation.scope.split():
             return unauthorised()
@@ -245,7 +259,7 @@ class XeroOAuth:
         return JSONResponse({"sub": user.hex, "xero_userid": str(user), **tokens.profile(authorisation)})
 
     def authorisation_of(self, request: Request) -> Authorisation | None:
-        """The authorisation of the request's bearer token, if it is valid now."""
+        """The authorisation of the request's bearer token; None if the token is not valid."""
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         now = self.world.clock.now()
         for authorisation in self.world.app.authorisations.values():
@@ -254,29 +268,29 @@ class XeroOAuth:
         return None
 
     def organisation_of(self, authorisation: Authorisation, request: Request) -> Organisation | None:
-        """The organisation that the request names, if the token's user has it connected."""
-        named = request.headers.get("xero-tenant-id", "").lower()
+        """The organisation in the header `xero-tenant-id`, if the token's user has connected it."""
+        tenant_id = request.headers.get("xero-tenant-id", "").lower()
         for connection in self.world.app.connections_of(authorisation.user):
-            if str(connection.tenant_id) == named:
+            if str(connection.tenant_id) == tenant_id:
                 return self.world.organisations.get(connection.tenant_id)
         return None
 
     async def connections(self, request: Request) -> Response:
-        """`GET /connections`: all that the user has connected, or those of one authorisation (`authEventId`)."""
+        """`GET /connections`: all connections of the user, or those of one authorisation (`authEventId`)."""
         authorisation = self.authorisation_of(request)
         if authorisation is None:
             return unauthorised()
         query = Query(request)
-        event = query.uuid("authEventId")
+        auth_event_id = query.uuid("authEventId")
         query.refuse_unknown()
-        listed = [
-            self._connection(connection)
+        payload = [
+            self._connection_json(connection)
             for connection in self.world.app.connections_of(authorisation.user)
-            if connection.tenant_id in self.world.organisations and event in {None, connection.auth_event}
+            if connection.tenant_id in self.world.organisations and auth_event_id in {None, connection.auth_event}
         ]
-        return JSONResponse(listed)
+        return JSONResponse(payload)
 
-    def _connection(self, connection: Connection) -> dict[str, str]:
+    def _connection_json(self, connection: Connection) -> dict[str, str]:
         return {
             "id": str(connection.id),
             "authEventId": str(connection.auth_event),
@@ -288,7 +302,7 @@ class XeroOAuth:
         }
 
     async def disconnect(self, request: Request) -> Response:
-        """`DELETE /connections/{id}`: ends this one connection of the user."""
+        """`DELETE /connections/{id}`: end one connection of the user."""
         authorisation = self.authorisation_of(request)
         if authorisation is None:
             return unauthorised()
@@ -299,14 +313,14 @@ class XeroOAuth:
         return Response(status_code=404)
 
 
-def _proves(verifier: str, challenge: str) -> bool:
-    """Whether a code verifier belongs to an S256 challenge (RFC 7636)."""
+def _is_verified(verifier: str, challenge: str) -> bool:
+    """Whether a code verifier matches an S256 challenge (RFC 7636)."""
     proof = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
     return hmac.compare_digest(proof, challenge.encode())
 
 
 def issuer_of(request: Request) -> str:
-    """The address that the sandbox's Xero is reached at, which is the issuer of its tokens."""
+    """The base URL of the sandbox's Xero, which is the issuer of its tokens."""
     return f"{request.url.scheme}://{request.url.netloc}/xero"
 
 
@@ -316,17 +330,17 @@ def _problem(status: int, title: str, detail: str) -> Response:
 
 
 def unauthorised() -> Response:
-    """401 as Xero writes it for a token that it does not know or that has expired."""
+    """Xero's 401 for an unknown or expired token."""
     return _problem(401, "Unauthorized", "TokenExpired: token expired or unknown")
 
 
 def scope_missing() -> Response:
-    """401 as Xero writes it for a token whose scope does not cover the call."""
-    answer = _problem(401, "Unauthorized", "AuthorizationUnsuccessful")
-    answer.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
-    return answer
+    """Xero's 401 for a token whose scope does not cover the call."""
+    response = _problem(401, "Unauthorized", "AuthorizationUnsuccessful")
+    response.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return response
 
 
 def not_connected() -> Response:
-    """403 as Xero writes it for an organisation that the token's user has not connected."""
+    """Xero's 403 for an organisation that the token's user has not connected."""
     return _problem(403, "Forbidden", "AuthenticationUnsuccessful")

@@ -1,7 +1,7 @@
-"""Xero's `where`: the common forms of its filter language, compiled to a test; everything else is refused by name.
+"""Xero's `where`: the common forms of its filter language, compiled to a predicate; other forms are refused by name.
 
-Texts are compared as they are written, upper and lower case apart, as with `==` in Xero's own examples; `ToLower()`
-and `ToUpper()` make them alike (Xero docs: Requests and responses, optimised use of the where filter).
+Text comparison is case-sensitive, as with `==` in Xero's own examples; `ToLower()` and `ToUpper()` make it
+case-insensitive (Xero docs: Requests and responses, optimised use of the where filter).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sandbox.query import BadQueryError
 from sandbox.world import Organisation
 from sandbox.xero_fields import Field, FieldType, Value, field_of
 
-KIND = "QueryParseException"
-Test = Callable[[Any, Organisation], bool]
+ERROR_TYPE = "QueryParseException"
+Predicate = Callable[[Any, Organisation], bool]
 GRAMMAR = r"""
     ?start: either
     ?either: both (_OR both)*
@@ -70,7 +70,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-TESTS: dict[str, Callable[[str, str], bool]] = {
+TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
     "contains": operator.contains,
     "startswith": str.startswith,
     "endswith": str.endswith,
@@ -79,111 +79,111 @@ CONVERSIONS: dict[str, Callable[[str], str]] = {"tolower": str.lower, "toupper":
 
 
 class _WhereError(Exception):
-    """What is wrong with a filter; becomes Xero's 400."""
+    """An invalid filter; reported as Xero's 400."""
 
 
 @dataclass(frozen=True)
 class _Term:
-    """A side of a comparison: its type (None for null), and its value for a row."""
+    """A side of a comparison: its type (None for null), and a function that returns its value for a row."""
 
     type: FieldType | None
     value: Callable[[Any, Organisation], Value]
 
 
-def _literal(kind: FieldType | None, value: Value) -> _Term:
-    return _Term(kind, lambda _, __: value)
+def _literal(field_type: FieldType | None, value: Value) -> _Term:
+    return _Term(field_type, lambda _, __: value)
 
 
 @v_args(inline=True)
 class _Compiler(Transformer[Any, Any]):
-    """Turns the tree of a filter into a test."""
+    """Compiles the syntax tree of a filter to a predicate."""
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
         super().__init__()
         self._fields = fields
 
-    def either(self, *tests: Test) -> Test:
-        """One of several conditions."""
-        return lambda row, organisation: any(test(row, organisation) for test in tests)
+    def either(self, *predicates: Predicate) -> Predicate:
+        """Conditions joined by OR."""
+        return lambda row, organisation: any(predicate(row, organisation) for predicate in predicates)
 
-    def both(self, *tests: Test) -> Test:
-        """All of several conditions."""
-        return lambda row, organisation: all(test(row, organisation) for test in tests)
+    def both(self, *predicates: Predicate) -> Predicate:
+        """Conditions joined by AND."""
+        return lambda row, organisation: all(predicate(row, organisation) for predicate in predicates)
 
-    def negated(self, test: Test) -> Test:
-        """The opposite."""
-        return lambda row, organisation: not test(row, organisation)
+    def negated(self, predicate: Predicate) -> Predicate:
+        """A negated condition."""
+        return lambda row, organisation: not predicate(row, organisation)
 
-    def compared(self, left: _Term, sign: str, right: _Term) -> Test:
-        """Two terms of one type. Nothing is less or greater than null."""
+    def compared(self, left: _Term, sign: str, right: _Term) -> Predicate:
+        """A comparison of two terms of the same type. Nothing is less or greater than null."""
         compare = COMPARISONS[sign]
         equality = compare in {operator.eq, operator.ne}
-        kinds = {left.type, right.type} - {None}
-        if len(kinds) > 1 or (not equality and kinds & {FieldType.BOOLEAN, FieldType.GUID}):
-            said = " and ".join(sorted(kind.value for kind in kinds if kind))
-            raise _WhereError(f"Operator '{sign}' incompatible with {said}")
+        types = {left.type, right.type} - {None}
+        if len(types) > 1 or (not equality and types & {FieldType.BOOLEAN, FieldType.GUID}):
+            type_names = " and ".join(sorted(field_type.value for field_type in types if field_type))
+            raise _WhereError(f"Operator '{sign}' incompatible with {type_names}")
 
-        def test(row: Any, organisation: Organisation) -> bool:
-            mine, other = left.value(row, organisation), right.value(row, organisation)
-            return compare(mine, other) if equality or None not in (mine, other) else False
+        def predicate(row: Any, organisation: Organisation) -> bool:
+            left_value, right_value = left.value(row, organisation), right.value(row, organisation)
+            return compare(left_value, right_value) if equality or None not in (left_value, right_value) else False
 
-        return test
+        return predicate
 
-    def alone(self, term: _Term) -> Test:
-        """A yes-or-no term without a comparison."""
+    def alone(self, term: _Term) -> Predicate:
+        """A Boolean term without a comparison."""
         if term.type is not FieldType.BOOLEAN:
             raise _WhereError("Expression of type 'Boolean' expected")
         return lambda row, organisation: bool(term.value(row, organisation))
 
     def path(self, *names: str) -> _Term:
         """An element."""
-        field = field_of(".".join(names), self._fields, KIND)
+        field = field_of(".".join(names), self._fields, ERROR_TYPE)
         return _Term(field.type, field.value)
 
     def method(self, name: str, argument: str | None) -> tuple[str, str | None]:
         """A method's name and argument."""
-        known = name.lstrip(". ").lower()
-        if known not in TESTS and known not in CONVERSIONS:
-            raise _WhereError(f"The sandbox does not play the method '{name.lstrip('. ')}'")
-        return known, None if argument is None else _unquoted(argument)
+        canonical_name = name.lstrip(". ").lower()
+        if canonical_name not in TEXT_TESTS and canonical_name not in CONVERSIONS:
+            raise _WhereError(f"The sandbox does not support the method '{name.lstrip('. ')}'")
+        return canonical_name, None if argument is None else _unquoted(argument)
 
     def called(self, term: _Term, *methods: tuple[str, str | None]) -> _Term:
-        """An element with methods of text called on it, one after another."""
+        """An element with a chain of text methods."""
         for name, argument in methods:
             if term.type is not FieldType.TEXT:
                 raise _WhereError(f"No applicable method '{name}' exists for {term.type.value if term.type else ''}")
-            if (argument is None) == (name in TESTS):
+            if (argument is None) == (name in TEXT_TESTS):
                 raise _WhereError(f"'{name}' has the wrong number of arguments")
             term = _converted(term, name) if argument is None else _tested(term, name, argument)
         return term
 
     def text(self, quoted: str) -> _Term:
-        """A literal in quotes."""
+        """A text literal."""
         return _literal(FieldType.TEXT, _unquoted(quoted))
 
     def number(self, digits: str) -> _Term:
-        """A literal number."""
+        """A number literal."""
         return _literal(FieldType.NUMBER, Decimal(digits))
 
     def date(self, *parts: str | None) -> _Term:
-        """`DateTime(2026, 11, 30)`, with hours, minutes and seconds or without."""
+        """`DateTime(2026, 11, 30)`, optionally with hours, minutes and seconds."""
         numbers = [int(part) for part in parts if part is not None and part.isdigit()]
         if len(numbers) != len(parts) or len(numbers) not in {3, 6}:
             raise _WhereError("DateTime takes three or six whole numbers")
         year, month, day, hour, minute, second = (*numbers, 0, 0, 0)[:6]
         try:
-            moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+            instant = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except (ValueError, OverflowError):
-            raise _WhereError("DateTime is not in the calendar") from None
-        return _literal(FieldType.DATE, moment)
+            raise _WhereError("DateTime is not a valid date") from None
+        return _literal(FieldType.DATE, instant)
 
     def parsed_date(self, quoted: str) -> _Term:
         """`DateTime.Parse("2026-11-30")`."""
         try:
-            moment = datetime.fromisoformat(_unquoted(quoted))
+            instant = datetime.fromisoformat(_unquoted(quoted))
         except ValueError:
-            raise _WhereError("DateTime.Parse understands ISO 8601 only") from None
-        return _literal(FieldType.DATE, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+            raise _WhereError("DateTime.Parse supports ISO 8601 only") from None
+        return _literal(FieldType.DATE, instant if instant.tzinfo else instant.replace(tzinfo=UTC))
 
     def guid(self, quoted: str) -> _Term:
         """`Guid("…")`."""
@@ -209,7 +209,7 @@ def _unquoted(quoted: str) -> str:
     try:
         return str(json.loads(quoted, strict=False))
     except ValueError:
-        raise _WhereError(f"{quoted} is not a text") from None
+        raise _WhereError(f"{quoted} is not a text literal") from None
 
 
 def _converted(term: _Term, name: str) -> _Term:
@@ -218,7 +218,7 @@ def _converted(term: _Term, name: str) -> _Term:
 
 
 def _tested(term: _Term, name: str, argument: str) -> _Term:
-    test = TESTS[name]
+    test = TEXT_TESTS[name]
     return _Term(FieldType.BOOLEAN, lambda row, organisation: test(str(term.value(row, organisation) or ""), argument))
 
 
@@ -227,18 +227,18 @@ def _parser() -> Lark:
     return Lark(GRAMMAR, parser="lalr", maybe_placeholders=True)
 
 
-def compile_where(text: str, fields: Mapping[str, Field]) -> Test:
-    """The test that a filter describes; raises `BadQueryError` (`QueryParseException`) for what is not played."""
+def compile_where(text: str, fields: Mapping[str, Field]) -> Predicate:
+    """Compile a filter to a predicate; raises `BadQueryError` (`QueryParseException`) if it is not supported."""
     try:
-        test: Test = _Compiler(fields).transform(_parser().parse(text))
+        predicate: Predicate = _Compiler(fields).transform(_parser().parse(text))
     except VisitError as error:
         if isinstance(error.orig_exc, BadQueryError):
             raise error.orig_exc from None
         if isinstance(error.orig_exc, _WhereError):
-            raise BadQueryError(str(error.orig_exc), KIND) from None
-        raise BadQueryError("where is nested too deeply", KIND) from None
+            raise BadQueryError(str(error.orig_exc), ERROR_TYPE) from None
+        raise BadQueryError("where is nested too deeply", ERROR_TYPE) from None
     except UnexpectedInput as error:
-        raise BadQueryError(f"where is not understood at character {error.column}", KIND) from None
+        raise BadQueryError(f"where is invalid at character {error.column}", ERROR_TYPE) from None
     except (LarkError, RecursionError):
-        raise BadQueryError("where is not understood", KIND) from None
-    return test
+        raise BadQueryError("where is invalid", ERROR_TYPE) from None
+    return predicate

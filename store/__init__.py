@@ -1,1 +1,1 @@
-"""All SQL lives here and nowhere else."""
+"""All SQL statements of the application, and the only package that contains SQL."""

@@ -1,4 +1,7 @@
-"""Who did what: kept a year, shown to admins. Names of people and things, never secrets or addresses."""
+"""The audit log: who did what, kept for a year and shown to admins.
+
+Entries name people and things, and hold no secrets and no e-mail addresses.
+"""
 
 from __future__ import annotations
 
@@ -8,79 +11,91 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlmodel import Session
 
-from store.database import touched
+from store.database import execute_rowcount
 from store.tenancy import IS_WRITABLE
 
-INSTALLATION = 0
+MAX_ACTOR_LENGTH = 200
+MAX_DETAIL_LENGTH = 500
 
-NOTE = text(f"""
-    INSERT INTO audit (account_id, who, action, detail)
-    SELECT CAST(:account AS bigint), CAST(:who AS text), CAST(:action AS text), CAST(:detail AS text)
+RECORD = text(f"""
+    INSERT INTO audit_log (account_id, actor, action, detail)
+    SELECT CAST(:account AS bigint), CAST(:actor AS text), CAST(:action AS text), CAST(:detail AS text)
     WHERE {IS_WRITABLE}
 """)
-# As long as one export at a time runs of an account, no two of these see each other's absence.
-NOTE_HOURLY = text(f"""
-    INSERT INTO audit (account_id, who, action, detail)
-    SELECT CAST(:account AS bigint), CAST(:who AS text), CAST(:action AS text), CAST(:detail AS text)
+# Exports of an account run one at a time, so two of these statements never race.
+RECORD_HOURLY = text(f"""
+    INSERT INTO audit_log (account_id, actor, action, detail)
+    SELECT CAST(:account AS bigint), CAST(:actor AS text), CAST(:action AS text), CAST(:detail AS text)
     WHERE {IS_WRITABLE}
-      AND NOT EXISTS (SELECT FROM audit WHERE account_id = :account AND who = :who AND action = :action
-                      AND starts_with(detail, :topic) AND at >= date_trunc('hour', now()))
+      AND NOT EXISTS (SELECT FROM audit_log WHERE account_id = :account AND actor = :actor AND action = :action
+                      AND starts_with(detail, :topic) AND created_at >= date_trunc('hour', now()))
 """)
 LATEST = text("""
-    SELECT id, at, who, action, detail FROM audit
+    SELECT id, created_at, actor, action, detail FROM audit_log
     WHERE account_id = :account AND (CAST(:before AS bigint) IS NULL OR id < :before)
     ORDER BY id DESC LIMIT :limit
 """)
-# An index holds these rows alone: among a year of exports there may be few of them.
+# A partial index holds these rows: sign-ins may be rare among a year of exports.
 LAST_SIGN_IN = text("""
-    SELECT id, at, who, action, detail FROM audit
-    WHERE account_id = :account AND action = 'admin.signed_in' AND at <> :besides
+    SELECT id, created_at, actor, action, detail FROM audit_log
+    WHERE account_id = :account AND action = 'admin.signed_in' AND created_at <> :besides
     ORDER BY id DESC LIMIT 1
 """)
-FORGET = text("DELETE FROM audit WHERE at < now() - make_interval(days => :days)")
+DELETE_EXPIRED = text("DELETE FROM audit_log WHERE created_at < now() - make_interval(days => :days)")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the trail."""
+class AuditEntry:
+    """One entry of the audit log."""
 
     id: int
-    at: datetime
-    who: str
+    created_at: datetime
+    actor: str
     action: str
     detail: str
 
 
-def note(session: Session, account_id: int, who: str, action: str, detail: str = "") -> None:
-    """Add a line, in the transaction of what it tells of. `action` is dotted and past: `key.revoked`.
+def record(session: Session, account_id: int, actor: str, action: str, detail: str = "") -> None:
+    """Add an entry, in the transaction that it describes. `action` is dotted and in the past tense: `key.revoked`.
 
-    An account that is closed gets none: its trail is being erased.
+    A closed account gets no entry, because its audit log is being erased.
     """
-    chosen = {"account": account_id, "who": who[:200], "action": action, "detail": detail[:500]}
-    session.execute(NOTE, chosen)
+    params = {
+        "account": account_id,
+        "actor": actor[:MAX_ACTOR_LENGTH],
+        "action": action,
+        "detail": detail[:MAX_DETAIL_LENGTH],
+    }
+    session.execute(RECORD, params)
 
 
-def note_hourly(session: Session, account_id: int, who: str, action: str, topic: str, detail: str) -> None:
-    """Add a line unless this hour has one of the same caller, action and topic, which `detail` begins with.
+def record_hourly(session: Session, account_id: int, actor: str, action: str, topic: str, detail: str) -> None:
+    """Add an entry unless this hour has one of the same actor, action and topic; `detail` begins with the topic.
 
-    For what a program may do a thousand times an hour: the first time is told, the others are its repetition.
+    For what a program may do a thousand times an hour: only the first time is recorded.
     """
-    params = {"account": account_id, "who": who[:200], "action": action, "topic": topic, "detail": detail[:500]}
-    session.execute(NOTE_HOURLY, params)
+    params = {
+        "account": account_id,
+        "actor": actor[:MAX_ACTOR_LENGTH],
+        "action": action,
+        "topic": topic,
+        "detail": detail[:MAX_DETAIL_LENGTH],
+    }
+    session.execute(RECORD_HOURLY, params)
 
 
-def latest(session: Session, account_id: int, *, before: int | None = None, limit: int = 100) -> list[Entry]:
-    """The account's latest lines, newest first, those older than `before`."""
+def latest(session: Session, account_id: int, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
+    """The account's latest entries, newest first; with `before`, those with a smaller id."""
     rows = session.execute(LATEST, {"account": account_id, "before": before, "limit": limit})
-    return [Entry(*row) for row in rows]
+    return [AuditEntry(*row) for row in rows]
 
 
-def last_sign_in(session: Session, account_id: int, *, besides: datetime) -> Entry | None:
-    """The account's last sign-in of an admin, apart from the one at the time `besides`."""
+def last_sign_in(session: Session, account_id: int, *, besides: datetime) -> AuditEntry | None:
+    """The account's last sign-in of an admin, other than the one at the time `besides`."""
     row = session.execute(LAST_SIGN_IN, {"account": account_id, "besides": besides}).one_or_none()
-    return Entry(*row) if row is not None else None
+    return AuditEntry(*row) if row is not None else None
 
 
-def forget(session: Session, days: int) -> int:
-    """Delete lines older than `days`; returns how many went."""
-    return touched(session, FORGET, {"days": days})
+def delete_expired(session: Session, days: int) -> int:
+    """Delete entries older than `days`; return how many."""
+    return execute_rowcount(session, DELETE_EXPIRED, {"days": days})

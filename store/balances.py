@@ -1,4 +1,4 @@
-"""What records owe: one row a record, type and currency, kept by the projection."""
+"""Record balances (read side): what each record owes, by type and currency. The projection writes them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from store.models import RecordType
 SALES, BILLS = "ACCREC", "ACCPAY"
 Sort = Literal["open", "overdue"]
 
-OF_RECORD = text("""
+LIST_FOR_RECORD = text("""
     SELECT type, currency, open, overdue, invoices, overdue_invoices FROM record_balance
     WHERE account_id = :account AND record_type = :type AND record_id = :record
     ORDER BY type DESC, currency
 """)
-CURRENCIES = text("""
+LIST_CURRENCIES = text("""
     SELECT currency FROM record_balance
     WHERE account_id = :account AND record_type = :type AND type = 'ACCREC'
     GROUP BY currency ORDER BY count(*) DESC, currency
 """)
-# One walk down one index; names come from the mirror.
-RANKED = {
+# One walk along one index; names come from the mirror.
+RANK = {
     sort: text(f"""
-        SELECT b.record_id, coalesce(c.name, ''), b.currency, b.open, b.overdue, b.invoices, b.overdue_invoices
+        SELECT b.record_id, coalesce(c.name, '') AS name, b.currency, b.open, b.overdue, b.invoices, b.overdue_invoices
         FROM (
             SELECT b.* FROM record_balance b
             JOIN account a ON a.id = b.account_id AND a.record_types @> ARRAY[CAST(:type AS text)]
             WHERE b.account_id = :account AND b.record_type = :type AND b.type = 'ACCREC' AND b.currency = :currency
               AND (b.{sort}, b.record_id) < (CAST(:amount AS numeric), CAST(:record AS bigint))
             ORDER BY b.{sort} DESC, b.record_id DESC LIMIT :limit) b
-        LEFT JOIN crm_record c ON c.account_id = b.account_id AND c.record_type = b.record_type
+        LEFT JOIN copper_record c ON c.account_id = b.account_id AND c.record_type = b.record_type
              AND c.record_id = b.record_id
         ORDER BY b.{sort} DESC, b.record_id DESC
     """)
@@ -45,7 +45,7 @@ RANKED = {
 
 @dataclass(frozen=True)
 class Balance:
-    """What is open on a record in one currency ('': none given), and the part of it that is overdue."""
+    """What is open on a record in one currency ('' if none is given), and the overdue part of it."""
 
     type: str
     currency: str
@@ -57,7 +57,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class RankedRecord:
-    """A record that owes something, in one currency."""
+    """A record that owes something in one currency."""
 
     record_id: int
     name: str
@@ -69,45 +69,45 @@ class RankedRecord:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a page of the ranking ended: an amount, and a record."""
+class RankingCursor:
+    """Where a page of the ranking ended: an amount, and the record that has it."""
 
     amount: Decimal
     record_id: int
 
 
-TOP = Place(Decimal("Infinity"), 2**63 - 1)
+START = RankingCursor(Decimal("Infinity"), 2**63 - 1)
 
 
-def of_record(session: Session, account_id: int, kind: RecordType, record_id: int) -> list[Balance]:
+def list_for_record(session: Session, account_id: int, record_type: RecordType, record_id: int) -> list[Balance]:
     """A record's balances: sales invoices first, by currency."""
-    chosen = {"account": account_id, "type": kind.value, "record": record_id}
-    return [Balance(*row) for row in session.execute(OF_RECORD, chosen)]
+    params = {"account": account_id, "type": record_type.value, "record": record_id}
+    return [Balance(**row) for row in session.execute(LIST_FOR_RECORD, params).mappings()]
 
 
-def currencies(session: Session, account_id: int, kind: RecordType) -> list[str]:
-    """Currencies that records of a type owe in, the one that most of them owe in first."""
-    return list(session.execute(CURRENCIES, {"account": account_id, "type": kind.value}).scalars())
+def list_currencies(session: Session, account_id: int, record_type: RecordType) -> list[str]:
+    """Currencies in which records of a type owe, the most frequent first."""
+    return list(session.execute(LIST_CURRENCIES, {"account": account_id, "type": record_type.value}).scalars())
 
 
-def ranked(
+def rank_records(
     session: Session,
     account_id: int,
-    kind: RecordType,
+    record_type: RecordType,
     *,
     currency: str,
     sort: Sort,
-    after: Place | None,
+    after: RankingCursor | None,
     limit: int,
 ) -> Sequence[RankedRecord]:
-    """Records of a type by what they owe in a currency, the most first; nothing of a type that is switched off."""
-    place = after or TOP
-    chosen = {
+    """Records of a type by what they owe in a currency, largest first; none if the account hides the type."""
+    cursor = after or START
+    params = {
         "account": account_id,
-        "type": kind.value,
+        "type": record_type.value,
         "currency": currency,
-        "amount": place.amount,
-        "record": place.record_id,
+        "amount": cursor.amount,
+        "record": cursor.record_id,
         "limit": limit,
     }
-    return [RankedRecord(*row) for row in session.execute(RANKED[sort], chosen)]
+    return [RankedRecord(**row) for row in session.execute(RANK[sort], params).mappings()]

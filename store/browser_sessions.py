@@ -1,6 +1,6 @@
-"""Browser sessions: opened by a sign-in, ended by idleness, age or a person; for some minutes confirmed anew.
+"""Browser sessions: created by a sign-in, ended by idleness, age or a person, and confirmed anew for some minutes.
 
-Tokens are kept as hashes. A session ends by its row's deletion, so nothing of an ended one has to be remembered.
+Tokens are stored as hashes. A session ends when its row is deleted, so nothing has to be remembered about ended ones.
 """
 
 from __future__ import annotations
@@ -13,74 +13,77 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from runtime.settings import settings
-from store.database import touched
+from store.crypto import digest, generate_token
+from store.database import execute_rowcount
 from store.models import SignInMethod, Surface
-from store.secrets import digest, fresh_token
 
-CONFIRMED_SECONDS = 300
+CONFIRMATION_SECONDS = 300
 """How long a sign-in or a confirmation counts as fresh."""
-USE_SECONDS = 300
-"""How exactly the last use is known: so often it is written at most."""
-MAX_SESSIONS_OF_USER = 20
-MAX_CLIENT = 60
+LAST_USED_PRECISION_SECONDS = 300
+"""How exact the time of last use is: it is written at most this often."""
+MAX_SESSIONS_PER_USER = 20
+MAX_USER_NAME_LENGTH = 200
+MAX_CLIENT_LENGTH = 60
 
-OPEN = text("""
-    INSERT INTO web_session (account_id, token_hash, role, user_id, user_name, method, surface, client, confirmed_at,
-                             expires_at)
+INSERT = text("""
+    INSERT INTO browser_session (account_id, token_hash, role, user_id, user_name, method, surface, client,
+                                 confirmed_at, expires_at)
     VALUES (:account, :hash, :role, :user, :name, :method, :surface, :client, now(),
             now() + make_interval(secs => :seconds))
 """)
-END_OLDEST = text("""
-    DELETE FROM web_session WHERE account_id = :account AND id IN (
-        SELECT id FROM web_session WHERE account_id = :account AND user_id = :user
-        ORDER BY used_at DESC, id DESC OFFSET :most)
+DELETE_OLDEST = text("""
+    DELETE FROM browser_session WHERE account_id = :account AND id IN (
+        SELECT id FROM browser_session WHERE account_id = :account AND user_id = :user
+        ORDER BY last_used_at DESC, id DESC OFFSET :max_sessions)
 """)
-IS_OPEN = "expires_at > now() AND used_at > now() - make_interval(secs => :idle)"
+IS_OPEN = "expires_at > now() AND last_used_at > now() - make_interval(secs => :idle)"
 FIND = text(f"""
-    SELECT s.account_id, a.name, a.copper_account_id, s.id, s.role, s.user_id, s.user_name, s.method,
-           coalesce(s.confirmed_at > now() - make_interval(secs => :fresh), false) AS is_confirmed,
-           s.used_at < now() - make_interval(secs => :use_seconds) AS is_use_due, s.created_at, s.teams, s.teams_at
-    FROM web_session s JOIN account a ON a.id = s.account_id AND a.closed_at IS NULL
+    SELECT s.account_id, a.name AS account_name, a.copper_account_id, s.id, s.role, s.user_id, s.user_name, s.method,
+           coalesce(s.confirmed_at > now() - make_interval(secs => :confirmation_seconds), false) AS is_confirmed,
+           s.last_used_at < now() - make_interval(secs => :precision_seconds) AS is_use_due, s.created_at,
+           s.teams, s.teams_fetched_at
+    FROM browser_session s JOIN account a ON a.id = s.account_id AND a.closed_at IS NULL
     WHERE s.token_hash = :hash AND {IS_OPEN}
 """)
-# Two requests at once write it once: the second one finds it fresh.
-USE = text("""
-    UPDATE web_session SET used_at = now()
-    WHERE account_id = :account AND id = :session AND used_at < now() - make_interval(secs => :use_seconds)
+# Of two requests at once, one writes it: the second one finds it fresh.
+RECORD_USE = text("""
+    UPDATE browser_session SET last_used_at = now()
+    WHERE account_id = :account AND id = :session AND last_used_at < now() - make_interval(secs => :precision_seconds)
 """)
 RENEW = text("""
-    UPDATE web_session
-    SET token_hash = :fresh, used_at = now(), confirmed_at = CASE WHEN :is_confirmed THEN now() ELSE confirmed_at END
+    UPDATE browser_session
+    SET token_hash = :new_hash, last_used_at = now(),
+        confirmed_at = CASE WHEN :is_confirmed THEN now() ELSE confirmed_at END
     WHERE account_id = :account AND id = :session AND token_hash = :hash
 """)
-LIST = text(f"""
-    SELECT id, role, user_id, user_name, method, surface, client, created_at, used_at FROM web_session
+LIST_OPEN = text(f"""
+    SELECT id, role, user_id, user_name, method, surface, client, created_at, last_used_at FROM browser_session
     WHERE account_id = :account AND (CAST(:user AS bigint) IS NULL OR user_id = :user) AND {IS_OPEN}
-    ORDER BY used_at DESC, id DESC LIMIT :limit
+    ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-END_OF_TOKEN = text("DELETE FROM web_session WHERE token_hash = :hash")
-END = text("""
-    DELETE FROM web_session
+DELETE_BY_TOKEN = text("DELETE FROM browser_session WHERE token_hash = :hash")
+DELETE = text("""
+    DELETE FROM browser_session
     WHERE account_id = :account AND id = :session AND (CAST(:user AS bigint) IS NULL OR user_id = :user)
     RETURNING user_name, client
 """)
-END_OTHERS = text("""
-    DELETE FROM web_session
-    WHERE account_id = :account AND id IS DISTINCT FROM CAST(:kept AS bigint)
+DELETE_ALL = text("""
+    DELETE FROM browser_session
+    WHERE account_id = :account AND id IS DISTINCT FROM CAST(:except AS bigint)
       AND (CAST(:user AS bigint) IS NULL OR user_id = :user)
 """)
 SAVE_TEAMS = text("""
-    UPDATE web_session SET teams = :teams, teams_at = now() WHERE account_id = :account AND id = :session
+    UPDATE browser_session SET teams = :teams, teams_fetched_at = now() WHERE account_id = :account AND id = :session
 """)
-PURGE = text(f"DELETE FROM web_session WHERE NOT ({IS_OPEN})")
+PURGE = text(f"DELETE FROM browser_session WHERE NOT ({IS_OPEN})")
 
 
 @dataclass(frozen=True)
 class BrowserSession:
-    """A signed-in browser: whose account, and who sits in front of it. An admin proved it with a Copper key.
+    """A signed-in browser: its account and its user. An admin proved to be one with a Copper key.
 
-    `is_confirmed` says that the person proved who they are within the last five minutes. `teams` are the user's in
-    Copper as of `teams_at`; None when nobody asked yet.
+    `is_confirmed`: the person proved their identity within the last five minutes. `teams` are the user's teams in
+    Copper as of `teams_fetched_at`; None if they were not fetched yet.
     """
 
     account_id: int
@@ -94,17 +97,17 @@ class BrowserSession:
     created_at: datetime
     is_confirmed: bool
     teams: Sequence[int] | None = None
-    teams_at: datetime | None = None
+    teams_fetched_at: datetime | None = None
 
     @property
     def is_admin(self) -> bool:
-        """Whether this is an admin of the account."""
+        """Whether the user is an admin of the account."""
         return self.role == "admin"
 
 
 @dataclass(frozen=True)
 class SessionOrigin:
-    """How and where a session begins. `client` names the kind of browser, such as "Firefox on Linux"."""
+    """How and where a session is created. `client` names the type of browser, such as "Firefox on Linux"."""
 
     method: SignInMethod
     surface: Surface = Surface.PAGES
@@ -113,7 +116,7 @@ class SessionOrigin:
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """A session as it is listed; `used_at` is exact to five minutes."""
+    """A session as it is listed; `last_used_at` is exact to five minutes."""
 
     id: int
     role: str
@@ -123,19 +126,19 @@ class SessionSummary:
     surface: Surface
     client: str
     created_at: datetime
-    used_at: datetime
+    last_used_at: datetime
 
 
-def max_seconds() -> int:
-    """Seconds that a session lasts at most, however much it is used."""
-    return int(settings().session_days * 86_400)
+def max_age_seconds() -> int:
+    """The longest time that a session lasts, however much it is used."""
+    return int(settings().session_max_age_days * 86_400)
 
 
-def _idle_seconds() -> float:
-    return settings().session_idle_hours * 3_600
+def _idle_timeout_seconds() -> float:
+    return settings().session_idle_timeout_hours * 3_600
 
 
-def open_session(
+def create(
     session: Session,
     account_id: int,
     role: str,
@@ -145,100 +148,108 @@ def open_session(
     *,
     replaces: str | None = None,
 ) -> str:
-    """Open a session and return its token, for the browser's cookie; the one with the token `replaces` ends.
+    """Create a session and return its token for the browser's cookie; the session with the token `replaces` ends.
 
-    Signing in is a confirmation. A user has 20 sessions at most: beyond that those unused for longest end.
+    A sign-in counts as a confirmation. A user has at most 20 sessions: the least recently used ones end.
     """
     if replaces is not None:
-        end_of_token(session, replaces)
-    token = fresh_token()
+        end_by_token(session, replaces)
+    token = generate_token()
     params = {
         "account": account_id,
         "hash": digest(token),
         "role": role,
         "user": user_id,
-        "name": user_name[:200],
+        "name": user_name[:MAX_USER_NAME_LENGTH],
         "method": origin.method.value,
         "surface": origin.surface.value,
-        "client": origin.client[:MAX_CLIENT],
-        "seconds": max_seconds(),
+        "client": origin.client[:MAX_CLIENT_LENGTH],
+        "seconds": max_age_seconds(),
     }
-    session.execute(OPEN, params)
-    session.execute(END_OLDEST, {"account": account_id, "user": user_id, "most": MAX_SESSIONS_OF_USER})
+    session.execute(INSERT, params)
+    session.execute(DELETE_OLDEST, {"account": account_id, "user": user_id, "max_sessions": MAX_SESSIONS_PER_USER})
     return token
 
 
-def of_token(session: Session, token: str, *, is_use: bool = True) -> BrowserSession | None:
-    """The session of a cookie's token, or None when it ended; `is_use` postpones its idle time-out."""
-    params = {"hash": digest(token), "idle": _idle_seconds(), "fresh": CONFIRMED_SECONDS, "use_seconds": USE_SECONDS}
-    row = session.execute(FIND, params).mappings().one_or_none()
+def find_by_token(session: Session, token: str, *, is_use: bool = True) -> BrowserSession | None:
+    """The session of a cookie's token, or None if it ended; `is_use` restarts its idle time-out."""
+    params = {
+        "hash": digest(token),
+        "idle": _idle_timeout_seconds(),
+        "confirmation_seconds": CONFIRMATION_SECONDS,
+        "precision_seconds": LAST_USED_PRECISION_SECONDS,
+    }
+    row = session.execute(FIND, params).one_or_none()
     if row is None:
         return None
-    if is_use and row["is_use_due"]:
-        session.execute(USE, {"account": row["account_id"], "session": row["id"], "use_seconds": USE_SECONDS})
+    if is_use and row.is_use_due:
+        session.execute(
+            RECORD_USE,
+            {"account": row.account_id, "session": row.id, "precision_seconds": LAST_USED_PRECISION_SECONDS},
+        )
     return BrowserSession(
-        account_id=row["account_id"],
-        account_name=row["name"],
-        copper_account_id=row["copper_account_id"],
-        id=row["id"],
-        role=row["role"],
-        user_id=row["user_id"],
-        user_name=row["user_name"],
-        method=SignInMethod(row["method"]),
-        created_at=row["created_at"],
-        is_confirmed=row["is_confirmed"],
-        teams=row["teams"],
-        teams_at=row["teams_at"],
+        account_id=row.account_id,
+        account_name=row.account_name,
+        copper_account_id=row.copper_account_id,
+        id=row.id,
+        role=row.role,
+        user_id=row.user_id,
+        user_name=row.user_name,
+        method=SignInMethod(row.method),
+        created_at=row.created_at,
+        is_confirmed=row.is_confirmed,
+        teams=row.teams,
+        teams_fetched_at=row.teams_fetched_at,
     )
 
 
 def renew(session: Session, account_id: int, session_id: int, token: str, *, is_confirmed: bool) -> str | None:
-    """Replace the session's token, of which a thief may have a copy; returns the new one.
+    """Replace the session's token, in case a thief has a copy of it; returns the new one.
 
-    `is_confirmed` notes that the person has just proved who they are. None when the session ended, or was renewed by
-    another request, in the meantime.
+    `is_confirmed` records that the person has just proved their identity. None if the session ended, or was renewed
+    by another request, in the meantime.
     """
-    fresh = fresh_token()
+    new_token = generate_token()
     params = {
         "account": account_id,
         "session": session_id,
         "hash": digest(token),
-        "fresh": digest(fresh),
+        "new_hash": digest(new_token),
         "is_confirmed": is_confirmed,
     }
-    return fresh if touched(session, RENEW, params) else None
+    return new_token if execute_rowcount(session, RENEW, params) else None
 
 
-def open_sessions(session: Session, account_id: int, *, user_id: int | None = None, limit: int) -> list[SessionSummary]:
-    """The account's sessions (with `user_id`: those of one user), the last used first, `limit` at most."""
-    params = {"account": account_id, "user": user_id, "idle": _idle_seconds(), "limit": limit}
+def list_open(session: Session, account_id: int, *, user_id: int | None = None, limit: int) -> list[SessionSummary]:
+    """At most `limit` of the account's sessions (with `user_id`: of one user), the most recently used first."""
+    params = {"account": account_id, "user": user_id, "idle": _idle_timeout_seconds(), "limit": limit}
     return [
         SessionSummary(**{**row, "method": SignInMethod(row["method"]), "surface": Surface(row["surface"])})
-        for row in session.execute(LIST, params).mappings()
+        for row in session.execute(LIST_OPEN, params).mappings()
     ]
 
 
-def end_of_token(session: Session, token: str) -> None:
+def end_by_token(session: Session, token: str) -> None:
     """End the session of a cookie's token."""
-    session.execute(END_OF_TOKEN, {"hash": digest(token)})
+    session.execute(DELETE_BY_TOKEN, {"hash": digest(token)})
 
 
 def end(session: Session, account_id: int, session_id: int, *, user_id: int | None = None) -> str | None:
-    """End a session of the account (with `user_id`: of that user alone); returns whose it was, None without one."""
-    row = session.execute(END, {"account": account_id, "session": session_id, "user": user_id}).one_or_none()
+    """End a session of the account (with `user_id`: only one of that user); returns its user and client, or None."""
+    row = session.execute(DELETE, {"account": account_id, "session": session_id, "user": user_id}).one_or_none()
     return None if row is None else ", ".join(filter(None, row))
 
 
-def end_others(session: Session, account_id: int, *, kept_id: int | None = None, user_id: int | None = None) -> int:
-    """End all sessions of the account but `kept_id` (with `user_id`: of that user alone); returns how many ended."""
-    return touched(session, END_OTHERS, {"account": account_id, "kept": kept_id, "user": user_id})
+def end_all(session: Session, account_id: int, *, except_id: int | None = None, user_id: int | None = None) -> int:
+    """End the account's sessions (with `user_id`: those of one user) except `except_id`; returns how many ended."""
+    return execute_rowcount(session, DELETE_ALL, {"account": account_id, "except": except_id, "user": user_id})
 
 
 def save_teams(session: Session, account_id: int, session_id: int, teams: Sequence[int]) -> None:
-    """Keep the teams that Copper just told of a signed-in user."""
+    """Store the teams that Copper has just returned for a signed-in user."""
     session.execute(SAVE_TEAMS, {"account": account_id, "session": session_id, "teams": list(teams)})
 
 
 def purge(session: Session) -> int:
-    """Delete the sessions of all accounts that are idle or over; returns how many went."""
-    return touched(session, PURGE, {"idle": _idle_seconds()})
+    """Delete the expired and idle sessions of all accounts; returns how many."""
+    return execute_rowcount(session, PURGE, {"idle": _idle_timeout_seconds()})

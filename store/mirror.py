@@ -1,9 +1,9 @@
-"""The mirror: versioned upserts and tombstones of what Xero and Copper hold.
+"""The mirror: versioned upserts and tombstones of what Xero and Copper have.
 
-A row is replaced by an equal or newer version only, ties going to the later fetch; a tombstone yields
-only to a fetch begun after it. Children (addresses, relations) are replaced in a second statement: by
-then the parents' row locks are held and its snapshot is fresh, so two writers cannot mix their sets.
-Marks come from the rows that a statement in fact changed.
+A row is replaced only by an equal or newer version; if versions are equal, the later fetch wins. A tombstone yields
+only to a fetch that began after it. Children (addresses, relations) are replaced in a second statement: by then the
+parents' row locks are held and its snapshot is fresh, so two writers cannot mix their sets. Marks are made only for
+rows that a statement actually changed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from store.models import RecordType
 
 
 class InvoiceRow(BaseModel):
-    """An invoice as the mirror keeps it; `created_*` is the fallback that needs no event.
+    """An invoice as the mirror stores it; `created_at` and `created_source` are the fallback that needs no event.
 
-    Without a version of the vendor's own (`has_version`), `updated_at` is when it was fetched.
+    Without a version of the vendor's own (`has_version`), `updated_at` is the time of the fetch.
     """
 
     invoice_id: UUID
@@ -44,7 +44,7 @@ class InvoiceRow(BaseModel):
 
 
 class ContactRow(BaseModel):
-    """A contact with its addresses as they are compared, each with what was typed."""
+    """A contact with its normalised addresses, each with what was typed."""
 
     contact_id: UUID
     name: str
@@ -63,7 +63,7 @@ class RelationRow(BaseModel):
 
 
 class RecordRow(BaseModel):
-    """A Copper record with its addresses (as for contacts) and the relations that its own fields tell."""
+    """A Copper record with its addresses (as for contacts) and the relations that its own fields contain."""
 
     record_id: int
     name: str
@@ -73,14 +73,14 @@ class RecordRow(BaseModel):
     relations: tuple[RelationRow, ...] = ()
 
 
-Row = TypeVar("Row", InvoiceRow, ContactRow, RecordRow)
+MirrorRow = TypeVar("MirrorRow", InvoiceRow, ContactRow, RecordRow)
 INVOICES = TypeAdapter(list[InvoiceRow])
 CONTACTS = TypeAdapter(list[ContactRow])
 RECORDS = TypeAdapter(list[RecordRow])
 
 UPSERT_INVOICES = text("""
     WITH written AS (
-        INSERT INTO invoice AS old (account_id, organisation_id, invoice_id, contact_id, type, status, number,
+        INSERT INTO xero_invoice AS old (account_id, organisation_id, invoice_id, contact_id, type, status, number,
             issue_date, due_date, total, balance, currency, created_at, created_source, updated_at, has_version,
             fetched_at, changed_at)
         SELECT :account, :organisation, invoice_id, contact_id, type, status, number, issue_date, due_date,
@@ -100,8 +100,8 @@ UPSERT_INVOICES = text("""
                                        OR (EXCLUDED.created_source = 'updated_date' AND NOT EXCLUDED.has_version)
                                   THEN old.created_source ELSE EXCLUDED.created_source END,
             updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
-            fetched_at = EXCLUDED.fetched_at, gone = false,
-            changed_at = CASE WHEN old.gone
+            fetched_at = EXCLUDED.fetched_at, is_deleted = false,
+            changed_at = CASE WHEN old.is_deleted
                 OR (old.contact_id, old.type, old.status, old.number, old.issue_date, old.due_date,
                     old.total, old.balance, old.currency) IS DISTINCT FROM
                    (EXCLUDED.contact_id, EXCLUDED.type, EXCLUDED.status, EXCLUDED.number,
@@ -110,26 +110,26 @@ UPSERT_INVOICES = text("""
                 OR (old.created_source NOT IN ('webhook', 'history')
                     AND old.created_at <> EXCLUDED.created_at)
                 THEN EXCLUDED.changed_at ELSE old.changed_at END
-        WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
+        WHERE CASE WHEN old.is_deleted OR :force THEN EXCLUDED.fetched_at > old.fetched_at
               WHEN NOT (old.has_version AND EXCLUDED.has_version) THEN EXCLUDED.fetched_at >= old.fetched_at
               ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
         RETURNING invoice_id, changed_at = now() AS changed),
     marked AS (
-        INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+        INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
         SELECT :account, 'invoice', :organisation, invoice_id FROM written WHERE changed
         RETURNING 1)
     SELECT count(*) FROM marked
 """)
 
-# A CREATE event's time is kept whatever version of the invoice is stored, and never replaced by a worse one.
-SET_CREATED = text("""
+# A CREATE event's time is stored whatever version of the invoice is in the mirror; an earlier one replaces it.
+SET_CREATED_DATES = text("""
     WITH changed AS (
-        UPDATE invoice i SET created_at = e.created_at, created_source = 'webhook', changed_at = now()
+        UPDATE xero_invoice i SET created_at = e.created_at, created_source = 'webhook', changed_at = now()
         FROM json_to_recordset(CAST(:rows AS json)) AS e(invoice_id uuid, created_at timestamptz)
         WHERE i.account_id = :account AND i.organisation_id = :organisation AND i.invoice_id = e.invoice_id
           AND (i.created_source <> 'webhook' OR e.created_at < i.created_at)
         RETURNING i.invoice_id)
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'invoice', :organisation, invoice_id FROM changed
 """)
 
@@ -143,10 +143,10 @@ UPSERT_CONTACTS = text("""
     ON CONFLICT (account_id, organisation_id, contact_id) DO UPDATE SET
         name = EXCLUDED.name, status = EXCLUDED.status, merged_to = EXCLUDED.merged_to,
         updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
-        fetched_at = EXCLUDED.fetched_at, gone = false,
-        changed_at = CASE WHEN old.gone OR old.name <> EXCLUDED.name THEN EXCLUDED.changed_at
+        fetched_at = EXCLUDED.fetched_at, is_deleted = false,
+        changed_at = CASE WHEN old.is_deleted OR old.name <> EXCLUDED.name THEN EXCLUDED.changed_at
                           ELSE old.changed_at END
-    WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
+    WHERE CASE WHEN old.is_deleted OR :force THEN EXCLUDED.fetched_at > old.fetched_at
           WHEN NOT (old.has_version AND EXCLUDED.has_version) THEN EXCLUDED.fetched_at >= old.fetched_at
           ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
     RETURNING contact_id, changed_at = now() AS changed
@@ -171,14 +171,14 @@ REPLACE_CONTACT_EMAILS = text("""
         SELECT :account, :organisation, contact_id, email, as_typed FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING contact_id)
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'contact', :organisation, contact_id
     FROM (SELECT contact_id FROM removed UNION SELECT contact_id FROM added
           UNION SELECT unnest(CAST(:changed AS uuid[]))) AS changed
 """)
 
 UPSERT_RECORDS = text("""
-    INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, has_version, fetched_at,
+    INSERT INTO copper_record AS old (account_id, record_type, record_id, name, updated_at, has_version, fetched_at,
         changed_at)
     SELECT :account, CAST(:type AS text), record_id, name, updated_at, has_version, :fetched_at, now()
     FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz,
@@ -186,23 +186,24 @@ UPSERT_RECORDS = text("""
     ORDER BY record_id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
         name = EXCLUDED.name, updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
-        fetched_at = EXCLUDED.fetched_at, gone = false,
-        changed_at = CASE WHEN old.gone THEN EXCLUDED.changed_at ELSE old.changed_at END,
-        related_at = CASE WHEN old.updated_at = EXCLUDED.updated_at AND NOT old.gone THEN old.related_at END
-    WHERE CASE WHEN old.gone OR :force THEN EXCLUDED.fetched_at > old.fetched_at
+        fetched_at = EXCLUDED.fetched_at, is_deleted = false,
+        changed_at = CASE WHEN old.is_deleted THEN EXCLUDED.changed_at ELSE old.changed_at END,
+        relations_fetched_at = CASE WHEN old.updated_at = EXCLUDED.updated_at AND NOT old.is_deleted
+                                    THEN old.relations_fetched_at END
+    WHERE CASE WHEN old.is_deleted OR :force THEN EXCLUDED.fetched_at > old.fetched_at
           WHEN NOT (old.has_version AND EXCLUDED.has_version) THEN EXCLUDED.fetched_at >= old.fetched_at
           ELSE (EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END
     RETURNING record_id, changed_at = now() AS changed
 """)
-BURY_RECORDS = text("""
-    INSERT INTO crm_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at,
-        gone)
+TOMBSTONE_RECORDS = text("""
+    INSERT INTO copper_record AS old (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at,
+        is_deleted)
     SELECT :account, CAST(:type AS text), id, '', '-infinity', :fetched_at, now(), true
     FROM unnest(CAST(:ids AS bigint[])) AS id
     ORDER BY id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
-        gone = true, name = '', fetched_at = EXCLUDED.fetched_at, related_at = NULL,
-        changed_at = CASE WHEN old.gone THEN old.changed_at ELSE EXCLUDED.changed_at END
+        is_deleted = true, name = '', fetched_at = EXCLUDED.fetched_at, relations_fetched_at = NULL,
+        changed_at = CASE WHEN old.is_deleted THEN old.changed_at ELSE EXCLUDED.changed_at END
     WHERE old.fetched_at <= EXCLUDED.fetched_at
     RETURNING record_id, changed_at = now() AS changed
 """)
@@ -213,20 +214,20 @@ REPLACE_RECORD_EMAILS = text("""
              json_each_text(r.emails) AS a(email, typed)
         WHERE r.record_id = ANY(:accepted)),
     removed AS (
-        DELETE FROM crm_record_email e
+        DELETE FROM copper_record_email e
         WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = ANY(:accepted)
           AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = e.record_id AND i.email = e.email)
         RETURNING e.email),
     typed AS (
-        UPDATE crm_record_email e SET as_typed = i.as_typed FROM incoming i
+        UPDATE copper_record_email e SET as_typed = i.as_typed FROM incoming i
         WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = i.record_id
           AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
     added AS (
-        INSERT INTO crm_record_email (account_id, record_type, record_id, email, as_typed)
+        INSERT INTO copper_record_email (account_id, record_type, record_id, email, as_typed)
         SELECT :account, CAST(:type AS text), record_id, email, as_typed FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING email)
-    INSERT INTO dirty (account_id, kind, email)
+    INSERT INTO projection_queue (account_id, entity_type, email)
     SELECT :account, 'email', email FROM (SELECT email FROM removed UNION SELECT email FROM added) AS changed
 """)
 REPLACE_RELATIONS = text("""
@@ -236,29 +237,29 @@ REPLACE_RELATIONS = text("""
              json_to_recordset(r.relations) AS f(related_type text, related_id bigint)
         WHERE r.record_id = ANY(:accepted)),
     removed AS (
-        DELETE FROM crm_relation l
+        DELETE FROM copper_relation l
         WHERE l.account_id = :account AND l.record_type = CAST(:type AS text) AND l.record_id = ANY(:accepted)
-          AND l.source = ANY(:sources)
+          AND l.origin = ANY(:origins)
           AND NOT EXISTS (SELECT FROM incoming i WHERE i.record_id = l.record_id
                           AND i.related_type = l.related_type AND i.related_id = l.related_id)
         RETURNING l.record_id),
     added AS (
-        INSERT INTO crm_relation (account_id, record_type, record_id, related_type, related_id, source)
-        SELECT :account, CAST(:type AS text), record_id, related_type, related_id, (:sources)[1] FROM incoming
+        INSERT INTO copper_relation (account_id, record_type, record_id, related_type, related_id, origin)
+        SELECT :account, CAST(:type AS text), record_id, related_type, related_id, (:origins)[1] FROM incoming
         ON CONFLICT DO NOTHING
         RETURNING record_id)
-    INSERT INTO dirty (account_id, kind, record_id)
+    INSERT INTO projection_queue (account_id, entity_type, record_id)
     SELECT :account, CAST(:type AS text), record_id
     FROM (SELECT record_id FROM removed UNION SELECT record_id FROM added
           UNION SELECT unnest(CAST(:changed AS bigint[]))) AS changed
 """)
-# A linked lead or person that came or went takes the contact's invoices along.
-MARK_LINKED = text("""
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+# When a linked lead or person appears or is deleted, so do the linked contact's invoices on it.
+MARK_LINKED_CONTACTS = text("""
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT DISTINCT :account, 'contact', organisation_id, contact_id FROM contact_link
     WHERE account_id = :account AND record_type = :type AND record_id = ANY(:changed)
 """)
-# A contact that was merged into another hands its links on to it.
+# The links of a contact that was merged move to the contact that it was merged into.
 MOVE_LINKS = text("""
     WITH moved AS (
         DELETE FROM contact_link k
@@ -270,83 +271,84 @@ MOVE_LINKS = text("""
         INSERT INTO contact_link (account_id, organisation_id, contact_id, record_type, record_id, linked_by, linked_at)
         SELECT :account, :organisation, merged_to, record_type, record_id, linked_by, linked_at FROM moved
         ON CONFLICT DO NOTHING)
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'contact', :organisation, contact_id FROM moved
     UNION SELECT :account, 'contact', :organisation, merged_to FROM moved
 """)
-LOOK_AT_RELATIONS = text("""
-    UPDATE crm_record SET related_at = :fetched_at
-    WHERE account_id = :account AND record_type = CAST(:type AS text) AND record_id = ANY(:ids) AND NOT gone
-      AND (related_at IS NULL OR related_at <= :fetched_at)
+MARK_RELATIONS_FETCHED = text("""
+    UPDATE copper_record SET relations_fetched_at = :fetched_at
+    WHERE account_id = :account AND record_type = CAST(:type AS text) AND record_id = ANY(:ids) AND NOT is_deleted
+      AND (relations_fetched_at IS NULL OR relations_fetched_at <= :fetched_at)
     RETURNING record_id
 """)
-BURY_INVOICES = text("""
-    WITH buried AS (
-        UPDATE invoice SET gone = true, fetched_at = :fetched_at, changed_at = now()
+TOMBSTONE_INVOICES = text("""
+    WITH deleted AS (
+        UPDATE xero_invoice SET is_deleted = true, fetched_at = :fetched_at, changed_at = now()
         WHERE account_id = :account AND organisation_id = :organisation AND invoice_id = ANY(:ids)
-          AND NOT gone AND fetched_at <= :fetched_at
+          AND NOT is_deleted AND fetched_at <= :fetched_at
         RETURNING invoice_id),
     marked AS (
-        INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
-        SELECT :account, 'invoice', :organisation, invoice_id FROM buried)
-    SELECT count(*) FROM buried
+        INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
+        SELECT :account, 'invoice', :organisation, invoice_id FROM deleted)
+    SELECT count(*) FROM deleted
 """)
-BURY_CONTACTS = text("""
-    UPDATE xero_contact SET gone = true, name = '', fetched_at = :fetched_at, changed_at = now()
+TOMBSTONE_CONTACTS = text("""
+    UPDATE xero_contact SET is_deleted = true, name = '', fetched_at = :fetched_at, changed_at = now()
     WHERE account_id = :account AND organisation_id = :organisation AND contact_id = ANY(:ids)
-      AND NOT gone AND fetched_at <= :fetched_at
+      AND NOT is_deleted AND fetched_at <= :fetched_at
     RETURNING contact_id
 """)
-# A contact whose heir is not the one that the mirror knows was merged since: its invoices moved, untouched.
-NEW_HEIRS = text("""
+# If a contact's merge target is not the one in the mirror, it was merged since: Xero moved its invoices to the target
+# without changing their versions.
+LIST_NEW_MERGE_TARGETS = text("""
     SELECT DISTINCT r.merged_to
     FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, merged_to uuid)
     LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = :organisation
          AND c.contact_id = r.contact_id
     WHERE r.merged_to IS NOT NULL AND c.merged_to IS DISTINCT FROM r.merged_to
 """)
-UNKNOWN_CONTACTS = text("""
+LIST_UNKNOWN_CONTACTS = text("""
     SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id
     WHERE NOT EXISTS (SELECT FROM xero_contact c WHERE c.account_id = :account
                       AND c.organisation_id = :organisation AND c.contact_id = id)
 """)
-SET_HISTORY = text("""
+SET_HISTORY_CREATED_DATE = text("""
     WITH known AS (
         SELECT invoice_id, CAST(:created_at AS timestamptz) IS NOT NULL
-               AND created_source IN ('issue_date', 'updated_date') AS worse
-        FROM invoice
+               AND created_source IN ('issue_date', 'updated_date') AS is_improved
+        FROM xero_invoice
         WHERE account_id = :account AND organisation_id = :organisation AND invoice_id = :invoice
         FOR UPDATE),
-    looked AS (
-        UPDATE invoice i SET history_at = now(),
-            created_at = CASE WHEN worse THEN :created_at ELSE created_at END,
-            created_source = CASE WHEN worse THEN 'history' ELSE created_source END,
-            changed_at = CASE WHEN worse THEN now() ELSE changed_at END
+    updated AS (
+        UPDATE xero_invoice i SET history_fetched_at = now(),
+            created_at = CASE WHEN is_improved THEN :created_at ELSE created_at END,
+            created_source = CASE WHEN is_improved THEN 'history' ELSE created_source END,
+            changed_at = CASE WHEN is_improved THEN now() ELSE changed_at END
         FROM known
         WHERE i.account_id = :account AND i.organisation_id = :organisation AND i.invoice_id = known.invoice_id
-        RETURNING i.invoice_id, worse)
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
-    SELECT :account, 'invoice', :organisation, invoice_id FROM looked WHERE worse
+        RETURNING i.invoice_id, is_improved)
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
+    SELECT :account, 'invoice', :organisation, invoice_id FROM updated WHERE is_improved
 """)
 ANALYZE = text("""
-    ANALYZE xero_contact, xero_contact_email, invoice, crm_record, crm_record_email, crm_relation, record_invoice,
-            record_balance
+    ANALYZE xero_contact, xero_contact_email, xero_invoice, copper_record, copper_record_email, copper_relation,
+            record_invoice, record_balance
 """)
-COUNTS = text("""
-    SELECT (SELECT count(*) FROM crm_record WHERE account_id = :account AND NOT gone) AS records,
-           (SELECT count(*) FROM invoice WHERE account_id = :account AND NOT gone) AS invoices
+COUNT_ROWS = text("""
+    SELECT (SELECT count(*) FROM copper_record WHERE account_id = :account AND NOT is_deleted) AS records,
+           (SELECT count(*) FROM xero_invoice WHERE account_id = :account AND NOT is_deleted) AS invoices
 """)
-# The organisation's name and short code stand on every row: a change marks all its contacts. Its time zone is one that
-# PostgreSQL knows, so that no statement fails for an odd one; the account keeps a copy, merged in by key, as two
-# organisations may be saved at once. A zone that Xero leaves out stays as it was.
-SAVE_ORGANISATION = text("""
+# The organisation's name and short code are part of every read-model row, so a change marks all of its contacts. The
+# time zone is one that PostgreSQL knows, so that no statement fails on an unknown one. The account keeps a copy of it,
+# merged by key, because two organisations may be saved at once. A zone that Xero leaves out is unchanged.
+SAVE_ORGANISATION_DETAILS = text("""
     WITH before AS (
         SELECT name, short_code FROM xero_organisation WHERE account_id = :account AND id = :organisation
         FOR UPDATE),
     zone AS (
         SELECT coalesce((
-            SELECT name FROM unnest(CAST(:time_zones AS text[])) WITH ORDINALITY AS candidate(name, place)
-            JOIN pg_timezone_names USING (name) ORDER BY place LIMIT 1), 'UTC') AS name),
+            SELECT name FROM unnest(CAST(:time_zones AS text[])) WITH ORDINALITY AS candidate(name, preference)
+            JOIN pg_timezone_names USING (name) ORDER BY preference LIMIT 1), 'UTC') AS name),
     saved AS (
         UPDATE xero_organisation o
         SET name = coalesce(nullif(:name, ''), o.name), short_code = coalesce(nullif(:short_code, ''), o.short_code),
@@ -359,20 +361,20 @@ SAVE_ORGANISATION = text("""
     copied AS (
         UPDATE account a SET time_zones = a.time_zones || saved.zones
         FROM saved WHERE a.id = :account AND NOT a.time_zones @> saved.zones)
-    INSERT INTO dirty (account_id, kind, organisation_id, xero_id)
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'contact', :organisation, c.contact_id
     FROM xero_contact c, saved WHERE c.account_id = :account AND c.organisation_id = :organisation AND changed
 """)
 
 
-def newest(rows: Iterable[Row], key: str) -> list[Row]:
-    """One row for each id: the newest version where an answer or a batch holds several."""
-    kept: dict[Any, Row] = {}
+def newest(rows: Iterable[MirrorRow], key: str) -> list[MirrorRow]:
+    """One row for each id: the newest version, if a response or a batch has several."""
+    newest_rows: dict[Any, MirrorRow] = {}
     for row in rows:
-        known = kept.get(getattr(row, key))
+        known = newest_rows.get(getattr(row, key))
         if known is None or row.updated_at >= known.updated_at:
-            kept[getattr(row, key)] = row
-    return list(kept.values())
+            newest_rows[getattr(row, key)] = row
+    return list(newest_rows.values())
 
 
 def upsert_invoices(
@@ -384,30 +386,29 @@ def upsert_invoices(
     *,
     force: bool = False,
 ) -> int:
-    """Write invoices of one fetch that began at `fetched_at`; returns how many changed what is shown.
+    """Write invoices of a fetch that began at `fetched_at`; returns how many read-model changes they cause.
 
-    `force` is for a second look by id: what it brings is right, whatever version the mirror claims to have.
+    `force` is for a fetch by id: the fetched row wins regardless of the version in the mirror.
     """
-    kept = newest(rows, "invoice_id")
-    chosen = {
-        "account": account_id,
-        "organisation": organisation_id,
-        "rows": INVOICES.dump_json(kept).decode(),
-        "fetched_at": fetched_at,
-        "force": force,
-    }
-    return int(session.execute(UPSERT_INVOICES, chosen).scalar_one()) if kept else 0
+    invoices = newest(rows, "invoice_id")
+    params = _xero_params(
+        account_id,
+        organisation_id,
+        rows=INVOICES.dump_json(invoices).decode(),
+        fetched_at=fetched_at,
+        force=force,
+    )
+    return int(session.execute(UPSERT_INVOICES, params).scalar_one()) if invoices else 0
 
 
-def set_created(session: Session, account_id: int, organisation_id: int, created: dict[UUID, datetime]) -> None:
-    """Keep the times of CREATE events as the invoices' created dates."""
+def set_created_dates(session: Session, account_id: int, organisation_id: int, created: dict[UUID, datetime]) -> None:
+    """Store the times of CREATE events as the invoices' created dates."""
     if not created:
         return
     rows = TypeAdapter(list[dict[str, UUID | datetime]]).dump_json(
-        [{"invoice_id": key, "created_at": at} for key, at in created.items()]
+        [{"invoice_id": invoice_id, "created_at": created_at} for invoice_id, created_at in created.items()]
     )
-    chosen = {"account": account_id, "organisation": organisation_id, "rows": rows.decode()}
-    session.execute(SET_CREATED, chosen)
+    session.execute(SET_CREATED_DATES, _xero_params(account_id, organisation_id, rows=rows.decode()))
 
 
 def upsert_contacts(
@@ -419,29 +420,29 @@ def upsert_contacts(
     *,
     force: bool = False,
 ) -> None:
-    """Write contacts and their addresses, of one fetch that began at `fetched_at`; `force` as for invoices."""
-    kept = newest(rows, "contact_id")
-    if not kept:
+    """Write contacts and their addresses of a fetch that began at `fetched_at`; `force` as for invoices."""
+    contacts = newest(rows, "contact_id")
+    if not contacts:
         return
-    chosen = {
-        "account": account_id,
-        "organisation": organisation_id,
-        "rows": CONTACTS.dump_json(kept).decode(),
-        "fetched_at": fetched_at,
-        "force": force,
-    }
-    written = session.execute(UPSERT_CONTACTS, chosen).all()
+    params = _xero_params(
+        account_id,
+        organisation_id,
+        rows=CONTACTS.dump_json(contacts).decode(),
+        fetched_at=fetched_at,
+        force=force,
+    )
+    written = session.execute(UPSERT_CONTACTS, params).all()
     accepted = [row.contact_id for row in written]
     changed = [row.contact_id for row in written if row.changed]
-    session.execute(REPLACE_CONTACT_EMAILS, {**chosen, "accepted": accepted, "changed": changed})
-    if any(row.merged_to for row in kept):
-        session.execute(MOVE_LINKS, chosen)
+    session.execute(REPLACE_CONTACT_EMAILS, {**params, "accepted": accepted, "changed": changed})
+    if any(contact.merged_to for contact in contacts):
+        session.execute(MOVE_LINKS, params)
 
 
 def upsert_records(
     session: Session,
     account_id: int,
-    kind: RecordType,
+    record_type: RecordType,
     rows: Iterable[RecordRow],
     fetched_at: datetime,
     *,
@@ -449,130 +450,133 @@ def upsert_records(
 ) -> None:
     """Write Copper records, their addresses and the relations in their fields; `force` as for invoices.
 
-    A record of another version than before has its relations read again.
+    If a record's version changed, its relations count as not fetched.
     """
-    kept = newest(rows, "record_id")
-    if not kept:
+    records = newest(rows, "record_id")
+    if not records:
         return
-    chosen = {
+    params = {
         "account": account_id,
-        "type": kind.value,
-        "rows": RECORDS.dump_json(kept).decode(),
+        "type": record_type.value,
+        "rows": RECORDS.dump_json(records).decode(),
         "fetched_at": fetched_at,
         "force": force,
     }
-    written = session.execute(UPSERT_RECORDS, chosen).all()
-    _replace_children(session, kind, chosen, written, ["field"])
+    written = session.execute(UPSERT_RECORDS, params).all()
+    _replace_children(session, record_type, params, written, ["field"])
 
 
-def bury_records(session: Session, account_id: int, kind: RecordType, ids: Sequence[int], fetched_at: datetime) -> None:
-    """Leave tombstones for records that a fetch begun at `fetched_at` found to be gone."""
+def tombstone_records(
+    session: Session, account_id: int, record_type: RecordType, ids: Sequence[int], fetched_at: datetime
+) -> None:
+    """Mark records as deleted that a fetch begun at `fetched_at` did not find."""
     if not ids:
         return
-    chosen = {"account": account_id, "type": kind.value, "ids": list(ids), "fetched_at": fetched_at}
-    written = session.execute(BURY_RECORDS, chosen).all()
-    _replace_children(session, kind, {**chosen, "rows": "[]"}, written, ["field", "related"])
+    params = {"account": account_id, "type": record_type.value, "ids": list(ids), "fetched_at": fetched_at}
+    written = session.execute(TOMBSTONE_RECORDS, params).all()
+    _replace_children(session, record_type, {**params, "rows": "[]"}, written, ["field", "related"])
 
 
 def _replace_children(
-    session: Session, kind: RecordType, chosen: dict[str, Any], written: Sequence[Any], sources: list[str]
+    session: Session, record_type: RecordType, params: dict[str, Any], written: Sequence[Row[Any]], origins: list[str]
 ) -> None:
-    """Addresses and relations of the accepted records; a company that came or went marks itself."""
+    """Replace addresses and relations of the written records; a company that appeared or was deleted marks itself."""
     accepted = [row.record_id for row in written]
-    came_or_went = [row.record_id for row in written if row.changed]
-    changed = came_or_went if kind is RecordType.COMPANY else []
-    children = {**chosen, "accepted": accepted, "changed": changed, "sources": sources}
-    if kind in {RecordType.LEAD, RecordType.PERSON}:
+    appeared_or_deleted = [row.record_id for row in written if row.changed]
+    changed = appeared_or_deleted if record_type is RecordType.COMPANY else []
+    children = {**params, "accepted": accepted, "changed": changed, "origins": origins}
+    if record_type in {RecordType.LEAD, RecordType.PERSON}:
         session.execute(REPLACE_RECORD_EMAILS, children)
-        session.execute(MARK_LINKED, {**chosen, "changed": came_or_went})
-    if kind is not RecordType.LEAD:
+        session.execute(MARK_LINKED_CONTACTS, {**params, "changed": appeared_or_deleted})
+    if record_type is not RecordType.LEAD:
         session.execute(REPLACE_RELATIONS, children)
 
 
-def replace_related(
+def replace_opportunity_relations(
     session: Session,
     account_id: int,
-    related: Mapping[int, Sequence[RelationRow]],
+    relations: Mapping[int, Sequence[RelationRow]],
     fetched_at: datetime,
 ) -> None:
-    """Write what `/related` of some opportunities said, in a fetch that began at `fetched_at`."""
-    if not related:
+    """Write the relations that Copper's `/related` returned for opportunities, in a fetch begun at `fetched_at`."""
+    if not relations:
         return
     rows: list[dict[str, int | list[RelationRow]]] = [
-        {"record_id": key, "relations": list(value)} for key, value in sorted(related.items())
+        {"record_id": opportunity_id, "relations": list(far_ends)}
+        for opportunity_id, far_ends in sorted(relations.items())
     ]
-    chosen = {
+    params = {
         "account": account_id,
         "type": RecordType.OPPORTUNITY.value,
-        "ids": list(related),
+        "ids": list(relations),
         "fetched_at": fetched_at,
         "rows": TypeAdapter(list[dict[str, int | list[RelationRow]]]).dump_json(rows).decode(),
     }
-    accepted = list(session.execute(LOOK_AT_RELATIONS, chosen).scalars())
-    session.execute(REPLACE_RELATIONS, {**chosen, "accepted": accepted, "changed": [], "sources": ["related"]})
+    accepted = list(session.execute(MARK_RELATIONS_FETCHED, params).scalars())
+    session.execute(REPLACE_RELATIONS, {**params, "accepted": accepted, "changed": [], "origins": ["related"]})
 
 
-def unknown_contacts(session: Session, account_id: int, organisation_id: int, ids: Iterable[UUID]) -> list[UUID]:
-    """Those of `ids` that the mirror has never seen."""
-    chosen = {"account": account_id, "organisation": organisation_id, "ids": list(ids)}
-    return list(session.execute(UNKNOWN_CONTACTS, chosen).scalars())
+def mark_relations_fetched(
+    session: Session, account_id: int, record_type: RecordType, ids: Sequence[int], fetched_at: datetime
+) -> None:
+    """Record that the relations of some records were read by a fetch begun at `fetched_at`."""
+    params = {"account": account_id, "type": record_type.value, "ids": list(ids), "fetched_at": fetched_at}
+    session.execute(MARK_RELATIONS_FETCHED, params)
 
 
-def bury_invoices(
+def list_unknown_contacts(session: Session, account_id: int, organisation_id: int, ids: Iterable[UUID]) -> list[UUID]:
+    """Those of `ids` that were never in the mirror."""
+    params = _xero_params(account_id, organisation_id, ids=list(ids))
+    return list(session.execute(LIST_UNKNOWN_CONTACTS, params).scalars())
+
+
+def tombstone_invoices(
     session: Session, account_id: int, organisation_id: int, ids: Sequence[UUID], fetched_at: datetime
 ) -> None:
-    """Leave tombstones for invoices that a fetch begun at `fetched_at` found to be gone."""
-    session.execute(BURY_INVOICES, _of_xero(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at))
+    """Mark invoices as deleted that a fetch begun at `fetched_at` did not find."""
+    session.execute(TOMBSTONE_INVOICES, _xero_params(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at))
 
 
-def bury_contacts(
+def tombstone_contacts(
     session: Session, account_id: int, organisation_id: int, ids: Sequence[UUID], fetched_at: datetime
 ) -> None:
-    """The same for contacts; their addresses match nothing any more."""
-    chosen = _of_xero(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at, rows="[]")
-    buried = list(session.execute(BURY_CONTACTS, chosen).scalars())
-    session.execute(REPLACE_CONTACT_EMAILS, {**chosen, "accepted": buried, "changed": buried})
+    """Mark contacts as deleted that a fetch begun at `fetched_at` did not find; their addresses no longer match."""
+    params = _xero_params(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at, rows="[]")
+    deleted = list(session.execute(TOMBSTONE_CONTACTS, params).scalars())
+    session.execute(REPLACE_CONTACT_EMAILS, {**params, "accepted": deleted, "changed": deleted})
 
 
-def _of_xero(account_id: int, organisation_id: int, **more: Any) -> dict[str, Any]:
-    return {"account": account_id, "organisation": organisation_id, **more}
-
-
-def new_heirs(session: Session, account_id: int, organisation_id: int, merged: Mapping[UUID, UUID]) -> list[UUID]:
-    """Of contacts and what they were merged into: the heirs that the mirror does not know of yet."""
+def list_new_merge_targets(
+    session: Session, account_id: int, organisation_id: int, merged: Mapping[UUID, UUID]
+) -> list[UUID]:
+    """Of contacts and what they were merged into: the merge targets that are not in the mirror yet."""
     rows = TypeAdapter(list[dict[str, UUID]]).dump_json(
-        [{"contact_id": loser, "merged_to": heir} for loser, heir in merged.items()]
+        [{"contact_id": merged_contact, "merged_to": merge_target} for merged_contact, merge_target in merged.items()]
     )
-    chosen = _of_xero(account_id, organisation_id, rows=rows.decode())
-    return list(session.execute(NEW_HEIRS, chosen).scalars()) if merged else []
+    params = _xero_params(account_id, organisation_id, rows=rows.decode())
+    return list(session.execute(LIST_NEW_MERGE_TARGETS, params).scalars()) if merged else []
 
 
-def read_relations(session: Session, account_id: int, kind: RecordType, ids: Sequence[int], at: datetime) -> None:
-    """Note that the relations of some records were read by a fetch begun at `at`."""
-    chosen = {"account": account_id, "type": kind.value, "ids": list(ids), "fetched_at": at}
-    session.execute(LOOK_AT_RELATIONS, chosen)
-
-
-def set_history(
+def set_history_created_date(
     session: Session, account_id: int, organisation_id: int, invoice_id: UUID, created_at: datetime | None
 ) -> None:
-    """Keep what an invoice's history says of its creation (None: nothing); it is not looked up again."""
-    chosen = _of_xero(account_id, organisation_id, invoice=invoice_id, created_at=created_at)
-    session.execute(SET_HISTORY, chosen)
+    """Store the creation date in an invoice's history (None if it has none); it is not looked up again."""
+    params = _xero_params(account_id, organisation_id, invoice=invoice_id, created_at=created_at)
+    session.execute(SET_HISTORY_CREATED_DATE, params)
 
 
 def analyze(session: Session) -> None:
-    """Tell the planner of tables that have just been filled: it goes by what they were when it last looked."""
+    """Update the planner's statistics of tables that have just been filled."""
     session.execute(ANALYZE)
 
 
-def count(session: Session, account_id: int) -> tuple[int, int]:
-    """How many living Copper records and Xero invoices the account's mirror holds."""
-    row = session.execute(COUNTS, {"account": account_id}).one()
+def count_rows(session: Session, account_id: int) -> tuple[int, int]:
+    """How many Copper records and Xero invoices are in the account's mirror, without deleted ones."""
+    row = session.execute(COUNT_ROWS, {"account": account_id}).one()
     return row.records, row.invoices
 
 
-def save_organisation(
+def save_organisation_details(
     session: Session,
     account_id: int,
     organisation_id: int,
@@ -583,17 +587,21 @@ def save_organisation(
     xero_time_zone: str | None,
     time_zones: Sequence[str],
 ) -> None:
-    """Keep what Xero says of the organisation itself; what is empty was not given, and stays as it was.
+    """Store what Xero returns about the organisation itself. Empty values were not given and change nothing.
 
-    `time_zones` are IANA names of its zone, the best first: the first that PostgreSQL knows is kept, else UTC.
+    `time_zones` are IANA names of its zone, best first: the first that PostgreSQL knows is stored, else UTC.
     """
-    chosen = {
-        "account": account_id,
-        "organisation": organisation_id,
-        "name": name,
-        "short_code": short_code,
-        "base_currency": base_currency,
-        "xero_time_zone": xero_time_zone,
-        "time_zones": list(time_zones),
-    }
-    session.execute(SAVE_ORGANISATION, chosen)
+    params = _xero_params(
+        account_id,
+        organisation_id,
+        name=name,
+        short_code=short_code,
+        base_currency=base_currency,
+        xero_time_zone=xero_time_zone,
+        time_zones=list(time_zones),
+    )
+    session.execute(SAVE_ORGANISATION_DETAILS, params)
+
+
+def _xero_params(account_id: int, organisation_id: int, **params: Any) -> dict[str, Any]:
+    return {"account": account_id, "organisation": organisation_id, **params}

@@ -20,10 +20,12 @@ SQLModel.metadata.naming_convention = {
     "ck": "%(table_name)s_%(constraint_name)s_check",
 }
 Instant = sa.DateTime(timezone=True)
+INSTALLATION = 0
+"""The account id of rows that belong to the installation and to no account."""
 
 
 class RecordType(StrEnum):
-    """The record types of Copper that show invoices. Ids are unique within a type only."""
+    """The Copper record types that show invoices. Ids are unique within a type only."""
 
     LEAD = "lead"
     PERSON = "person"
@@ -32,12 +34,12 @@ class RecordType(StrEnum):
 
     @property
     def plural(self) -> str:
-        """The word in Copper's and our own paths."""
+        """The plural in Copper's and our own paths."""
         return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
 
 
 class SetupStep(StrEnum):
-    """The step of set-up that an account waits for, once its Xero organisations are chosen."""
+    """The step of the set-up that an account has to complete next, once its Xero organisations are selected."""
 
     SETTINGS = "settings"
     PANEL = "panel"
@@ -45,30 +47,70 @@ class SetupStep(StrEnum):
 
 
 class SignInMethod(StrEnum):
-    """What somebody signed in with: a Copper API key, or Copper's own sign-in (OAuth)."""
+    """How somebody signed in: with a Copper API key, or with Copper's own sign-in (OAuth)."""
 
     KEY = "key"
     COPPER = "copper"
 
 
 class Surface(StrEnum):
-    """What a session opens: Patina's own pages, or the panel in Copper."""
+    """What a browser session opens: Patina's own pages, or the panel in Copper."""
 
     PAGES = "pages"
     PANEL = "panel"
 
 
-def _kinds(column: str) -> sa.CheckConstraint:
-    """Record types are text: behind row-level security only leakproof comparisons may use an index, not an enum's."""
-    return sa.CheckConstraint(f"{column} IN ({', '.join(repr(kind.value) for kind in RecordType)})", name=column)
+class GrantStatus(StrEnum):
+    """Whether an account's authorisation at a vendor (a Xero grant or a Copper key) works.
+
+    A grant is pending until an admin has chosen organisations from it. Only an admin can renew one that needs it.
+    """
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    NEEDS_REAUTH = "needs_reauth"
 
 
-def _key(kind: Any = sa.BigInteger, **more: Any) -> Any:
-    return Field(sa_type=kind, primary_key=True, sa_column_kwargs={"autoincrement": False, **more})
+class OrganisationStatus(StrEnum):
+    """Whether a Xero organisation is connected. The rows of a removed one are deleted in the background."""
+
+    ACTIVE = "active"
+    NEEDS_REAUTH = "needs_reauth"
+    REMOVED = "removed"
 
 
-def _account() -> Any:
-    """The account whose row it is: it cannot outlive it. Code that is older deletes an account before its rows."""
+class EventState(StrEnum):
+    """The state of an event in the inbox. A failed event is in quarantine until an admin replays or dismisses it."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    IGNORED = "ignored"
+    DISMISSED = "dismissed"
+
+
+class RunState(StrEnum):
+    """The state of a sync run. A run is paused while its connection needs a new authorisation."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+
+
+def _record_type_check(column: str) -> sa.CheckConstraint:
+    """A check instead of an enum, because behind row-level security only leakproof comparisons may use an index."""
+    values = ", ".join(repr(record_type.value) for record_type in RecordType)
+    return sa.CheckConstraint(f"{column} IN ({values})", name=column)
+
+
+def _key(sa_type: Any = sa.BigInteger) -> Any:
+    return Field(sa_type=sa_type, primary_key=True, sa_column_kwargs={"autoincrement": False})
+
+
+def _account_key() -> Any:
+    """The key column of the row's account. The row is deleted with the account at the latest."""
     return Field(
         sa_type=sa.BigInteger,
         primary_key=True,
@@ -82,20 +124,20 @@ def _serial() -> Any:
     return Field(default=None, sa_column=sa.Column(sa.BigInteger, sa.Identity(), primary_key=True))
 
 
-def _column(kind: Any, default: str | None = None, *, null: bool = False) -> Any:
+def _column(sa_type: Any, default: str | None = None, *, null: bool = False) -> Any:
     kwargs = {"server_default": sa.text(default)} if default is not None else {}
     if null:
-        return Field(default=None, sa_type=kind, nullable=True, sa_column_kwargs=kwargs)
-    return Field(sa_type=kind, nullable=False, sa_column_kwargs=kwargs)
+        return Field(default=None, sa_type=sa_type, nullable=True, sa_column_kwargs=kwargs)
+    return Field(sa_type=sa_type, nullable=False, sa_column_kwargs=kwargs)
 
 
 class Account(SQLModel, table=True):
-    """One Copper account and its settings; `synced_at` is when its rows were last known to be right.
+    """One Copper account and its settings. `synced_at` is when its read model was last known to be up to date.
 
-    `balances_on` is the day (UTC) on which all of its records' balances were last added up. `time_zones` copies its
-    organisations' zones (organisation id: IANA name), for the one statement that a read is. `setup_step` is where
-    signing in leads while set-up is unfinished. `closed_at` is set when it is disconnected: from then on nobody sees it
-    and nothing is begun for it, and the row goes when none of its data is left (`store.closing`).
+    `balances_as_of` is the day (UTC) on which all balances of its records were last computed. `time_zones` copies the
+    zones of its organisations (organisation id: IANA name), so that a read is one statement. `setup_step` is where
+    signing in leads until the set-up is complete. `closed_at` is set when the account is disconnected: from then on it
+    is invisible and no work starts for it, and its row is deleted when no data is left (`store.deprovisioning`).
     """
 
     __table_args__ = (
@@ -106,42 +148,42 @@ class Account(SQLModel, table=True):
     copper_account_id: int = Field(sa_type=sa.BigInteger, unique=True)
     name: str = _column(sa.Text)
     record_types: list[str] = _column(pg.ARRAY(sa.Text), "'{lead,person,company,opportunity}'")
-    shown: int = _column(sa.SmallInteger, "5")
+    invoice_limit: int = _column(sa.SmallInteger, "5")
     show_bills: bool = _column(sa.Boolean, "false")
     visible_to_teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
     created_at: datetime = _column(Instant, "now()")
     synced_at: datetime | None = _column(Instant, null=True)
-    balances_on: date = _column(sa.Date, "CURRENT_DATE")
+    balances_as_of: date = _column(sa.Date, "CURRENT_DATE")
     time_zones: dict[str, str] = _column(pg.JSONB, "'{}'::jsonb")
     setup_step: SetupStep = _column(sa.Text, "'settings'")
     closed_at: datetime | None = _column(Instant, null=True)
 
 
 class CopperCredential(SQLModel, table=True):
-    """How an account reaches Copper, and how Copper's notifications are recognised."""
+    """An account's Copper credentials, and the token that identifies Copper's notifications."""
 
     __tablename__ = "copper_credential"
 
-    account_id: int = _account()
-    sealed: bytes = _column(sa.LargeBinary)
+    account_id: int = _account_key()
+    encrypted_payload: bytes = _column(sa.LargeBinary)
     webhook_token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
-    status: str = _column(sa.Text, "'working'")
+    status: GrantStatus = _column(sa.Text, "'active'")
     changed_at: datetime = _column(Instant, "now()")
-    records_seen_to: datetime | None = _column(Instant, null=True)
+    records_synced_through: datetime | None = _column(Instant, null=True)
 
 
 class XeroGrant(SQLModel, table=True):
-    """One authorisation by a Xero user: an encrypted token set that may cover several organisations.
+    """One authorisation by a Xero user: an encrypted token set, which may cover several organisations.
 
-    `scopes`, `xero_user_id` and `auth_event_id` are what the token answer says of it; None where it does not.
+    `scopes`, `xero_user_id` and `auth_event_id` come from the token response; None if it lacks them.
     """
 
     __tablename__ = "xero_grant"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     id: int = _serial()
-    sealed: bytes = _column(sa.LargeBinary)
-    status: str = _column(sa.Text, "'working'")
+    encrypted_payload: bytes = _column(sa.LargeBinary)
+    status: GrantStatus = _column(sa.Text, "'active'")
     expires_at: datetime = _column(Instant)
     refreshed_at: datetime = _column(Instant, "now()")
     scopes: list[str] | None = _column(pg.ARRAY(sa.Text), null=True)
@@ -154,7 +196,7 @@ class RefusedEndpoint(SQLModel, table=True):
 
     __tablename__ = "refused_endpoint"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     endpoint: str = _key(sa.Text)
     parameter: str = _key(sa.Text)
@@ -162,17 +204,17 @@ class RefusedEndpoint(SQLModel, table=True):
 
 
 class XeroOrganisation(SQLModel, table=True):
-    """One Xero organisation of one account. Two accounts with the same one have a row each.
+    """One Xero organisation of one account. If two accounts have the same organisation, each has its own row.
 
-    `time_zone` is the IANA name of its zone, one that PostgreSQL knows: UTC until Xero was asked, and for a zone that
-    is unknown here. `xero_time_zone` is the name that Xero gave: NULL before it was asked, '' when it gave none.
-    `balances_on` is the day there as of which the overdue part of its records' balances is.
+    `time_zone` is its IANA zone as PostgreSQL knows it: UTC before Xero was asked, or if the zone is unknown here.
+    `xero_time_zone` is Xero's name of it: NULL before Xero was asked, '' if Xero gave none. `balances_as_of` is the
+    local day for which the overdue part of its records' balances was computed.
     """
 
     __tablename__ = "xero_organisation"
     __table_args__ = (sa.UniqueConstraint("account_id", "tenant_id"),)
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     id: int = _serial()
     grant_id: int = _column(sa.BigInteger)
     tenant_id: UUID = Field(sa_type=sa.Uuid, index=True)
@@ -180,24 +222,24 @@ class XeroOrganisation(SQLModel, table=True):
     name: str = _column(sa.Text)
     short_code: str | None = _column(sa.Text, null=True)
     base_currency: str | None = _column(sa.Text, null=True)
-    status: str = _column(sa.Text, "'working'")
+    status: OrganisationStatus = _column(sa.Text, "'active'")
     connected_at: datetime = _column(Instant, "now()")
-    invoices_seen_to: datetime | None = _column(Instant, null=True)
-    contacts_seen_to: datetime | None = _column(Instant, null=True)
+    invoices_synced_through: datetime | None = _column(Instant, null=True)
+    contacts_synced_through: datetime | None = _column(Instant, null=True)
     xero_time_zone: str | None = _column(sa.Text, null=True)
     time_zone: str = _column(sa.Text, "'UTC'")
-    balances_on: date = _column(sa.Date, "CURRENT_DATE")
+    balances_as_of: date = _column(sa.Date, "CURRENT_DATE")
 
 
 class ApiKey(SQLModel, table=True):
-    """A bearer key of an account: its SHA-256 alone is kept, and a prefix to recognise it by.
+    """A bearer key of an account, stored as its SHA-256 and a prefix to recognise it by.
 
     `scopes` say what it opens: `read` the records' invoices, `admin` all of the API, `panel` the panel in Copper.
     """
 
     __tablename__ = "api_key"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     id: int = _serial()
     key_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     prefix: str = _column(sa.Text)
@@ -208,21 +250,21 @@ class ApiKey(SQLModel, table=True):
     revoked_at: datetime | None = _column(Instant, null=True)
 
 
-class WebSession(SQLModel, table=True):
-    """A browser that signed in, known by the hash of its cookie: an admin, or a viewer with their teams.
+class BrowserSession(SQLModel, table=True):
+    """A signed-in browser, identified by the hash of its cookie: an admin, or a viewer with their teams.
 
-    `used_at` is exact to some minutes. `confirmed_at` is when the person last proved who they are. `client` names the
-    kind of browser. `teams_at` is when Copper was last asked for a viewer's teams.
+    `last_used_at` is accurate to a few minutes. `confirmed_at` is when the person last proved their identity. `client`
+    names the kind of browser. `teams_fetched_at` is when a viewer's teams were last fetched from Copper.
     """
 
-    __tablename__ = "web_session"
+    __tablename__ = "browser_session"
     __table_args__ = (
         sa.CheckConstraint("role IN ('admin', 'viewer')", name="role"),
         sa.CheckConstraint("method IN ('key', 'copper')", name="method"),
         sa.CheckConstraint("surface IN ('pages', 'panel')", name="surface"),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     id: int = _serial()
     token_hash: bytes = Field(sa_type=sa.LargeBinary, unique=True)
     role: str = _column(sa.Text)
@@ -231,8 +273,8 @@ class WebSession(SQLModel, table=True):
     created_at: datetime = _column(Instant, "now()")
     expires_at: datetime = _column(Instant)
     teams: list[int] | None = _column(pg.ARRAY(sa.BigInteger), null=True)
-    teams_at: datetime | None = _column(Instant, null=True)
-    used_at: datetime = _column(Instant, "now()")
+    teams_fetched_at: datetime | None = _column(Instant, null=True)
+    last_used_at: datetime = _column(Instant, "now()")
     confirmed_at: datetime | None = _column(Instant, null=True)
     method: str = _column(sa.Text, "'key'")
     surface: str = _column(sa.Text, "'pages'")
@@ -240,9 +282,9 @@ class WebSession(SQLModel, table=True):
 
 
 class OAuthState(SQLModel, table=True):
-    """What was sent along to a vendor's sign-in page, kept here until the browser comes back: once, within minutes.
+    """A pending OAuth request to a vendor, valid once and for a few minutes.
 
-    `browser_hash` is the cookie of the browser that was sent; account 0 is a sign-in.
+    `browser_hash` is the hash of the cookie of the browser that was sent there; account 0 is a sign-in.
     """
 
     __tablename__ = "oauth_state"
@@ -251,12 +293,12 @@ class OAuthState(SQLModel, table=True):
     state_hash: bytes = _key(sa.LargeBinary)
     purpose: str = _column(sa.Text)
     browser_hash: bytes = _column(sa.LargeBinary)
-    sealed: bytes = _column(sa.LargeBinary)
+    encrypted_payload: bytes = _column(sa.LargeBinary)
     expires_at: datetime = _column(Instant)
 
 
 class Invitation(SQLModel, table=True):
-    """A set-up code for a new account, by its hash; it belongs to the installation. `note` says whom it is for."""
+    """A set-up code for a new account, stored as a hash, of the installation. `note` says whom it is for."""
 
     __table_args__ = (sa.UniqueConstraint("code_hash"),)
 
@@ -270,22 +312,23 @@ class Invitation(SQLModel, table=True):
 
 
 class NamedAdmin(SQLModel, table=True):
-    """A Copper user whom an admin named an admin: signing in with Copper alone proves no such thing."""
+    """A Copper user whom an admin has made an admin: signing in with Copper does not prove that they are one."""
 
     __tablename__ = "named_admin"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     user_id: int = _key()
     name: str = _column(sa.Text)
     named_at: datetime = _column(Instant, "now()")
 
 
-class Audit(SQLModel, table=True):
-    """Who did what, for an account's admins to see; account 0 keeps what was done to accounts that are gone."""
+class AuditLog(SQLModel, table=True):
+    """Who did what, for the admins of an account; account 0 holds entries about accounts that no longer exist."""
 
+    __tablename__ = "audit_log"
     __table_args__ = (
         sa.Index(
-            "audit_admin_sign_in_idx",
+            "audit_log_admin_sign_in_idx",
             "account_id",
             "id",
             postgresql_where=sa.text("action = 'admin.signed_in'"),
@@ -294,36 +337,38 @@ class Audit(SQLModel, table=True):
 
     account_id: int = _key()
     id: int = _serial()
-    at: datetime = _column(Instant, "now()")
-    who: str = _column(sa.Text)
+    created_at: datetime = _column(Instant, "now()")
+    actor: str = _column(sa.Text)
     action: str = _column(sa.Text)
     detail: str = _column(sa.Text, "''")
 
 
-class Leftover(SQLModel, table=True):
-    """What is left to do after an account or organisation was closed on our side, until it is done."""
+class CleanupTask(SQLModel, table=True):
+    """A task that remains after an account was closed or an organisation was removed; deleted when it is done."""
+
+    __tablename__ = "cleanup_task"
 
     account_id: int = _key()
     id: int = _serial()
-    kind: str = _column(sa.Text)
-    sealed: bytes = _column(sa.LargeBinary)
+    task_type: str = _column(sa.Text)
+    encrypted_payload: bytes = _column(sa.LargeBinary)
     attempts: int = _column(sa.SmallInteger, "0")
     not_before: datetime = _column(Instant, "now()")
     error: str | None = _column(sa.Text, null=True)
 
 
 class Inbox(SQLModel, table=True):
-    """Events as they came, committed before they are acknowledged.
+    """Events as they were received, committed before they are acknowledged.
 
-    Account 0 holds what belongs to nobody: unknown tenants, and malformed bodies for a person to see.
+    Account 0 holds events of no account: those of unknown tenants, and malformed bodies for a person to inspect.
     """
 
     __table_args__ = (
         sa.UniqueConstraint("account_id", "dedupe_key"),
         sa.Index(
-            "inbox_waiting_idx",
+            "inbox_pending_idx",
             "account_id",
-            "source",
+            "vendor",
             "organisation_id",
             "id",
             postgresql_where=sa.text("state IN ('pending', 'leased')"),
@@ -335,17 +380,17 @@ class Inbox(SQLModel, table=True):
 
     account_id: int = _key()
     id: int = _serial()
-    source: str = _column(sa.Text)
+    vendor: str = _column(sa.Text)
     organisation_id: int = _column(sa.BigInteger, "0")
     tenant: str = _column(sa.Text)
-    kind: str = _column(sa.Text)
-    event: str = _column(sa.Text)
+    category: str = _column(sa.Text)
+    event_type: str = _column(sa.Text)
     resource_id: str = _column(sa.Text)
     occurred_at: datetime | None = _column(Instant, null=True)
     received_at: datetime = _column(Instant, "now()")
     dedupe_key: bytes = _column(sa.LargeBinary)
     correlation_id: str = _column(sa.Text)
-    state: str = _column(sa.Text, "'pending'")
+    state: EventState = _column(sa.Text, "'pending'")
     attempts: int = _column(sa.SmallInteger, "0")
     not_before: datetime = _column(Instant, "now()")
     lease_id: UUID | None = _column(sa.Uuid, null=True)
@@ -356,43 +401,43 @@ class Inbox(SQLModel, table=True):
 
 
 class DroppedEvents(SQLModel, table=True):
-    """How many events of an account were counted and not kept, by day (UTC), vendor and reason."""
+    """How many of an account's events were counted and not stored, by day (UTC), vendor and reason."""
 
     __tablename__ = "dropped_events"
 
     account_id: int = _key()
     day: date = _key(sa.Date)
-    source: str = _key(sa.Text)
+    vendor: str = _key(sa.Text)
     reason: str = _key(sa.Text)
     events: int = _column(sa.BigInteger)
 
 
-class NotificationWindow(SQLModel, table=True):
-    """How many rows the web processes were granted for an account's Copper notifications this minute and this day.
+class WebhookQuota(SQLModel, table=True):
+    """How many inbox rows the web processes were granted for an account's Copper notifications this minute and day.
 
-    `granted` is what the latest of them got.
+    `granted_rows` is the size of the latest grant.
     """
 
-    __tablename__ = "notification_window"
+    __tablename__ = "webhook_quota"
 
     account_id: int = _key()
     minute: datetime = _column(Instant)
-    in_minute: int = _column(sa.BigInteger, "0")
+    minute_rows: int = _column(sa.BigInteger, "0")
     day: date = _column(sa.Date)
-    in_day: int = _column(sa.BigInteger, "0")
-    granted: int = _column(sa.BigInteger, "0")
+    day_rows: int = _column(sa.BigInteger, "0")
+    granted_rows: int = _column(sa.BigInteger, "0")
 
 
 class XeroContact(SQLModel, table=True):
     """Mirror of a Xero contact; its addresses are in `xero_contact_email`.
 
-    Where the vendor gave no version (`has_version` is false), `updated_at` is when the row was fetched; any later
+    If the vendor gave no version (`has_version` is false), `updated_at` is when the row was fetched, and any later
     fetch replaces it.
     """
 
     __tablename__ = "xero_contact"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     name: str = _column(sa.Text)
@@ -402,18 +447,18 @@ class XeroContact(SQLModel, table=True):
     has_version: bool = _column(sa.Boolean, "true")
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
-    gone: bool = _column(sa.Boolean, "false")
+    is_deleted: bool = _column(sa.Boolean, "false")
 
 
-# An address that no rule of normalising changes: the others are looked at again (`store.addresses`).
+# An address that the normalisation rules leave as it is; `store.addresses` looks for the others.
 PLAIN_ADDRESS = r"^[a-z0-9.!#$%&''*+/=?^_{|}~-]+@[a-z0-9-]+([.][a-z0-9-]+)*$"
-IS_ODD = f"as_typed IS NULL AND email !~ '{PLAIN_ADDRESS}'"
+IS_IRREGULAR = f"as_typed IS NULL AND email !~ '{PLAIN_ADDRESS}'"
 
 
 class XeroContactEmail(SQLModel, table=True):
-    """An address of a contact or of one of its contact persons, as it is compared.
+    """A normalised address of a contact or of one of its contact persons.
 
-    `as_typed` is what was typed where that differs.
+    `as_typed` is the address as it was typed, if that differs.
     """
 
     __tablename__ = "xero_contact_email"
@@ -421,16 +466,16 @@ class XeroContactEmail(SQLModel, table=True):
         sa.Index("xero_contact_email_email_idx", "account_id", "email"),
         sa.Index("xero_contact_email_domain_idx", "account_id", "domain"),
         sa.Index(
-            "xero_contact_email_odd_idx",
+            "xero_contact_email_irregular_idx",
             "account_id",
             "organisation_id",
             "contact_id",
             "email",
-            postgresql_where=sa.text(IS_ODD),
+            postgresql_where=sa.text(IS_IRREGULAR),
         ),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     email: str = _key(sa.Text)
@@ -441,7 +486,7 @@ class XeroContactEmail(SQLModel, table=True):
 
 
 class ContactLink(SQLModel, table=True):
-    """A Xero contact linked by hand to a lead, person or company, where no address matches."""
+    """A Xero contact that was linked manually to a lead, person or company, because no address matches."""
 
     __tablename__ = "contact_link"
     __table_args__ = (
@@ -449,7 +494,7 @@ class ContactLink(SQLModel, table=True):
         sa.CheckConstraint("record_type IN ('lead', 'person', 'company')", name="record_type"),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     contact_id: UUID = _key(sa.Uuid)
     record_type: RecordType = _key(sa.Text)
@@ -458,20 +503,21 @@ class ContactLink(SQLModel, table=True):
     linked_at: datetime = _column(Instant, "now()")
 
 
-class Invoice(SQLModel, table=True):
-    """Mirror of a Xero invoice or bill. `created_at` is the best known, `created_source` says whence.
+class XeroInvoice(SQLModel, table=True):
+    """Mirror of a Xero invoice or bill. `created_at` is the best known date, `created_source` its origin.
 
-    `has_version` as for contacts.
+    `has_version` is as for contacts.
     """
 
+    __tablename__ = "xero_invoice"
     __table_args__ = (
-        sa.Index("invoice_contact_idx", "account_id", "organisation_id", "contact_id"),
+        sa.Index("xero_invoice_contact_idx", "account_id", "organisation_id", "contact_id"),
         sa.CheckConstraint(
             "created_source IN ('webhook', 'history', 'issue_date', 'updated_date')", name="created_source"
         ),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     invoice_id: UUID = _key(sa.Uuid)
     contact_id: UUID | None = _column(sa.Uuid, null=True)
@@ -489,20 +535,20 @@ class Invoice(SQLModel, table=True):
     has_version: bool = _column(sa.Boolean, "true")
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
-    history_at: datetime | None = _column(Instant, null=True)
-    gone: bool = _column(sa.Boolean, "false")
+    history_fetched_at: datetime | None = _column(Instant, null=True)
+    is_deleted: bool = _column(sa.Boolean, "false")
 
 
-class CrmRecord(SQLModel, table=True):
-    """Mirror of a Copper lead, person, company or opportunity; `has_version` as for Xero's contacts.
+class CopperRecord(SQLModel, table=True):
+    """Mirror of a Copper lead, person, company or opportunity; `has_version` is as for Xero contacts.
 
-    `related_at` is when its relations were last read: an opportunity's `/related`, a company's people.
+    `relations_fetched_at` is when its relations were last fetched: an opportunity's `/related`, a company's people.
     """
 
-    __tablename__ = "crm_record"
-    __table_args__ = (_kinds("record_type"),)
+    __tablename__ = "copper_record"
+    __table_args__ = (_record_type_check("record_type"),)
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     name: str = _column(sa.Text)
@@ -510,70 +556,72 @@ class CrmRecord(SQLModel, table=True):
     has_version: bool = _column(sa.Boolean, "true")
     fetched_at: datetime = _column(Instant)
     changed_at: datetime = _column(Instant)
-    related_at: datetime | None = _column(Instant, null=True)
-    gone: bool = _column(sa.Boolean, "false")
+    relations_fetched_at: datetime | None = _column(Instant, null=True)
+    is_deleted: bool = _column(sa.Boolean, "false")
 
 
-class CrmRecordEmail(SQLModel, table=True):
-    """An address of a lead or a person, as it is compared; `as_typed` as for contacts."""
+class CopperRecordEmail(SQLModel, table=True):
+    """A normalised address of a lead or a person; `as_typed` is as for contacts."""
 
-    __tablename__ = "crm_record_email"
+    __tablename__ = "copper_record_email"
     __table_args__ = (
-        sa.Index("crm_record_email_email_idx", "account_id", "email"),
+        sa.Index("copper_record_email_email_idx", "account_id", "email"),
         sa.Index(
-            "crm_record_email_odd_idx",
+            "copper_record_email_irregular_idx",
             "account_id",
             "record_type",
             "record_id",
             "email",
-            postgresql_where=sa.text(IS_ODD),
+            postgresql_where=sa.text(IS_IRREGULAR),
         ),
-        _kinds("record_type"),
+        _record_type_check("record_type"),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     email: str = _key(sa.Text)
     as_typed: str | None = _column(sa.Text, null=True)
 
 
-class CrmRelation(SQLModel, table=True):
-    """A relation, kept with the record that tells of it: a person's company, an opportunity's people.
+class CopperRelation(SQLModel, table=True):
+    """A relation, stored with the record that contains it: a person's company, an opportunity's people.
 
-    `source` is `field` (`company_id`, `primary_contact_id`) or `related` (the record's `/related`).
+    `origin` is `field` (`company_id`, `primary_contact_id`) or `related` (the record's `/related`).
     """
 
-    __tablename__ = "crm_relation"
+    __tablename__ = "copper_relation"
     __table_args__ = (
-        sa.Index("crm_relation_related_idx", "account_id", "related_type", "related_id", "record_type", "record_id"),
-        _kinds("record_type"),
-        _kinds("related_type"),
+        sa.Index("copper_relation_related_idx", "account_id", "related_type", "related_id", "record_type", "record_id"),
+        _record_type_check("record_type"),
+        _record_type_check("related_type"),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     record_type: RecordType = _key(sa.Text)
     record_id: int = _key()
     related_type: RecordType = _key(sa.Text)
     related_id: int = _key()
-    source: str = _key(sa.Text)
+    origin: str = _key(sa.Text)
 
 
-class Dirty(SQLModel, table=True):
-    """A mark: what changed and is not projected yet. Whom it affects is worked out at projection."""
+class ProjectionQueue(SQLModel, table=True):
+    """A change of the mirror that is not projected yet. The projection computes which records it affects."""
 
-    account_id: int = _account()
+    __tablename__ = "projection_queue"
+
+    account_id: int = _account_key()
     id: int = _serial()
-    kind: str = _column(sa.Text)
+    entity_type: str = _column(sa.Text)
     organisation_id: int | None = _column(sa.BigInteger, null=True)
     xero_id: UUID | None = _column(sa.Uuid, null=True)
     record_id: int | None = _column(sa.BigInteger, null=True)
     email: str | None = _column(sa.Text, null=True)
-    marked_at: datetime = _column(Instant, "now()")
+    queued_at: datetime = _column(Instant, "now()")
 
 
 class RecordInvoice(SQLModel, table=True):
-    """The read model: one row per record and invoice. Its key covers every display column."""
+    """The read model: one row for each record and invoice. Its primary key covers every displayed column."""
 
     __tablename__ = "record_invoice"
     __table_args__ = (
@@ -628,9 +676,10 @@ class RecordInvoice(SQLModel, table=True):
 
 
 class RecordBalance(SQLModel, table=True):
-    """What is open on a record, by type and currency ('': none given): sums over its rows that await payment.
+    """A record's open balance by type and currency ('': none given): the sum of its rows that await payment.
 
-    `overdue` is the part that was due before its organisation's `balances_on`. A record that owes nothing has no row.
+    `overdue` is the part that was due before its organisation's `balances_as_of`. A record without a balance has no
+    row.
     """
 
     __tablename__ = "record_balance"
@@ -650,10 +699,12 @@ class RecordBalance(SQLModel, table=True):
     overdue_invoices: int = _column(sa.Integer)
 
 
-class Freshness(SQLModel, table=True):
-    """How long events took from their receipt to their rows: a histogram an hour (`store.freshness.BOUNDS`)."""
+class EventLatency(SQLModel, table=True):
+    """The time from an event's receipt to its rows, as a histogram for each hour (`store.event_latency.BOUNDS`)."""
 
-    account_id: int = _account()
+    __tablename__ = "event_latency"
+
+    account_id: int = _account_key()
     hour: datetime = _key(Instant)
     bucket: int = _key(sa.SmallInteger)
     events: int = _column(sa.BigInteger, "0")
@@ -662,14 +713,14 @@ class Freshness(SQLModel, table=True):
 class SyncRun(SQLModel, table=True):
     """One backfill, catch-up or reconciliation of one source: a chain of short jobs with a committed cursor.
 
-    It is `paused` while its connection is lost, and goes on where it was once that is back.
-    `drift` counts, by kind, the rows that a reconciliation found missing, stale and extra.
+    It is `paused` while its connection needs a new authorisation, and continues where it stopped. `drift` counts, by
+    resource type, the rows that a reconciliation found missing, stale and extra.
     """
 
     __tablename__ = "sync_run"
     __table_args__ = (
         sa.Index(
-            "sync_run_one_at_work_idx",
+            "sync_run_running_idx",
             "account_id",
             "organisation_id",
             "kind",
@@ -680,11 +731,11 @@ class SyncRun(SQLModel, table=True):
         sa.CheckConstraint("state IN ('running', 'paused', 'done', 'failed')", name="state"),
     )
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     id: int = _serial()
     organisation_id: int = _column(sa.BigInteger, "0")
     kind: str = _column(sa.Text)
-    state: str = _column(sa.Text, "'running'")
+    state: RunState = _column(sa.Text, "'running'")
     stage: str = _column(sa.Text)
     cursor: dict[str, Any] = _column(pg.JSONB, "'{}'::jsonb")
     counts: dict[str, Any] = _column(pg.JSONB, "'{}'::jsonb")
@@ -698,40 +749,40 @@ class SyncRun(SQLModel, table=True):
     finished_at: datetime | None = _column(Instant, null=True)
 
 
-class RunSeen(SQLModel, table=True):
-    """What a dry run has seen at the vendor: it writes nothing to the mirror, so it remembers it here."""
+class RunSeenId(SQLModel, table=True):
+    """An id that a dry run has seen at the vendor. A dry run does not write to the mirror, so it is kept here."""
 
-    __tablename__ = "run_seen"
+    __tablename__ = "run_seen_id"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     run_id: int = _key()
-    kind: str = _key(sa.Text)
-    key: str = _key(sa.Text)
+    resource_type: str = _key(sa.Text)
+    resource_id: str = _key(sa.Text)
 
 
-class CallMeter(SQLModel, table=True):
-    """Calls to a vendor and the bytes they pulled, by organisation (0: Copper), day (UTC) and purpose."""
+class ApiUsage(SQLModel, table=True):
+    """Calls to a vendor and downloaded bytes, by organisation (0: Copper), day (UTC) and priority."""
 
-    __tablename__ = "call_meter"
+    __tablename__ = "api_usage"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     day: date = _key(sa.Date)
-    purpose: str = _key(sa.Text)
+    priority: str = _key(sa.Text)
     calls: int = _column(sa.BigInteger, "0")
     failed: int = _column(sa.BigInteger, "0")
-    refused: int = _column(sa.BigInteger, "0")
-    bytes_wire: int = _column(sa.BigInteger, "0")
-    bytes_plain: int = _column(sa.BigInteger, "0")
-    last_at: datetime = _column(Instant, "now()")
+    rate_limited: int = _column(sa.BigInteger, "0")
+    bytes_compressed: int = _column(sa.BigInteger, "0")
+    bytes_uncompressed: int = _column(sa.BigInteger, "0")
+    last_call_at: datetime = _column(Instant, "now()")
 
 
 class UnreadableField(SQLModel, table=True):
-    """A field of a vendor's answers that could not be read, and in how many rows; '' stands for whole rows."""
+    """A field of a vendor's responses that could not be parsed, and in how many rows; '' stands for whole rows."""
 
     __tablename__ = "unreadable_field"
 
-    account_id: int = _account()
+    account_id: int = _account_key()
     organisation_id: int = _key()
     resource: str = _key(sa.Text)
     field: str = _key(sa.Text)
@@ -741,23 +792,25 @@ class UnreadableField(SQLModel, table=True):
     last_seen_at: datetime = _column(Instant, "now()")
 
 
-class Chore(SQLModel, table=True):
-    """When a recurring chore of an account (0: of the whole installation) was last begun."""
+class ScheduledTask(SQLModel, table=True):
+    """When a recurring task of an account (0: of the installation) last started."""
+
+    __tablename__ = "scheduled_task"
 
     account_id: int = _key()
     name: str = _key(sa.Text)
-    begun_at: datetime = _column(Instant, "now()")
+    last_started_at: datetime = _column(Instant, "now()")
 
 
 class Heartbeat(SQLModel, table=True):
-    """When a kind of process was last known to be up."""
+    """When a kind of process was last known to be running."""
 
     process: str = Field(sa_type=sa.Text, primary_key=True)
-    at: datetime = _column(Instant, "now()")
+    last_seen_at: datetime = _column(Instant, "now()")
 
 
 class XeroDelivery(SQLModel, table=True):
-    """The sequence numbers of one webhook delivery, kept until the count has no hole below them."""
+    """The sequence numbers of one webhook delivery, kept until there is no gap below them."""
 
     __tablename__ = "xero_delivery"
 
@@ -767,9 +820,9 @@ class XeroDelivery(SQLModel, table=True):
 
 
 class XeroSequence(SQLModel, table=True):
-    """Up to which number (`settled_to`) Xero's deliveries to this app are accounted for; one row."""
+    """The number (`contiguous_through`) up to which all Xero deliveries to this app were received; one row."""
 
     __tablename__ = "xero_sequence"
 
     id: int = _key()
-    settled_to: int = _column(sa.BigInteger)
+    contiguous_through: int = _column(sa.BigInteger)

@@ -1,7 +1,7 @@
-"""Rows that belong to nobody any more: of accounts, or of organisations, that are gone.
+"""Orphaned rows: rows of accounts or organisations that no longer exist.
 
-Nothing that is at work leaves any (`store.tenancy`). They are looked for all the same: of what one version of the code
-overlooks, or a backup brings back, the account's owner could not tell.
+Normal operation leaves none (`store.tenancy`). They are searched for all the same, because an account's owner cannot
+notice what a defect overlooks or a restored backup brings back.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlmodel import Session
 
-from store.closing import DATA_TABLES
-from store.database import touched
+from store.database import execute_rowcount
+from store.deprovisioning import DATA_TABLES
 
-# From one account to the next by the index: however many rows there are, it takes a look for each account.
-FIND = {
+# A loose index scan from one account to the next: its cost depends on the number of accounts, not of rows.
+FIND_ACCOUNTS = {
     table: text(f"""
-        WITH RECURSIVE known AS (
+        WITH RECURSIVE present AS (
             (SELECT account_id AS id FROM {table} ORDER BY account_id LIMIT 1)
             UNION ALL
-            SELECT (SELECT t.account_id FROM {table} t WHERE t.account_id > known.id ORDER BY t.account_id LIMIT 1)
-            FROM known WHERE known.id IS NOT NULL)
-        SELECT id FROM known WHERE id <> 0 AND NOT EXISTS (SELECT FROM account a WHERE a.id = known.id)
+            SELECT (SELECT t.account_id FROM {table} t WHERE t.account_id > present.id ORDER BY t.account_id LIMIT 1)
+            FROM present WHERE present.id IS NOT NULL)
+        SELECT id FROM present WHERE id <> 0 AND NOT EXISTS (SELECT FROM account a WHERE a.id = present.id)
     """)
     for table in DATA_TABLES
 }
@@ -33,7 +33,7 @@ DELETE = {
     """)
     for table in DATA_TABLES
 }
-# What is written beside a run or an event and does not end with it. These tables are small.
+# Rows that are written beside a run or an event and outlive it. These tables are small.
 DELETE_OF_ORGANISATIONS = {
     table: text(f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -46,17 +46,17 @@ DELETE_OF_ORGANISATIONS = {
 }
 
 
-def accounts_without_row(session: Session, table: str) -> Sequence[int]:
-    """The ids of accounts that do not exist and have rows in a table."""
-    return list(session.execute(FIND[table]).scalars())
+def find_orphaned_accounts(session: Session, table: str) -> Sequence[int]:
+    """The ids of accounts that have rows in a table and do not exist."""
+    return list(session.execute(FIND_ACCOUNTS[table]).scalars())
 
 
-def delete(session: Session, table: str, account_ids: Sequence[int], limit: int) -> int:
-    """Delete up to `limit` rows of such accounts from a table; returns how many went."""
-    return touched(session, DELETE[table], {"accounts": list(account_ids), "limit": limit})
+def delete_of_accounts(session: Session, table: str, account_ids: Sequence[int], limit: int) -> int:
+    """Delete up to `limit` rows of these accounts from a table; return how many."""
+    return execute_rowcount(session, DELETE[table], {"accounts": list(account_ids), "limit": limit})
 
 
 def delete_of_organisations(session: Session, table: str, limit: int) -> int:
-    """Delete up to `limit` rows of organisations that do not exist; 0 for a table that none can come to lie in."""
+    """Delete up to `limit` rows of organisations that do not exist; 0 for a table that cannot have any."""
     statement = DELETE_OF_ORGANISATIONS.get(table)
-    return touched(session, statement, {"limit": limit}) if statement is not None else 0
+    return execute_rowcount(session, statement, {"limit": limit}) if statement is not None else 0

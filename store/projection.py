@@ -1,67 +1,69 @@
-"""From the mirror to `record_invoice`, the read model.
+"""The projection: from the mirror to `record_invoice`, the read model.
 
-A mark says what changed; here it is worked out, from a fresh snapshot, whom that affects. Marks on
-invoices, contacts, addresses and people widen to a scope of invoices: every row of those invoices is
-computed again, on whatever record it stands. Marks on companies and opportunities widen to a scope of
-records: every row of those records is computed again. Both scopes end in one statement that removes
-what is not wanted and upserts what differs. `record_invoice` is a pure function of the mirror: a
-rebuild gives the same rows, and `compare` says where it would not. `record_balance`, what each record
-owes, is a pure function of those rows and of each organisation's own day, and moves with them in the same statement.
+A mark in `projection_queue` says what changed. The projection works out whom that affects, from a fresh snapshot. Marks
+on invoices, contacts, addresses and people widen to a scope of invoices: every row of those invoices is computed again,
+on whatever record it is. Marks on companies and opportunities widen to a scope of records: every row of those records
+is computed again. Both scopes end in one statement that deletes rows that are no longer expected and upserts those that
+differ. `record_invoice` is a pure function of the mirror: a rebuild gives the same rows, and `compare` reports where it
+would not. `record_balance`, what each record owes, is a pure function of those rows and of each organisation's own day,
+and changes in the same statement.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, TextClause, text
 from sqlmodel import Session
 
 from store import tenancy
-from store.database import touched
+from store.database import execute_rowcount
+from store.overdue_sql import AWAITS_PAYMENT, overdue_days
 
-BATCH = 2_000
+BATCH_SIZE = 2_000
 
-# Who holds an invoice, followed outwards from the invoice: the leads and people with an address of its
-# contact, or linked to it by hand; their companies, and those linked to it; and the opportunities of either.
+# The records of an invoice, followed outwards from the invoice: the leads and people with an address of its contact, or
+# manually linked to it; their companies, and companies that are linked; and the opportunities of either.
 INVOICE_PAIRS = """
     linked AS (
         SELECT s.organisation_id, s.invoice_id, k.record_type, k.record_id
         FROM scope_invoice s
         JOIN contact_link k ON k.account_id = :account AND k.organisation_id = s.organisation_id
              AND k.contact_id = s.contact_id
-        JOIN crm_record c ON c.account_id = :account AND c.record_type = k.record_type
-             AND c.record_id = k.record_id AND NOT c.gone),
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = k.record_type
+             AND c.record_id = k.record_id AND NOT c.is_deleted),
     holder AS (
         SELECT s.organisation_id, s.invoice_id, re.record_type, re.record_id
         FROM scope_invoice s
         JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = s.organisation_id
              AND ce.contact_id = s.contact_id
-        JOIN crm_record_email re ON re.account_id = :account AND re.email = ce.email
+        JOIN copper_record_email re ON re.account_id = :account AND re.email = ce.email
         UNION
         SELECT organisation_id, invoice_id, record_type, record_id FROM linked
         WHERE record_type IN ('lead', 'person')),
     company_holder AS (
         SELECT h.organisation_id, h.invoice_id, l.related_id AS record_id
         FROM holder h
-        JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'person'
+        JOIN copper_relation l ON l.account_id = :account AND l.record_type = 'person'
              AND l.record_id = h.record_id AND l.related_type = 'company'
-        JOIN crm_record c ON c.account_id = :account AND c.record_type = 'company'
-             AND c.record_id = l.related_id AND NOT c.gone
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = 'company'
+             AND c.record_id = l.related_id AND NOT c.is_deleted
         WHERE h.record_type = 'person'
         UNION
         SELECT organisation_id, invoice_id, record_id FROM linked WHERE record_type = 'company'),
     opportunity_holder AS (
         SELECT h.organisation_id, h.invoice_id, l.record_id
         FROM holder h
-        JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'person'
+        JOIN copper_relation l ON l.account_id = :account AND l.related_type = 'person'
              AND l.related_id = h.record_id AND l.record_type = 'opportunity'
         WHERE h.record_type = 'person'
         UNION
         SELECT h.organisation_id, h.invoice_id, l.record_id
         FROM company_holder h
-        JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
+        JOIN copper_relation l ON l.account_id = :account AND l.related_type = 'company'
              AND l.related_id = h.record_id AND l.record_type = 'opportunity'),
     invoice_pair AS (
         SELECT organisation_id, invoice_id, record_type, record_id FROM holder
@@ -71,7 +73,7 @@ INVOICE_PAIRS = """
         SELECT organisation_id, invoice_id, 'opportunity', record_id FROM opportunity_holder)
 """
 
-# Which invoices a record shows, followed inwards from the record.
+# The invoices of a record, followed inwards from the record.
 RECORD_PAIRS = """
     linked_company AS (
         SELECT s.record_type, s.record_id, s.record_id AS company_id
@@ -79,26 +81,26 @@ RECORD_PAIRS = """
         UNION
         SELECT s.record_type, s.record_id, l.related_id
         FROM scope_record s
-        JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
+        JOIN copper_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
              AND l.record_id = s.record_id AND l.related_type = 'company'
         WHERE s.record_type = 'opportunity'),
     linked_person AS (
         SELECT s.record_type, s.record_id, l.related_id AS person_id
         FROM scope_record s
-        JOIN crm_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
+        JOIN copper_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
              AND l.record_id = s.record_id AND l.related_type = 'person'
         WHERE s.record_type = 'opportunity'
         UNION
         SELECT k.record_type, k.record_id, l.record_id
         FROM linked_company k
-        JOIN crm_record c ON c.account_id = :account AND c.record_type = 'company'
-             AND c.record_id = k.company_id AND NOT c.gone
-        JOIN crm_relation l ON l.account_id = :account AND l.related_type = 'company'
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = 'company'
+             AND c.record_id = k.company_id AND NOT c.is_deleted
+        JOIN copper_relation l ON l.account_id = :account AND l.related_type = 'company'
              AND l.related_id = k.company_id AND l.record_type = 'person'),
     record_contact AS (
         SELECT p.record_type, p.record_id, ce.organisation_id, ce.contact_id
         FROM linked_person p
-        JOIN crm_record_email re ON re.account_id = :account AND re.record_type = 'person'
+        JOIN copper_record_email re ON re.account_id = :account AND re.record_type = 'person'
              AND re.record_id = p.person_id
         JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = re.email
         UNION
@@ -107,86 +109,82 @@ RECORD_PAIRS = """
               UNION
               SELECT record_type, record_id, 'company', company_id FROM linked_company) e
         JOIN contact_link k ON k.account_id = :account AND k.record_type = e.end_type AND k.record_id = e.end_id
-        JOIN crm_record c ON c.account_id = :account AND c.record_type = k.record_type
-             AND c.record_id = k.record_id AND NOT c.gone),
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = k.record_type
+             AND c.record_id = k.record_id AND NOT c.is_deleted),
     record_pair AS (
         SELECT i.organisation_id, i.invoice_id, r.record_type, r.record_id
         FROM record_contact r
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = r.organisation_id
+        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = r.organisation_id
              AND i.contact_id = r.contact_id)
 """
 
-# A row as it is shown. Text is cut at 255 characters, Xero's own bound, so that it fits the index.
-DISPLAY = """
+# A row of the read model. Text is cut at 255 characters, Xero's own maximum, so that it fits the index.
+READ_MODEL_ROWS = """
     SELECT p.record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id,
            i.type, i.status, left(i.number, 255) AS number,
            left(CASE WHEN i.type = 'ACCPAY' THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
            i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
            left(o.short_code, 20) AS short_code
     FROM pair p
-    JOIN invoice i ON i.account_id = :account AND i.organisation_id = p.organisation_id
-         AND i.invoice_id = p.invoice_id AND i.status <> 'DELETED' AND NOT i.gone
-    JOIN xero_organisation o ON o.account_id = :account AND o.id = i.organisation_id AND o.status <> 'dropped'
+    JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = p.organisation_id
+         AND i.invoice_id = p.invoice_id AND i.status <> 'DELETED' AND NOT i.is_deleted
+    JOIN xero_organisation o ON o.account_id = :account AND o.id = i.organisation_id AND o.status <> 'removed'
     LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = i.organisation_id
          AND c.contact_id = i.contact_id
 """
 
-# Rows that await payment count as open, and as overdue when they were due before their organisation's day.
-OWED = "status = 'AUTHORISED' AND balance > 0"
-COLUMNS = """record_type, record_id, created_at, invoice_id, organisation_id, type, status, number, issuer,
-               issue_date, due_date, total, balance, currency, created_source, short_code"""
-ROWS = f"SELECT {COLUMNS} FROM record_invoice WHERE account_id = :account"
-# Before: the rows in scope as they stand, `present`; after: as they shall be, `wanted`; to be written: `fresh`.
+KEY_COLUMNS = ("record_type", "record_id", "created_at", "invoice_id")
+VALUE_COLUMNS = (
+    *("organisation_id", "type", "status", "number", "issuer", "issue_date", "due_date", "total", "balance"),
+    *("currency", "created_source", "short_code"),
+)
+KEY = ", ".join(KEY_COLUMNS)
+COLUMNS = ", ".join(KEY_COLUMNS + VALUE_COLUMNS)
+ASSIGNMENTS = ", ".join(f"{column} = EXCLUDED.{column}" for column in VALUE_COLUMNS)
+OLD_VALUES = ", ".join(f"old.{column}" for column in VALUE_COLUMNS)
+NEW_VALUES = ", ".join(f"EXCLUDED.{column}" for column in VALUE_COLUMNS)
+ALL_ROWS = f"SELECT {COLUMNS} FROM record_invoice WHERE account_id = :account"
+# `current_rows` are the rows in scope as they are, `expected_rows` as they must become; `rows_to_write` are upserted.
 APPLY = f"""
     removed AS (
         DELETE FROM record_invoice x
-        USING (SELECT record_type, record_id, created_at, invoice_id FROM present
+        USING (SELECT {KEY} FROM current_rows
                EXCEPT
-               SELECT record_type, record_id, created_at, invoice_id FROM wanted) unwanted
-        WHERE x.account_id = :account AND x.record_type = unwanted.record_type
-          AND x.record_id = unwanted.record_id AND x.created_at = unwanted.created_at
-          AND x.invoice_id = unwanted.invoice_id
+               SELECT {KEY} FROM expected_rows) unexpected
+        WHERE x.account_id = :account AND x.record_type = unexpected.record_type
+          AND x.record_id = unexpected.record_id AND x.created_at = unexpected.created_at
+          AND x.invoice_id = unexpected.invoice_id
         RETURNING 1),
     written AS (
         INSERT INTO record_invoice AS old (account_id, {COLUMNS})
-        SELECT :account, fresh.* FROM fresh
-        ORDER BY record_type, record_id, created_at, invoice_id
-        ON CONFLICT (account_id, record_type, record_id, created_at, invoice_id) DO UPDATE SET
-            organisation_id = EXCLUDED.organisation_id, type = EXCLUDED.type, status = EXCLUDED.status,
-            number = EXCLUDED.number, issuer = EXCLUDED.issuer, issue_date = EXCLUDED.issue_date,
-            due_date = EXCLUDED.due_date, total = EXCLUDED.total, balance = EXCLUDED.balance,
-            currency = EXCLUDED.currency, created_source = EXCLUDED.created_source,
-            short_code = EXCLUDED.short_code
-        WHERE (old.organisation_id, old.type, old.status, old.number, old.issuer, old.issue_date, old.due_date,
-               old.total, old.balance, old.currency, old.created_source, old.short_code)
-              IS DISTINCT FROM
-              (EXCLUDED.organisation_id, EXCLUDED.type, EXCLUDED.status, EXCLUDED.number, EXCLUDED.issuer,
-               EXCLUDED.issue_date, EXCLUDED.due_date, EXCLUDED.total, EXCLUDED.balance, EXCLUDED.currency,
-               EXCLUDED.created_source, EXCLUDED.short_code)
+        SELECT :account, rows_to_write.* FROM rows_to_write
+        ORDER BY {KEY}
+        ON CONFLICT (account_id, {KEY}) DO UPDATE SET {ASSIGNMENTS}
+        WHERE ({OLD_VALUES}) IS DISTINCT FROM ({NEW_VALUES})
         RETURNING 1)
 """
-APPLIED = "SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written"
-# What moves in the records' balances when `present` becomes `wanted`: a whale's sums are not added up again for
-# one payment. Only the projection writes balances, one at a time an account.
-DAY = "day AS (SELECT id AS organisation_id, balances_on FROM xero_organisation WHERE account_id = :account)"
-IS_OVERDUE = "overdue_days(status, balance, due_date, day.balances_on) > 0"
+APPLY_COUNTS = "SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written"
+# How the records' balances change when `current_rows` become `expected_rows`: one payment does not re-sum a very large
+# record. Only the projection writes balances, one transaction at a time for each account.
+DAY = "day AS (SELECT id AS organisation_id, balances_as_of FROM xero_organisation WHERE account_id = :account)"
+IS_OVERDUE = f"{overdue_days('day.balances_as_of')} > 0"
 MOVE_BALANCES = f"""
     {DAY},
     moved AS (
         SELECT record_type, record_id, type, currency, sum(sign * balance) AS open,
-               sum(CASE WHEN late THEN sign * balance ELSE 0 END) AS overdue,
-               sum(sign) AS invoices, sum(CASE WHEN late THEN sign ELSE 0 END) AS overdue_invoices
+               sum(CASE WHEN is_overdue THEN sign * balance ELSE 0 END) AS overdue,
+               sum(sign) AS invoices, sum(CASE WHEN is_overdue THEN sign ELSE 0 END) AS overdue_invoices
         FROM (
             SELECT record_type, record_id, type, coalesce(currency, '') AS currency, balance, -1 AS sign,
-                   {IS_OVERDUE} AS late
-            FROM present JOIN day USING (organisation_id) WHERE {OWED}
+                   {IS_OVERDUE} AS is_overdue
+            FROM current_rows r JOIN day USING (organisation_id) WHERE {AWAITS_PAYMENT}
             UNION ALL
             SELECT record_type, record_id, type, coalesce(currency, ''), balance, 1,
                    {IS_OVERDUE}
-            FROM wanted JOIN day USING (organisation_id) WHERE {OWED}) AS rows
+            FROM expected_rows r JOIN day USING (organisation_id) WHERE {AWAITS_PAYMENT}) AS rows
         GROUP BY record_type, record_id, type, currency
-        HAVING (sum(sign * balance), sum(CASE WHEN late THEN sign * balance ELSE 0 END), sum(sign),
-                sum(CASE WHEN late THEN sign ELSE 0 END)) <> (0, 0, 0, 0)),
+        HAVING (sum(sign * balance), sum(CASE WHEN is_overdue THEN sign * balance ELSE 0 END), sum(sign),
+                sum(CASE WHEN is_overdue THEN sign ELSE 0 END)) <> (0, 0, 0, 0)),
     emptied AS (
         DELETE FROM record_balance b USING moved m
         WHERE b.account_id = :account AND b.record_type = m.record_type AND b.record_id = m.record_id
@@ -204,39 +202,40 @@ MOVE_BALANCES = f"""
             invoices = old.invoices + EXCLUDED.invoices,
             overdue_invoices = old.overdue_invoices + EXCLUDED.overdue_invoices)
 """
-# What a record owes, from its rows, as of each organisation's day.
+# What records owe, from the rows `r`, as of each organisation's day.
 BALANCES = f"""
     SELECT record_type, record_id, type, coalesce(currency, '') AS currency, sum(balance) AS open,
            coalesce(sum(balance) FILTER (WHERE {IS_OVERDUE}), 0) AS overdue,
            count(*)::int AS invoices, (count(*) FILTER (WHERE {IS_OVERDUE}))::int AS overdue_invoices
-    FROM {{rows}} JOIN day USING (organisation_id) WHERE {{owed}}
+    FROM {{rows}} r JOIN day USING (organisation_id) WHERE {{condition}}
     GROUP BY record_type, record_id, type, coalesce(currency, '')
 """
-# A new day makes more of what is open overdue, another time zone more or less: all of the account's balances are added
-# up again. They are once a day in any case (UTC), so that a wrong one does not last. The day is the statement's, not
-# the transaction's, which may have waited for its turn since yesterday.
-OLD_BALANCES = """
-    SELECT id AS account_id FROM account WHERE balances_on < CURRENT_DATE AND closed_at IS NULL
+# On a new day more of what is open is overdue, and another time zone may change it either way: all of the account's
+# balances are summed again. That happens once a day (UTC) in any case, so that a wrong balance does not last. The day
+# is the statement's, not the transaction's, which may have waited for the lock since yesterday.
+STALE_BALANCES = """
+    SELECT id AS account_id FROM account WHERE balances_as_of < CURRENT_DATE AND closed_at IS NULL
     UNION
-    SELECT account_id FROM xero_organisation WHERE balances_on <> local_date(time_zone, statement_timestamp())
+    SELECT account_id FROM xero_organisation WHERE balances_as_of <> local_date(time_zone, statement_timestamp())
 """
-ARE_BALANCES_OLD = text(f"SELECT EXISTS (SELECT FROM ({OLD_BALANCES}) AS old WHERE account_id = :account)")
-BEGIN_DAY = text("""
-    WITH begun AS (
-        UPDATE xero_organisation SET balances_on = local_date(time_zone, statement_timestamp())
-        WHERE account_id = :account AND balances_on <> local_date(time_zone, statement_timestamp()))
-    UPDATE account SET balances_on = GREATEST(balances_on, CURRENT_DATE) WHERE id = :account
+HAS_STALE_BALANCES = text(f"SELECT EXISTS (SELECT FROM ({STALE_BALANCES}) AS stale WHERE account_id = :account)")
+ADVANCE_DAY = text("""
+    WITH advanced AS (
+        UPDATE xero_organisation SET balances_as_of = local_date(time_zone, statement_timestamp())
+        WHERE account_id = :account AND balances_as_of <> local_date(time_zone, statement_timestamp()))
+    UPDATE account SET balances_as_of = GREATEST(balances_as_of, CURRENT_DATE) WHERE id = :account
 """)
-ADD_UP = text(f"""
+RECOMPUTE_BALANCES = text(f"""
     WITH {DAY},
-    wanted AS MATERIALIZED ({BALANCES.format(rows="record_invoice", owed=f"account_id = :account AND {OWED}")}),
+    expected AS MATERIALIZED (
+        {BALANCES.format(rows="record_invoice", condition=f"r.account_id = :account AND {AWAITS_PAYMENT}")}),
     emptied AS (
         DELETE FROM record_balance b WHERE b.account_id = :account AND NOT EXISTS (
-            SELECT FROM wanted w WHERE w.record_type = b.record_type AND w.record_id = b.record_id
-            AND w.type = b.type AND w.currency = b.currency))
+            SELECT FROM expected e WHERE e.record_type = b.record_type AND e.record_id = b.record_id
+            AND e.type = b.type AND e.currency = b.currency))
     INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, open, overdue,
         invoices, overdue_invoices)
-    SELECT :account, wanted.* FROM wanted
+    SELECT :account, expected.* FROM expected
     ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET
         open = EXCLUDED.open, overdue = EXCLUDED.overdue, invoices = EXCLUDED.invoices,
         overdue_invoices = EXCLUDED.overdue_invoices
@@ -244,15 +243,17 @@ ADD_UP = text(f"""
           (EXCLUDED.open, EXCLUDED.overdue, EXCLUDED.invoices, EXCLUDED.overdue_invoices)
 """)
 
-# Guesses about rows that earlier steps made are far off, and what is looked up row by row then takes minutes.
-AS_A_WHOLE = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
-ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
+# The planner's estimates of rows from earlier CTEs are far off, and the nested loops that it then chooses take minutes.
+PLAN_WITHOUT_NESTED_LOOPS = text(
+    "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)"
+)
+ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
 LOCK_SPACE = 0x7061_7469
 
-TAKE = text("""
-    DELETE FROM dirty WHERE account_id = :account
-      AND id = ANY(ARRAY(SELECT id FROM dirty WHERE account_id = :account ORDER BY id LIMIT :batch))
-    RETURNING kind, organisation_id, xero_id, record_id, email
+TAKE_MARKS = text("""
+    DELETE FROM projection_queue WHERE account_id = :account
+      AND id = ANY(ARRAY(SELECT id FROM projection_queue WHERE account_id = :account ORDER BY id LIMIT :batch_size))
+    RETURNING entity_type, organisation_id, xero_id, record_id, email
 """)
 
 PROJECT_INVOICES = text(f"""
@@ -260,39 +261,39 @@ PROJECT_INVOICES = text(f"""
         SELECT m.organisation_id, m.invoice_id, i.contact_id
         FROM unnest(CAST(:invoice_organisations AS bigint[]), CAST(:invoices AS uuid[]))
              AS m(organisation_id, invoice_id)
-        LEFT JOIN invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
+        LEFT JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
              AND i.invoice_id = m.invoice_id
         UNION
         SELECT i.organisation_id, i.invoice_id, i.contact_id
         FROM unnest(CAST(:contact_organisations AS bigint[]), CAST(:contacts AS uuid[]))
              AS m(organisation_id, contact_id)
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
+        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
              AND i.contact_id = m.contact_id
         UNION
         SELECT i.organisation_id, i.invoice_id, i.contact_id
         FROM contact_link k
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
+        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
              AND i.contact_id = k.contact_id
         WHERE k.account_id = :account AND k.record_type = 'person' AND k.record_id = ANY(:people)
         UNION
         SELECT i.organisation_id, i.invoice_id, i.contact_id
         FROM (SELECT unnest(CAST(:emails AS text[])) AS email
               UNION
-              SELECT re.email FROM crm_record_email re
+              SELECT re.email FROM copper_record_email re
               WHERE re.account_id = :account AND re.record_type = 'person' AND re.record_id = ANY(:people)) m
         JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = m.email
-        JOIN invoice i ON i.account_id = :account AND i.organisation_id = ce.organisation_id
+        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = ce.organisation_id
              AND i.contact_id = ce.contact_id),
     {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
-    wanted AS ({DISPLAY}),
-    present AS (
+    expected_rows AS ({READ_MODEL_ROWS}),
+    current_rows AS (
         SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
                x.due_date, x.organisation_id
         FROM scope_invoice s
         JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = s.invoice_id),
-    fresh AS (SELECT * FROM wanted),
-    {APPLY}, {MOVE_BALANCES} {APPLIED}
+    rows_to_write AS (SELECT * FROM expected_rows),
+    {APPLY}, {MOVE_BALANCES} {APPLY_COUNTS}
 """)
 
 PROJECT_RECORDS = text(f"""
@@ -301,113 +302,113 @@ PROJECT_RECORDS = text(f"""
         UNION
         SELECT 'company', unnest(CAST(:companies AS bigint[]))
         UNION
-        SELECT 'opportunity', l.record_id FROM crm_relation l
+        SELECT 'opportunity', l.record_id FROM copper_relation l
         WHERE l.account_id = :account AND l.related_type = 'company' AND l.related_id = ANY(:companies)
           AND l.record_type = 'opportunity'),
     {RECORD_PAIRS},
     pair AS (SELECT * FROM record_pair),
-    wanted AS ({DISPLAY}),
-    present AS (
+    expected_rows AS ({READ_MODEL_ROWS}),
+    current_rows AS (
         SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
                x.due_date, x.organisation_id
         FROM scope_record s
         JOIN record_invoice x ON x.account_id = :account AND x.record_type = s.record_type
              AND x.record_id = s.record_id),
-    fresh AS (SELECT * FROM wanted),
-    {APPLY}, {MOVE_BALANCES} {APPLIED}
+    rows_to_write AS (SELECT * FROM expected_rows),
+    {APPLY}, {MOVE_BALANCES} {APPLY_COUNTS}
 """)
 
-# An organisation that is removed: its rows go, and what they add to the records' balances, in one statement.
+# Deletes a removed organisation's rows, and takes them out of the records' balances, in one statement.
 REMOVE_ORGANISATION = text(f"""
-    WITH present AS (
+    WITH current_rows AS (
         SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date,
                organisation_id
         FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation),
-    wanted AS (SELECT * FROM present WHERE false),
+    expected_rows AS (SELECT * FROM current_rows WHERE false),
     removed AS (
         DELETE FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation RETURNING 1),
     {MOVE_BALANCES}
     SELECT count(*) FROM removed
 """)
 
-EVERYTHING = """
-    scope_invoice AS (SELECT organisation_id, invoice_id, contact_id FROM invoice WHERE account_id = :account)
+ALL_INVOICES = """
+    scope_invoice AS (SELECT organisation_id, invoice_id, contact_id FROM xero_invoice WHERE account_id = :account)
 """
 REBUILD = text(f"""
-    WITH {EVERYTHING}, {INVOICE_PAIRS},
+    WITH {ALL_INVOICES}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
-    wanted AS ({DISPLAY}),
-    present AS ({ROWS}),
-    fresh AS (
-        SELECT w.* FROM wanted w WHERE NOT EXISTS (
-            SELECT FROM present p
-            WHERE p.record_type = w.record_type AND p.record_id = w.record_id AND p.created_at = w.created_at
-              AND p.invoice_id = w.invoice_id AND p IS NOT DISTINCT FROM w)),
-    {APPLY} {APPLIED}
+    expected_rows AS ({READ_MODEL_ROWS}),
+    current_rows AS ({ALL_ROWS}),
+    rows_to_write AS (
+        SELECT e.* FROM expected_rows e WHERE NOT EXISTS (
+            SELECT FROM current_rows c
+            WHERE c.record_type = e.record_type AND c.record_id = e.record_id AND c.created_at = e.created_at
+              AND c.invoice_id = e.invoice_id AND c IS NOT DISTINCT FROM e)),
+    {APPLY} {APPLY_COUNTS}
 """)
-# Where nothing stands, nothing is looked up and nothing kept beside: three quarters of the time. Numbers sort faster
-# than words, and any order that keeps a record's rows together fills the index as well.
+# If the account has no rows, nothing is looked up or set aside, which saves three quarters of the time. Numbers sort
+# faster than text, and any order that keeps a record's rows together fills the index equally well.
 IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM record_invoice WHERE account_id = :account)")
 ANALYZE_ROWS = text("ANALYZE record_invoice")
 FILL = text(f"""
-    WITH {EVERYTHING}, {INVOICE_PAIRS},
+    WITH {ALL_INVOICES}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
-    wanted AS ({DISPLAY})
+    expected_rows AS ({READ_MODEL_ROWS})
     INSERT INTO record_invoice (account_id, {COLUMNS})
-    SELECT :account, wanted.* FROM wanted
+    SELECT :account, expected_rows.* FROM expected_rows
     ORDER BY record_id, record_type, created_at, invoice_id
 """)
 COMPARE = text(f"""
-    WITH {EVERYTHING}, {INVOICE_PAIRS},
+    WITH {ALL_INVOICES}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
-    wanted AS MATERIALIZED ({DISPLAY}),
-    actual AS ({ROWS}),
+    expected AS MATERIALIZED ({READ_MODEL_ROWS}),
+    actual AS ({ALL_ROWS}),
     {DAY},
-    wanted_balance AS ({BALANCES.format(rows="wanted", owed=OWED)}),
+    expected_balance AS ({BALANCES.format(rows="expected", condition=AWAITS_PAYMENT)}),
     actual_balance AS (
         SELECT record_type, record_id, type, currency, open, overdue, invoices, overdue_invoices
         FROM record_balance WHERE account_id = :account),
     difference AS (
-        SELECT coalesce(w.record_type, a.record_type) AS record_type, coalesce(w.record_id, a.record_id) AS record_id,
-               'invoice ' || coalesce(w.invoice_id, a.invoice_id) AS what,
-               CASE WHEN a.invoice_id IS NULL THEN 'missing' WHEN w.invoice_id IS NULL THEN 'extra'
-                    ELSE 'stale' END AS kind
-        FROM wanted w
+        SELECT coalesce(e.record_type, a.record_type) AS record_type, coalesce(e.record_id, a.record_id) AS record_id,
+               'invoice ' || coalesce(e.invoice_id, a.invoice_id) AS what,
+               CASE WHEN a.invoice_id IS NULL THEN 'missing' WHEN e.invoice_id IS NULL THEN 'extra'
+                    ELSE 'stale' END AS difference_type
+        FROM expected e
         FULL JOIN actual a USING (record_type, record_id, invoice_id)
-        WHERE w IS DISTINCT FROM a
+        WHERE e IS DISTINCT FROM a
         UNION ALL
         SELECT record_type, record_id, currency, 'balances'
-        FROM wanted_balance w
+        FROM expected_balance e
         FULL JOIN actual_balance a USING (record_type, record_id, type, currency)
-        WHERE w IS DISTINCT FROM a)
-    SELECT kind, count(*) AS rows,
+        WHERE e IS DISTINCT FROM a)
+    SELECT difference_type, count(*) AS rows,
            (array_agg(record_type || ' ' || record_id || ', ' || what
                       ORDER BY record_type, record_id, what))[1:20] AS examples
-    FROM difference GROUP BY kind
+    FROM difference GROUP BY difference_type
     UNION ALL
-    SELECT 'marks', (SELECT count(*) FROM dirty WHERE account_id = :account)
-                    + (SELECT count(*) FROM ({OLD_BALANCES}) AS old WHERE account_id = :account), NULL
+    SELECT 'marks', (SELECT count(*) FROM projection_queue WHERE account_id = :account)
+                    + (SELECT count(*) FROM ({STALE_BALANCES}) AS stale WHERE account_id = :account), NULL
 """)
 
-# Rows are right as of now, or as of when the oldest event that is not applied yet came. Ids are given in the order of
-# receipt but for statements that ran side by side, so the oldest is among each source's first thousand.
-SYNCED = text("""
+# Rows are correct as of now, or as of the receipt of the oldest event that is not applied yet. Ids are assigned in the
+# order of receipt except by concurrent statements, so the oldest event is among each source's first thousand.
+UPDATE_SYNCED_AT = text("""
     UPDATE account SET synced_at = GREATEST(synced_at, LEAST(now(), (
         SELECT min(oldest.received_at)
-        FROM (SELECT 'copper' AS source, 0 AS organisation_id
+        FROM (SELECT 'copper' AS vendor, 0 AS organisation_id
               UNION ALL
               SELECT 'xero', id FROM xero_organisation WHERE account_id = :account) AS s,
              LATERAL (SELECT received_at FROM inbox i
-                      WHERE i.account_id = :account AND i.source = s.source
+                      WHERE i.account_id = :account AND i.vendor = s.vendor
                         AND i.organisation_id = s.organisation_id AND i.state IN ('pending', 'leased')
                       ORDER BY i.id LIMIT 1000) AS oldest)))
     WHERE id = :account
 """)
-WAITING = text(f"SELECT account_id FROM dirty UNION {OLD_BALANCES}")
-ARE_WAITING = text("""
-    SELECT count(*) >= :marks FROM (SELECT FROM dirty WHERE account_id = :account LIMIT :marks) AS waiting
+ACCOUNTS_PENDING = text(f"SELECT account_id FROM projection_queue UNION {STALE_BALANCES}")
+HAS_PENDING = text("""
+    SELECT count(*) >= :marks FROM (SELECT FROM projection_queue WHERE account_id = :account LIMIT :marks) AS pending
 """)
-FORGET_MARKS = text("DELETE FROM dirty WHERE account_id = :account")
+DELETE_MARKS = text("DELETE FROM projection_queue WHERE account_id = :account")
 COUNT_ROWS = text("""
     SELECT count(DISTINCT (record_type, record_id)) AS records, count(*) AS rows
     FROM record_invoice WHERE account_id = :account
@@ -415,8 +416,8 @@ COUNT_ROWS = text("""
 
 
 @dataclass(frozen=True)
-class Projected:
-    """What one batch did: marks taken, rows removed, rows written, whether all balances were added up again."""
+class ProjectionResult:
+    """Counts of one batch: marks taken, rows removed, rows written; and whether all balances were recomputed."""
 
     marks: int
     removed: int
@@ -424,100 +425,12 @@ class Projected:
     recomputed_balances: bool = False
 
 
-def take_turn(session: Session, account_id: int) -> None:
-    """Wait until no other transaction projects this account; held until the transaction ends.
-
-    Raises `AccountClosedError` when the account was closed.
-    """
-    session.execute(ONE_AT_A_TIME, {"space": LOCK_SPACE, "account": account_id % 2**31})
-    tenancy.hold(session, account_id)
-
-
-def project_batch(session: Session, account_id: int, batch: int = BATCH) -> Projected:
-    """Project up to `batch` marks in the caller's transaction; `marks` is 0 when there were none."""
-    take_turn(session, account_id)
-    is_old = bool(session.execute(ARE_BALANCES_OLD, {"account": account_id}).scalar_one())
-    if is_old:
-        _add_up(session, account_id)
-    marks = session.execute(TAKE, {"account": account_id, "batch": batch}).all()
-    removed = written = 0
-    if marks:
-        for statement, chosen in _scopes(account_id, marks):
-            row = session.execute(statement, chosen).one()
-            removed += row.removed
-            written += row.written
-    if len(marks) < batch:
-        session.execute(SYNCED, {"account": account_id})
-    return Projected(len(marks), removed, written, is_old)
-
-
-def _add_up(session: Session, account_id: int) -> None:
-    session.execute(BEGIN_DAY, {"account": account_id})
-    session.execute(ADD_UP, {"account": account_id})
-
-
-def remove_organisation(session: Session, account_id: int, organisation_id: int) -> int:
-    """Take an organisation's rows and their balances out of the read model; returns how many rows went.
-
-    Its status must be `dropped` already, in the same transaction: a rebuild then gives the same rows.
-    """
-    take_turn(session, account_id)
-    params = {"account": account_id, "organisation": organisation_id}
-    return int(session.execute(REMOVE_ORGANISATION, params).scalar_one())
-
-
-def _scopes(account_id: int, marks: list[Any] | Any) -> list[tuple[Any, dict[str, Any]]]:
-    of: dict[str, set[Any]] = {}
-    for mark in marks:
-        key = (mark.organisation_id, mark.xero_id) if mark.xero_id else mark.record_id or mark.email
-        of.setdefault(mark.kind, set()).add(key)
-    invoices: list[tuple[int, UUID]] = sorted(of.get("invoice", ()))
-    contacts: list[tuple[int, UUID]] = sorted(of.get("contact", ()))
-    by_invoice = {
-        "account": account_id,
-        "invoice_organisations": [key[0] for key in invoices],
-        "invoices": [key[1] for key in invoices],
-        "contact_organisations": [key[0] for key in contacts],
-        "contacts": [key[1] for key in contacts],
-        "emails": sorted(of.get("email", ())),
-        "people": sorted(of.get("person", ())),
-    }
-    by_record = {
-        "account": account_id,
-        "companies": sorted(of.get("company", ())),
-        "opportunities": sorted(of.get("opportunity", ())),
-    }
-    chosen: list[tuple[Any, dict[str, Any]]] = []
-    if of.keys() & {"invoice", "contact", "email", "person"}:
-        chosen.append((PROJECT_INVOICES, by_invoice))
-    if of.keys() & {"company", "opportunity"}:
-        chosen.append((PROJECT_RECORDS, by_record))
-    return chosen
-
-
-def rebuild(session: Session, account_id: int) -> Projected:
-    """Compute every row of the account again, in the caller's transaction; marks waiting are covered."""
-    take_turn(session, account_id)
-    session.execute(AS_A_WHOLE)
-    marks = touched(session, FORGET_MARKS, {"account": account_id})
-    removed = 0
-    if session.execute(IS_EMPTY, {"account": account_id}).scalar_one():
-        written = touched(session, FILL, {"account": account_id})
-        # The planner still takes the table for what it was: the next look at all of it would take ten times as long.
-        session.execute(ANALYZE_ROWS)
-    else:
-        removed, written = session.execute(REBUILD, {"account": account_id}).one()
-    _add_up(session, account_id)
-    session.execute(SYNCED, {"account": account_id})
-    return Projected(marks, removed, written)
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """The read model held against a rebuild: how many rows it would add, change and remove, how many balances differ.
+    """The read model compared with a rebuild: rows that it would add, change and remove, and balances that differ.
 
-    `examples` names the first of each kind (at most 20): the record, and the invoice or the currency. While
-    `marks` wait to be projected, differences are no fault: they are what the marks are for.
+    `examples` names the first 20 of each type: the record, and the invoice or the currency. While `marks` are pending,
+    differences are not errors: the marks will resolve them.
     """
 
     missing: int
@@ -528,31 +441,121 @@ class Comparison:
     examples: dict[str, list[str]]
 
     @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether a rebuild would change nothing."""
         return not (self.missing or self.stale or self.extra or self.balances)
 
 
+def lock_account(session: Session, account_id: int) -> None:
+    """Wait until no other transaction projects this account, and lock it until the transaction ends.
+
+    Raises `AccountClosedError` if the account was closed.
+    """
+    session.execute(ADVISORY_LOCK, {"space": LOCK_SPACE, "account": account_id % 2**31})
+    tenancy.lock_account(session, account_id)
+
+
+def project_batch(session: Session, account_id: int, batch_size: int = BATCH_SIZE) -> ProjectionResult:
+    """Project up to `batch_size` marks in the caller's transaction; `marks` is 0 if there were none."""
+    lock_account(session, account_id)
+    has_stale_balances = bool(session.execute(HAS_STALE_BALANCES, {"account": account_id}).scalar_one())
+    if has_stale_balances:
+        _recompute_balances(session, account_id)
+    marks = session.execute(TAKE_MARKS, {"account": account_id, "batch_size": batch_size}).all()
+    removed = written = 0
+    for statement, params in _scopes(account_id, marks):
+        row = session.execute(statement, params).one()
+        removed += row.removed
+        written += row.written
+    if len(marks) < batch_size:
+        session.execute(UPDATE_SYNCED_AT, {"account": account_id})
+    return ProjectionResult(len(marks), removed, written, has_stale_balances)
+
+
+def rebuild(session: Session, account_id: int) -> ProjectionResult:
+    """Compute every row of the account again, in the caller's transaction; this also covers pending marks."""
+    lock_account(session, account_id)
+    session.execute(PLAN_WITHOUT_NESTED_LOOPS)
+    marks = execute_rowcount(session, DELETE_MARKS, {"account": account_id})
+    removed = 0
+    if session.execute(IS_EMPTY, {"account": account_id}).scalar_one():
+        written = execute_rowcount(session, FILL, {"account": account_id})
+        # The planner's statistics are stale: without new ones, the next query of all rows takes ten times as long.
+        session.execute(ANALYZE_ROWS)
+    else:
+        row = session.execute(REBUILD, {"account": account_id}).one()
+        removed, written = row.removed, row.written
+    _recompute_balances(session, account_id)
+    session.execute(UPDATE_SYNCED_AT, {"account": account_id})
+    return ProjectionResult(marks, removed, written)
+
+
+def remove_organisation(session: Session, account_id: int, organisation_id: int) -> int:
+    """Delete an organisation's rows and balances from the read model; returns how many rows were deleted.
+
+    Its status must be `removed` already, in the same transaction, so that a rebuild gives the same rows.
+    """
+    lock_account(session, account_id)
+    params = {"account": account_id, "organisation": organisation_id}
+    return int(session.execute(REMOVE_ORGANISATION, params).scalar_one())
+
+
 def compare(session: Session, account_id: int) -> Comparison:
-    """Hold the account's rows against what a rebuild would give; changes nothing."""
-    session.execute(AS_A_WHOLE)
-    found = {row.kind: row for row in session.execute(COMPARE, {"account": account_id})}
-    kinds = ("missing", "stale", "extra", "balances", "marks")
-    counts = {kind: found[kind].rows if kind in found else 0 for kind in kinds}
-    return Comparison(**counts, examples={kind: list(row.examples) for kind, row in found.items() if row.examples})
+    """Compare the account's rows with those of a rebuild; changes nothing."""
+    session.execute(PLAN_WITHOUT_NESTED_LOOPS)
+    rows = {row.difference_type: row for row in session.execute(COMPARE, {"account": account_id})}
+    types = ("missing", "stale", "extra", "balances", "marks")
+    counts = {name: rows[name].rows if name in rows else 0 for name in types}
+    examples = {name: list(row.examples) for name, row in rows.items() if row.examples}
+    return Comparison(**counts, examples=examples)
 
 
-def waits(session: Session, account_id: int, marks: int) -> bool:
-    """Whether so many of the account's marks at least are not projected yet."""
-    return bool(session.execute(ARE_WAITING, {"account": account_id, "marks": marks}).scalar_one())
+def has_pending(session: Session, account_id: int, marks: int) -> bool:
+    """Whether at least `marks` marks of the account are not projected yet."""
+    return bool(session.execute(HAS_PENDING, {"account": account_id, "marks": marks}).scalar_one())
 
 
-def waiting(session: Session) -> set[int]:
-    """Accounts with marks that are not projected yet, or whose balances are of another day."""
-    return set(session.execute(WAITING).scalars())
+def accounts_pending(session: Session) -> set[int]:
+    """Accounts with pending marks, or with balances of an earlier day."""
+    return set(session.execute(ACCOUNTS_PENDING).scalars())
 
 
-def count(session: Session, account_id: int) -> tuple[int, int]:
-    """How many records of the account show invoices, and in how many rows."""
+def count_rows(session: Session, account_id: int) -> tuple[int, int]:
+    """How many records of the account have invoices, and how many rows the read model has for them."""
     row = session.execute(COUNT_ROWS, {"account": account_id}).one()
     return row.records, row.rows
+
+
+def _recompute_balances(session: Session, account_id: int) -> None:
+    session.execute(ADVANCE_DAY, {"account": account_id})
+    session.execute(RECOMPUTE_BALANCES, {"account": account_id})
+
+
+def _scopes(account_id: int, marks: Sequence[Row[Any]]) -> list[tuple[TextClause, dict[str, Any]]]:
+    """The statements that project the marks, with their parameters."""
+    keys_by_type: dict[str, set[Any]] = {}
+    for mark in marks:
+        key = (mark.organisation_id, mark.xero_id) if mark.xero_id else mark.record_id or mark.email
+        keys_by_type.setdefault(mark.entity_type, set()).add(key)
+    invoices: list[tuple[int, UUID]] = sorted(keys_by_type.get("invoice", ()))
+    contacts: list[tuple[int, UUID]] = sorted(keys_by_type.get("contact", ()))
+    invoice_scope = {
+        "account": account_id,
+        "invoice_organisations": [organisation_id for organisation_id, _ in invoices],
+        "invoices": [invoice_id for _, invoice_id in invoices],
+        "contact_organisations": [organisation_id for organisation_id, _ in contacts],
+        "contacts": [contact_id for _, contact_id in contacts],
+        "emails": sorted(keys_by_type.get("email", ())),
+        "people": sorted(keys_by_type.get("person", ())),
+    }
+    record_scope = {
+        "account": account_id,
+        "companies": sorted(keys_by_type.get("company", ())),
+        "opportunities": sorted(keys_by_type.get("opportunity", ())),
+    }
+    scopes: list[tuple[TextClause, dict[str, Any]]] = []
+    if keys_by_type.keys() & {"invoice", "contact", "email", "person"}:
+        scopes.append((PROJECT_INVOICES, invoice_scope))
+    if keys_by_type.keys() & {"company", "opportunity"}:
+        scopes.append((PROJECT_RECORDS, record_scope))
+    return scopes

@@ -1,15 +1,15 @@
-"""Who may do what in the database: two roles of this database alone, and what each may do to each table.
+"""Database roles: two roles for this database alone, and what each may do to each table.
 
-- The owner runs commands, workers and receivers, for all accounts.
-- The role of the pages (`bound_role()` in SQL) sees and changes rows of one account, and only what a page changes.
-- The role of reads and exports (`read_role()`) sees rows of one account, and no secret.
+- The owner runs commands, workers and webhook endpoints, for all accounts.
+- The pages' role (`pages_role()` in SQL) sees and changes rows of one account, and only what a page changes.
+- The role of reads and exports (`read_role()`) sees rows of one account, and no secrets.
 
-A role belongs to the whole PostgreSQL cluster, so its name has the database's in it: whoever owns another database
-there has no part in it. Both functions keep the names: a database made from another as its template uses the roles of
-that one, as long as its owner may take them up.
+A role belongs to the whole PostgreSQL cluster, so its name contains the database's name, and the owner of another
+database there cannot use it. Both functions return the names. A database created from a template uses the template's
+roles, as long as its owner may assume them.
 
-`secure` brings a database to this state, whatever it was before. It runs after each migration, so that a new table
-needs a line in `PAGES` here and nothing else.
+`apply` brings a database to this state, whatever it was before. It runs after every migration, so a new table needs
+only a line in `PAGES` here.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from sqlmodel import Session
 
 MAX_NAME_BYTES = 63
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
-# Every version before the roles had a database's name in them used this one.
+# The role that older versions used in every database.
 SHARED_ROLE = "patina_bound"
 
 
 class Role(StrEnum):
-    """A role that a transaction takes up: the SQL function that names it."""
+    """A role that a transaction assumes; the value is the SQL function that returns its name."""
 
-    PAGES = "bound_role"
+    PAGES = "pages_role"
     READS = "read_role"
 
     @property
     def prefix(self) -> str:
-        """What the role's name begins with, before the database's."""
-        return {Role.PAGES: "patina_bound_", Role.READS: "patina_read_"}[self]
+        """The part of the role's name before the database's name."""
+        return {Role.PAGES: "patina_pages_", Role.READS: "patina_read_"}[self]
 
 
-# What the pages change, each column that they change. No line: the table is nobody's but the owner's.
+# The privileges of the pages' role, by column where it updates. A table without a line belongs to the owner alone.
 PAGES: dict[str, tuple[str, ...]] = {
-    "account": ("SELECT", "UPDATE (record_types, shown, show_bills, visible_to_teams, setup_step)"),
+    "account": ("SELECT", "UPDATE (record_types, invoice_limit, show_bills, visible_to_teams, setup_step)"),
     "api_key": ("SELECT", "INSERT", "UPDATE (revoked_at)"),
-    "audit": ("SELECT", "INSERT"),
-    "call_meter": ("SELECT",),
+    "audit_log": ("SELECT", "INSERT"),
+    "api_usage": ("SELECT",),
     "contact_link": ("SELECT", "INSERT", "DELETE"),
-    "copper_credential": ("SELECT (account_id, sealed, status, changed_at, records_seen_to)",),
-    "crm_record": ("SELECT",),
-    "crm_record_email": ("SELECT",),
-    "crm_relation": ("SELECT",),
-    "dirty": ("INSERT",),
+    "copper_credential": ("SELECT (account_id, encrypted_payload, status, changed_at, records_synced_through)",),
+    "copper_record": ("SELECT",),
+    "copper_record_email": ("SELECT",),
+    "copper_relation": ("SELECT",),
+    "projection_queue": ("INSERT",),
     "dropped_events": ("SELECT",),
-    "freshness": ("SELECT",),
+    "event_latency": ("SELECT",),
     "heartbeat": ("SELECT",),
     "inbox": ("SELECT", "UPDATE (state, attempts, not_before, error, finished_at, body)"),
-    "invoice": ("SELECT",),
+    "xero_invoice": ("SELECT",),
     "named_admin": ("SELECT", "INSERT", "UPDATE (name)", "DELETE"),
     "oauth_state": ("SELECT", "INSERT", "DELETE"),
     "record_balance": ("SELECT",),
@@ -65,9 +65,10 @@ PAGES: dict[str, tuple[str, ...]] = {
     "refused_endpoint": ("SELECT",),
     "sync_run": ("SELECT",),
     "unreadable_field": ("SELECT",),
-    "web_session": (
-        "SELECT (account_id, id, user_id, user_name, role, method, surface, client, created_at, used_at, expires_at)",
-        "UPDATE (teams, teams_at)",
+    "browser_session": (
+        "SELECT (account_id, id, user_id, user_name, role, method, surface, client, created_at, last_used_at,"
+        " expires_at)",
+        "UPDATE (teams, teams_fetched_at)",
         "DELETE",
     ),
     "xero_contact": ("SELECT",),
@@ -78,10 +79,10 @@ PAGES: dict[str, tuple[str, ...]] = {
 READS = (
     "account",
     "contact_link",
-    "crm_record",
-    "crm_record_email",
-    "crm_relation",
-    "invoice",
+    "copper_record",
+    "copper_record_email",
+    "copper_relation",
+    "xero_invoice",
     "record_balance",
     "record_invoice",
     "refused_endpoint",
@@ -91,11 +92,11 @@ READS = (
     "xero_grant (account_id, id, status)",
     "xero_organisation",
 )
-# A function with its owner's rights is for those alone who cannot do without it.
+# A function that runs with its owner's rights is only for the role that needs it.
 DEFINERS: dict[str, Role] = {"account_of_key": Role.READS}
 
 ACCOUNT = "NULLIF(current_setting('patina.account', true), '')::bigint"
-IS_KNOWN = text("""
+HAS_NAME_FUNCTION = text("""
     SELECT EXISTS (SELECT FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND proname = :function AND pronargs = 0)
 """)
@@ -112,7 +113,7 @@ TABLES = text("""
                AS policy_roles
     FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY c.relname
 """)
-# An extension's functions are its own business.
+# Functions of extensions are left alone.
 FUNCTIONS = text("""
     SELECT p.proname AS name, p.oid::regprocedure::text AS signature, p.prosecdef AS is_definer FROM pg_proc p
     WHERE p.pronamespace = 'public'::regnamespace AND pg_has_role(current_user, p.proowner, 'USAGE')
@@ -126,19 +127,19 @@ OWNS_SCHEMA = text("SELECT pg_has_role(current_user, nspowner, 'USAGE') FROM pg_
 WEAKNESSES = text("""
     SELECT current_database() AS database, u.rolname AS owner, u.rolsuper AS is_superuser, u.rolbypassrls AS bypasses,
            has_database_privilege('public', current_database(), 'CONNECT') AS is_open,
-           has_schema_privilege('public', 'public', 'CREATE') AS takes_objects,
+           has_schema_privilege('public', 'public', 'CREATE') AS allows_create,
            EXISTS (SELECT FROM pg_policies WHERE schemaname = 'public' AND :shared = ANY(roles)) AS has_shared_role
     FROM pg_roles u WHERE u.rolname = current_user
 """)
 
 
 class RolesError(Exception):
-    """The database's user may not make the roles that it needs; the text has the statements for somebody who may."""
+    """The database's user may not create the roles; the text has the statements for somebody who may."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the schema: whether it holds rows of accounts, and which roles its policy admits (None: none)."""
+    """A table of the schema: whether it has rows of accounts, and the roles of its policy (None: no policy)."""
 
     name: str
     is_secured: bool
@@ -148,93 +149,93 @@ class Table:
 
 @dataclass(frozen=True)
 class Weakness:
-    """A way around the roles: what it is, and what helps."""
+    """A way around the roles, and its remedy."""
 
-    what: str
+    description: str
     remedy: str
 
 
 def role_name(role: Role, database: str) -> str:
-    """A role's name in a database: no longer than PostgreSQL takes, and another one for each database."""
+    """A role's name in a database: unique to the database, and no longer than PostgreSQL allows."""
     name = f"{role.prefix}{database}"
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name
     digest = hashlib.sha256(database.encode()).hexdigest()[:12]
-    room = MAX_NAME_BYTES - len(digest) - 1
-    return f"{name.encode()[:room].decode(errors='ignore')}_{digest}"
+    max_bytes = MAX_NAME_BYTES - len(digest) - 1
+    return f"{name.encode()[:max_bytes].decode(errors='ignore')}_{digest}"
 
 
-def secure(connection: Connection) -> None:
-    """Give the roles their rights in this database, and nobody else any. Safe to repeat; inside one transaction.
+def apply(connection: Connection) -> None:
+    """Give the roles their privileges in this database, and revoke everybody else's. Idempotent; in one transaction.
 
-    Raises `RolesError` where the roles are missing and the database's user may not make them.
+    Raises `RolesError` if the roles are missing and the database's user may not create them.
     """
     connection.exec_driver_sql(LOCK_TIMEOUT)
     tables = [Table(*row) for row in connection.execute(TABLES)]
     if not any(table.name == "account" for table in tables):
         return
     names = _ensure_roles(connection)
-    _close_to_others(connection, names)
+    _revoke_from_public(connection, names)
     for table in tables:
         _secure_table(connection, table, names)
     _secure_functions(connection, names, tables)
 
 
-def weaknesses(session: Session) -> list[Weakness]:
-    """What lets somebody around the roles, apart from whoever may do everything in the cluster."""
-    found = session.execute(WEAKNESSES, {"shared": SHARED_ROLE}).one()
-    database, owner = _quoted(found.database), _quoted(found.owner)
-    plain = f"ALTER ROLE {owner} NOSUPERUSER NOBYPASSRLS"
-    every = (
-        (found.is_superuser, "the database's user is a superuser", f"Use an ordinary role: {plain}."),
+def find_weaknesses(session: Session) -> list[Weakness]:
+    """Ways around the roles, other than a superuser of the cluster."""
+    row = session.execute(WEAKNESSES, {"shared": SHARED_ROLE}).one()
+    database, owner = _quoted(row.database), _quoted(row.owner)
+    remedy = f"ALTER ROLE {owner} NOSUPERUSER NOBYPASSRLS"
+    checks = (
+        (row.is_superuser, "the database's user is a superuser", f"Use an ordinary role: {remedy}."),
         (
-            found.bypasses and not found.is_superuser,
+            row.bypasses and not row.is_superuser,
             "the database's user bypasses row-level security",
-            f"Run: {plain}.",
+            f"Run: {remedy}.",
         ),
         (
-            found.is_open,
+            row.is_open,
             "every user of the cluster may connect to this database",
             f"Run as the database's owner: REVOKE ALL ON DATABASE {database} FROM PUBLIC.",
         ),
         (
-            found.takes_objects,
+            row.allows_create,
             "every user of the database may create objects in the schema public",
             "Run as the schema's owner: REVOKE CREATE ON SCHEMA public FROM PUBLIC.",
         ),
         (
-            found.has_shared_role,
+            row.has_shared_role,
             f"the role {SHARED_ROLE} of an older version still has rights",
             f"Once every process runs this version, run: DROP OWNED BY {SHARED_ROLE}.",
         ),
     )
-    return [Weakness(what, remedy) for is_there, what, remedy in every if is_there]
+    return [Weakness(description, remedy) for is_present, description, remedy in checks if is_present]
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _run(connection: Connection, statement: str) -> None:
-    """Run a statement made here; a `%` in a name is no parameter."""
+def _execute(connection: Connection, statement: str) -> None:
+    """Execute a statement built here; a `%` in a name is not a parameter."""
     connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
 def _ensure_roles(connection: Connection) -> dict[Role, str]:
-    """The names of both roles, which exist and can be taken up by the database's user."""
+    """The names of both roles, which exist afterwards and which the database's user may assume."""
     database: str = connection.exec_driver_sql("SELECT current_database()").scalar_one()
-    names = {role: _kept_name(connection, role) or role_name(role, database) for role in Role}
-    lacking = [name for name in names.values() if not _is_usable(connection, name)]
+    names = {role: _stored_name(connection, role) or role_name(role, database) for role in Role}
+    missing = [name for name in names.values() if not _is_usable(connection, name)]
     try:
-        for name in lacking:
-            _make(connection, name)
+        for name in missing:
+            _create(connection, name)
     except exc.ProgrammingError as error:
         if not isinstance(error.orig, errors.InsufficientPrivilege):
             raise
-        raise RolesError(_wanted(connection, lacking)) from None
+        raise RolesError(_required_statements(connection, missing)) from None
     for role, name in names.items():
         literal = name.replace("'", "''")
-        _run(
+        _execute(
             connection,
             f"CREATE OR REPLACE FUNCTION public.{role}() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE"
             f" AS $patina$ SELECT '{literal}'::text $patina$",
@@ -242,63 +243,63 @@ def _ensure_roles(connection: Connection) -> dict[Role, str]:
     return names
 
 
-def _kept_name(connection: Connection, role: Role) -> str | None:
-    """The name that the database keeps, if its user may take that role up (or it is to be made, as after a restore)."""
-    if not connection.execute(IS_KNOWN, {"function": role.value}).scalar_one():
+def _stored_name(connection: Connection, role: Role) -> str | None:
+    """The name in the database, if its user may assume that role or the role is missing, as after a restore."""
+    if not connection.execute(HAS_NAME_FUNCTION, {"function": role.value}).scalar_one():
         return None
     name: str = connection.exec_driver_sql(f"SELECT public.{role}()").scalar_one()
-    is_free = not connection.execute(EXISTS, {"role": name}).scalar_one()
-    return name if is_free or _is_usable(connection, name) else None
+    is_missing = not connection.execute(EXISTS, {"role": name}).scalar_one()
+    return name if is_missing or _is_usable(connection, name) else None
 
 
 def _is_usable(connection: Connection, name: str) -> bool:
-    found: bool = connection.execute(IS_USABLE, {"role": name}).scalar_one()
-    return found
+    is_usable: bool = connection.execute(IS_USABLE, {"role": name}).scalar_one()
+    return is_usable
 
 
-def _make(connection: Connection, name: str) -> None:
+def _create(connection: Connection, name: str) -> None:
     if not connection.execute(EXISTS, {"role": name}).scalar_one():
         try:
             with connection.begin_nested():
-                _run(connection, f"CREATE ROLE {_quoted(name)} NOLOGIN")
+                _execute(connection, f"CREATE ROLE {_quoted(name)} NOLOGIN")
         except exc.DBAPIError as error:
-            # Another migration in this cluster was faster.
+            # Another migration in this cluster created it first.
             if not isinstance(error.orig, (errors.DuplicateObject, errors.UniqueViolation)):
                 raise
-    # Whoever made a role may grant it to others, and need not be able to take it up (PostgreSQL 16 and later).
+    # From PostgreSQL 16 on, the creator of a role may grant it but does not necessarily have the right to assume it.
     if not _is_usable(connection, name):
         with connection.begin_nested():
-            _run(connection, f"GRANT {_quoted(name)} TO CURRENT_USER")
+            _execute(connection, f"GRANT {_quoted(name)} TO CURRENT_USER")
 
 
-def _wanted(connection: Connection, names: Iterable[str]) -> str:
+def _required_statements(connection: Connection, names: Iterable[str]) -> str:
     user: str = connection.exec_driver_sql("SELECT current_user").scalar_one()
     statements = [f"CREATE ROLE {_quoted(name)} NOLOGIN; GRANT {_quoted(name)} TO {_quoted(user)};" for name in names]
     return "\n".join(["This database user may not create roles. Have somebody who may run:", *statements])
 
 
-def _close_to_others(connection: Connection, names: dict[Role, str]) -> None:
-    """Nobody but whom the owner lets connects or creates anything; where we are not it, `weaknesses` tells."""
+def _revoke_from_public(connection: Connection, names: dict[Role, str]) -> None:
+    """Revoke connecting and creating objects from everybody else; `find_weaknesses` reports where we may not."""
     database = _quoted(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     if connection.execute(OWNS_DATABASE).scalar_one():
-        _run(connection, f"GRANT CONNECT ON DATABASE {database} TO SESSION_USER")
-        _run(connection, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+        _execute(connection, f"GRANT CONNECT ON DATABASE {database} TO SESSION_USER")
+        _execute(connection, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
     if connection.execute(OWNS_SCHEMA).scalar_one():
-        _run(connection, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-        _run(connection, f"GRANT USAGE ON SCHEMA public TO {', '.join(map(_quoted, names.values()))}")
+        _execute(connection, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        _execute(connection, f"GRANT USAGE ON SCHEMA public TO {', '.join(map(_quoted, names.values()))}")
 
 
 def _secure_table(connection: Connection, table: Table, names: dict[Role, str]) -> None:
-    here = _quoted(table.name)
+    quoted_table = _quoted(table.name)
     if table.has_account:
         _set_policy(connection, table, names)
     for role, name in names.items():
-        _run(connection, f"REVOKE ALL ON {here} FROM {_quoted(name)}")
-        for right in _rights(role, table.name):
-            _run(connection, f"GRANT {right} ON {here} TO {_quoted(name)}")
+        _execute(connection, f"REVOKE ALL ON {quoted_table} FROM {_quoted(name)}")
+        for privilege in _privileges(role, table.name):
+            _execute(connection, f"GRANT {privilege} ON {quoted_table} TO {_quoted(name)}")
 
 
-def _rights(role: Role, table: str) -> Iterator[str]:
+def _privileges(role: Role, table: str) -> Iterator[str]:
     if role is Role.PAGES:
         yield from PAGES.get(table, ())
         return
@@ -309,32 +310,36 @@ def _rights(role: Role, table: str) -> Iterator[str]:
 
 
 def _set_policy(connection: Connection, table: Table, names: dict[Role, str]) -> None:
-    """Only what is not there yet: a policy that changes locks its table."""
-    here, column = _quoted(table.name), "id" if table.name == "account" else "account_id"
+    """Change only what differs, because a changed policy locks its table."""
+    quoted_table, column = _quoted(table.name), "id" if table.name == "account" else "account_id"
     if not table.is_secured:
-        _run(connection, f"ALTER TABLE {here} ENABLE ROW LEVEL SECURITY")
-    # Processes of the version before go on with the role that they know, until its rights are dropped.
-    older = [SHARED_ROLE] if SHARED_ROLE in (table.policy_roles or []) else []
-    wanted = [*names.values(), *older]
-    admitted = ", ".join(map(_quoted, wanted))
+        _execute(connection, f"ALTER TABLE {quoted_table} ENABLE ROW LEVEL SECURITY")
+    # Processes of an older version keep the role that they know until its privileges are revoked.
+    older_roles = [SHARED_ROLE] if SHARED_ROLE in (table.policy_roles or []) else []
+    roles = [*names.values(), *older_roles]
+    quoted_roles = ", ".join(map(_quoted, roles))
     if table.policy_roles is None:
-        _run(connection, f"CREATE POLICY own_account ON {here} TO {admitted} USING ({column} = {ACCOUNT})")
-    elif {_unquoted(role) for role in table.policy_roles} != set(wanted):
-        _run(connection, f"ALTER POLICY own_account ON {here} TO {admitted}")
+        _execute(
+            connection, f"CREATE POLICY own_account ON {quoted_table} TO {quoted_roles} USING ({column} = {ACCOUNT})"
+        )
+    elif {_unquoted(role) for role in table.policy_roles} != set(roles):
+        _execute(connection, f"ALTER POLICY own_account ON {quoted_table} TO {quoted_roles}")
 
 
 def _unquoted(role: str) -> str:
-    """A role as `regrole` writes it, without the quotes that an odd name needs."""
+    """A role's name as `regrole` writes it, without the quotes."""
     return role[1:-1].replace('""', '"') if role.startswith('"') else role
 
 
 def _secure_functions(connection: Connection, names: dict[Role, str], tables: Iterable[Table]) -> None:
     is_shared = any(SHARED_ROLE in (table.policy_roles or []) for table in tables)
     for function in connection.execute(FUNCTIONS).all():
-        wanted = set(Role) if not function.is_definer else {DEFINERS.get(function.name)} & set(Role)
-        _run(connection, f"REVOKE ALL ON FUNCTION {function.signature} FROM PUBLIC")
+        permitted = set(Role) if not function.is_definer else {DEFINERS.get(function.name)} & set(Role)
+        _execute(connection, f"REVOKE ALL ON FUNCTION {function.signature} FROM PUBLIC")
         for role, name in names.items():
-            right = "GRANT EXECUTE ON FUNCTION {} TO {}" if role in wanted else "REVOKE ALL ON FUNCTION {} FROM {}"
-            _run(connection, right.format(function.signature, _quoted(name)))
+            statement = (
+                "GRANT EXECUTE ON FUNCTION {} TO {}" if role in permitted else "REVOKE ALL ON FUNCTION {} FROM {}"
+            )
+            _execute(connection, statement.format(function.signature, _quoted(name)))
         if is_shared:
-            _run(connection, f"GRANT EXECUTE ON FUNCTION {function.signature} TO {SHARED_ROLE}")
+            _execute(connection, f"GRANT EXECUTE ON FUNCTION {function.signature} TO {SHARED_ROLE}")

@@ -1,7 +1,7 @@
-"""Fields of vendors' answers that could not be read, by account, so that a change at a vendor is noticed.
+"""Fields of vendors' responses that could not be read, by account, so that a change at a vendor is noticed.
 
-The table is small: a row for each field of a resource in which something could not be read, whatever the number of
-invoices or people. An empty field name stands for whole rows that could not be kept, having no id.
+The table is small: one row for each unreadable field of a resource, whatever the number of invoices or people. An
+empty field name stands for whole rows that could not be stored because they have no id.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import orjson
 from sqlalchemy import text
 from sqlmodel import Session
 
-from store.database import touched
+from store.database import execute_rowcount
 
 RECENT_DAYS = 7
 MAX_LISTED = 200
 WHOLE_ROW = ""
 
-COUNT = text("""
+UPSERT = text("""
     INSERT INTO unreadable_field AS old (account_id, organisation_id, resource, field, rows, last_row_id)
     SELECT :account, :organisation, :resource, field, rows, row_id
     FROM json_to_recordset(CAST(:fields AS json)) AS f(field text, rows bigint, row_id text)
@@ -28,7 +28,7 @@ COUNT = text("""
     ON CONFLICT (account_id, organisation_id, resource, field) DO UPDATE
     SET rows = old.rows + EXCLUDED.rows, last_row_id = EXCLUDED.last_row_id, last_seen_at = now()
 """)
-RECENT = text("""
+LIST_RECENT = text("""
     SELECT organisation_id, resource, field, rows, last_row_id, last_seen_at FROM unreadable_field
     WHERE account_id = :account AND last_seen_at > now() - make_interval(days => :days)
     ORDER BY organisation_id, resource, field LIMIT :limit
@@ -40,7 +40,7 @@ PURGE = text("DELETE FROM unreadable_field WHERE last_seen_at < now() - make_int
 class UnreadableField:
     """A field (or, with an empty name, whole rows) of a resource such as `contacts` that could not be read.
 
-    `organisation_id` is 0 for Copper; `rows` counts how often since it was first seen.
+    `organisation_id` is 0 for Copper; `rows` counts the occurrences since the first one.
     """
 
     organisation_id: int
@@ -56,50 +56,50 @@ class UnreadableField:
         return "xero" if self.organisation_id else "copper"
 
 
-def count(
+def record(
     session: Session,
     account_id: int,
     organisation_id: int,
     resource: str,
     fields: Sequence[tuple[str, int, str]],
 ) -> None:
-    """Add to the counts of a resource: each field's name, in how many rows, and the id of one of them."""
-    rows = [{"field": name, "rows": rows, "row_id": row_id} for name, rows, row_id in fields]
+    """Add to the counts of a resource; `fields` are (field name, number of rows, id of one of them)."""
+    rows = [{"field": name, "rows": row_count, "row_id": row_id} for name, row_count, row_id in fields]
     params = {
         "account": account_id,
         "organisation": organisation_id,
         "resource": resource,
         "fields": orjson.dumps(rows).decode(),
     }
-    session.execute(COUNT, params)
+    session.execute(UPSERT, params)
 
 
-def recent(session: Session, account_id: int, days: int = RECENT_DAYS) -> list[UnreadableField]:
-    """What could not be read in the last `days`; at most 200 fields."""
+def list_recent(session: Session, account_id: int, days: int = RECENT_DAYS) -> list[UnreadableField]:
+    """The fields that could not be read in the last `days`; at most 200."""
     params = {"account": account_id, "days": days, "limit": MAX_LISTED}
-    return [UnreadableField(**row._mapping) for row in session.execute(RECENT, params)]
+    return [UnreadableField(**row) for row in session.execute(LIST_RECENT, params).mappings()]
 
 
 def purge(session: Session, days: int) -> int:
-    """Delete what was last seen more than `days` ago; returns how many fields."""
-    return touched(session, PURGE, {"days": days})
+    """Delete fields that were last unreadable more than `days` ago; returns how many."""
+    return execute_rowcount(session, PURGE, {"days": days})
 
 
-def summary(fields: Sequence[UnreadableField]) -> list[str]:
+def summarise(fields: Sequence[UnreadableField]) -> list[str]:
     """One sentence for each resource, such as `3 fields of Xero contacts could not be read: Name, …`."""
     by_resource: dict[str, list[UnreadableField]] = {}
     for field in fields:
         by_resource.setdefault(f"{field.vendor.capitalize()} {field.resource}", []).append(field)
-    return [sentence for name, found in by_resource.items() for sentence in _sentences(name, found)]
+    return [sentence for resource, group in by_resource.items() for sentence in _sentences(resource, group)]
 
 
-def _sentences(name: str, fields: Sequence[UnreadableField]) -> list[str]:
+def _sentences(resource: str, fields: Sequence[UnreadableField]) -> list[str]:
     names = sorted({field.field for field in fields} - {WHOLE_ROW})
-    whole = sum(field.rows for field in fields if field.field == WHOLE_ROW)
-    said = []
+    whole_rows = sum(field.rows for field in fields if field.field == WHOLE_ROW)
+    sentences = []
     if names:
-        counted = "1 field" if len(names) == 1 else f"{len(names)} fields"
-        said.append(f"{counted} of {name} could not be read: {', '.join(names)}")
-    if whole:
-        said.append(f"{whole:,} {name} could not be read at all")
-    return said
+        count = "1 field" if len(names) == 1 else f"{len(names)} fields"
+        sentences.append(f"{count} of {resource} could not be read: {', '.join(names)}")
+    if whole_rows:
+        sentences.append(f"{whole_rows:,} {resource} could not be read at all")
+    return sentences

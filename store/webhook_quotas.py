@@ -1,4 +1,4 @@
-"""How much of what webhooks bring may be kept for an account, and how much was counted instead."""
+"""Webhook quotas: how many events an account may store, and how many were only counted instead."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from psycopg.rows import TupleRow
 from sqlalchemy import text
 from sqlmodel import Session
 
-from store.database import touched
+from store.database import execute_rowcount
 
 RECENT_DAYS = 7
 
-# What a window has given out so far, if it is the one of now.
-IN_MINUTE = "CASE WHEN w.minute = EXCLUDED.minute THEN w.in_minute ELSE 0 END"
-IN_DAY = "CASE WHEN w.day = EXCLUDED.day THEN w.in_day ELSE 0 END"
-FITS = f"{IN_MINUTE} + %(rows)s <= %(minute_limit)s AND {IN_DAY} + %(rows)s <= %(day_limit)s"
-# Whoever has many asks rarely; whoever has few leaves little behind.
-BLOCK = f"GREATEST(%(rows)s, LEAST({IN_MINUTE} / 4, %(minute_limit)s / 50))"
-GRANTED = f"""CASE WHEN {FITS} THEN
-    LEAST({BLOCK}, %(minute_limit)s - {IN_MINUTE}, %(day_limit)s - {IN_DAY}) ELSE 0 END"""
-# The row's lock makes the processes take turns; of an account that is being closed nothing is written.
-TAKE = f"""
-    INSERT INTO notification_window AS w (account_id, minute, in_minute, day, in_day, granted)
+# Rows granted so far in the current minute and day.
+MINUTE_ROWS = "CASE WHEN q.minute = EXCLUDED.minute THEN q.minute_rows ELSE 0 END"
+DAY_ROWS = "CASE WHEN q.day = EXCLUDED.day THEN q.day_rows ELSE 0 END"
+FITS = f"{MINUTE_ROWS} + %(rows)s <= %(minute_limit)s AND {DAY_ROWS} + %(rows)s <= %(day_limit)s"
+# Busy accounts get large blocks and so ask rarely; quiet accounts get small blocks and so leave few rows unused.
+BLOCK = f"GREATEST(%(rows)s, LEAST({MINUTE_ROWS} / 4, %(minute_limit)s / 50))"
+GRANTED_ROWS = f"""CASE WHEN {FITS} THEN
+    LEAST({BLOCK}, %(minute_limit)s - {MINUTE_ROWS}, %(day_limit)s - {DAY_ROWS}) ELSE 0 END"""
+# The row lock serialises the web processes. Nothing is written for an account that is closed.
+ACQUIRE = f"""
+    INSERT INTO webhook_quota AS q (account_id, minute, minute_rows, day, day_rows, granted_rows)
     SELECT a.id, date_trunc('minute', now()), first.rows, CAST(now() AT TIME ZONE 'UTC' AS date), first.rows, first.rows
     FROM account a, (SELECT CASE WHEN %(rows)s <= LEAST(%(minute_limit)s::bigint, %(day_limit)s)
                             THEN %(rows)s::bigint ELSE 0 END AS rows) first
     WHERE a.id = %(account)s AND a.closed_at IS NULL FOR KEY SHARE OF a
     ON CONFLICT (account_id) DO UPDATE
-    SET minute = EXCLUDED.minute, in_minute = {IN_MINUTE} + {GRANTED}, day = EXCLUDED.day,
-        in_day = {IN_DAY} + {GRANTED}, granted = {GRANTED}
-    RETURNING w.granted, CAST(extract(epoch FROM w.minute + interval '1 minute' - now()) AS float8)
+    SET minute = EXCLUDED.minute, minute_rows = {MINUTE_ROWS} + {GRANTED_ROWS}, day = EXCLUDED.day,
+        day_rows = {DAY_ROWS} + {GRANTED_ROWS}, granted_rows = {GRANTED_ROWS}
+    RETURNING q.granted_rows, CAST(extract(epoch FROM q.minute + interval '1 minute' - now()) AS float8)
 """
-COUNT_DROPPED = text("""
-    INSERT INTO dropped_events AS known (account_id, day, source, reason, events)
-    SELECT a.id, CAST(now() AT TIME ZONE 'UTC' AS date), d.source, d.reason, d.events
-    FROM json_to_recordset(CAST(:dropped AS json)) AS d(account_id bigint, source text, reason text, events bigint)
+RECORD_DROPPED = text("""
+    INSERT INTO dropped_events AS existing (account_id, day, vendor, reason, events)
+    SELECT a.id, CAST(now() AT TIME ZONE 'UTC' AS date), d.vendor, d.reason, d.events
+    FROM json_to_recordset(CAST(:dropped AS json)) AS d(account_id bigint, vendor text, reason text, events bigint)
     JOIN account a ON a.id = d.account_id AND a.closed_at IS NULL
-    ORDER BY a.id, d.source, d.reason FOR KEY SHARE OF a
-    ON CONFLICT (account_id, day, source, reason) DO UPDATE SET events = known.events + EXCLUDED.events
+    ORDER BY a.id, d.vendor, d.reason FOR KEY SHARE OF a
+    ON CONFLICT (account_id, day, vendor, reason) DO UPDATE SET events = existing.events + EXCLUDED.events
 """)
-RECENT = text("""
-    SELECT source, reason, sum(events) AS events FROM dropped_events
+RECENTLY_DROPPED = text("""
+    SELECT vendor, reason, sum(events) AS events FROM dropped_events
     WHERE account_id = :account AND day > CAST(now() AT TIME ZONE 'UTC' AS date) - :days
-    GROUP BY source, reason ORDER BY events DESC, source, reason
+    GROUP BY vendor, reason ORDER BY events DESC, vendor, reason
 """)
-PURGE = text("DELETE FROM dropped_events WHERE day < CAST(now() AT TIME ZONE 'UTC' AS date) - :days")
+DELETE_EXPIRED = text("DELETE FROM dropped_events WHERE day < CAST(now() AT TIME ZONE 'UTC' AS date) - :days")
 
 
 @dataclass(frozen=True)
-class Grant:
-    """How many rows a web process may have kept for an account, within so many seconds; 0: none until then."""
+class QuotaGrant:
+    """How many rows a web process may store for an account within `seconds`; 0 means none until then."""
 
     rows: int
     seconds: float
@@ -61,9 +61,9 @@ class Grant:
 
 @dataclass(frozen=True)
 class DroppedEvents:
-    """How many of an account's events were counted and not kept, by vendor and reason."""
+    """How many of an account's events were counted and not stored, by vendor and reason."""
 
-    source: str
+    vendor: str
     reason: str
     events: int
 
@@ -72,52 +72,53 @@ DroppedKey = tuple[int, str, str]
 """Account, vendor and reason."""
 
 
-async def take(
+async def acquire(
     connection: AsyncConnection[TupleRow], account_id: int, rows: int, *, minute_limit: int, day_limit: int
-) -> Grant | None:
-    """Take room for `rows` and some more of what an account may have kept this minute and this day (UTC).
+) -> QuotaGrant | None:
+    """Take `rows` and possibly some more of the account's quotas for this minute and this day (UTC).
 
-    The processes together are never granted more than the limits. None when there is no such account any more.
+    All processes together are never granted more than the limits. None if the account no longer exists.
     """
     params = {"account": account_id, "rows": rows, "minute_limit": minute_limit, "day_limit": day_limit}
-    row = await (await connection.execute(TAKE, params)).fetchone()
-    return Grant(row[0], row[1]) if row else None
+    row = await (await connection.execute(ACQUIRE, params)).fetchone()
+    return QuotaGrant(row[0], row[1]) if row else None
 
 
-def count_dropped(session: Session, dropped: Mapping[DroppedKey, int]) -> None:
-    """Add to the counts of accounts; one that was closed meanwhile is left out."""
+def record_dropped(session: Session, counts: Mapping[DroppedKey, int]) -> None:
+    """Add to the accounts' counts of dropped events; an account that was closed in the meantime is left out."""
     rows = [
-        {"account_id": account_id, "source": source, "reason": reason, "events": events}
-        for (account_id, source, reason), events in dropped.items()
+        {"account_id": account_id, "vendor": vendor, "reason": reason, "events": events}
+        for (account_id, vendor, reason), events in counts.items()
     ]
-    session.execute(COUNT_DROPPED, {"dropped": orjson.dumps(rows).decode()})
+    session.execute(RECORD_DROPPED, {"dropped": orjson.dumps(rows).decode()})
 
 
 def recently_dropped(session: Session, account_id: int, days: int = RECENT_DAYS) -> list[DroppedEvents]:
-    """What was not kept of an account's events in the last `days`, the most frequent first."""
-    rows = session.execute(RECENT, {"account": account_id, "days": days})
-    return [DroppedEvents(row.source, row.reason, int(row.events)) for row in rows]
+    """The account's dropped events of the last `days`, most frequent first."""
+    rows = session.execute(RECENTLY_DROPPED, {"account": account_id, "days": days})
+    return [DroppedEvents(row.vendor, row.reason, int(row.events)) for row in rows]
 
 
-def purge(session: Session, days: int) -> int:
-    """Delete counts older than `days`; returns how many went."""
-    return touched(session, PURGE, {"days": days})
+def delete_expired(session: Session, days: int) -> int:
+    """Delete counts older than `days`; return how many."""
+    return execute_rowcount(session, DELETE_EXPIRED, {"days": days})
 
 
 REASONS = {
     "over_limit": "beyond the limit a minute or a day: fetched by a catch-up instead",
-    "malformed": "unreadable, beyond the {most} kept",
+    "malformed": "unreadable, beyond the {max_malformed} kept",
     "task": "about tasks",
     "project": "about projects",
     "activity_log": "about activities",
 }
+OTHER_REASON = "of another type that is not shown"
 
 
-def summary(dropped: Sequence[DroppedEvents], most_malformed: int) -> list[str]:
+def summary(dropped: Sequence[DroppedEvents], max_malformed: int) -> list[str]:
     """One sentence for each vendor and reason, such as `1,204 Copper events not kept: about tasks`."""
-    said = []
-    for one in dropped:
-        noun = "event" if one.events == 1 else "events"
-        reason = REASONS.get(one.reason, "of another type that is not shown").format(most=most_malformed)
-        said.append(f"{one.events:,} {one.source.capitalize()} {noun} not kept: {reason}")
-    return said
+    sentences = []
+    for count in dropped:
+        noun = "event" if count.events == 1 else "events"
+        reason = REASONS.get(count.reason, OTHER_REASON).format(max_malformed=max_malformed)
+        sentences.append(f"{count.events:,} {count.vendor.capitalize()} {noun} not kept: {reason}")
+    return sentences

@@ -1,4 +1,4 @@
-"""An admin's browser without pictures: cookies, forms with their hidden fields, redirects followed by hand."""
+"""A minimal browser for an admin: cookies, forms with their hidden fields, and redirects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CSRF = re.compile(r'name="csrf" value="([^"]*)"')
 
 
 class AdminBrowser:
-    """Opens pages of the web process and sends their forms as they are."""
+    """Opens pages of the web process and submits their forms."""
 
     def __init__(self, web: httpx.Client) -> None:
         self.http = http_client(web.base_url, headers={"accept": "text/html"})
@@ -27,24 +27,24 @@ class AdminBrowser:
 
     def csrf(self) -> str:
         assert self.page is not None
-        found = CSRF.search(self.page.text)
-        assert found, self.page.text
-        return unescape(found[1])
+        match = CSRF.search(self.page.text)
+        assert match, self.page.text
+        return unescape(match[1])
 
     def send(
         self, path: str, form: dict[str, Any] | None = None, *, follow: bool = True, **values: Any
     ) -> httpx.Response:
-        """Send a form of the page that is open."""
-        sent = {"csrf": self.csrf(), **(form or {}), **values}
-        answer = self.http.post(path, data=sent, follow_redirects=follow)
+        """Submit a form of the current page."""
+        data = {"csrf": self.csrf(), **(form or {}), **values}
+        response = self.http.post(path, data=data, follow_redirects=follow)
         if follow:
-            self.page = answer
-        return answer
+            self.page = response
+        return response
 
-    def find(self, wanted: str) -> httpx.Response:
-        """Search for records, as the form does."""
+    def find(self, query: str) -> httpx.Response:
+        """Search for records with the form."""
         self.open("/records")
-        return self.send("/records", q=wanted)
+        return self.send("/records", q=query)
 
     def sign_in(self, key: str, email: str) -> httpx.Response:
         self.open("/connect")

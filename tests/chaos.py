@@ -1,8 +1,8 @@
 """Chaos: `make chaos ARGS="--rounds 50 --seed 1"`.
 
-Under load from the sandbox, kills web, worker, scheduler, Redis (its data wiped, too) and PostgreSQL at random moments,
-one or two at a time; then lets everything come back by itself, waits until it is quiet, and holds what is shown against
-what the sandbox holds. Exit 0 only when nothing was lost and no row is wrong.
+Under load from the sandbox, it kills web, worker, scheduler, Redis (sometimes wiping its data) and PostgreSQL at random
+moments, one or two at a time. Then it waits until everything has recovered and is idle, and compares Patina's rows with
+the sandbox's data. It exits with 0 only if no event was lost and no row is wrong.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ import httpx
 import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from runtime.servers import KINDS
-from runtime.settings import override
+from runtime.servers import SERVERS
+from runtime.settings import override_settings
 from sandbox import server
 
 if TYPE_CHECKING:
     from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
-STOP_SECONDS, HEAL_SECONDS = 30.0, 120.0
-STOPPED_SECONDS = 7.0
+STOP_SECONDS, RECOVERY_SECONDS = 30.0, 120.0
+PAUSE_SECONDS = 7.0
 PROCESSES = ("web", "worker", "worker-2", "scheduler")
 SERVICES = ("redis", "postgres")
 
@@ -48,17 +48,17 @@ def free_port() -> int:
 
 
 @dataclass
-class Stage:
-    """Everything that runs, started again when it ends, as a supervisor does it."""
+class Environment:
+    """The processes of an installation, restarted when they end, as a process supervisor does."""
 
     home: Path
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     slow_stops: list[str] = field(default_factory=list)
 
-    def start(self, name: str, *words: str) -> None:
+    def start(self, name: str, *arguments: str) -> None:
         with (self.home / f"{name}.log").open("ab") as log:
             self.children[name] = subprocess.Popen(
-                [sys.executable, "-m", "cli", name.partition("-")[0], *words],
+                [sys.executable, "-m", "cli", name.partition("-")[0], *arguments],
                 cwd=ROOT,
                 env={**os.environ},
                 stdin=subprocess.DEVNULL,
@@ -76,37 +76,37 @@ class Stage:
         self.children[name].wait()
         self.start(name)
 
-    def stop_for_a_while(self, name: str) -> None:
-        """Longer than the broker's heartbeat and the events' leases: others take over, and then it wakes up."""
+    def pause(self, name: str) -> None:
+        """Suspend a process for longer than the broker's heartbeat and the event leases, so that others take over."""
         self.signal_group(name, signal.SIGSTOP)
-        time.sleep(STOPPED_SECONDS)
+        time.sleep(PAUSE_SECONDS)
         self.signal_group(name, signal.SIGCONT)
 
     def deploy(self, name: str) -> None:
-        """SIGTERM: it drains and ends within 30 s."""
-        began = time.monotonic()
+        """Restart a process with SIGTERM: it drains and exits within `STOP_SECONDS`."""
+        started = time.monotonic()
         self.children[name].terminate()
         try:
             self.children[name].wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.slow_stops.append(f"{name} {time.monotonic() - began:.0f} s")
+            self.slow_stops.append(f"{name} {time.monotonic() - started:.0f} s")
             self.signal_group(name, signal.SIGKILL)
             self.children[name].wait()
         self.start(name)
 
-    def kill_server(self, kind: str, how: signal.Signals) -> None:
-        """The server's own process; its owner starts it again."""
-        running = KINDS[kind](self.home / kind).running()
-        if running is not None:
+    def kill_server(self, service: str, signal_number: signal.Signals) -> None:
+        """Send a signal to a server's process; its supervisor restarts it."""
+        server_process = SERVERS[service](self.home / service).running_process()
+        if server_process is not None:
             with suppress(psutil.NoSuchProcess):
-                running.send_signal(how)
+                server_process.send_signal(signal_number)
 
     def wipe_redis(self) -> None:
-        """All that Redis knew is gone: its data, in memory and on disk."""
-        from worker.broker import client
+        """Delete all data of Redis, in memory and on disk, and kill it."""
+        from worker.redis_client import shared_client
 
         with suppress(Exception):
-            client().flushall()
+            shared_client().flushall()
         self.kill_server("redis", signal.SIGKILL)
 
     def close(self) -> None:
@@ -120,76 +120,76 @@ class Stage:
                 self.signal_group(name, signal.SIGKILL)
 
 
-def strikes(stage: Stage, dice: random.Random, only: str) -> list[tuple[str, Callable[[], None]]]:
-    """One or two things to happen at once, to different victims."""
+def pick_faults(environment: Environment, rng: random.Random, name_filter: str) -> list[tuple[str, Callable[[], None]]]:
+    """One or two faults to inject at once, into different processes."""
     possible: list[tuple[str, str, Callable[[], None]]] = []
     for name in PROCESSES:
         possible += [
-            (name, f"kill {name}", lambda name=name: stage.kill(name)),  # type: ignore[misc]
-            (name, f"stop {name}", lambda name=name: stage.stop_for_a_while(name)),  # type: ignore[misc]
-            (name, f"deploy {name}", lambda name=name: stage.deploy(name)),  # type: ignore[misc]
+            (name, f"kill {name}", lambda name=name: environment.kill(name)),  # type: ignore[misc]
+            (name, f"pause {name}", lambda name=name: environment.pause(name)),  # type: ignore[misc]
+            (name, f"deploy {name}", lambda name=name: environment.deploy(name)),  # type: ignore[misc]
         ]
     possible += [
-        ("redis", "kill redis", lambda: stage.kill_server("redis", signal.SIGKILL)),
-        ("redis", "wipe redis", stage.wipe_redis),
-        ("postgres", "stop postgres at once", lambda: stage.kill_server("postgres", signal.SIGQUIT)),
-        ("postgres", "stop postgres at once", lambda: stage.kill_server("postgres", signal.SIGQUIT)),
+        ("redis", "kill redis", lambda: environment.kill_server("redis", signal.SIGKILL)),
+        ("redis", "wipe redis", environment.wipe_redis),
+        ("postgres", "stop postgres at once", lambda: environment.kill_server("postgres", signal.SIGQUIT)),
+        ("postgres", "stop postgres at once", lambda: environment.kill_server("postgres", signal.SIGQUIT)),
     ]
-    possible = [one for one in possible if only in one[1]]
-    chosen: dict[str, tuple[str, Callable[[], None]]] = {}
-    for victim, what, strike in dice.sample(possible, len(possible)):
-        chosen.setdefault(victim, (what, strike))
-        if len(chosen) == dice.choice((1, 2)):
+    possible = [fault for fault in possible if name_filter in fault[1]]
+    selected: dict[str, tuple[str, Callable[[], None]]] = {}
+    for victim, description, inject in rng.sample(possible, len(possible)):
+        selected.setdefault(victim, (description, inject))
+        if len(selected) == rng.choice((1, 2)):
             break
-    return list(chosen.values())[:2]
+    return list(selected.values())[:2]
 
 
 @dataclass
 class Load:
-    """Users of both vendors, at work until told to stop."""
+    """Load: random actions of users of both vendors."""
 
     world: World
-    dice: random.Random
+    rng: random.Random
     people: list[int] = field(default_factory=list)
     companies: list[int] = field(default_factory=list)
     invoices: list[str] = field(default_factory=list)
-    acts: int = 0
+    actions: int = 0
 
-    def one(self) -> None:
-        """Do one thing."""
-        world, dice = self.world, self.dice
-        self.acts += 1
-        kind = dice.random()
-        if len(self.people) < 8 or kind < 0.08:
-            address = f"p{dice.randrange(30)}@acme.test"
-            self.people.append(world.person(address, company=dice.choice(self.companies) if self.companies else None))
-        elif len(self.companies) < 4 or kind < 0.12:
+    def act(self) -> None:
+        """Simulate one random action."""
+        world, rng = self.world, self.rng
+        self.actions += 1
+        choice = rng.random()
+        if len(self.people) < 8 or choice < 0.08:
+            address = f"p{rng.randrange(30)}@acme.test"
+            self.people.append(world.person(address, company=rng.choice(self.companies) if self.companies else None))
+        elif len(self.companies) < 4 or choice < 0.12:
             company = world.company()
             self.companies.append(company)
             world.opportunity(company=company)
-        elif len(self.invoices) < 10 or kind < 0.4:
-            self.invoices.append(world.invoice(f"p{dice.randrange(30)}@acme.test").id)
-        elif kind < 0.6:
-            world.sandbox.act(
-                "change_invoice", invoice=dice.choice(self.invoices), total=f"{dice.randrange(500, 900)}.00"
+        elif len(self.invoices) < 10 or choice < 0.4:
+            self.invoices.append(world.invoice(f"p{rng.randrange(30)}@acme.test").id)
+        elif choice < 0.6:
+            world.sandbox.simulate(
+                "update_invoice", invoice=rng.choice(self.invoices), total=f"{rng.randrange(500, 900)}.00"
             )
-        elif kind < 0.8:
-            person = dice.choice(self.people)
-            world.copper_act("change_record", type="person", id=person, emails=[f"p{dice.randrange(30)}@acme.test"])
+        elif choice < 0.8:
+            person = rng.choice(self.people)
+            world.simulate_copper("update_record", type="person", id=person, emails=[f"p{rng.randrange(30)}@acme.test"])
         else:
-            world.copper_act("move_person", person=dice.choice(self.people), company=dice.choice(self.companies))
+            world.simulate_copper("move_person", person=rng.choice(self.people), company=rng.choice(self.companies))
 
     @contextmanager
-    def under(self, pause: float) -> Iterator[None]:
-        """Load while the block lasts; an error of the sandbox itself ends it."""
-        stop, failed = threading.Event(), []
+    def running(self, max_pause: float) -> Iterator[None]:
+        """Apply load until the block ends; raises an error of the sandbox at the end."""
+        stop, errors = threading.Event(), []
 
         def work() -> None:
             try:
-                while not stop.wait(self.dice.uniform(0, pause)):
-                    self.one()
+                while not stop.wait(self.rng.uniform(0, max_pause)):
+                    self.act()
             except Exception as error:
-                failed.append(error)
+                errors.append(error)
 
         worker = threading.Thread(target=work)
         worker.start()
@@ -198,85 +198,87 @@ class Load:
         finally:
             stop.set()
             worker.join()
-        if failed:
-            raise failed[0]
+        if errors:
+            raise errors[0]
 
 
-def eventually(true: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until something is true; errors of what is still down count as not yet."""
-    until = time.monotonic() + seconds
+def eventually(condition: Callable[[], bool], seconds: float, description: str) -> None:
+    """Wait until a condition is true; errors of services that are still down count as false."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            if true():
+            if condition():
                 return
-            last: object = "not yet"
+            last_error: object = "the condition is false"
         except Exception as error:
-            last = error
-        if time.monotonic() > until:
-            raise SystemExit(f"chaos failed: {what} did not come within {seconds:.0f} s ({last})")
+            last_error = error
+        if time.monotonic() > deadline:
+            raise SystemExit(f"chaos failed: {description} did not happen within {seconds:.0f} s ({last_error})")
         time.sleep(0.1)
 
 
-def become_quiet(world: World) -> None:
-    """Wait until everything is back, a catch-up has found what Copper sent once or not at all, and nothing waits."""
+def wait_until_idle(world: World) -> None:
+    """Wait until all services are back, a catch-up has fetched what webhooks missed, and nothing is pending."""
     from datetime import UTC, datetime
 
     now = datetime.now(UTC)
 
     def caught_up() -> bool:
-        known = world.runs()
-        sources = {one.organisation_id for one in known}
-        new = {
-            one.organisation_id
-            for one in known
-            if one.kind == "catch_up" and one.started_at > now and one.state == "done"
+        runs = world.runs()
+        sources = {run.organisation_id for run in runs}
+        caught_up_sources = {
+            run.organisation_id
+            for run in runs
+            if run.kind == "catch_up" and run.started_at > now and run.state == "done"
         }
-        return sources == new
+        return sources == caught_up_sources
 
-    eventually(lambda: world.web.get("/readyz").status_code == 200, HEAL_SECONDS, "the web process")
-    eventually(lambda: world.sandbox.state()["waiting"] == 0, HEAL_SECONDS, "delivery of all webhooks")
-    eventually(caught_up, HEAL_SECONDS, "a catch-up")
-    eventually(world.quiet, HEAL_SECONDS, "quiet")
+    eventually(lambda: world.web.get("/readyz").status_code == 200, RECOVERY_SECONDS, "the web process")
+    eventually(lambda: world.sandbox.state()["pending_deliveries"] == 0, RECOVERY_SECONDS, "delivery of all webhooks")
+    eventually(caught_up, RECOVERY_SECONDS, "a catch-up")
+    eventually(world.is_idle, RECOVERY_SECONDS, "an idle installation")
 
 
 class Round:
-    """Strikes, and what must be true afterwards."""
+    """A round of faults, and the checks after it."""
 
-    def __init__(self, stage: Stage, world: World, load: Load, dice: random.Random, loud: bool, only: str) -> None:
-        self.loud, self.only = loud, only
-        self.stage, self.world, self.load, self.dice = stage, world, load, dice
+    def __init__(
+        self, environment: Environment, world: World, load: Load, rng: random.Random, verbose: bool, name_filter: str
+    ) -> None:
+        self.verbose, self.name_filter = verbose, name_filter
+        self.environment, self.world, self.load, self.rng = environment, world, load, rng
         self.kills: list[str] = []
         self.slowest = 0.0
         self.lost = self.wrong = 0
 
-    def play(self) -> None:
-        """One round."""
-        with self.load.under(0.03):
-            time.sleep(self.dice.uniform(0.2, 1.5))
-            at_once = []
-            struck = []
-            for what, strike in strikes(self.stage, self.dice, self.only):
-                self.kills.append(what)
-                struck.append(what)
-                at_once.append(threading.Thread(target=strike))
-            for one in at_once:
-                one.start()
-            time.sleep(self.dice.uniform(0.0, 1.0))
-            for one in at_once:
-                one.join()
-        healed = time.monotonic()
-        become_quiet(self.world)
-        took = time.monotonic() - healed
-        self.slowest = max(self.slowest, took)
-        if self.loud:
-            print(f"{took:6.1f} s  {', '.join(struck)}", file=sys.stderr)
+    def run(self) -> None:
+        """Run one round."""
+        with self.load.running(0.03):
+            time.sleep(self.rng.uniform(0.2, 1.5))
+            threads = []
+            descriptions = []
+            for description, inject in pick_faults(self.environment, self.rng, self.name_filter):
+                self.kills.append(description)
+                descriptions.append(description)
+                threads.append(threading.Thread(target=inject))
+            for thread in threads:
+                thread.start()
+            time.sleep(self.rng.uniform(0.0, 1.0))
+            for thread in threads:
+                thread.join()
+        load_ended = time.monotonic()
+        wait_until_idle(self.world)
+        recovery_seconds = time.monotonic() - load_ended
+        self.slowest = max(self.slowest, recovery_seconds)
+        if self.verbose:
+            print(f"{recovery_seconds:6.1f} s  {', '.join(descriptions)}", file=sys.stderr)
         self._compare()
 
     def _compare(self) -> None:
-        """Every acknowledged event is in the inbox, and every record shows what the vendors hold."""
+        """Check that every acknowledged event is in the inbox, and every record equals the vendors' data."""
         self.lost += len(self._missing_events())
-        found = self.world.compare()
-        self.wrong += found.missing + found.stale + found.extra + found.balances
+        comparison = self.world.compare()
+        self.wrong += comparison.missing + comparison.stale + comparison.extra + comparison.balances
         try:
             self.world.check()
         except AssertionError as error:
@@ -284,32 +286,34 @@ class Round:
             print(f"wrong after {', '.join(self.kills[-2:])}: {str(error)[:1500]}", file=sys.stderr)
 
     def _missing_events(self) -> list[tuple[str, ...]]:
-        """Acknowledged events of which the inbox knows nothing."""
+        """The acknowledged events that are not in the inbox."""
         from sqlalchemy import text
 
         from store.database import transaction
-        from webhooks.payloads import copper_key
+        from webhooks.payloads import copper_event_key
 
-        told = self.world.sandbox.control("GET", "acknowledged")
+        acknowledged = self.world.sandbox.control("GET", "acknowledged-events")
         with transaction() as session:
-            rows = session.execute(text("SELECT kind, event, resource_id, occurred_at, dedupe_key FROM inbox")).all()
+            rows = session.execute(
+                text("SELECT category, event_type, resource_id, occurred_at, dedupe_key FROM inbox")
+            ).all()
         xero = {(row[0], row[1], row[2], f"{row[3]:%Y-%m-%dT%H:%M:%S.%f}"[:23]) for row in rows if row[3]}
         copper = {bytes(row[4]).hex() for row in rows}
         return [
-            tuple(one)
-            for one in told
+            tuple(event)
+            for event in acknowledged
             if (
-                copper_key(one[4], int(one[3])) not in copper
-                if one[0] == "copper"
-                else (one[1], one[2], one[3].lower(), one[4][:23]) not in xero
+                copper_event_key(event[4], int(event[3])) not in copper
+                if event[0] == "copper"
+                else (event[1], event[2], event[3].lower(), event[4][:23]) not in xero
             )
         ]
 
 
-def settle_settings(home: Path) -> tuple[int, int]:
-    """The settings of all processes; returns the ports of the web process and of the sandbox."""
+def configure(home: Path) -> tuple[int, int]:
+    """Set the settings of all processes; returns the ports of the web process and of the sandbox."""
     web, vendors = free_port(), free_port()
-    override(
+    override_settings(
         {
             **server.environment(f"http://127.0.0.1:{vendors}"),
             "PATINA_HOME": str(home),
@@ -321,19 +325,19 @@ def settle_settings(home: Path) -> tuple[int, int]:
             "PUBLIC_URL": f"http://127.0.0.1:{web}",
             "WORKER_PROCESSES": "2",
             "WORKER_THREADS": "4",
-            "SWEEP_SECONDS": "1",
+            "SWEEP_INTERVAL_SECONDS": "1",
             "LEASE_SECONDS": "5",
-            "CATCH_UP_SECONDS": "3",
-            # The vendors' minute would hide how fast we recover: it is five seconds here, with room for many calls.
-            "LIMIT_WINDOW_SECONDS": "5",
-            "XERO_MINUTE_LIMIT": "500",
-            "XERO_CONCURRENT_LIMIT": "20",
-            "XERO_DAY_LIMIT": "1000000",
-            "COPPER_MINUTE_LIMIT": "2000",
-            "COPPER_NOTIFICATIONS_MINUTE_LIMIT": "1000000",
-            "COPPER_NOTIFICATIONS_DAY_LIMIT": "100000000",
-            # Comparing reads every record after every round.
-            "API_MINUTE_LIMIT": "1000000",
+            "CATCH_UP_INTERVAL_SECONDS": "3",
+            # Rate limits would hide how fast we recover: the window is five seconds, with many calls.
+            "RATE_LIMIT_WINDOW_SECONDS": "5",
+            "XERO_CALLS_PER_MINUTE": "500",
+            "XERO_MAX_CONCURRENT_CALLS": "20",
+            "XERO_CALLS_PER_DAY": "1000000",
+            "COPPER_CALLS_PER_MINUTE": "2000",
+            "COPPER_WEBHOOK_RECORDS_PER_MINUTE": "1000000",
+            "COPPER_WEBHOOK_RECORDS_PER_DAY": "100000000",
+            # Each comparison reads every record.
+            "API_REQUESTS_PER_MINUTE": "1000000",
             "LOG_LEVEL": "warning",
             "LOG_FORMAT": "json",
             "CONNECT_TIMEOUT": "2",
@@ -343,12 +347,12 @@ def settle_settings(home: Path) -> tuple[int, int]:
     return web, vendors
 
 
-def open_stage(home: Path, more: dict[str, str] | None = None) -> tuple[Stage, World]:
-    """Start everything, with some settings of one's own, and connect an account."""
+def start_environment(home: Path, settings: dict[str, str] | None = None) -> tuple[Environment, World]:
+    """Start all processes, with additional settings, and connect an account."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    web, vendors = settle_settings(home)
-    override(more or {})
+    web, vendors = configure(home)
+    override_settings(settings or {})
     from runtime import embedded
     from store.database import migrate
     from tests.world import Sandbox, World
@@ -356,49 +360,49 @@ def open_stage(home: Path, more: dict[str, str] | None = None) -> tuple[Stage, W
     embedded.database_url()
     embedded.redis_url()
     migrate()
-    stage = Stage(home)
-    stage.start("sandbox", "--port", str(vendors), "--size", "0", "--no-limits")
+    environment = Environment(home)
+    environment.start("sandbox", "--port", str(vendors), "--size", "0", "--no-limits")
     for name in PROCESSES:
-        stage.start(name)
+        environment.start(name)
     sandbox = Sandbox(f"http://127.0.0.1:{vendors}")
     eventually(lambda: bool(sandbox.state()), 30, "the sandbox")
     client = httpx.Client(base_url=f"http://127.0.0.1:{web}", timeout=10, trust_env=False)
     eventually(lambda: client.get("/readyz").status_code == 200, 60, "the web process")
     sandbox.control("PUT", "clock", json={"speed": 20})
     world = World(sandbox, client, workers=True)
-    world.listen()
-    return stage, world.open(name="Chaos")
+    world.enable_xero_webhook()
+    return environment, world.open(name="Chaos")
 
 
 def main() -> int:
-    """Play the rounds; the last line says how it went."""
-    reader = argparse.ArgumentParser(description=__doc__)
-    reader.add_argument("--rounds", type=int, default=50)
-    reader.add_argument("--seed", type=int, default=1)
-    reader.add_argument("--only", default="", help="strikes whose name has this word in it")
-    reader.add_argument("--loud", action="store_true", help="a line a round")
-    chosen = reader.parse_args()
-    dice = random.Random(chosen.seed)
-    stage, world = open_stage(ROOT / ".patina" / "chaos")
-    one = Round(stage, world, Load(world, dice), dice, chosen.loud, chosen.only)
+    """Run the rounds; the last line of the output is the summary."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="only faults whose name contains this word")
+    parser.add_argument("--verbose", action="store_true", help="print a line per round")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    environment, world = start_environment(ROOT / ".patina" / "chaos")
+    round_ = Round(environment, world, Load(world, rng), rng, arguments.verbose, arguments.only)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns) as bar:
-            task = bar.add_task("chaos", total=chosen.rounds)
-            for _ in range(chosen.rounds):
-                one.play()
-                bar.update(task, advance=1, description=one.kills[-1][:24].ljust(24))
-        events = len(world.sandbox.control("GET", "acknowledged"))
+            task = bar.add_task("chaos", total=arguments.rounds)
+            for _ in range(arguments.rounds):
+                round_.run()
+                bar.update(task, advance=1, description=round_.kills[-1][:24].ljust(24))
+        events = len(world.sandbox.control("GET", "acknowledged-events"))
     finally:
-        stage.close()
-    well = not (one.lost or one.wrong or stage.slow_stops)
-    for slow in stage.slow_stops:
-        print(f"did not end within {STOP_SECONDS:.0f} s of SIGTERM: {slow}", file=sys.stderr)
+        environment.close()
+    passed = not (round_.lost or round_.wrong or environment.slow_stops)
+    for slow_stop in environment.slow_stops:
+        print(f"did not exit within {STOP_SECONDS:.0f} s of SIGTERM: {slow_stop}", file=sys.stderr)
     print(
-        f"chaos {'ok' if well else 'failed'}: rounds {chosen.rounds}, kills {len(one.kills)}, events {events}, "
-        f"lost {one.lost}, wrong rows {one.wrong}, slowest recovery {one.slowest:.1f} s"
+        f"chaos {'ok' if passed else 'failed'}: rounds {arguments.rounds}, kills {len(round_.kills)}, events {events}, "
+        f"lost {round_.lost}, wrong rows {round_.wrong}, slowest recovery {round_.slowest:.1f} s"
     )
-    return 0 if well else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

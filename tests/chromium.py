@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests that look at pages: Debian's, Chrome, or Playwright's own."""
+"""A headless Chromium for browser tests: Debian's, Chrome, or Playwright's own."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NARROW: ViewportSize = {"width": 360, "height": 720}
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """The browser that is there; the test is skipped where none is, with a line that says how to get one."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    """The installed browser; without one, the test is skipped with a hint."""
+    path = next((path_ for name in NAMES if (path_ := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
@@ -39,7 +39,7 @@ def launched() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, base: str, *, scripts: bool = False) -> Page:
-    """A page in a context of its own; without JavaScript, as our pages need none."""
+    """A page in a new context, without JavaScript by default, because our pages do not need it."""
     context = browser.new_context(base_url=base, viewport=WIDE, java_script_enabled=scripts)
     page = context.new_page()
     page.set_default_timeout(15_000)

@@ -1,4 +1,4 @@
-"""Fixtures: a database of its own for each test, the sandbox and the web process over real HTTP."""
+"""Fixtures: a database per test, and the sandbox and the web process over real HTTP."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from runtime.settings import override
+from runtime.settings import override_settings
 from sandbox import server
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
 from tests import databases
-from tests.processes import Processes, end
+from tests.processes import Processes, terminate
 from tests.serving import http_client, serving
 from tests.world import Sandbox, World
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    """Name the seed of the tests' order where one failed: another order may not show it."""
+    """Print the seed of the test order after a failure, because another order may not reproduce it."""
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         seed = config.getoption("randomly_seed", default=None)
         terminalreporter.write_line(f"in the order of --randomly-seed={seed}")
@@ -35,38 +35,38 @@ def services() -> None:
 
 @pytest.fixture(autouse=True)
 def settings_as_they_were() -> Iterator[None]:
-    """What a test sets ends with it; so does a client of another Redis, which any thread may have made meanwhile."""
+    """Restore the settings after a test, and drop the client of another Redis, which any thread may have created."""
     before = dict(os.environ)
     yield
     is_elsewhere = os.environ.get("REDIS_URL") != before.get("REDIS_URL")
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
-    override(before)
+    override_settings(before)
     if is_elsewhere:
-        from worker.broker import client
+        from worker.redis_client import shared_client
 
-        client.cache_clear()
+        shared_client.cache_clear()
 
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    """A migrated, empty database, and budgets of which nothing is spent."""
-    with databases.fresh() as name:
-        databases.forget_budgets()
+    """A migrated, empty database, and unused budgets."""
+    with databases.temporary() as name:
+        databases.clear_budgets()
         yield name
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """An empty sandbox without call limits."""
-    with serving(server.create(SandboxWorld(), limits=Limits(on=False))) as url:
-        override(server.environment(url))
+    """An empty sandbox without rate limits."""
+    with serving(server.create(SandboxWorld(), limits=Limits(enabled=False))) as url:
+        override_settings(server.environment(url))
         yield Sandbox(url)
 
 
 @lru_cache(maxsize=1)
 def _app() -> FastAPI:
-    """Made once: it holds nothing of a database until it is served."""
+    """The app, created once, because it has no database state until it is served."""
     from web.app import create
 
     return create()
@@ -76,16 +76,16 @@ def _app() -> FastAPI:
 def web(database: str, sandbox: Sandbox) -> Iterator[httpx.Client]:
     """The web process."""
     with serving(_app()) as url:
-        override({"PUBLIC_URL": url})
+        override_settings({"PUBLIC_URL": url})
         with http_client(url) as client:
             yield client
 
 
 @pytest.fixture
 def unconnected(sandbox: Sandbox, web: httpx.Client) -> World:
-    """Both vendors and Patina up, nothing connected yet."""
+    """Both vendors and Patina, not connected yet."""
     world = World(sandbox, web)
-    world.listen()
+    world.enable_xero_webhook()
     return world
 
 
@@ -97,13 +97,19 @@ def world(unconnected: World) -> World:
 
 @pytest.fixture
 def no_counts() -> Iterator[None]:
-    """Limits of which nothing is used up, before and after."""
-    from web import throttle
+    """Reset all rate limits before and after the test."""
+    from web import rate_limits
 
-    counts = (throttle._addresses, throttle._keys, throttle._own, throttle._key_tries, throttle._unknown_keys)
+    counts = (
+        rate_limits._address_counts,
+        rate_limits._key_counts,
+        rate_limits._fallback_counts,
+        rate_limits._sign_in_attempts,
+        rate_limits._unknown_key_counts,
+    )
     for count in counts:
         count.cache_clear()
-    databases.forget_budgets("throttle")
+    databases.clear_budgets("throttle")
     yield
     for count in counts:
         count.cache_clear()
@@ -111,7 +117,7 @@ def no_counts() -> Iterator[None]:
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:
-    """Processes that a test starts, stopped at its end."""
+    """Processes that a test starts, terminated at its end."""
     started: Processes = []
     yield started
-    end(started)
+    terminate(started)

@@ -1,4 +1,4 @@
-"""A database of its own for each test, made from a migrated template on the embedded PostgreSQL."""
+"""A separate database for each test, created from a migrated template on the embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from runtime import embedded
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
-from runtime.settings import override, settings
+from runtime.settings import override_settings, settings
 from store import database
 from store.roles import Role
 
@@ -23,84 +23,84 @@ HOME = Path(__file__).resolve().parent.parent / ".patina" / "tests"
 TEMPLATE = "patina_template"
 
 
-def address(name: str) -> str:
-    """The address of a database on the test server, as the application's role."""
-    scheme, rest = embedded.use("postgres", HOME).split("://", 1)
-    return f"{scheme}://{APPLICATION_ROLE}@/{name}?{rest.split('?', 1)[1]}"
+def database_url(name: str) -> str:
+    """The URL of a database on the test server, for the application's role."""
+    scheme, location = embedded.use("postgres", HOME).split("://", 1)
+    return f"{scheme}://{APPLICATION_ROLE}@/{name}?{location.split('?', 1)[1]}"
 
 
-def redis_address() -> str:
-    """The test Redis."""
+def redis_url() -> str:
+    """The URL of the test Redis."""
     return embedded.use("redis", HOME)
 
 
-def forget_budgets(space: str = "budget") -> None:
-    """Account ids start anew in each database: so must their budgets (and other counts kept in Redis)."""
-    from worker.broker import client
+def clear_budgets(prefix: str = "budget") -> None:
+    """Clear the budgets, or other counters in Redis, because account ids start at 1 in each database."""
+    from worker.redis_client import shared_client
 
-    keys = list(client().scan_iter(f"*{settings().redis_namespace}:{space}*", count=1_000))
+    keys = list(shared_client().scan_iter(f"*{settings().redis_namespace}:{prefix}*", count=1_000))
     if keys:
-        client().delete(*keys)
+        shared_client().delete(*keys)
 
 
-def run(*statements: str) -> None:
-    """Run statements outside any test database, each by itself."""
-    with psycopg.connect(address("postgres"), autocommit=True) as connection:
+def execute(*statements: str) -> None:
+    """Execute statements outside any test database, each in its own transaction."""
+    with psycopg.connect(database_url("postgres"), autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement)
 
 
-def run_as_superuser(statement: str) -> None:
-    """Run one statement that the application's role may not run."""
-    url = address("postgres").replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
+def execute_as_superuser(statement: str) -> None:
+    """Execute a statement that the application's role may not execute."""
+    url = database_url("postgres").replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement)
 
 
-def role(role: Role) -> str:
-    """The name of a role of this process's database."""
+def role_name(role: Role) -> str:
+    """The name of a role in this process's database."""
     with database.transaction() as session:
         name: str = session.execute(text(f"SELECT {role}()")).scalar_one()
     return name
 
 
 def use(name: str) -> None:
-    """Make `name` this process's database."""
-    database.let_go()
-    override({"DATABASE_URL": address(name)})
+    """Switch this process to the database `name`."""
+    database.dispose_engine()
+    override_settings({"DATABASE_URL": database_url(name)})
 
 
-def current() -> str:
+def current_name() -> str:
     """The name of the database in use."""
     return str(conninfo_to_dict(database.conninfo())["dbname"])
 
 
-def cut_connections() -> None:
-    """What a restart of PostgreSQL does to everybody's connections."""
-    with psycopg.connect(address("postgres"), autocommit=True) as connection:
+def terminate_connections() -> None:
+    """Terminate all connections, as a restart of PostgreSQL does."""
+    with psycopg.connect(database_url("postgres"), autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-            (current(),),
+            (current_name(),),
         )
 
 
 def make_template() -> None:
-    """Migrate the template once for all test processes, anew when a migration changed."""
+    """Migrate the template once for all test processes, and again when a migration changed."""
     root = Path(__file__).resolve().parent.parent
     sources = [*(root / "alembic").rglob("*.py"), root / "store" / "roles.py"]
     stamp = str(sorted((path.name, path.stat().st_mtime_ns) for path in sources))
     HOME.mkdir(parents=True, exist_ok=True)
-    address("postgres")
+    database_url("postgres")
     with (HOME / "template.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
         if lock.read() != stamp or not _exists(TEMPLATE):
-            run_as_superuser(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
-            # A crash of the machine may cost a test run, and nothing else: its data need not reach the disk.
+            execute_as_superuser(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+            # A crash only costs a test run, so the data need not be written to disk.
             for setting in ("fsync", "full_page_writes"):
-                run_as_superuser(f"ALTER SYSTEM SET {setting} = off")
-            run_as_superuser("SELECT pg_reload_conf()")
-            run(f"CREATE DATABASE {TEMPLATE}")
+                execute_as_superuser(f"ALTER SYSTEM SET {setting} = off")
+            execute_as_superuser("SELECT pg_reload_conf()")
+            execute(f"CREATE DATABASE {TEMPLATE}")
             use(TEMPLATE)
             database.migrate()
             database.engine().dispose()
@@ -109,22 +109,22 @@ def make_template() -> None:
 
 
 def _exists(name: str) -> bool:
-    with psycopg.connect(address("postgres")) as connection:
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
-    return found is not None
+    with psycopg.connect(database_url("postgres")) as connection:
+        row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    return row is not None
 
 
 @contextmanager
-def fresh(*, template: str = TEMPLATE) -> Iterator[str]:
-    """A new database, this process's until the block ends."""
+def temporary(*, template: str = TEMPLATE) -> Iterator[str]:
+    """Create a database, and use it in this process until the block ends."""
     name = f"t_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    # It has the roles of its template, but not what was said there of who may connect.
-    made = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
-    run(made, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    # It has the roles of its template, but not its CONNECT privileges.
+    create = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+    execute(create, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     use(name)
     try:
         yield name
     finally:
-        database.let_go()
-        # Autovacuum's workers are nobody's whom the application's role may end.
-        run_as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        database.dispose_engine()
+        # The application's role may not terminate autovacuum workers.
+        execute_as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

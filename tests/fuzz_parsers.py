@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of the two receivers' parsers: `make fuzz-parsers ARGS="-atheris_runs=1000000"`.
+"""Coverage-guided fuzzing of the webhook parsers: `make fuzz-parsers ARGS="-atheris_runs=1000000"`.
 
-Needs atheris, which is made for Linux on x86-64 and is no part of the lock: `.venv/bin/pip install atheris`. A parser
-may answer with events or with `ValueError`; anything else ends the run, with the input that did it.
+Needs atheris, which only supports Linux on x86-64 and is not in the lock: `.venv/bin/pip install atheris`. A parser may
+return events or raise `ValueError`; anything else ends the run and prints the input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ try:
 except ImportError:
     raise SystemExit("atheris is not installed: .venv/bin/pip install atheris") from None
 
-with atheris.instrument_imports(include=["webhooks", "worker.xero.wire"]):
+with atheris.instrument_imports(include=["webhooks", "worker.xero.schemas"]):
     from webhooks.payloads import Origin, Secret, parse_json, read_delivery, read_notification
 
 XERO = {
@@ -28,31 +28,37 @@ XERO = {
 COPPER = {"ids": [1, 2], "type": "person", "event": "update", "subscription_id": 1, "patina_secret": "s"}
 
 
-def one_body(given: bytes) -> None:
-    """Read a body as both vendors' receivers would: as it is, and as fields of bodies that are right otherwise."""
-    data = atheris.FuzzedDataProvider(given)
+def fuzz_one(data_bytes: bytes) -> None:
+    """Parse the input with both parsers: as a whole body, and as fields of otherwise valid bodies."""
+    data = atheris.FuzzedDataProvider(data_bytes)
     delivery = {
-        "events": [_changed(data, XERO) for _ in range(data.ConsumeIntInRange(0, 3))],
-        "firstEventSequence": _odd(data, 1),
-        "lastEventSequence": _odd(data, 1),
+        "events": [_with_changed_fields(data, XERO) for _ in range(data.ConsumeIntInRange(0, 3))],
+        "firstEventSequence": _fuzz_value(data, 1),
+        "lastEventSequence": _fuzz_value(data, 1),
     }
-    bodies = [given, *(json.dumps(one).encode("utf-8", "surrogatepass") for one in (delivery, _changed(data, COPPER)))]
+    bodies = [
+        data_bytes,
+        *(
+            json.dumps(payload).encode("utf-8", "surrogatepass")
+            for payload in (delivery, _with_changed_fields(data, COPPER))
+        ),
+    ]
     for body in bodies:
-        for read in (_xero, _copper):
+        for parse in (_xero, _copper):
             try:
-                keys = read(body)
+                keys = parse(body)
             except ValueError:
                 continue
             assert all(len(bytes.fromhex(key)) == 32 for key in keys)
 
 
-def _changed(data: Any, good: dict[str, Any]) -> dict[str, Any]:
-    """The good object with some of its fields changed."""
-    return {name: _odd(data, value) for name, value in good.items()}
+def _with_changed_fields(data: Any, valid: dict[str, Any]) -> dict[str, Any]:
+    """A valid object with some fields changed."""
+    return {name: _fuzz_value(data, value) for name, value in valid.items()}
 
 
-def _odd(data: Any, good: Any) -> Any:
-    """The value itself, most of the time."""
+def _fuzz_value(data: Any, valid: Any) -> Any:
+    """The value itself, or sometimes an unexpected one."""
     match data.ConsumeIntInRange(0, 11):
         case 0:
             return data.ConsumeUnicode(40)
@@ -61,12 +67,12 @@ def _odd(data: Any, good: Any) -> Any:
         case 2:
             return data.ConsumeFloat()
         case 3:
-            return [_odd(data, good)]
+            return [_fuzz_value(data, valid)]
         case 4:
-            return str(good)[: data.ConsumeIntInRange(0, 40)] + data.ConsumeUnicode(8)
+            return str(valid)[: data.ConsumeIntInRange(0, 40)] + data.ConsumeUnicode(8)
         case 5:
             return None
-    return good
+    return valid
 
 
 def _xero(body: bytes) -> list[str]:
@@ -84,5 +90,5 @@ def _copper(body: bytes) -> list[str]:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, one_body)
+    atheris.Setup(sys.argv, fuzz_one)
     atheris.Fuzz()

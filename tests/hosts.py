@@ -1,4 +1,4 @@
-"""Hosts of our own on this machine: network namespaces on one bridge, each with its address, cut off and healed."""
+"""Simulated hosts: network namespaces on a bridge, each with its own address, which can be cut off and reconnected."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from itertools import count
 
 import psutil
 
-from tests.processes import ROOT, end
+from tests.processes import ROOT, terminate
 
 NET = "10.77.7"
 CONNECT_SECONDS = 1.0
 
 
 def possible() -> bool:
-    """Whether this user may make network namespaces here."""
+    """Whether this user may create network namespaces."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return False
     name = f"probe-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
+    created = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
     subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-    return made.returncode == 0
+    return created.returncode == 0
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
 @dataclass
 class Host:
-    """One host: a namespace with an address, and what runs there."""
+    """A host: a namespace with an address, and its processes."""
 
     name: str
     address: str
@@ -46,34 +46,34 @@ class Host:
     hub: str
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def run(self, words: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def run(self, arguments: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a program on this host."""
-        one = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, *words],
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.name, *arguments],
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.running.append(one)
-        return one
+        self.running.append(process)
+        return process
 
     def relay(self, port: int, target: str) -> None:
-        """Have this host's own `port` lead to another host's, as a vendor's address would."""
+        """Forward this host's `port` to another host, as if it were a vendor's address."""
         self.run([sys.executable, "-m", "tests.hosts", str(port), target])
 
     def cut_off(self) -> None:
-        """Pull the wire: nothing comes and nothing goes, and nobody is told."""
+        """Disconnect the host silently: packets are dropped in both directions."""
         _ip("netns", "exec", self.hub, "ip", "link", "set", self.wire, "down")
 
     def heal(self) -> None:
-        """Plug it in again."""
+        """Reconnect the host."""
         _ip("netns", "exec", self.hub, "ip", "link", "set", self.wire, "up")
 
 
 def _end(name: str) -> None:
-    """Delete a namespace and end what still runs in it."""
+    """Delete a namespace and terminate its processes."""
     inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
     for pid in inside.stdout.split():
         with suppress(ProcessLookupError):
@@ -82,19 +82,19 @@ def _end(name: str) -> None:
 
 
 def _forget_leftovers() -> None:
-    """Delete the namespaces of test runs that were killed."""
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    for name in (line.split()[0] for line in listed.stdout.splitlines() if line.startswith("patina-")):
+    """Delete the namespaces of killed test runs."""
+    listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    for name in (line.split()[0] for line in listing.stdout.splitlines() if line.startswith("patina-")):
         if not psutil.pid_exists(int(name.split("-")[1])):
             _end(name)
 
 
 @contextmanager
 def network(*names: str) -> Iterator[dict[str, Host]]:
-    """Hosts on one bridge; this process is on it too, as `NET`.1."""
+    """Hosts on a bridge; this process has the address `NET`.1 on it."""
     _forget_leftovers()
     mark, hub = os.getpid() % 100_000, f"patina-{os.getpid()}-hub"
-    made: dict[str, Host] = {}
+    hosts: dict[str, Host] = {}
     _ip("netns", "add", hub)
     try:
         _ip("netns", "exec", hub, "ip", "link", "add", "br0", "type", "bridge")
@@ -105,7 +105,7 @@ def network(*names: str) -> Iterator[dict[str, Host]]:
         _ip("link", "set", f"pa{mark}h", "up")
         for number, name in zip(count(2), names, strict=False):
             host = Host(f"patina-{os.getpid()}-{name}", f"{NET}.{number}", f"to{number}", hub)
-            made[name] = host
+            hosts[name] = host
             _ip("netns", "add", host.name)
             inside = ("netns", "exec", host.name, "ip")
             _ip(*inside, "link", "set", "lo", "up")
@@ -113,13 +113,13 @@ def network(*names: str) -> Iterator[dict[str, Host]]:
             _ip("netns", "exec", hub, "ip", "link", "set", host.wire, "master", "br0", "up")
             _ip(*inside, "addr", "add", f"{host.address}/24", "dev", "eth0")
             _ip(*inside, "link", "set", "eth0", "up")
-        yield made
+        yield hosts
     finally:
-        # What all others use is named first, and ends last.
-        ended = list(made.values())
-        end([one for host in ended[1:] for one in host.running])
-        end([one for host in ended[:1] for one in host.running])
-        for name in (*(host.name for host in made.values()), hub):
+        # The first host has the shared services, so it stops last.
+        hosts_to_stop = list(hosts.values())
+        terminate([process for host in hosts_to_stop[1:] for process in host.running])
+        terminate([process for host in hosts_to_stop[:1] for process in host.running])
+        for name in (*(host.name for host in hosts.values()), hub):
             _end(name)
 
 
@@ -140,10 +140,10 @@ async def _serve(listen: tuple[str, int], targets: Sequence[tuple[str, int]], re
             host, port = targets[(first + number) % len(targets)]
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    there, back = await asyncio.open_connection(host, port)
+                    there, reply_writer = await asyncio.open_connection(host, port)
             except OSError:
                 continue
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            await asyncio.gather(_pump(reader, reply_writer), _pump(there, writer))
             return
         writer.close()
 
@@ -154,7 +154,7 @@ async def _serve(listen: tuple[str, int], targets: Sequence[tuple[str, int]], re
 
 
 def relay(listen: tuple[str, int], *targets: tuple[str, int]) -> None:
-    """Pass connections on to the targets in turn, in a thread of this process; one that is away is passed by."""
+    """Forward connections to the targets in turn, skipping unreachable ones, in a thread of this process."""
     ready = threading.Event()
     threading.Thread(target=lambda: asyncio.run(_serve(listen, targets, ready)), daemon=True).start()
     assert ready.wait(10)

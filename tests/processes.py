@@ -1,4 +1,4 @@
-"""Processes that tests start: Patina's commands, and an end for all that was started."""
+"""Processes that tests start: Patina's commands, and their termination."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STOP_SECONDS = 3.0
 
 
 def patina(
-    *words: str, environment: dict[str, str] | None = None, stderr: int = subprocess.DEVNULL
+    *arguments: str, environment: dict[str, str] | None = None, stderr: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start a `patina` command with this test's settings; a worker is one process where the test does not say more."""
+    """Start a `patina` command with this test's settings; a worker has one process unless the test sets more."""
     return subprocess.Popen(
-        [sys.executable, "-m", "cli", *words],
+        [sys.executable, "-m", "cli", *arguments],
         cwd=ROOT,
         env={"WORKER_PROCESSES": "1", **os.environ, **(environment or {})},
         stdout=subprocess.DEVNULL,
@@ -29,14 +29,16 @@ def patina(
     )
 
 
-def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to end, all at once; those that are still there after a while are killed, and their children."""
-    for one in processes:
-        one.terminate()
-    _, left = psutil.wait_procs([psutil.Process(one.pid) for one in processes if one.poll() is None], STOP_SECONDS)
-    for parent in left:
-        for each in (*parent.children(recursive=True), parent):
+def terminate(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Terminate processes, all at once; kill those that still run after `STOP_SECONDS`, with their children."""
+    for process in processes:
+        process.terminate()
+    _, running = psutil.wait_procs(
+        [psutil.Process(process.pid) for process in processes if process.poll() is None], STOP_SECONDS
+    )
+    for parent in running:
+        for member in (*parent.children(recursive=True), parent):
             with suppress(psutil.NoSuchProcess):
-                each.kill()
-    for one in processes:
-        one.wait()
+                member.kill()
+    for process in processes:
+        process.wait()

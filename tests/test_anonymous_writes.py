@@ -1,4 +1,4 @@
-"""What somebody who is nobody yet may have stored: little, for minutes, and never in anybody else's place."""
+"""Rows that anonymous visitors can create are few, short-lived, and never displace rows of others."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
-from store import access
-from store.access import ANYBODY, MAX_STATES_OF_BROWSER
+from runtime.settings import override_settings
+from store import oauth_state
 from store.database import transaction
+from store.oauth_state import MAX_PER_BROWSER, NO_ACCOUNT
 from tests.admin import AdminBrowser
-from tests.databases import forget_budgets
-from tests.test_pages import add_viewer, count
+from tests.databases import clear_budgets
+from tests.test_connect_pages import add_viewer, count
 from tests.world import World
 from worker import schedule
 
 
 @pytest.fixture(autouse=True)
 def nobody_tried_before(database: str) -> None:
-    forget_budgets("throttle")
+    clear_budgets("throttle")
 
 
 def post_back(web: httpx.Client, **fields: Any) -> httpx.Response:
@@ -31,7 +31,7 @@ def post_back(web: httpx.Client, **fields: Any) -> httpx.Response:
 
 
 def begin(world: World) -> tuple[AdminBrowser, dict[str, str]]:
-    """A browser that has signed in at Copper, and what it is sent back with."""
+    """A browser that started to sign in with Copper, and its OAuth state."""
     browser = AdminBrowser(world.web)
     browser.open("/connect")
     away = browser.send("/signin/copper", follow=False).headers["location"]
@@ -39,57 +39,57 @@ def begin(world: World) -> tuple[AdminBrowser, dict[str, str]]:
     return browser, dict(re.findall(r'name="(code|state)" value="([^"]*)"', page))
 
 
-def test_a_way_back_that_nobody_was_sent_on_stores_nothing(world: World) -> None:
+def test_a_callback_without_a_sign_in_stores_nothing(world: World) -> None:
     for fields in ({}, {"code": "x", "state": "made-up"}, {"code": "x" * 4_000, "state": "y" * 4_000}):
-        answer = post_back(world.web, **fields)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/signin/copper/finish?ticket=")
-        assert "set-cookie" not in answer.headers, "it replaces no cookie of a browser that sent none"
+        response = post_back(world.web, **fields)
+        assert (response.status_code, response.headers["location"]) == (303, "/signin/copper/finish?ticket=")
+        assert "set-cookie" not in response.headers, "it replaces no cookie of a browser that sent none"
     assert count("oauth_state") == 0
     refused = AdminBrowser(world.web).open("/signin/copper/finish?ticket=")
-    assert (refused.status_code, "was not begun here" in refused.text) == (400, True)
+    assert (refused.status_code, "was not started here" in refused.text) == (400, True)
 
 
 @pytest.mark.parametrize("field", ["code", "state"])
-def test_a_code_and_a_state_have_their_length(world: World, field: str) -> None:
-    _, sent = begin(world)
-    long = post_back(world.web, **{**sent, field: sent[field] + "x" * 257})
+def test_a_code_or_state_of_a_wrong_length_is_refused(world: World, field: str) -> None:
+    _, state = begin(world)
+    long = post_back(world.web, **{**state, field: state[field] + "x" * 257})
     assert long.headers["location"].endswith("ticket=")
     assert count("oauth_state") == 1, "and what waits for the right one still does"
-    assert not post_back(world.web, **sent).headers["location"].endswith("ticket=")
+    assert not post_back(world.web, **state).headers["location"].endswith("ticket=")
     assert count("oauth_state") == 1, "the ticket takes the state's place"
 
 
-def test_a_state_whose_time_is_over_gets_no_ticket_and_goes_with_the_next_sweep(world: World) -> None:
-    _, sent = begin(world)
+def test_an_expired_state_gets_no_ticket_and_is_deleted_by_the_next_sweep(world: World) -> None:
+    _, state = begin(world)
     with transaction() as session:
         session.execute(text("UPDATE oauth_state SET expires_at = now()"))
-    assert post_back(world.web, **sent).headers["location"].endswith("ticket=")
+    assert post_back(world.web, **state).headers["location"].endswith("ticket=")
     assert count("oauth_state") == 1
     schedule.tick()
     assert count("oauth_state") == 0
 
 
-def test_a_ticket_lasts_no_longer_than_the_state_it_came_for(world: World) -> None:
-    _, sent = begin(world)
+def test_a_ticket_expires_with_its_state(world: World) -> None:
+    _, state = begin(world)
     with transaction() as session:
         session.execute(text("UPDATE oauth_state SET expires_at = now() + interval '1 minute'"))
-    post_back(world.web, **sent)
+    post_back(world.web, **state)
     with transaction() as session:
-        left = session.execute(text("SELECT extract(epoch FROM expires_at - now()) FROM oauth_state")).scalar_one()
-    assert left <= 60
+        remaining = session.execute(text("SELECT extract(epoch FROM expires_at - now()) FROM oauth_state")).scalar_one()
+    assert remaining <= 60
 
 
-def test_ways_back_are_limited_by_address(web: httpx.Client) -> None:
+def test_callbacks_are_rate_limited_by_address(web: httpx.Client) -> None:
     statuses = [post_back(web, code="x", state="y").status_code for _ in range(101)]
     assert statuses == [303] * 100 + [429]
 
 
-def test_without_a_copper_app_nobody_signs_in_with_copper(world: World) -> None:
-    _, sent = begin(world)
-    override({"COPPER_CLIENT_ID": ""})
+def test_without_a_copper_app_sign_in_with_copper_is_off(world: World) -> None:
+    _, state = begin(world)
+    override_settings({"COPPER_CLIENT_ID": ""})
     browser = AdminBrowser(world.web)
     browser.open("/connect")
-    assert post_back(world.web, **sent).status_code == 404
+    assert post_back(world.web, **state).status_code == 404
     assert browser.send("/signin/copper", follow=False).status_code == 404
     assert browser.open(f"/panel/signin?challenge={'x' * 43}").status_code == 404
     assert browser.open("/signin/copper/finish?ticket=x").status_code == 404
@@ -100,29 +100,29 @@ def states_of(session: Any) -> list[bytes]:
     return list(session.execute(text("SELECT state_hash FROM oauth_state ORDER BY expires_at")).scalars())
 
 
-def test_what_waits_for_one_browser_is_bounded_and_the_oldest_goes(database: str) -> None:
-    for number in range(MAX_STATES_OF_BROWSER + 5):
+def test_pending_states_of_a_browser_are_bounded_and_the_oldest_is_deleted(database: str) -> None:
+    for number in range(MAX_PER_BROWSER + 5):
         with transaction() as session:
-            access.save_state(session, ANYBODY, f"state {number}", "sign-in", "one browser", {})
+            oauth_state.save(session, NO_ACCOUNT, f"state {number}", "sign-in", "one browser", {})
     with transaction() as session:
-        access.save_state(session, ANYBODY, "another's", "sign-in", "another browser", {})
-        assert len(states_of(session)) == MAX_STATES_OF_BROWSER + 1
-        assert access.take_state(session, ANYBODY, "state 4", "one browser").problem is not None
-        assert access.take_state(session, ANYBODY, "state 5", "one browser").problem is None
-        assert access.take_state(session, ANYBODY, "another's", "another browser").problem is None
+        oauth_state.save(session, NO_ACCOUNT, "another's", "sign-in", "another browser", {})
+        assert len(states_of(session)) == MAX_PER_BROWSER + 1
+        assert oauth_state.consume(session, NO_ACCOUNT, "state 4", "one browser").problem is not None
+        assert oauth_state.consume(session, NO_ACCOUNT, "state 5", "one browser").problem is None
+        assert oauth_state.consume(session, NO_ACCOUNT, "another's", "another browser").problem is None
 
 
-def test_what_waits_for_everybody_is_bounded_and_takes_nothing_of_an_account(
+def test_pending_states_of_all_browsers_are_bounded_and_never_displace_those_of_an_account(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "MAX_STATES_OF_ANYBODY", 3)
+    monkeypatch.setattr(oauth_state, "MAX_WITHOUT_ACCOUNT", 3)
     with transaction() as session:
         session.execute(text("INSERT INTO account (id, copper_account_id, name) VALUES (7, 7, 'Acme')"))
-        access.save_state(session, 7, "an account's", "xero", "a browser", {})
+        oauth_state.save(session, 7, "an account's", "xero", "a browser", {})
     for number in range(5):
         with transaction() as session:
-            access.save_state(session, ANYBODY, f"state {number}", "sign-in", f"browser {number}", {})
+            oauth_state.save(session, NO_ACCOUNT, f"state {number}", "sign-in", f"browser {number}", {})
     with transaction() as session:
         assert len(states_of(session)) == 4
-        assert access.take_state(session, 7, "an account's", "a browser").problem is None
-        assert access.take_state(session, ANYBODY, "state 4", "browser 4").problem is None
+        assert oauth_state.consume(session, 7, "an account's", "a browser").problem is None
+        assert oauth_state.consume(session, NO_ACCOUNT, "state 4", "browser 4").problem is None

@@ -1,4 +1,4 @@
-"""The whole set-up in a real browser, without JavaScript, by keyboard and on a phone; and pictures of every page."""
+"""The complete set-up in a real browser, without JavaScript, by keyboard and on a phone; screenshots of every page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 
-from store import access, accounts
+from store import api_keys, xero_organisations
 from store.database import transaction
 from tests import chromium
-from tests.databases import forget_budgets
+from tests.databases import clear_budgets
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import Sandbox, World
@@ -33,18 +33,18 @@ LOOKS: tuple[tuple[str, Literal["light", "dark"], Any], ...] = (
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    with chromium.launched() as found:
-        yield found
+    with chromium.launched() as chromium_browser:
+        yield chromium_browser
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Where pictures go: into the documentation with PATINA_PICTURES=1 (`make pictures`), else away."""
-    return IMAGES if os.environ.get("PATINA_PICTURES") else tmp_path
+    """The folder for screenshots: a temporary one, or with PATINA_SCREENSHOTS=1 the documentation's."""
+    return IMAGES if os.environ.get("PATINA_SCREENSHOTS") else tmp_path
 
 
 def picture(page: Page, folder: Path, name: str) -> None:
-    """The page in all its looks; on a phone nothing may stick out."""
+    """Screenshots of the page in every theme and width; on a phone nothing may overflow."""
     for look, scheme, size in LOOKS:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
@@ -58,28 +58,37 @@ def picture(page: Page, folder: Path, name: str) -> None:
 
 @pytest.fixture
 def setting(unconnected: World, sandbox: Sandbox, processes: Processes) -> dict[str, Any]:
-    """A Copper account and two Xero organisations that nobody has connected yet, and workers."""
-    forget_budgets("throttle")
+    """A Copper account and two Xero organisations, not connected yet, and workers."""
+    clear_budgets("throttle")
     processes += [patina("worker"), patina("scheduler")]
-    made = sandbox.act("add_account", name="Acme Sales")
+    copper_account = sandbox.simulate("add_account", name="Acme Sales")
     tenants = [
-        sandbox.act("add_organisation", name=f"Acme {place}", currency=currency)["tenant"]
-        for place, currency in (("Auckland", "NZD"), ("London", "GBP"))
+        sandbox.simulate("add_organisation", name=f"Acme {city}", currency=currency)["tenant"]
+        for city, currency in (("Auckland", "NZD"), ("London", "GBP"))
     ]
     sandbox.control("PUT", "app", json={"auto_consent": False})
-    company = sandbox.act("make_record", type="company", name="Kauri Joinery", account=made["account"])["id"]
-    sandbox.act(
-        "make_record", type="person", name="Ann", emails=["ann@kauri.test"], company=company, account=made["account"]
+    company = sandbox.simulate(
+        "create_record", type="company", name="Kauri Joinery", account=copper_account["account"]
+    )["id"]
+    sandbox.simulate(
+        "create_record",
+        type="person",
+        name="Ann",
+        emails=["ann@kauri.test"],
+        company=company,
+        account=copper_account["account"],
     )
     for tenant in tenants:
-        contact = sandbox.act("make_contact", name="Kauri Joinery", email="ann@kauri.test", tenant=tenant)["contact"]
+        contact = sandbox.simulate("create_contact", name="Kauri Joinery", email="ann@kauri.test", tenant=tenant)[
+            "contact"
+        ]
         for _ in range(3):
-            sandbox.act("make_invoice", contact=contact)
-    return {**made, "company": company}
+            sandbox.simulate("create_invoice", contact=contact)
+    return {**copper_account, "company": company}
 
 
 def sign_in(page: Page, setting: dict[str, Any], key: str | None = None) -> None:
-    """By keyboard alone: the order of the page is the order of the keyboard."""
+    """Move by keyboard: the tab order is the order of the page."""
     page.goto("/")
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to main content")).to_be_focused()
@@ -94,7 +103,7 @@ def sign_in(page: Page, setting: dict[str, Any], key: str | None = None) -> None
 
 
 def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
-    """Copper, Xero, organisations, with every refusal on the way; returns the address that Xero led back to."""
+    """Connect Copper, Xero and organisations, with every error on the way; returns the callback URL of Xero."""
     page.goto("/")
     picture(page, pictures, "connect")
     sign_in(page, setting, "a wrong key")
@@ -112,15 +121,15 @@ def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
     page.get_by_role("button", name="Allow access").click()
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Choose organisations")
-    back = page.url
+    return_url = page.url
     picture(page, pictures, "organisations")
     page.get_by_label("Acme London").uncheck()
     page.get_by_role("button", name="Continue").click()
-    return back
+    return return_url
 
 
 def choose(page: Page, pictures: Path) -> None:
-    """The settings, and the backfill as it ends."""
+    """The settings page, and the backfill until it ends."""
     expect(page.get_by_role("heading", level=1)).to_have_text("Choose what to show")
     page.get_by_label("Invoices shown initially").fill("2")
     page.get_by_label("Leads").uncheck()
@@ -155,20 +164,20 @@ def make_key(page: Page, pictures: Path) -> str:
 
 
 @pytest.mark.timeout(150)
-def test_an_admin_sets_everything_up_sees_a_record_and_leaves_again(
+def test_an_admin_connects_sees_a_record_and_disconnects(
     browser: Browser, web: httpx.Client, setting: dict[str, Any], pictures: Path
 ) -> None:
     page = chromium.opened(browser, str(web.base_url))
-    back = connect(page, setting, pictures)
+    return_url = connect(page, setting, pictures)
     choose(page, pictures)
     add_panel(page, pictures)
     headers = {"Authorization": f"Bearer {make_key(page, pictures)}"}
     path = f"/v1/companies/{setting['company']}/invoices"
 
-    def shown() -> int:
+    def row_count() -> int:
         return len(web.get(path, headers=headers).json()["invoices"])
 
-    wait_until(lambda: shown() == 2, what="the first two of the record's invoices")
+    wait_until(lambda: row_count() == 2, description="the first two of the record's invoices")
 
     page.get_by_role("link", name="Settings").click()
     expect(page.get_by_label("Leads")).not_to_be_checked()
@@ -177,8 +186,8 @@ def test_an_admin_sets_everything_up_sees_a_record_and_leaves_again(
     expect(page.get_by_role("heading", level=1)).to_have_text("Remove Acme Auckland?")
     picture(page, pictures, "remove-organisation")
     page.get_by_role("link", name="Audit log").click()
-    picture(page, pictures, "trail")
-    page.goto(back)
+    picture(page, pictures, "audit-log")
+    page.goto(return_url)
     expect(page.get_by_role("heading", level=1)).to_have_text("Connect Xero")
 
     page.goto("/disconnect")
@@ -190,9 +199,9 @@ def test_an_admin_sets_everything_up_sees_a_record_and_leaves_again(
 
 
 @pytest.mark.timeout(90)
-def test_a_user_of_copper_who_is_no_admin_sees_no_admins_page(browser: Browser, world: World, pictures: Path) -> None:
-    forget_budgets("throttle")
-    viewer = world.sandbox.act("add_user", account=world.copper, name="Vic Viewer")
+def test_a_copper_user_who_is_not_an_admin_sees_no_admin_pages(browser: Browser, world: World, pictures: Path) -> None:
+    clear_budgets("throttle")
+    viewer = world.sandbox.simulate("add_user", account=world.copper, name="Vic Viewer")
     page = chromium.opened(browser, str(world.web.base_url))
     page.goto("/connect")
     page.get_by_role("button", name="Sign in with Copper").click()
@@ -201,28 +210,28 @@ def test_a_user_of_copper_who_is_no_admin_sees_no_admins_page(browser: Browser, 
     page.get_by_role("button", name="Allow access").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Signed in")
     picture(page, pictures, "viewer")
-    answer = page.goto("/settings")
-    assert answer is not None
-    assert answer.status == 403
+    response = page.goto("/settings")
+    assert response is not None
+    assert response.status == 403
     expect(page.get_by_text("This page is for admins")).to_be_visible()
 
 
-def test_the_description_of_the_api_runs_under_its_policy(browser: Browser, web: httpx.Client) -> None:
+def test_the_api_documentation_works_under_its_content_security_policy(browser: Browser, web: httpx.Client) -> None:
     page = chromium.opened(browser, str(web.base_url), scripts=True)
     complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
     page.goto("/docs")
     expect(page.get_by_text("The invoices of a record")).to_be_visible()
     assert complaints == []
 
 
 @pytest.mark.timeout(120)
-def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, world: World, pictures: Path) -> None:
-    forget_budgets("throttle")
+def test_the_admin_pages_are_readable_in_every_theme_and_width(browser: Browser, world: World, pictures: Path) -> None:
+    clear_budgets("throttle")
     company = world.company()
-    world.copper_act("change_record", type="company", id=company, name="Kauri Joinery")
+    world.simulate_copper("update_record", type="company", id=company, name="Kauri Joinery")
     person = world.person("ann@kauri.test", company=company)
-    world.copper_act("change_record", type="person", id=person, name="Ann Aroha")
+    world.simulate_copper("update_record", type="person", id=person, name="Ann Aroha")
     contact = world.contact("Kauri Joinery", "ann@kauri.test")
     for number in range(7):
         world.invoice(contact, f"{1_100 + number * 37}.50", due="2026-01-31" if number < 2 else "2999-01-31")
@@ -233,14 +242,14 @@ def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, wor
     world.settle()
     for name in ("Rimu Timber", "Totara Homes", "Matai Design"):
         owing = world.company()
-        world.copper_act("change_record", type="company", id=owing, name=name)
+        world.simulate_copper("update_record", type="company", id=owing, name=name)
         world.person(f"office@{name[:4].lower()}.test", company=owing)
         world.invoice(f"office@{name[:4].lower()}.test", f"{len(name) * 131}.00", due="2026-03-31")
     world.settle()
     world.reconcile()
     spread_freshness(world)
     page = chromium.opened(browser, str(world.web.base_url))
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
     page.goto("/connect")
     sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
     expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
@@ -248,7 +257,7 @@ def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, wor
     for path, name in (
         ("/sessions", "sessions"),
         (f"/records/company/{company}", "record"),
-        (f"/records/company/{company}/invoices/{invoice}/why", "why"),
+        (f"/records/company/{company}/invoices/{invoice}/match", "match-details"),
         (f"/records/company/{company}/match", "match"),
         ("/receivables", "receivables"),
         ("/unmatched", "unmatched"),
@@ -271,11 +280,11 @@ def test_the_answers_pages_are_readable_in_all_their_looks(browser: Browser, wor
 
 
 def spread_freshness(world: World) -> None:
-    """Give the account a day of events, so that the picture has something to show."""
+    """Give the account a day of events, so that the screenshot shows some."""
     with transaction() as session:
         session.execute(
             text("""
-            INSERT INTO freshness (account_id, hour, bucket, events)
+            INSERT INTO event_latency (account_id, hour, bucket, events)
             SELECT :account, date_trunc('hour', now()) - make_interval(hours => ago), bucket,
                    CASE bucket WHEN 1 THEN 60 + ago WHEN 2 THEN 200 WHEN 3 THEN 40 ELSE 1 + ago % 5 END
             FROM generate_series(1, 23) AS ago, unnest('{1,2,3,5,8}'::int[]) AS bucket
@@ -286,10 +295,10 @@ def spread_freshness(world: World) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault_on_any_page(
+def test_axe_finds_no_serious_violation_on_any_page(
     browser: Browser, world: World, scheme: Literal["light", "dark"]
 ) -> None:
-    forget_budgets("throttle")
+    clear_budgets("throttle")
     company = world.company()
     person = world.person("ann@acme.test", company=company)
     world.invoice("ann@acme.test", due="2020-01-31")
@@ -298,7 +307,7 @@ def test_axe_finds_no_serious_fault_on_any_page(
     world.settle()
     page = chromium.opened(browser, str(world.web.base_url), scripts=True)
     page.emulate_media(color_scheme=scheme)
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
     page.goto("/connect")
     axe_is_content(page)
     sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
@@ -312,8 +321,8 @@ def test_axe_finds_no_serious_fault_on_any_page(
             f"/records/person/{person}",
             f"/records/company/{company}/match",
         ),
-        *("/receivables", "/unmatched", "/keys", "/trail", "/disconnect", "/connect/xero", "/progress"),
-        *("/setup/panel", "/settings?first=1", "/nowhere", *asking(world)),
+        *("/receivables", "/unmatched", "/keys", "/audit", "/disconnect", "/connect/xero", "/progress"),
+        *("/setup/panel", "/settings?setup=1", "/nowhere", *asking(world)),
     ):
         page.goto(path)
         axe_is_content(page)
@@ -328,20 +337,20 @@ def test_axe_finds_no_serious_fault_on_any_page(
 
 
 def asking(world: World) -> tuple[str, str]:
-    """The pages that ask before an organisation or a key goes."""
+    """The confirmation pages for removing an organisation or a key."""
     with transaction() as session:
-        organisation = accounts.organisations(session, world.account)[0].id
-        key = access.keys(session, world.account)[0].id
-    return f"/organisations/{organisation}/drop", f"/keys/{key}/revoke"
+        organisation = xero_organisations.list_connected(session, world.account)[0].id
+        key = api_keys.list_active(session, world.account)[0].id
+    return f"/organisations/{organisation}/remove", f"/keys/{key}/revoke"
 
 
-def test_a_key_is_copied_by_a_button_where_scripts_run(browser: Browser, world: World) -> None:
-    forget_budgets("throttle")
+def test_a_key_can_be_copied_with_a_button_when_scripts_are_enabled(browser: Browser, world: World) -> None:
+    clear_budgets("throttle")
     page = chromium.opened(browser, str(world.web.base_url), scripts=True)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
+    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
     page.goto("/connect")
     sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
     page.get_by_role("link", name="API keys").click()
@@ -355,7 +364,9 @@ def test_a_key_is_copied_by_a_button_where_scripts_run(browser: Browser, world: 
 
 
 def axe_is_content(page: Page) -> None:
-    """axe-core, put into the page by the test, which our policy lets no page do by itself."""
-    found = Axe().run(page)
-    bad = [one for one in found.response["violations"] if one["impact"] in {"serious", "critical"}]
-    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in bad] == [], page.url
+    """Run axe-core, which the test injects because the content security policy blocks it."""
+    results = Axe().run(page)
+    serious = [
+        violation for violation in results.response["violations"] if violation["impact"] in {"serious", "critical"}
+    ]
+    assert [(violation["id"], [node["html"] for node in violation["nodes"]]) for violation in serious] == [], page.url

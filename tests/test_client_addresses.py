@@ -1,16 +1,16 @@
-"""Whose address counts: the client's own, as trusted proxies name it."""
+"""The client's IP address behind trusted proxies."""
 
 from __future__ import annotations
 
 import pytest
 
-from runtime.settings import SettingsError, override, settings
-from terminal import doctor
+from cli.checks import CheckResult, check_client_addresses
+from runtime.settings import SettingsError, override_settings, settings
 from tests.world import World
 from web import client_address
 from web.client_address import forwarded_client, network_of
 from worker import proxy_watch
-from worker.broker import client
+from worker.redis_client import shared_client
 
 PROXIES = "10.0.0.0/8,2001:db8:1::/48"
 
@@ -36,31 +36,33 @@ PROXIES = "10.0.0.0/8,2001:db8:1::/48"
         ("unknown", "6.6.6.6", "unknown"),
     ],
 )
-def test_only_trusted_proxies_name_a_client_and_the_last_stranger_is_it(peer: str, forwarded: str, client: str) -> None:
-    override({"TRUSTED_PROXIES": PROXIES})
-    assert forwarded_client(peer, forwarded, settings().proxy_networks) == client
+def test_only_trusted_proxies_name_the_client_which_is_the_last_untrusted_address(
+    peer: str, forwarded: str, client: str
+) -> None:
+    override_settings({"TRUSTED_PROXIES": PROXIES})
+    assert forwarded_client(peer, forwarded, settings().trusted_proxy_networks) == client
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "10.0.0.1/40", "0.0.0.0/0", "::/0", "10.0.0.1,proxy.internal"])
-def test_a_proxy_that_is_no_network_is_named_at_the_start(wrong: str) -> None:
-    override({"TRUSTED_PROXIES": wrong})
+def test_an_invalid_trusted_proxy_is_reported_at_start_up(wrong: str) -> None:
+    override_settings({"TRUSTED_PROXIES": wrong})
     with pytest.raises(SettingsError, match="TRUSTED_PROXIES"):
         settings()
 
 
-def test_addresses_of_one_subscriber_count_as_one() -> None:
+def test_addresses_of_one_ipv6_subscriber_count_as_one() -> None:
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff:2:3:4") == "2001:db8::/64"
     assert network_of("2001:db8:0:1::1") != network_of("2001:db8::1")
     assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") == "192.0.2.1"
     assert network_of("no address") == client_address.UNKNOWN
 
 
-def test_the_doctor_sees_a_proxy_that_patina_was_not_told_of(world: World) -> None:
-    def check(**environment: str) -> doctor.Check:
-        for name in client().scan_iter("*:clients:*"):
-            client().delete(name)
-        override({"PUBLIC_URL": "https://patina.example", **environment})
-        watch = client_address.Watch()
+def test_the_doctor_detects_an_unconfigured_proxy(world: World) -> None:
+    def check(**environment: str) -> CheckResult:
+        for name in shared_client().scan_iter("*:clients:*"):
+            shared_client().delete(name)
+        override_settings({"PUBLIC_URL": "https://patina.example", **environment})
+        watch = client_address.ProxyWatch()
         monkey = client_address.WATCH
         client_address.WATCH = watch
         try:
@@ -69,12 +71,12 @@ def test_the_doctor_sees_a_proxy_that_patina_was_not_told_of(world: World) -> No
                 world.web.get("/connect", headers={"host": "patina.example", **headers})
         finally:
             client_address.WATCH = monkey
-        watch.note()
-        return doctor._clients()
+        watch.flush()
+        return check_client_addresses()
 
-    assert "one private address" in check().said
-    stranger = check(HEADER="yes")
-    assert (stranger.well, stranger.said.split(" brought")[0]) == (False, "60 of 60 requests")
-    assert "TRUSTED_PROXIES" in stranger.todo
-    assert check(HEADER="yes", TRUSTED_PROXIES="127.0.0.1").well
-    assert proxy_watch.read().places == {proxy_watch.INTERNET}
+    assert "one private address" in check().detail
+    unrelated = check(HEADER="yes")
+    assert (unrelated.ok, unrelated.detail.split(" had")[0]) == (False, "60 of 60 requests")
+    assert "TRUSTED_PROXIES" in unrelated.hint
+    assert check(HEADER="yes", TRUSTED_PROXIES="127.0.0.1").ok
+    assert proxy_watch.read_today().origins == {proxy_watch.INTERNET}

@@ -1,4 +1,4 @@
-"""Three really concurrent transactions a round, the projection running beside them.
+"""Three concurrent transactions per round, with the projection running in parallel.
 
 Every round must end equal to a rebuild. The same rounds with marks expanded by the writer, in its own
 snapshot, must not: that shows that the test can see the fault which the design avoids.
@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from store import accounts, mirror, projection
+from store import copper_credentials, mirror, projection, xero_grants, xero_organisations
 from store.database import Session, transaction
 from store.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
 from store.models import RecordType
@@ -39,11 +39,11 @@ class SmallWorld:
         self.dice = random.Random(seed)
         self.tick = 0
         with transaction() as session:
-            self.account, _ = accounts.save_copper(
+            self.account, _ = copper_credentials.connect(
                 session, copper_account_id=1, name="Small", api_key="k", email="sam@x.test"
             )
-            grant = accounts.save_grant(session, self.account, {"expires_at": 1})
-            self.organisation = accounts.save_organisation(
+            grant = xero_grants.insert(session, self.account, {"expires_at": 1})
+            self.organisation = xero_organisations.connect(
                 session, self.account, grant, tenant_id=UUID(int=99), connection_id=UUID(int=98), name="Org"
             )
 
@@ -52,7 +52,7 @@ class SmallWorld:
         return START + timedelta(seconds=self.tick)
 
     def write(self) -> Write:
-        """One random change of the mirror, chosen now and carried out in a transaction later."""
+        """A random change of the mirror, chosen now and executed in a transaction later."""
         kinds = (self._contact, self._invoice, self._person, self._person, self._company, self._opportunity)
         return self.dice.choice(kinds)()
 
@@ -90,10 +90,10 @@ class SmallWorld:
         )
         return lambda session: _ignore(mirror.upsert_invoices(session, self.account, self.organisation, [row], at))
 
-    def _records(self, kind: RecordType, row: RecordRow, at: datetime) -> Write:
+    def _records(self, record_type: RecordType, row: RecordRow, at: datetime) -> Write:
         if self.dice.random() < 0.15:
-            return lambda session: mirror.bury_records(session, self.account, kind, [row.record_id], at)
-        return lambda session: mirror.upsert_records(session, self.account, kind, [row], at)
+            return lambda session: mirror.tombstone_records(session, self.account, record_type, [row.record_id], at)
+        return lambda session: mirror.upsert_records(session, self.account, record_type, [row], at)
 
     def _person(self) -> Write:
         at, company = self.now(), self.dice.choice((None, 21, 22))
@@ -110,8 +110,8 @@ class SmallWorld:
     def _opportunity(self) -> Write:
         at = self.now()
         ends = [
-            RelationRow(related_type=RecordType(kind), related_id=key)
-            for kind, key in self.dice.sample(
+            RelationRow(related_type=RecordType(record_type), related_id=key)
+            for record_type, key in self.dice.sample(
                 [("company", 21), ("company", 22), ("person", 31), ("person", 32)], self.dice.choice((0, 1, 2))
             )
         ]
@@ -119,7 +119,7 @@ class SmallWorld:
 
         def write(session: Session) -> None:
             mirror.upsert_records(session, self.account, RecordType.OPPORTUNITY, [row], at)
-            mirror.replace_related(session, self.account, {41: ends}, at)
+            mirror.replace_opportunity_relations(session, self.account, {41: ends}, at)
 
         return write
 
@@ -129,7 +129,7 @@ def _ignore(_: int) -> None:
 
 
 def _play(world: SmallWorld, rounds: int, after_write: Write, project: Callable[[int], None]) -> int:
-    """Play rounds; returns how many ended different from a rebuild (each is then repaired)."""
+    """Run rounds; returns how many ended different from a rebuild (each is then repaired)."""
     wrong = 0
     barrier = threading.Barrier(WRITERS + 1)
 
@@ -153,7 +153,7 @@ def _play(world: SmallWorld, rounds: int, after_write: Write, project: Callable[
                 job.result(60)
             project(world.account)
             with transaction() as session:
-                clean = projection.compare(session, world.account).clean
+                clean = projection.compare(session, world.account).is_clean
                 if not clean:
                     wrong += 1
                     projection.rebuild(session, world.account)
@@ -167,7 +167,7 @@ def _project(account: int) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("database")
-def test_every_round_of_concurrent_changes_ends_equal_to_a_rebuild() -> None:
+def test_after_every_round_of_concurrent_changes_the_read_model_equals_a_rebuild() -> None:
     assert _play(SmallWorld(seed=1), ROUNDS, lambda _: None, _project) == 0
 
 
@@ -175,62 +175,64 @@ WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NO
 
 
 @pytest.mark.usefixtures("database")
-def test_projections_of_one_account_take_turns_and_hold_up_no_other() -> None:
+def test_projections_of_one_account_are_serialised_and_block_no_other_account() -> None:
     with transaction() as session:
         first, second = (
-            accounts.save_copper(session, copper_account_id=number, name="A", api_key="k", email="sam@x.test")[0]
+            copper_credentials.connect(session, copper_account_id=number, name="A", api_key="k", email="sam@x.test")[0]
             for number in (1, 2)
         )
     with ThreadPoolExecutor(1) as pool:
         with transaction() as session:
             projection.project_batch(session, first)
             coming = pool.submit(_project, first)
-            wait_until(lambda: session.execute(WAITING).scalar_one() == 1, what="the other one to wait for its turn")
+            wait_until(
+                lambda: session.execute(WAITING).scalar_one() == 1, description="the other one to wait for its turn"
+            )
             _project(second)
             assert not coming.done()
         coming.result(10)
 
 
-# What a design would do in which the writer works out, in its own snapshot, which records its marks affect.
+# A faulty design, in which the writer determines the affected records in its own snapshot.
 AFFECTED = text(f"""
-    WITH mine AS (DELETE FROM dirty WHERE account_id = :account
-                  RETURNING kind, organisation_id, xero_id, record_id, email),
+    WITH mine AS (DELETE FROM projection_queue WHERE account_id = :account
+                  RETURNING entity_type, organisation_id, xero_id, record_id, email),
     scope_invoice AS (
-        SELECT i.organisation_id, i.invoice_id, i.contact_id FROM invoice i
+        SELECT i.organisation_id, i.invoice_id, i.contact_id FROM xero_invoice i
         WHERE i.account_id = :account AND (
-            (SELECT bool_or(m.kind = 'invoice' AND m.xero_id = i.invoice_id) FROM mine m)
-            OR (SELECT bool_or(m.kind = 'contact' AND m.xero_id = i.contact_id) FROM mine m)
+            (SELECT bool_or(m.entity_type = 'invoice' AND m.xero_id = i.invoice_id) FROM mine m)
+            OR (SELECT bool_or(m.entity_type = 'contact' AND m.xero_id = i.contact_id) FROM mine m)
             OR i.contact_id IN (
                 SELECT ce.contact_id FROM xero_contact_email ce WHERE ce.email IN (
-                    SELECT email FROM mine WHERE kind = 'email'
-                    UNION SELECT re.email FROM crm_record_email re JOIN mine m
-                          ON m.kind = 'person' AND re.record_type = 'person' AND re.record_id = m.record_id)))),
+                    SELECT email FROM mine WHERE entity_type = 'email'
+                    UNION SELECT re.email FROM copper_record_email re JOIN mine m
+                          ON m.entity_type = 'person' AND re.record_type = 'person' AND re.record_id = m.record_id)))),
     {projection.INVOICE_PAIRS}
     INSERT INTO affected (record_type, record_id)
     SELECT record_type, record_id FROM invoice_pair
     UNION SELECT x.record_type, x.record_id FROM record_invoice x JOIN scope_invoice USING (invoice_id)
-    UNION SELECT kind, record_id FROM mine WHERE kind IN ('company', 'opportunity', 'person')
-    UNION SELECT l.record_type, l.record_id FROM mine m JOIN crm_relation l
-          ON m.kind = 'company' AND l.related_type = 'company' AND l.related_id = m.record_id
+    UNION SELECT entity_type, record_id FROM mine WHERE entity_type IN ('company', 'opportunity', 'person')
+    UNION SELECT l.record_type, l.record_id FROM mine m JOIN copper_relation l
+          ON m.entity_type = 'company' AND l.related_type = 'company' AND l.related_id = m.record_id
     UNION SELECT x.record_type, x.record_id FROM record_invoice x WHERE x.record_type = 'company'
-          AND EXISTS (SELECT FROM mine WHERE kind = 'person')
+          AND EXISTS (SELECT FROM mine WHERE entity_type = 'person')
 """)
 PROJECT_AFFECTED = text(f"""
     WITH turn AS (DELETE FROM affected RETURNING record_type, record_id),
-    {projection.EVERYTHING}, {projection.INVOICE_PAIRS},
+    {projection.ALL_INVOICES}, {projection.INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair WHERE (record_type, record_id) IN (SELECT * FROM turn)),
-    wanted AS ({projection.DISPLAY}),
-    present AS (SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date,
+    expected_rows AS ({projection.READ_MODEL_ROWS}),
+    current_rows AS (SELECT record_type, record_id, created_at, invoice_id, type, status, balance, currency, due_date,
                        organisation_id
                 FROM record_invoice WHERE (record_type, record_id) IN (SELECT record_type, record_id FROM turn)),
-    fresh AS (SELECT * FROM wanted),
-    {projection.APPLY}, {projection.MOVE_BALANCES} {projection.APPLIED}
+    rows_to_write AS (SELECT * FROM expected_rows),
+    {projection.APPLY}, {projection.MOVE_BALANCES} {projection.APPLY_COUNTS}
 """)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("database")
-def test_the_rounds_go_wrong_when_the_writer_expands_the_marks() -> None:
+def test_the_check_detects_a_writer_that_expands_the_queue_itself() -> None:
     world = SmallWorld(seed=1)
     with transaction() as session:
         session.execute(text("CREATE TABLE affected (record_type text, record_id bigint)"))
@@ -240,7 +242,7 @@ def test_the_rounds_go_wrong_when_the_writer_expands_the_marks() -> None:
 
     def project(account: int) -> None:
         with transaction() as session:
-            projection.take_turn(session, account)
+            projection.lock_account(session, account)
             session.execute(PROJECT_AFFECTED, {"account": account})
 
     wrong = 0

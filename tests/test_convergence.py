@@ -1,4 +1,4 @@
-"""Whatever happens in both vendors, with events doubled, lost and out of order: one reconciliation puts it right.
+"""After any changes, with duplicated, lost and reordered events, one reconciliation makes the data consistent.
 
 Real worker processes and a real scheduler work on the events; hypothesis chooses what happens.
 """
@@ -29,12 +29,12 @@ def running(sandbox: Sandbox, web: httpx.Client, processes: Processes) -> World:
     """Web, two worker processes and a scheduler on one database."""
     processes += [patina("worker", environment={"WORKER_PROCESSES": "2", "WORKER_THREADS": "3"}), patina("scheduler")]
     world = World(sandbox, web, workers=True)
-    world.listen()
+    world.enable_xero_webhook()
     return world
 
 
 class Changes(RuleBasedStateMachine):
-    """What users of both vendors may do, in any order."""
+    """Actions of users of both vendors, in any order."""
 
     running: World
     numbers = itertools.count()
@@ -50,101 +50,107 @@ class Changes(RuleBasedStateMachine):
         self.records: dict[str, list[int]] = {"lead": [], "person": [], "company": [], "opportunity": []}
 
     def _try(self, action: str, /, **values: Any) -> dict[str, Any] | None:
-        """Some actions make no sense on some things; the sandbox refuses those."""
-        answer = self.sandbox.http.post(f"/control/act/{action}", json=values)
-        assert answer.status_code in {200, 422}, answer.text
-        return answer.json() if answer.status_code == 200 else None
+        """Try an action; the sandbox refuses those that are not possible."""
+        response = self.sandbox.http.post(f"/control/actions/{action}", json=values)
+        assert response.status_code in {200, 422}, response.text
+        return response.json() if response.status_code == 200 else None
 
-    def _pick(self, kind: str, number: int) -> int | None:
-        known = self.records[kind]
-        return known[number % len(known)] if known else None
+    def _pick(self, record_type: str, number: int) -> int | None:
+        record_ids = self.records[record_type]
+        return record_ids[number % len(record_ids)] if record_ids else None
 
     @rule(lose=shares, double=shares, reorder=shares, seed=any_of)
     def disturb_webhooks(self, lose: float, double: float, reorder: float, seed: int) -> None:
-        faults = [{"vendor": one, "lose": lose, "double": double, "reorder": reorder} for one in ("xero", "copper")]
+        faults = [
+            {"vendor": vendor, "loss": lose, "duplicate": double, "reorder": reorder} for vendor in ("xero", "copper")
+        ]
         self.sandbox.faults(webhooks=faults, seed=seed)
 
-    @rule(email=addresses, others=some_addresses)
-    def add_contact(self, email: str, others: list[str]) -> None:
-        self.contacts.append(self.world.contact("Another", email, others))
+    @rule(email=addresses, person_emails=some_addresses)
+    def add_contact(self, email: str, person_emails: list[str]) -> None:
+        self.contacts.append(self.world.contact("Another", email, person_emails))
 
-    @rule(number=any_of, email=addresses, others=some_addresses)
-    def change_contact(self, number: int, email: str, others: list[str]) -> None:
+    @rule(number=any_of, email=addresses, person_emails=some_addresses)
+    def change_contact(self, number: int, email: str, person_emails: list[str]) -> None:
         contact = self.contacts[number % len(self.contacts)]
-        self._try("change_contact", contact=contact, email=email, people=others)
+        self._try("update_contact", contact=contact, email=email, person_emails=person_emails)
 
     @rule(loser=any_of, winner=any_of)
     def merge_contacts(self, loser: int, winner: int) -> None:
-        one, other = self.contacts[loser % len(self.contacts)], self.contacts[winner % len(self.contacts)]
-        self._try("merge_contacts", loser=one, winner=other)
+        source, target = self.contacts[loser % len(self.contacts)], self.contacts[winner % len(self.contacts)]
+        self._try("merge_contacts", source=source, target=target)
 
     @rule(number=any_of, status=st.sampled_from(("DRAFT", "AUTHORISED")))
     def add_invoice(self, number: int, status: str) -> None:
-        made = self._try("make_invoice", contact=self.contacts[number % len(self.contacts)], status=status)
-        if made:
-            self.invoices.append(made["invoice"])
+        created = self._try("create_invoice", contact=self.contacts[number % len(self.contacts)], status=status)
+        if created:
+            self.invoices.append(created["invoice"])
 
     @rule(
         number=any_of,
-        what=st.sampled_from(("pay_invoice", "void_invoice", "delete_invoice", "approve_invoice")),
+        action=st.sampled_from(("pay_invoice", "void_invoice", "delete_invoice", "approve_invoice")),
     )
-    def advance_invoice(self, number: int, what: str) -> None:
+    def advance_invoice(self, number: int, action: str) -> None:
         if self.invoices:
-            self._try(what, invoice=self.invoices[number % len(self.invoices)])
+            self._try(action, invoice=self.invoices[number % len(self.invoices)])
 
     @rule(number=any_of, contact=any_of)
     def give_invoice_to_another(self, number: int, contact: int) -> None:
         if self.invoices:
             target = self.contacts[contact % len(self.contacts)]
-            self._try("change_invoice", invoice=self.invoices[number % len(self.invoices)], contact=target)
+            self._try("update_invoice", invoice=self.invoices[number % len(self.invoices)], contact=target)
 
-    @rule(kind=st.sampled_from(("lead", "person", "company", "opportunity")), email=addresses, company=any_of)
-    def add_record(self, kind: str, email: str, company: int) -> None:
-        values: dict[str, Any] = {"emails": [email]} if kind in {"lead", "person"} else {}
-        if kind in {"person", "opportunity"}:
+    @rule(record_type=st.sampled_from(("lead", "person", "company", "opportunity")), email=addresses, company=any_of)
+    def add_record(self, record_type: str, email: str, company: int) -> None:
+        values: dict[str, Any] = {"emails": [email]} if record_type in {"lead", "person"} else {}
+        if record_type in {"person", "opportunity"}:
             values["company"] = self._pick("company", company)
-        if kind == "opportunity":
+        if record_type == "opportunity":
             values["primary_contact"] = self._pick("person", company)
-        made = self._try("make_record", type=kind, name="R", account=self.world.copper, **values)
-        assert made
-        self.records[kind].append(made["id"])
+        created = self._try("create_record", type=record_type, name="R", account=self.world.copper, **values)
+        assert created
+        self.records[record_type].append(created["id"])
 
-    @rule(kind=st.sampled_from(("lead", "person")), number=any_of, emails=some_addresses)
-    def change_addresses(self, kind: str, number: int, emails: list[str]) -> None:
-        record = self._pick(kind, number)
+    @rule(record_type=st.sampled_from(("lead", "person")), number=any_of, emails=some_addresses)
+    def change_addresses(self, record_type: str, number: int, emails: list[str]) -> None:
+        record = self._pick(record_type, number)
         if record:
-            few = emails[:1] if kind == "lead" else emails
-            self._try("change_record", type=kind, id=record, emails=few, account=self.world.copper)
+            few = emails[:1] if record_type == "lead" else emails
+            self._try("update_record", type=record_type, id=record, emails=few, account=self.world.copper)
 
     @rule(person=any_of, company=any_of)
     def move(self, person: int, company: int) -> None:
-        one = self._pick("person", person)
-        if one:
-            self._try("move_person", person=one, company=self._pick("company", company), account=self.world.copper)
+        person_id = self._pick("person", person)
+        if person_id:
+            self._try(
+                "move_person", person=person_id, company=self._pick("company", company), account=self.world.copper
+            )
 
     @rule(
         deal=any_of,
-        other=any_of,
-        kind=st.sampled_from(("person", "company")),
+        number=any_of,
+        record_type=st.sampled_from(("person", "company")),
         how=st.sampled_from(("relate", "unrelate")),
     )
-    def relate(self, deal: int, other: int, kind: str, how: str) -> None:
-        one, end = self._pick("opportunity", deal), self._pick(kind, other)
-        if one and end:
-            self._try(how, type="opportunity", id=one, to_type=kind, to_id=end, account=self.world.copper)
+    def relate(self, deal: int, number: int, record_type: str, how: str) -> None:
+        opportunity, record_id = self._pick("opportunity", deal), self._pick(record_type, number)
+        if opportunity and record_id:
+            self._try(
+                how, type="opportunity", id=opportunity, to_type=record_type, to_id=record_id, account=self.world.copper
+            )
 
-    @rule(kind=st.sampled_from(("lead", "person", "company", "opportunity")), number=any_of)
-    def delete(self, kind: str, number: int) -> None:
-        record = self._pick(kind, number)
+    @rule(record_type=st.sampled_from(("lead", "person", "company", "opportunity")), number=any_of)
+    def delete(self, record_type: str, number: int) -> None:
+        record = self._pick(record_type, number)
         if record:
-            self._try("delete_record", type=kind, id=record, account=self.world.copper)
+            self._try("delete_record", type=record_type, id=record, account=self.world.copper)
 
     @rule(number=any_of)
     def convert(self, number: int) -> None:
         lead = self._pick("lead", number)
-        made = lead and self._try("convert_lead", lead=lead, company="C", opportunity="O", account=self.world.copper)
-        for kind in ("person", "company", "opportunity") if made else ():
-            self.records[kind].append(made[kind])  # type: ignore[index]
+        created = lead and self._try("convert_lead", lead=lead, company="C", opportunity="O", account=self.world.copper)
+        for record_type in ("person", "company", "opportunity") if created else ():
+            self.records[record_type].append(created[record_type])  # type: ignore[index]
 
     @invariant()
     def nothing_is_a_server_error(self) -> None:
@@ -162,7 +168,7 @@ class Changes(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(280)
-def test_any_history_of_changes_converges_after_one_reconciliation(running: World) -> None:
+def test_any_sequence_of_changes_converges_after_one_reconciliation(running: World) -> None:
     Changes.running = running
     run_state_machine_as_test(
         Changes,

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it."""
+"""The demo command."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAST_LINE = r"demo ok: \d+ records, \d+ invoices, fresh in \d+ ms"
 
 
-def start(home: Path, *words: str) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "cli", "demo", "--size", "12", *words],
+        [sys.executable, "-m", "cli", "demo", "--size", "12", *arguments],
         cwd=ROOT,
         env={**os.environ, "PATINA_HOME": str(home)},
         stdout=subprocess.PIPE,
@@ -32,12 +32,14 @@ def start(home: Path, *words: str) -> subprocess.Popen[str]:
 
 def processes_of(home: Path) -> list[psutil.Process]:
     return [
-        one for one in psutil.process_iter(["environ"]) if (one.info["environ"] or {}).get("PATINA_HOME") == str(home)
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("PATINA_HOME") == str(home)
     ]
 
 
 @pytest.mark.timeout(200)
-def test_the_demo_shows_three_changes_and_a_second_run_reuses_what_is_there(tmp_path: Path) -> None:
+def test_the_demo_shows_three_changes_and_a_second_run_reuses_the_data(tmp_path: Path) -> None:
     records = set()
     for _ in range(2):
         out, error = start(tmp_path, "--once").communicate(timeout=90)
@@ -45,7 +47,7 @@ def test_the_demo_shows_three_changes_and_a_second_run_reuses_what_is_there(tmp_
         assert re.fullmatch(LAST_LINE, last), (out, error)
         assert out.count("shown after") == 3
         records.add(last.split(", fresh")[0])
-        wait_until(lambda: not processes_of(tmp_path), what="the end of every process")
+        wait_until(lambda: not processes_of(tmp_path), description="the end of every process")
     assert len(records) == 1
     verified = subprocess.run(
         [sys.executable, "-m", "cli", "--embedded", "verify"],
@@ -72,7 +74,7 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     assert len(addresses) == 4
     assert all(re.fullmatch(r"http://\S+", address) for address in addresses), "each on a line, whole"
     port = urlsplit(addresses[-1]).port
-    hint = ".venv/bin/patina sandbox act" if port == 8701 else f".venv/bin/patina sandbox --port {port} act"
+    hint = ".venv/bin/patina sandbox simulate" if port == 8701 else f".venv/bin/patina sandbox --port {port} simulate"
     assert f"  {hint}\n" in lines
     acted = subprocess.run(
         [sys.executable, "-m", "cli", *hint.split()[1:]],
@@ -87,19 +89,19 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     demo.send_signal(signal.SIGINT)
     out, error = demo.communicate(timeout=40)
     assert "every process has ended" in out, (lines, error)
-    wait_until(lambda: not processes_of(tmp_path), what="the end of every process")
+    wait_until(lambda: not processes_of(tmp_path), description="the end of every process")
 
 
 @pytest.mark.timeout(120)
-def test_a_demo_that_cannot_go_on_says_what_was_wrong(tmp_path: Path) -> None:
+def test_a_demo_that_fails_says_why(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None
     for line in demo.stdout:
         if "Ctrl-C stops every process" in line:
             break
-    (scheduler,) = [one for one in processes_of(tmp_path) if one.cmdline()[-1] == "scheduler"]
+    (scheduler,) = [process for process in processes_of(tmp_path) if process.cmdline()[-1] == "scheduler"]
     scheduler.kill()
     _, error = demo.communicate(timeout=40)
     assert demo.returncode == 1
     assert "scheduler ended with -9" in error
-    wait_until(lambda: not processes_of(tmp_path), what="the end of every process")
+    wait_until(lambda: not processes_of(tmp_path), description="the end of every process")

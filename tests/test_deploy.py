@@ -1,4 +1,4 @@
-"""What docs/deploy.md tells to run exists, and is what the Procfile says."""
+"""The commands and files of docs/deploy.md exist and match the Procfile."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DEPLOY = ROOT / "docs" / "deploy"
 PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
 
 
-def test_the_compose_file_runs_what_the_procfile_names() -> None:
+def test_the_compose_file_runs_the_processes_of_the_procfile() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert {name: services[name]["command"] for name in PROCFILE} == PROCFILE
     for name in PROCFILE:
-        assert {word.lower() for word in services[name]["environment"]} <= set(Settings.model_fields)
+        assert {name_.lower() for name_ in services[name]["environment"]} <= set(Settings.model_fields)
     grace = {name: services[name]["stop_grace_period"] for name in PROCFILE}
     assert set(grace.values()) == {"35s"}, "longer than the 25 s in which a process drains"
 
@@ -37,7 +37,7 @@ def compose() -> dict[str, dict[str, Any]]:
     return services
 
 
-def test_every_container_runs_with_the_least_that_it_needs() -> None:
+def test_every_container_has_minimal_privileges() -> None:
     for name, service in compose().items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -54,7 +54,7 @@ def test_every_container_runs_with_the_least_that_it_needs() -> None:
     assert "USER patina" in (DEPLOY / "Containerfile").read_text()
 
 
-def test_the_containers_database_role_is_an_ordinary_one(database: str) -> None:
+def test_the_containers_database_role_is_not_a_superuser(database: str) -> None:
     postgres = compose()["postgres"]
     assert "POSTGRES_USER" not in postgres["environment"], "the image makes that one a superuser"
     assert "./patina-role.sh:/docker-entrypoint-initdb.d/patina-role.sh:ro" in postgres["volumes"]
@@ -62,7 +62,7 @@ def test_the_containers_database_role_is_an_ordinary_one(database: str) -> None:
     subprocess.run(["sh", "-n", str(DEPLOY / "patina-role.sh")], check=True, timeout=10)
     (statement,) = re.findall(r"CREATE ROLE patina .*;", script)
     role = f"compose_{os.getpid()}"
-    databases.run_as_superuser(statement.replace(" patina ", f" {role} ").replace(":'password'", "'x'"))
+    databases.execute_as_superuser(statement.replace(" patina ", f" {role} ").replace(":'password'", "'x'"))
     try:
         with transaction() as session:
             asked = text(
@@ -70,20 +70,20 @@ def test_the_containers_database_role_is_an_ordinary_one(database: str) -> None:
             )
             assert tuple(session.execute(asked, {"role": role}).one()) == (False, False, False, True)
     finally:
-        databases.run_as_superuser(f"DROP ROLE {role}")
+        databases.execute_as_superuser(f"DROP ROLE {role}")
 
 
-def test_redis_has_a_password_keeps_its_data_and_drops_nothing() -> None:
+def test_redis_has_a_password_persistence_and_no_eviction() -> None:
     redis = compose()["redis"]
     command = " ".join(redis["command"])
-    for words in ("requirepass", "--appendonly yes", "--maxmemory-policy noeviction"):
-        assert words in command
+    for option in ("requirepass", "--appendonly yes", "--maxmemory-policy noeviction"):
+        assert option in command
     assert "--requirepass" not in command, "a command line is no place for a password"
     address = compose()["web"]["environment"]["REDIS_URL"]
     assert address.startswith("redis://:${REDIS_PASSWORD:?}@")
 
 
-def test_the_settings_that_the_guide_names_exist() -> None:
+def test_the_settings_named_in_the_guide_exist() -> None:
     guide = (ROOT / "docs" / "deploy.md").read_text()
     block = guide.partition("```ini\n")[2].partition("```")[0]
     names = [line.partition("=")[0] for line in block.splitlines() if not line.startswith("#")]
@@ -91,10 +91,10 @@ def test_the_settings_that_the_guide_names_exist() -> None:
     assert {name.lower() for name in names} <= set(Settings.model_fields)
 
 
-def test_units_are_exported_and_pass_systemds_own_check(tmp_path: Path) -> None:
-    words = [str(Path(sys.executable).parent / "honcho"), "export", "-e", "/dev/null", "-a", "patina", "-u", "root"]
-    words += ["-c", "release=0,web=2,worker=1,scheduler=1", "-p", "8600", "-t", str(DEPLOY / "systemd")]
-    subprocess.run([*words, "systemd", str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=30)
+def test_exported_units_pass_systemd_analyze_verify(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "honcho"), "export", "-e", "/dev/null", "-a", "patina", "-u", "root"]
+    command += ["-c", "release=0,web=2,worker=1,scheduler=1", "-p", "8600", "-t", str(DEPLOY / "systemd")]
+    subprocess.run([*command, "systemd", str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=30)
     units = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert sum(name.endswith(".service") for name in units) == 4
     for number, port in (("1", "8700"), ("2", "8701")):
@@ -102,14 +102,14 @@ def test_units_are_exported_and_pass_systemds_own_check(tmp_path: Path) -> None:
         assert f"ExecStart={ROOT}/.venv/bin/patina web\n" in units[f"patina-web-{number}.service"]
     if not (ROOT / ".venv" / "bin" / "patina").exists() or shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze, and the environment of `make`")
-    found = subprocess.run(
+    completed = subprocess.run(
         ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert str(tmp_path) not in found.stderr, found.stderr
+    assert str(tmp_path) not in completed.stderr, completed.stderr
 
 
 SQL = re.compile(r"```sql\n(.*?)```|`((?:SELECT|UPDATE|DELETE|INSERT)[^`]*)`", re.DOTALL)
@@ -117,16 +117,16 @@ NAMED = re.compile(r"(?:FROM|JOIN|UPDATE|INTO|_table\()\s*'?([a-z_]+)'?")
 QUOTED = re.compile(r"'([a-z_]+)'(?=[,)])")
 
 
-def test_every_table_that_the_documentation_names_exists(database: str) -> None:
+def test_every_table_named_in_the_documentation_exists(database: str) -> None:
     with transaction() as session:
         columns = session.execute(text("SELECT table_name, column_name FROM information_schema.columns")).all()
     tables, columns_known = {row[0] for row in columns}, {row[1] for row in columns}
-    found = set()
+    documented = set()
     for page in (ROOT / "docs").glob("*.md"):
         for match in SQL.finditer(page.read_text()):
             statement = match[1] or match[2]
             named = {*NAMED.findall(statement), *QUOTED.findall(statement)}
             for name in named - columns_known - {"public", "information_schema"}:
                 assert name in tables, f"{page.name} names the table {name}, which does not exist"
-                found.add(name)
-    assert {"invoice", "inbox", "account"} <= found
+                documented.add(name)
+    assert {"xero_invoice", "inbox", "account"} <= documented

@@ -1,4 +1,4 @@
-"""The embedded servers: shared, started once, healed after kills, stopped with the last user."""
+"""The embedded servers: shared, started once, restarted after kills, stopped with their last user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.servers import KINDS, Postgres, Server
+from runtime.servers import SERVERS, Postgres, Server
 from tests.processes import ROOT
 from tests.serving import wait_until
 
@@ -27,15 +27,15 @@ from runtime.embedded import use
 print(use(sys.argv[1], Path(sys.argv[2])), flush=True)
 sys.stdin.read()
 """
-kinds = pytest.mark.parametrize("kind", ["postgres", "redis"])
+each_server = pytest.mark.parametrize("name", ["postgres", "redis"])
 
 
 class User:
-    """A process that uses an embedded server until it is let go."""
+    """A process that uses an embedded server until it is stopped."""
 
-    def __init__(self, kind: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", USER, kind, str(home)],
+            [sys.executable, "-c", USER, name, str(home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -53,102 +53,106 @@ class User:
         self.process.communicate("", timeout=20)
 
 
-def server_of(kind: str, home: Path) -> Server:
-    return KINDS[kind](home / kind)
+def server_of(name: str, home: Path) -> Server:
+    return SERVERS[name](home / name)
 
 
-def alive(kind: str, home: Path) -> psutil.Process:
-    server = server_of(kind, home)
-    wait_until(lambda: server.running() is not None and server.ready(), what=f"{kind} to run")
-    found = server.running()
-    assert found is not None
-    return found
+def running_process(name: str, home: Path) -> psutil.Process:
+    server = server_of(name, home)
+    wait_until(lambda: server.running_process() is not None and server.is_ready(), description=f"{name} to run")
+    process = server.running_process()
+    assert process is not None
+    return process
 
 
-def gone(kind: str, home: Path) -> None:
-    server = server_of(kind, home)
-    wait_until(lambda: server.running() is None, seconds=40, what=f"the end of {kind}")
+def wait_for_end(name: str, home: Path) -> None:
+    server = server_of(name, home)
+    wait_until(lambda: server.running_process() is None, seconds=40, description=f"the end of {name}")
 
 
 @pytest.fixture
 def open_home() -> Iterator[Path]:
-    """A folder that every user may pass to, as a clone in a folder of its own is; `tmp_path` is closed to others."""
+    """A folder that every user may enter, unlike `tmp_path`."""
     with tempfile.TemporaryDirectory(prefix="patina-") as folder:
         yield Path(folder)
 
 
-@kinds
-def test_processes_that_start_at_once_share_one_server_which_stops_with_the_last(kind: str, tmp_path: Path) -> None:
-    users = [User(kind, tmp_path) for _ in range(4)]
+@each_server
+def test_processes_share_one_server_which_stops_with_the_last_of_them(name: str, tmp_path: Path) -> None:
+    users = [User(name, tmp_path) for _ in range(4)]
     assert len({user.url() for user in users}) == 1
-    server = alive(kind, tmp_path)
+    server = running_process(name, tmp_path)
     for user in users[:3]:
         user.leave()
     time.sleep(0.1)
     assert server.is_running()
     users[3].leave()
-    gone(kind, tmp_path)
+    wait_for_end(name, tmp_path)
 
 
-@kinds
-@pytest.mark.parametrize("victim", ["server", "owner", "both"])
-def test_a_killed_server_or_owner_is_back_by_itself(kind: str, victim: str, tmp_path: Path) -> None:
-    user = User(kind, tmp_path)
+@each_server
+@pytest.mark.parametrize("victim", ["server", "supervisor", "both"])
+def test_a_killed_server_or_supervisor_is_restarted(name: str, victim: str, tmp_path: Path) -> None:
+    user = User(name, tmp_path)
     user.url()
-    server = alive(kind, tmp_path)
-    owners = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path / kind) in (one.info["cmdline"] or [])]
-    killed = {"server": [server], "owner": owners, "both": [*owners, server]}[victim]
+    server = running_process(name, tmp_path)
+    supervisors = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(tmp_path / name) in (process.info["cmdline"] or [])
+    ]
+    killed = {"server": [server], "supervisor": supervisors, "both": [*supervisors, server]}[victim]
     assert killed
-    for one in killed:
-        one.kill()
+    for process in killed:
+        process.kill()
     psutil.wait_procs(killed, timeout=10)
-    if victim != "owner":
+    if victim != "supervisor":
         wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
-        assert alive(kind, tmp_path).pid != server.pid
-    wait_until(lambda: _owners(kind, tmp_path) == 1, what="a new owner")
-    assert server_of(kind, tmp_path).ready()
+        assert running_process(name, tmp_path).pid != server.pid
+    wait_until(lambda: _count_supervisors(name, tmp_path) == 1, description="a new supervisor")
+    assert server_of(name, tmp_path).is_ready()
     user.leave()
-    gone(kind, tmp_path)
+    wait_for_end(name, tmp_path)
 
 
-def _owners(kind: str, home: Path) -> int:
-    return sum(str(home / kind) in (one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"]))
+def _count_supervisors(name: str, home: Path) -> int:
+    return sum(str(home / name) in (process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
 
 
-@kinds
-def test_pid_and_socket_files_of_a_dead_server_do_not_keep_it_from_starting(kind: str, open_home: Path) -> None:
-    user = User(kind, open_home)
+@each_server
+def test_pid_and_socket_files_of_a_dead_server_do_not_keep_it_from_starting(name: str, open_home: Path) -> None:
+    user = User(name, open_home)
     user.url()
     user.leave()
-    gone(kind, open_home)
-    server = server_of(kind, open_home)
-    wait_until(lambda: _owners(kind, open_home) == 0, what="the owner's end")
-    pid_file = server.data / ("postmaster.pid" if kind == "postgres" else "server.pid")
+    wait_for_end(name, open_home)
+    server = server_of(name, open_home)
+    wait_until(lambda: _count_supervisors(name, open_home) == 0, description="the supervisor's end")
+    pid_file = server.data / ("postmaster.pid" if name == "postgres" else "server.pid")
     pid_file.write_text(f"{os.getpid()}\n/nonexistent\n1\n5432\n\n\n0 0\nready\n")
-    server.run.mkdir()
-    (server.run / (".s.PGSQL.5432" if kind == "postgres" else "redis.sock")).write_text("")
+    server.socket_dir.mkdir()
+    (server.socket_dir / (".s.PGSQL.5432" if name == "postgres" else "redis.sock")).write_text("")
 
-    again = User(kind, open_home)
-    assert again.url() == server.url
-    alive(kind, open_home)
-    again.leave()
-    gone(kind, open_home)
+    second_user = User(name, open_home)
+    assert second_user.url() == server.url
+    running_process(name, open_home)
+    second_user.leave()
+    wait_for_end(name, open_home)
 
 
-@kinds
-def test_data_survives_and_a_very_long_path_works(kind: str, tmp_path: Path) -> None:
+@each_server
+def test_data_survives_and_a_very_long_path_works(name: str, tmp_path: Path) -> None:
     home = tmp_path / ("deep-" * 15) / ("down-" * 10)
     for expected in ("none", "kept"):
-        user = User(kind, home)
+        user = User(name, home)
         url = user.url()
-        assert _remember(kind, url) == expected
+        assert _get_and_set(name, url) == expected
         user.leave()
-        gone(kind, home)
+        wait_for_end(name, home)
 
 
-def _remember(kind: str, url: str) -> str:
-    """Read what was remembered, then remember `kept`."""
-    if kind == "redis":
+def _get_and_set(name: str, url: str) -> str:
+    """Read the stored word, then store `kept`."""
+    if name == "redis":
         import redis
 
         client = redis.Redis.from_url(url)
@@ -165,7 +169,7 @@ def _remember(kind: str, url: str) -> str:
 
 @pytest.fixture
 def plain_home() -> Iterator[Path]:
-    """A folder of a user who is not root, on a path short enough for sockets: a longer one depends on who asks."""
+    """A folder of an unprivileged user, with a path short enough for sockets."""
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(prefix="patina-") as folder:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
@@ -173,15 +177,15 @@ def plain_home() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@kinds
-def test_a_plain_user_can_run_them_too(kind: str, plain_home: Path) -> None:
-    for place in (plain_home.parent, ROOT, Path(sys.executable).resolve()):
-        for parent in (place, *place.parents):
+@each_server
+def test_an_unprivileged_user_can_run_the_servers(name: str, plain_home: Path) -> None:
+    for path in (plain_home.parent, ROOT, Path(sys.executable).resolve()):
+        for parent in (path, *path.parents):
             if parent.stat().st_mode & 0o005 != 0o005:
                 pytest.skip(f"{parent} is closed to other users")
     nobody = plain_home.stat()
     process = subprocess.Popen(
-        [sys.executable, "-c", USER, kind, str(plain_home)],
+        [sys.executable, "-c", USER, name, str(plain_home)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -193,11 +197,11 @@ def test_a_plain_user_can_run_them_too(kind: str, plain_home: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline(), process.communicate(timeout=20)[1]
-    server = alive(kind, plain_home)
+    server = running_process(name, plain_home)
     assert server.uids().effective == nobody.st_uid
     process.send_signal(signal.SIGKILL)
     process.wait(10)
-    gone(kind, plain_home)
+    wait_for_end(name, plain_home)
 
 
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -210,27 +214,27 @@ def _status(process: psutil.Process) -> dict[str, str]:
 
 
 @as_root
-@kinds
+@each_server
 @pytest.mark.parametrize("home", ["tmp_path", "open_home"])
-def test_a_server_that_root_starts_has_no_capability_and_an_id_of_its_own(
-    kind: str, home: str, request: pytest.FixtureRequest
+def test_a_server_started_by_root_has_its_own_user_and_no_capabilities(
+    name: str, home: str, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(home)
-    user = User(kind, folder)
+    user = User(name, folder)
     user.url()
-    server, status = server_of(kind, folder), _status(alive(kind, folder))
+    server, status = server_of(name, folder), _status(running_process(name, folder))
     assert {int(status[name], 16) for name in CAPABILITIES} == {0}
     uid = int(status["Uid"].split()[1])
     with pytest.raises(KeyError):
         pwd.getpwuid(uid)
-    for private in (server.data, server.run):
+    for private in (server.data, server.socket_dir):
         assert (private.stat().st_uid, private.stat().st_mode & 0o777) == (uid, 0o700)
     user.leave()
-    gone(kind, folder)
+    wait_for_end(name, folder)
 
 
 @as_root
-def test_only_whoever_runs_patina_reaches_the_embedded_postgresql(open_home: Path) -> None:
+def test_only_the_user_who_runs_patina_can_connect_to_the_embedded_postgresql(open_home: Path) -> None:
     user = User("postgres", open_home)
     url, server = user.url(), Postgres(open_home / "postgres")
     ask = [
@@ -239,13 +243,24 @@ def test_only_whoever_runs_patina_reaches_the_embedded_postgresql(open_home: Pat
         "-tAc",
         "SELECT current_user, rolsuper FROM pg_roles WHERE rolname = 'patina'",
     ]
-    told = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True)
-    assert told.stdout.strip() == "patina|f"
-    server.run.chmod(0o777)
-    (server.run / ".s.PGSQL.5432").chmod(0o777)
+    completed = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True)
+    assert completed.stdout.strip() == "patina|f"
+    server.socket_dir.chmod(0o777)
+    (server.socket_dir / ".s.PGSQL.5432").chmod(0o777)
     for role in ("patina", "postgres"):
         refused = subprocess.run(
-            [str(server.bin / "psql"), "-h", str(server.run), "-U", role, "-d", "patina", "-w", "-c", "SELECT 1"],
+            [
+                str(server.bin / "psql"),
+                "-h",
+                str(server.socket_dir),
+                "-U",
+                role,
+                "-d",
+                "patina",
+                "-w",
+                "-c",
+                "SELECT 1",
+            ],
             capture_output=True,
             text=True,
             timeout=20,
@@ -255,56 +270,58 @@ def test_only_whoever_runs_patina_reaches_the_embedded_postgresql(open_home: Pat
         assert refused.returncode == 2
         assert "Peer authentication failed" in refused.stderr
     user.leave()
-    gone("postgres", open_home)
+    wait_for_end("postgres", open_home)
 
 
-@kinds
-def test_nothing_is_left_outside_its_home_once_a_server_has_stopped(kind: str, tmp_path: Path) -> None:
+@each_server
+def test_nothing_is_left_outside_its_home_once_a_server_has_stopped(name: str, tmp_path: Path) -> None:
     home = tmp_path / ("deep-" * 15) / ("down-" * 10)
-    user = User(kind, home)
+    user = User(name, home)
     user.url()
-    server = server_of(kind, home)
-    assert server.run.exists()
-    assert home not in server.run.parents
+    server = server_of(name, home)
+    assert server.socket_dir.exists()
+    assert home not in server.socket_dir.parents
     user.leave()
-    gone(kind, home)
-    wait_until(lambda: _owners(kind, home) == 0, what="the owner's end")
-    assert not server.run.exists()
-    assert (home / kind / "data").exists()
-    if server.place != server.home:
-        assert not server.place.exists()
+    wait_for_end(name, home)
+    wait_until(lambda: _count_supervisors(name, home) == 0, description="the supervisor's end")
+    assert not server.socket_dir.exists()
+    assert (home / name / "data").exists()
+    if server.state_dir != server.home:
+        assert not server.state_dir.exists()
 
 
-@kinds
-def test_a_server_whose_folder_is_removed_ends(kind: str, tmp_path: Path) -> None:
+@each_server
+def test_a_server_whose_folder_is_removed_ends(name: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    user = User(kind, home)
+    user = User(name, home)
     user.url()
-    process = server_of(kind, home).running()
+    process = server_of(name, home).running_process()
     assert process is not None
     user.leave()
     shutil.rmtree(home, ignore_errors=True)
-    wait_until(lambda: not process.is_running(), seconds=45, what="the server's end")
-    wait_until(lambda: _owners(kind, home) == 0, what="the owner's end")
+    wait_until(lambda: not process.is_running(), seconds=45, description="the server's end")
+    wait_until(lambda: _count_supervisors(name, home) == 0, description="the supervisor's end")
 
 
-@kinds
-def test_a_private_folder_that_is_open_is_closed_and_somebody_elses_is_refused(kind: str, open_home: Path) -> None:
-    server = server_of(kind, open_home)
-    server.run.mkdir(parents=True)
-    server.run.chmod(0o777)
+@each_server
+def test_a_private_folder_gets_its_permissions_corrected_and_a_foreign_one_is_refused(
+    name: str, open_home: Path
+) -> None:
+    server = server_of(name, open_home)
+    server.socket_dir.mkdir(parents=True)
+    server.socket_dir.chmod(0o777)
     server.prepare()
-    assert server.run.stat().st_mode & 0o777 == 0o700
+    assert server.socket_dir.stat().st_mode & 0o777 == 0o700
     if os.geteuid() == 0:
-        os.chown(server.run, 12_345, 12_345)
-        with pytest.raises(RuntimeError, match="belongs to somebody else"):
+        os.chown(server.socket_dir, 12_345, 12_345)
+        with pytest.raises(RuntimeError, match="belongs to another user"):
             server.prepare()
 
 
 @pytest.mark.parametrize("command", ["web", "worker", "scheduler", "status", "migrate"])
-def test_a_missing_address_is_an_error_and_never_an_empty_database(command: str, tmp_path: Path) -> None:
+def test_a_missing_url_is_an_error_and_never_an_empty_database(command: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PATINA_HOME": str(tmp_path / "home"), "DATABASE_URL": "", "EMBEDDED_SERVICES": ""}
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "cli", command],
         cwd=ROOT,
         env=environment,
@@ -313,7 +330,7 @@ def test_a_missing_address_is_an_error_and_never_an_empty_database(command: str,
         timeout=60,
         check=False,
     )
-    assert told.returncode == 1
-    assert told.stderr.startswith("DATABASE_URL is not set: PostgreSQL 15 or newer"), told.stderr
-    assert "patina --embedded" in told.stderr
+    assert completed.returncode == 1
+    assert completed.stderr.startswith("DATABASE_URL is not set: PostgreSQL 15 or newer"), completed.stderr
+    assert "patina --embedded" in completed.stderr
     assert not (tmp_path / "home").exists()

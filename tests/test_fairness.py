@@ -1,4 +1,4 @@
-"""One account's trouble is not another's: floods, hanging vendors, poison."""
+"""Fairness between accounts: floods and hanging vendors of one account do not affect others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
-from store import accounts, inbox
-from store.database import bound, transaction
-from store.inbox import Source
+from runtime.settings import override_settings
+from store import inbox, xero_organisations
+from store.database import account_transaction, transaction
+from store.inbox import SyncSource
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
@@ -18,10 +18,10 @@ from worker import events
 
 FLOOD = 100_000
 LONGEST_SECONDS = 5.0
-# A machine that is busy with other tests may be slow once; who waits behind a flood is slow every time.
+# A busy machine may be slow once, but an account that waits behind a flood is slow every time.
 TRIES = 3
 POUR = text("""
-    INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, occurred_at,
+    INSERT INTO inbox (account_id, vendor, organisation_id, tenant, category, event_type, resource_id, occurred_at,
                        dedupe_key, correlation_id)
     SELECT :account, 'xero', o.id, o.tenant_id::text, 'INVOICE', 'UPDATE', gen_random_uuid()::text, now(),
            decode(md5('flood' || n), 'hex'), 'flood'
@@ -31,8 +31,10 @@ POUR = text("""
 
 @pytest.fixture
 def two(unconnected: World, processes: Processes) -> tuple[World, World]:
-    """Two accounts, and two worker processes of four threads each."""
-    override({"XERO_MINUTE_LIMIT": "1000", "XERO_DAY_LIMIT": "1000000", "LIMIT_WINDOW_SECONDS": "1"})
+    """Two accounts, and two worker processes with four threads each."""
+    override_settings(
+        {"XERO_CALLS_PER_MINUTE": "1000", "XERO_CALLS_PER_DAY": "1000000", "RATE_LIMIT_WINDOW_SECONDS": "1"}
+    )
     first = World(unconnected.sandbox, unconnected.web).open(name="Loud")
     second = World(unconnected.sandbox, unconnected.web).open(name="Quiet")
     processes += [patina("worker", environment={"WORKER_PROCESSES": "2"}), patina("scheduler")]
@@ -42,68 +44,74 @@ def two(unconnected: World, processes: Processes) -> tuple[World, World]:
 
 def open_events(world: World) -> int:
     with transaction() as session:
-        return inbox.open_count(session, world.account)
+        return inbox.count_unfinished(session, world.account)
 
 
 def seconds_until_paid(world: World, address: str) -> float:
-    """How long one payment takes to show."""
+    """The seconds until a payment is shown."""
     person = world.person(address)
     invoice = world.invoice(address)
-    wait_until(lambda: world.shown("people", person) == [invoice.number], what="the quiet account's invoice")
-    began = time.monotonic()
-    world.sandbox.act("pay_invoice", invoice=invoice.id)
-    wait_until(lambda: world.rows("people", person)[0]["status"] == "PAID", what="the payment")
-    return time.monotonic() - began
+    wait_until(
+        lambda: world.invoice_numbers("people", person) == [invoice.number], description="the quiet account's invoice"
+    )
+    started = time.monotonic()
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
+    wait_until(lambda: world.rows("people", person)[0]["status"] == "PAID", description="the payment")
+    return time.monotonic() - started
 
 
 @pytest.mark.timeout(120)
-def test_one_accounts_flood_does_not_delay_anothers_single_event(two: tuple[World, World]) -> None:
+def test_a_flood_of_one_account_does_not_delay_an_event_of_another(two: tuple[World, World]) -> None:
     loud, quiet = two
     with transaction() as session:
         session.execute(POUR, {"account": loud.account, "events": FLOOD})
-    wait_until(lambda: open_events(loud) < FLOOD, seconds=60, what="the flood being drained")
+    wait_until(lambda: open_events(loud) < FLOOD, seconds=60, description="the flood being drained")
     took = (seconds_until_paid(quiet, f"ann{number}@quiet.test") for number in range(TRIES))
     assert any(seconds < LONGEST_SECONDS for seconds in took)
     assert open_events(loud) > 0, "the flood was over before it could delay anything"
 
 
-def test_a_turn_that_is_over_leaves_the_rest_of_a_flood_for_the_next(world: World) -> None:
-    override({"XERO_MINUTE_LIMIT": "1000", "XERO_DAY_LIMIT": "1000000", "LIMIT_WINDOW_SECONDS": "1"})
+def test_a_job_that_ends_leaves_the_rest_of_a_flood_to_the_next(world: World) -> None:
+    override_settings(
+        {"XERO_CALLS_PER_MINUTE": "1000", "XERO_CALLS_PER_DAY": "1000000", "RATE_LIMIT_WINDOW_SECONDS": "1"}
+    )
     with transaction() as session:
         session.execute(POUR, {"account": world.account, "events": 1_500})
-        source = Source(world.account, accounts.organisations(session, world.account)[0].id)
+        source = SyncSource(world.account, xero_organisations.list_connected(session, world.account)[0].id)
     drained = events.drain(source, 0.0)
-    assert 0 < drained.finished < 1_500
-    assert drained.again_in == 0.0, "it goes on when the others had their turn"
-    assert open_events(world) == 1_500 - drained.finished
+    assert 0 < drained.completed < 1_500
+    assert drained.retry_after == 0.0, "it goes on when the others had their turn"
+    assert open_events(world) == 1_500 - drained.completed
     with transaction() as session:
         leased = session.execute(text("SELECT count(*) FROM inbox WHERE state = 'leased'")).scalar_one()
     assert leased == 0, "whoever is next may take them"
 
 
 @pytest.mark.timeout(120)
-def test_a_vendor_that_hangs_for_one_account_leaves_the_others_their_threads(two: tuple[World, World]) -> None:
+def test_a_vendor_that_hangs_for_one_account_does_not_block_other_accounts(two: tuple[World, World]) -> None:
     loud, quiet = two
     loud.settle()
-    loud.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "kind": "hang", "seconds": 20, "times": 30}])
+    loud.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "type": "hang", "seconds": 20, "times": 30}])
     with transaction() as session:
         session.execute(POUR, {"account": loud.account, "events": 10})
-        session.execute(text("UPDATE inbox SET kind = 'CONTACT' WHERE correlation_id = 'flood'"))
-    wait_until(lambda: loud.sandbox.calls("/Contacts") > 0, what="a call that hangs")
+        session.execute(text("UPDATE inbox SET category = 'CONTACT' WHERE correlation_id = 'flood'"))
+    wait_until(lambda: loud.sandbox.calls("/Contacts") > 0, description="a call that hangs")
     took = (seconds_until_known(quiet, f"lee{number}@quiet.test") for number in range(TRIES))
     assert any(seconds < LONGEST_SECONDS for seconds in took)
 
 
 def seconds_until_known(world: World, address: str) -> float:
-    """How long a new person takes to be mirrored."""
-    began = time.monotonic()
+    """The seconds until a new person is in the mirror."""
+    started = time.monotonic()
     person = world.person(address)
-    wait_until(lambda: known(world, person), what="the quiet account's person")
-    return time.monotonic() - began
+    wait_until(lambda: is_synced(world, person), description="the quiet account's person")
+    return time.monotonic() - started
 
 
-def known(world: World, person: int) -> bool:
-    with bound(world.account) as session:
+def is_synced(world: World, person: int) -> bool:
+    with account_transaction(world.account) as session:
         return bool(
-            session.execute(text("SELECT 1 FROM crm_record WHERE record_id = :p"), {"p": person}).scalar_one_or_none()
+            session.execute(
+                text("SELECT 1 FROM copper_record WHERE record_id = :p"), {"p": person}
+            ).scalar_one_or_none()
         )

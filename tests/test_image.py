@@ -1,4 +1,4 @@
-"""What goes into an image: the program, and no secret that somebody left beside it."""
+"""An image contains the program, and no secrets from the working copy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECOYS = (
 
 
 def rules() -> list[tuple[bool, re.Pattern[str]]]:
-    """The lines of .dockerignore: whether each takes a path back in, and which paths it means."""
+    """The patterns of .dockerignore, and whether each is an exception."""
     lines = (line.strip() for line in (ROOT / ".dockerignore").read_text().splitlines())
     return [
         (line.startswith("!"), _pattern(line.removeprefix("!"))) for line in lines if line and not line.startswith("#")
@@ -28,7 +28,7 @@ def rules() -> list[tuple[bool, re.Pattern[str]]]:
 
 
 def _pattern(line: str) -> re.Pattern[str]:
-    """As an image builder reads it: `**` is any number of folders, `*` and `?` stay within one."""
+    """Translate a pattern like an image builder: `**` is any number of folders, `*` and `?` stay within one."""
     parts = []
     for segment in line.strip("/").split("/"):
         parts.append(
@@ -38,7 +38,7 @@ def _pattern(line: str) -> re.Pattern[str]:
 
 
 def is_in_context(path: PurePosixPath) -> bool:
-    """Whether a file is sent to the builder: the last line that means it, or a folder of it, decides."""
+    """Whether a file is sent to the builder: the last pattern that matches it or one of its folders decides."""
     is_in = True
     for takes_in, pattern in rules():
         if pattern.fullmatch(str(path)):
@@ -53,11 +53,11 @@ def context(root: Path) -> set[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the project's history holds, with what people leave in one."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    if listed.returncode:
+    """A clone of the project, with files that people leave in one."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    if listing.returncode:
         pytest.skip("needs the project's history")
-    for name in (*listed.stdout.split("\n"), *DECOYS):
+    for name in (*listing.stdout.split("\n"), *DECOYS):
         if name and not name.startswith(("docs/images", "tests", "bench")):
             target = tmp_path / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,26 +69,34 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_no_secret_is_sent_to_the_builder(checkout: Path) -> None:
-    sent = context(checkout)
-    assert {"cli.py", "requirements.lock", "store/models.py", "web/static/panel.js", "alembic/env.py"} <= sent
-    assert sent.isdisjoint(DECOYS)
-    assert {path for path in sent if (checkout / path).read_bytes() == b"a secret"} == set()
+    context_files = context(checkout)
+    assert {
+        "cli/root.py",
+        "requirements.lock",
+        "store/models.py",
+        "web/static/panel.js",
+        "alembic/env.py",
+    } <= context_files
+    assert context_files.isdisjoint(DECOYS)
+    assert {path for path in context_files if (checkout / path).read_bytes() == b"a secret"} == set()
 
 
 def test_the_image_copies_named_folders_that_are_all_in_the_context(checkout: Path) -> None:
     lines = (ROOT / "docs" / "deploy" / "Containerfile").read_text().splitlines()
-    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    copied = [source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]]
     assert "." not in copied
-    sent = context(checkout)
-    for word in copied:
-        assert any(path == word or path.startswith(f"{word}/") for path in sent), word
-    known = {path for path in sent if not any(path == word or path.startswith(f"{word}/") for word in copied)}
-    assert known == set(), "what is sent and not copied"
+    context_files = context(checkout)
+    for path_ in copied:
+        assert any(path == path_ or path.startswith(f"{path_}/") for path in context_files), path_
+    needed = {
+        path for path in context_files if not any(path == source or path.startswith(f"{source}/") for source in copied)
+    }
+    assert needed == set(), "what is sent and not copied"
 
 
-def test_git_takes_no_secret_either() -> None:
+def test_git_ignores_the_same_secrets() -> None:
     for path in DECOYS:
         if path.endswith((".txt", ".log", ".netrc")) or path.startswith(".git/"):
             continue
-        done = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, timeout=30, check=False)
-        assert done.returncode == 0, path
+        completed = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, timeout=30, check=False)
+        assert completed.returncode == 0, path

@@ -1,4 +1,4 @@
-"""Jobs: leases, put-backs, wake-ups and runs survive whatever happens between two of their steps."""
+"""Jobs: leases, requeued events, messages and runs survive a crash between any two steps."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
+from runtime.settings import override_settings
 from store import inbox, mirror, projection, runs
 from store.database import transaction
-from store.inbox import LeaseLostError, Source
+from store.inbox import LeaseLostError, SyncSource
 from store.mirror import ContactRow, InvoiceRow, RecordRow
 from store.models import RecordType
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import events, jobs, sync
-from worker.broker import awake, broker, client, turn
-from worker.errors import ReconnectNeededError
-from worker.events import Drained
-from worker.steps import Kind
+from worker.broker import broker
+from worker.enqueue import clear_dedup_key
+from worker.errors import AuthorizationLostError
+from worker.events import DrainResult
+from worker.locks import concurrency_slot
+from worker.redis_client import shared_client
+from worker.sync_types import PROJECT_STAGE, RunKind
 from worker.xero import oauth
 
 
-def source_of(world: World) -> Source:
+def source_of(world: World) -> SyncSource:
     with transaction() as session:
         row = session.execute(
             text("SELECT id FROM xero_organisation WHERE account_id = :a ORDER BY id LIMIT 1"), {"a": world.account}
         ).scalar_one()
-    return Source(world.account, row)
+    return SyncSource(world.account, row)
 
 
 def arrive(world: World) -> None:
-    wait_until(lambda: world.sandbox.state()["waiting"] == 0)
+    wait_until(lambda: world.sandbox.state()["pending_deliveries"] == 0)
 
 
 def expire_leases() -> None:
@@ -48,7 +51,7 @@ def expire_leases() -> None:
         session.execute(text("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE lease_id IS NOT NULL"))
 
 
-def test_a_lease_that_ran_out_is_taken_again_and_the_first_holder_cannot_finish(world: World) -> None:
+def test_an_expired_lease_is_taken_over_and_the_first_holder_cannot_finish(world: World) -> None:
     world.invoice("ann@acme.test")
     arrive(world)
     source = source_of(world)
@@ -61,16 +64,16 @@ def test_a_lease_that_ran_out_is_taken_again_and_the_first_holder_cannot_finish(
     with transaction() as session:
         second = inbox.lease(session, source, 60)
     assert second is not None
-    assert [one.id for one in second.events] == [one.id for one in first.events]
+    assert [event.id for event in second.events] == [event.id for event in first.events]
 
     with pytest.raises(LeaseLostError), transaction() as session:
-        inbox.finish(session, first, [one.id for one in first.events])
+        inbox.complete(session, first, [event.id for event in first.events])
     with transaction() as session:
-        inbox.finish(session, second, [one.id for one in second.events])
-    assert world.quiet()
+        inbox.complete(session, second, [event.id for event in second.events])
+    assert world.is_idle()
 
 
-def test_a_worker_that_died_after_its_lease_loses_no_event(world: World) -> None:
+def test_a_worker_that_dies_with_a_lease_loses_no_event(world: World) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     arrive(world)
@@ -79,17 +82,17 @@ def test_a_worker_that_died_after_its_lease_loses_no_event(world: World) -> None
     expire_leases()
     world.settle()
 
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]
 
 
-def test_a_burst_on_the_same_invoices_costs_one_fetch_for_forty_ids(world: World) -> None:
+def test_a_burst_on_the_same_invoices_costs_one_call_per_forty_ids(world: World) -> None:
     contact = world.contact("Acme", "ann@acme.test")
-    made = [world.invoice(contact) for _ in range(45)]
+    invoices = [world.invoice(contact) for _ in range(45)]
     world.settle()
     before = world.sandbox.calls("/Invoices")
     for _ in range(3):
-        for one in made:
-            world.sandbox.act("change_invoice", invoice=one.id, total="200.00")
+        for invoice in invoices:
+            world.sandbox.simulate("update_invoice", invoice=invoice.id, total="200.00")
     arrive(world)
     world.settle()
 
@@ -97,13 +100,13 @@ def test_a_burst_on_the_same_invoices_costs_one_fetch_for_forty_ids(world: World
     world.check()
 
 
-def test_a_vendor_that_says_later_puts_the_events_back_without_counting_a_try(world: World) -> None:
+def test_a_rate_limit_response_requeues_the_events_without_counting_an_attempt(world: World) -> None:
     world.invoice("ann@acme.test")
     arrive(world)
     world.sandbox.faults(
-        api=[{"vendor": "xero", "path": "/Invoices", "kind": "status", "status": 429, "retry_after": 60}]
+        api=[{"vendor": "xero", "path": "/Invoices", "type": "status", "status": 429, "retry_after": 60}]
     )
-    assert events.drain(source_of(world)) == Drained(1, 60.0), "the contact is done, its invoice waits"
+    assert events.drain(source_of(world)) == DrainResult(1, 60.0), "the contact is done, its invoice waits"
     with transaction() as session:
         rows = session.execute(
             text(
@@ -114,24 +117,25 @@ def test_a_vendor_that_says_later_puts_the_events_back_without_counting_a_try(wo
     assert {tuple(row) for row in rows} == {("pending", 0, True)}
 
 
-def test_failures_that_pass_are_tried_again_within_the_call(world: World) -> None:
+def test_transient_failures_are_retried_within_the_call(world: World) -> None:
     person = world.person("ann@acme.test")
-    for fault in ({"kind": "status", "status": 503}, {"kind": "drop"}, {"kind": "status", "status": 500}):
+    for fault in ({"type": "status", "status": 503}, {"type": "drop"}, {"type": "status", "status": 500}):
         world.sandbox.faults(api=[{"vendor": "xero", "path": "/Invoices", "times": 1, **fault}])
         world.invoice("ann@acme.test")
         world.settle()
-    assert len(world.shown("people", person)) == 3
+    assert len(world.invoice_numbers("people", person)) == 3
 
 
 def test_a_poison_event_is_quarantined_alone(world: World) -> None:
-    override({"EVENT_ATTEMPTS": "2"})
+    override_settings({"EVENT_MAX_ATTEMPTS": "2"})
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     arrive(world)
     with transaction() as session:
         session.execute(
             text(
-                "INSERT INTO inbox (account_id, source, organisation_id, tenant, kind, event, resource_id, dedupe_key,"
+                "INSERT INTO inbox (account_id, vendor, organisation_id, tenant, category, "
+                "event_type, resource_id, dedupe_key,"
                 " correlation_id) VALUES (:a, 'xero', :o, '', 'INVOICE', 'UPDATE', 'poison', 'x', '')"
             ),
             {"a": world.account, "o": source_of(world).organisation_id},
@@ -142,14 +146,14 @@ def test_a_poison_event_is_quarantined_alone(world: World) -> None:
             session.execute(text("UPDATE inbox SET not_before = now()"))
     world.settle()
 
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]
     with transaction() as session:
         failed = session.execute(text("SELECT resource_id, error FROM inbox WHERE state = 'failed'")).one()
     assert failed.resource_id == "poison"
     assert "UUID" in failed.error
 
 
-def test_a_deleted_record_is_not_brought_back_by_a_fetch_that_began_earlier(world: World) -> None:
+def test_a_deleted_record_is_not_restored_by_an_earlier_fetch(world: World) -> None:
     from datetime import UTC, datetime, timedelta
 
     from store import mirror
@@ -159,13 +163,13 @@ def test_a_deleted_record_is_not_brought_back_by_a_fetch_that_began_earlier(worl
     now = datetime.now(UTC)
     row = RecordRow(record_id=7, name="Ann", updated_at=now, emails={"ann@acme.test": "ann@acme.test"})
     with transaction() as session:
-        mirror.bury_records(session, world.account, RecordType.PERSON, [7], now)
+        mirror.tombstone_records(session, world.account, RecordType.PERSON, [7], now)
     with transaction() as session:
         mirror.upsert_records(session, world.account, RecordType.PERSON, [row], now - timedelta(seconds=1))
-        assert session.execute(text("SELECT gone FROM crm_record WHERE record_id = 7")).scalar_one()
-        assert session.execute(text("SELECT count(*) FROM crm_record_email")).scalar_one() == 0
+        assert session.execute(text("SELECT is_deleted FROM copper_record WHERE record_id = 7")).scalar_one()
+        assert session.execute(text("SELECT count(*) FROM copper_record_email")).scalar_one() == 0
         mirror.upsert_records(session, world.account, RecordType.PERSON, [row], now + timedelta(seconds=1))
-        assert not session.execute(text("SELECT gone FROM crm_record WHERE record_id = 7")).scalar_one()
+        assert not session.execute(text("SELECT is_deleted FROM copper_record WHERE record_id = 7")).scalar_one()
 
 
 def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
@@ -192,7 +196,7 @@ def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
 
 
 def assert_the_newest_stays(write: Callable[[int, int, str], str]) -> None:
-    """Of the writes (version, fetched, text), each answered with the text now stored, the newest must stay."""
+    """Of the writes (version, fetch time, text), the newest must win; `write` returns the stored text."""
     assert write(2, 2, "b") == "b"
     assert write(1, 3, "a") == "b", "an older version, though fetched later"
     assert write(2, 1, "c") == "b", "a tie goes to the later fetch"
@@ -221,95 +225,97 @@ def test_an_older_version_of_an_invoice_never_replaces_a_newer_one(world: World)
         )
         with transaction() as session:
             mirror.upsert_invoices(session, world.account, organisation, [row], now + timedelta(seconds=fetched))
-            return str(session.execute(text("SELECT number FROM invoice")).scalar_one())
+            return str(session.execute(text("SELECT number FROM xero_invoice")).scalar_one())
 
     assert_the_newest_stays(write)
 
 
-@pytest.mark.parametrize("kind", RecordType)
-def test_an_older_version_of_a_record_never_replaces_a_newer_one(world: World, kind: RecordType) -> None:
+@pytest.mark.parametrize("record_type", RecordType)
+def test_an_older_version_of_a_record_never_replaces_a_newer_one(world: World, record_type: RecordType) -> None:
     now = datetime.now(UTC)
 
     def write(version: int, fetched: int, name: str) -> str:
         row = RecordRow(record_id=5, name=name, updated_at=now + timedelta(seconds=version))
         with transaction() as session:
-            mirror.upsert_records(session, world.account, kind, [row], now + timedelta(seconds=fetched))
-            return str(session.execute(text("SELECT name FROM crm_record WHERE record_id = 5")).scalar_one())
+            mirror.upsert_records(session, world.account, record_type, [row], now + timedelta(seconds=fetched))
+            return str(session.execute(text("SELECT name FROM copper_record WHERE record_id = 5")).scalar_one())
 
     assert_the_newest_stays(write)
 
 
-def test_two_refreshes_at_once_use_a_refresh_token_once(world: World) -> None:
+def test_concurrent_refreshes_use_a_refresh_token_once(world: World) -> None:
     with transaction() as session:
         grant = session.execute(text("SELECT id FROM xero_grant")).scalar_one()
-    stale = oauth.fresh(world.account, grant).token["access_token"]
+    stale = oauth.get_valid_grant(world.account, grant).token["access_token"]
     before = world.sandbox.calls("/connect/token")
     tokens: list[str] = []
 
     def refresh() -> None:
-        tokens.append(oauth.fresh(world.account, grant, unlike=stale).token["access_token"])
+        tokens.append(oauth.get_valid_grant(world.account, grant, rejected_token=stale).token["access_token"])
 
     threads = [threading.Thread(target=refresh) for _ in range(6)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(30)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
     assert len(tokens) == 6
     assert len(set(tokens)) == 1
     assert world.sandbox.calls("/connect/token") - before == 1
 
 
-def test_a_token_that_expired_early_is_refreshed_and_the_call_goes_on(world: World) -> None:
+def test_a_token_that_expired_early_is_refreshed_and_the_call_continues(world: World) -> None:
     person = world.person("ann@acme.test")
-    world.sandbox.control("PUT", "clock", json={"ahead": 31 * 60})
+    world.sandbox.control("PUT", "clock", json={"offset_seconds": 31 * 60})
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]
 
 
-def test_a_dead_grant_stops_the_calls_and_says_so(world: World) -> None:
+def test_a_lost_grant_stops_the_calls_and_is_reported(world: World) -> None:
     with transaction() as session:
         grant = session.execute(text("SELECT id FROM xero_grant")).scalar_one()
-    world.sandbox.control("PUT", "clock", json={"ahead": 61 * 86_400})
+    world.sandbox.control("PUT", "clock", json={"offset_seconds": 61 * 86_400})
     world.invoice("ann@acme.test")
-    world.settle_without_end()
+    world.settle_once()
     calls = world.sandbox.calls("/xero/")
-    with pytest.raises(ReconnectNeededError):
-        oauth.fresh(world.account, grant)
+    with pytest.raises(AuthorizationLostError):
+        oauth.get_valid_grant(world.account, grant)
     assert world.sandbox.calls("/xero/") == calls
 
     world.authorise(world.tenants)
     with transaction() as session:
         session.execute(text("UPDATE inbox SET not_before = now()"))
     world.settle()
-    assert world.compare().clean
+    assert world.compare().is_clean
 
 
-def test_a_backfill_goes_on_from_its_last_page_after_a_kill_at_any_step(world: World) -> None:
-    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+def test_a_backfill_resumes_from_its_last_page_after_a_kill_at_any_step(world: World) -> None:
+    world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
     company = world.company()
     for number in range(25):
         world.opportunity(company=company, person=world.person(f"p{number}@acme.test", company=company))
         world.invoice(f"p{number}@acme.test")
     world.settle()
-    for run in sync.begin(world.account, Kind.BACKFILL):
+    for run in sync.start_account_runs(world.account, RunKind.BACKFILL):
         for _ in range(40):
             with transaction() as session:
-                taken = runs.take(session, run.account_id, run.id, 60)
-            if taken is None:
+                is_taken = runs.lease(session, run.account_id, run.id, 60)
+            if is_taken is None:
                 break
             expire_leases()
             sync.step(run.account_id, run.id)
     with transaction() as session:
         assert {run.state for run in runs.recent(session, world.account)} == {"done"}
     world.check()
-    assert len(world.shown("companies", company)) == 25
+    assert len(world.invoice_numbers("companies", company)) == 25
 
 
-def test_a_backfill_costs_the_page_arithmetic(world: World) -> None:
-    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+def test_a_backfill_costs_one_call_per_page(world: World) -> None:
+    world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
     for number in range(205):
-        world.sandbox.act("make_record", type="person", name="P", emails=[f"p{number}@x.test"], account=world.copper)
+        world.sandbox.simulate(
+            "create_record", type="person", name="P", emails=[f"p{number}@x.test"], account=world.copper
+        )
     for _ in range(3):
         world.opportunity()
     world.invoice("p1@x.test")
@@ -332,87 +338,89 @@ def test_a_backfill_costs_the_page_arithmetic(world: World) -> None:
     }
 
 
-def test_wake_ups_coalesce_until_the_inbox_is_read(world: World) -> None:
+def test_job_messages_are_deduplicated_until_the_inbox_is_read(world: World) -> None:
     queue = f"{broker().namespace}:{jobs.EVENTS}"
-    source = Source(987_654, 3)
+    source = SyncSource(987_654, 3)
     for _ in range(5):
-        assert jobs.wake_source(source)
-    waiting = list(client().lrange(queue, 0, -1))
-    messages = client().hgetall(f"{queue}.msgs")
-    mine = [one for one in waiting if b"987654" in messages[one]]
-    assert len(mine) == 1
-    awake("drain", source.account_id, source.organisation_id)
-    jobs.wake_source(source)
-    messages = client().hgetall(f"{queue}.msgs")
-    assert sum(b"987654" in messages[one] for one in client().lrange(queue, 0, -1)) == 2
+        assert jobs.enqueue_drain(source)
+    waiting = list(shared_client().lrange(queue, 0, -1))
+    messages = shared_client().hgetall(f"{queue}.msgs")
+    own_ids = [message_id for message_id in waiting if b"987654" in messages[message_id]]
+    assert len(own_ids) == 1
+    clear_dedup_key("drain", source.account_id, source.organisation_id)
+    jobs.enqueue_drain(source)
+    messages = shared_client().hgetall(f"{queue}.msgs")
+    assert sum(b"987654" in messages[message_id] for message_id in shared_client().lrange(queue, 0, -1)) == 2
 
 
-def test_an_id_that_xero_always_fails_on_is_quarantined_alone(world: World) -> None:
-    override({"EVENT_ATTEMPTS": "2"})
+def test_an_id_that_always_makes_xero_fail_is_quarantined_alone(world: World) -> None:
+    override_settings({"EVENT_MAX_ATTEMPTS": "2"})
     person = world.person("ann@acme.test")
     contact = world.contact("Acme", "ann@acme.test")
     world.settle()
-    made = [world.invoice(contact) for _ in range(6)]
+    invoices = [world.invoice(contact) for _ in range(6)]
     arrive(world)
-    poison = made[3]
+    poison = invoices[3]
     world.sandbox.faults(
-        api=[{"vendor": "xero", "path": "/Invoices", "query": poison.id, "kind": "status", "status": 500}]
+        api=[{"vendor": "xero", "path": "/Invoices", "query": poison.id, "type": "status", "status": 500}]
     )
     for _ in range(2):
         events.drain(source_of(world))
         with transaction() as session:
             session.execute(text("UPDATE inbox SET not_before = now()"))
 
-    assert sorted(world.shown("people", person)) == sorted(one.number for one in made if one is not poison)
+    assert sorted(world.invoice_numbers("people", person)) == sorted(
+        invoice.number for invoice in invoices if invoice is not poison
+    )
     with transaction() as session:
         (failed,) = session.execute(text("SELECT resource_id FROM inbox WHERE state = 'failed'")).scalars()
     assert failed == poison.id
 
 
-def test_an_outage_is_not_blamed_on_the_events(world: World) -> None:
-    override({"EVENT_ATTEMPTS": "2"})
+def test_an_outage_does_not_quarantine_events(world: World) -> None:
+    override_settings({"EVENT_MAX_ATTEMPTS": "2"})
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     arrive(world)
-    world.sandbox.faults(api=[{"vendor": "xero", "kind": "status", "status": 500}])
+    world.sandbox.faults(api=[{"vendor": "xero", "type": "status", "status": 500}])
     for _ in range(3):
-        assert events.drain(source_of(world)).finished == 0
+        assert events.drain(source_of(world)).completed == 0
         with transaction() as session:
             session.execute(text("UPDATE inbox SET not_before = now()"))
     with transaction() as session:
-        assert set(session.execute(text("SELECT state FROM inbox WHERE source = 'xero'")).scalars()) == {"pending"}
+        assert set(session.execute(text("SELECT state FROM inbox WHERE vendor = 'xero'")).scalars()) == {"pending"}
     world.sandbox.faults()
     world.settle()
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]
 
 
-def test_a_lease_of_one_event_takes_along_the_others_of_its_resource(world: World) -> None:
+def test_a_lease_includes_all_events_of_its_resources(world: World) -> None:
     contact = world.contact("Acme", "ann@acme.test")
     first, second = world.invoice(contact), world.invoice(contact)
     world.settle()
-    for one in (first, second, first):
-        world.sandbox.act("change_invoice", invoice=one.id, total="200.00")
+    for batch in (first, second, first):
+        world.sandbox.simulate("update_invoice", invoice=batch.id, total="200.00")
         arrive(world)
     with transaction() as session:
-        held = inbox.lease(session, source_of(world), 60, limit=1)
-        rest = inbox.lease(session, source_of(world), 60, limit=1)
-    assert held is not None
-    assert rest is not None
-    assert [one.resource_id for one in held.events] == [first.id, first.id]
-    assert [one.resource_id for one in rest.events] == [second.id]
+        lease = inbox.lease(session, source_of(world), 60, limit=1)
+        remaining = inbox.lease(session, source_of(world), 60, limit=1)
+    assert lease is not None
+    assert remaining is not None
+    assert [event.resource_id for event in lease.events] == [first.id, first.id]
+    assert [event.resource_id for event in remaining.events] == [second.id]
     expire_leases()
     world.settle()
     world.check()
 
 
-def test_a_row_that_cannot_be_written_stops_none_of_those_written_with_it(world: World) -> None:
-    override({"EVENT_ATTEMPTS": "1"})
+def test_a_row_that_cannot_be_written_does_not_affect_the_rest_of_its_batch(world: World) -> None:
+    override_settings({"EVENT_MAX_ATTEMPTS": "1"})
     person = world.person("ann@acme.test")
     contact = world.contact("Acme", "ann@acme.test")
     world.settle()
-    made = [world.invoice(contact) for _ in range(90)]
+    invoices = [world.invoice(contact) for _ in range(90)]
     arrive(world)
-    poison = made[70]
+    poison = invoices[70]
     with transaction() as session:
         session.execute(
             text(
@@ -422,13 +430,15 @@ def test_a_row_that_cannot_be_written_stops_none_of_those_written_with_it(world:
         )
         session.execute(
             text(
-                "CREATE TRIGGER refuse BEFORE INSERT ON invoice FOR EACH ROW"
+                "CREATE TRIGGER refuse BEFORE INSERT ON xero_invoice FOR EACH ROW"
                 f" WHEN (NEW.invoice_id = '{UUID(poison.id)}') EXECUTE FUNCTION refuse()"
             )
         )
     world.settle()
 
-    assert sorted(world.shown("people", person)) == sorted(one.number for one in made if one is not poison)
+    assert sorted(world.invoice_numbers("people", person)) == sorted(
+        invoice.number for invoice in invoices if invoice is not poison
+    )
     with transaction() as session:
         (failed,) = session.execute(text("SELECT resource_id FROM inbox WHERE state = 'failed'")).scalars()
     assert failed == poison.id
@@ -436,10 +446,10 @@ def test_a_row_that_cannot_be_written_stops_none_of_those_written_with_it(world:
 
 def marks(world: World) -> int:
     with transaction() as session:
-        found: int = session.execute(
-            text("SELECT count(*) FROM dirty WHERE account_id = :account"), {"account": world.account}
+        value: int = session.execute(
+            text("SELECT count(*) FROM projection_queue WHERE account_id = :account"), {"account": world.account}
         ).scalar_one()
-        return found
+        return value
 
 
 def stage(world: World, run: int) -> str:
@@ -447,60 +457,65 @@ def stage(world: World, run: int) -> str:
 
 
 def projections_waiting(account: int) -> int:
-    """How many messages would have the account projected."""
+    """The number of queued projection messages of the account."""
     queue = f"{broker().namespace}:{jobs.PROJECTION}"
-    messages = client().hgetall(f"{queue}.msgs")
-    waiting = [json.loads(messages[one]) for one in client().lrange(queue, 0, -1)]
-    return sum(one["actor_name"] == "project" and one["args"] == [account] for one in waiting)
+    messages = shared_client().hgetall(f"{queue}.msgs")
+    waiting = [json.loads(messages[message_id]) for message_id in shared_client().lrange(queue, 0, -1)]
+    return sum(message["actor_name"] == "project" and message["args"] == [account] for message in waiting)
 
 
-def test_what_a_run_brings_is_projected_beside_it_and_shown_when_it_is_over(world: World) -> None:
-    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+def test_rows_of_a_run_are_projected_in_parallel_and_complete_when_it_ends(world: World) -> None:
+    world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    copper, xero = sync.begin(world.account, Kind.BACKFILL)
-    while sync.step(xero.account_id, xero.id).more:
+    copper, xero = sync.start_account_runs(world.account, RunKind.BACKFILL)
+    while sync.step(xero.account_id, xero.id).has_more:
         pass
-    assert sync.step(copper.account_id, copper.id).more, "people, and other types after them"
+    assert sync.step(copper.account_id, copper.id).has_more, "people, and other types after them"
     assert marks(world) > 0
-    assert world.shown("people", person) == []
+    assert world.invoice_numbers("people", person) == []
     jobs.project.fn(world.account)
-    assert world.shown("people", person) == [invoice.number], "while the run goes on"
-    late = world.opportunity(person=person)
-    while stage(world, copper.id) != sync.SHOWN:
+    assert world.invoice_numbers("people", person) == [invoice.number], "while the run goes on"
+    late_opportunity = world.opportunity(person=person)
+    while stage(world, copper.id) != PROJECT_STAGE:
         sync.step(copper.account_id, copper.id)
-    assert world.shown("opportunities", late) == []
-    assert not sync.step(copper.account_id, copper.id).more, "it is over when all is shown"
+    assert world.invoice_numbers("opportunities", late_opportunity) == []
+    assert not sync.step(copper.account_id, copper.id).has_more, "it is over when all is shown"
     assert marks(world) == 0
-    assert world.shown("opportunities", late) == [invoice.number]
+    assert world.invoice_numbers("opportunities", late_opportunity) == [invoice.number]
 
 
-def test_a_run_that_is_far_ahead_projects_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync, "MARKS_AHEAD", 3)
-    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+def test_a_run_that_is_far_ahead_of_the_projection_projects_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "MAX_PENDING_MARKS", 3)
+    world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
     for number in range(3):
         world.person(f"p{number}@acme.test")
     world.settle()
-    copper, _ = sync.begin(world.account, Kind.BACKFILL)
-    assert sync.step(copper.account_id, copper.id).more
+    copper, _ = sync.start_account_runs(world.account, RunKind.BACKFILL)
+    assert sync.step(copper.account_id, copper.id).has_more
     assert marks(world) == 0
 
 
-def test_one_job_at_a_time_projects_an_account_and_looks_again_for_the_others(
+def test_one_job_at_a_time_projects_an_account_and_then_checks_for_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "STEP_SECONDS", 0.0)
     with transaction() as session:
         session.execute(
-            text("INSERT INTO dirty (account_id, kind, record_id) SELECT :a, 'lead', n FROM generate_series(0, :n) n"),
-            {"a": world.account, "n": projection.BATCH},
+            text(
+                "INSERT INTO projection_queue (account_id, entity_type, record_id) SELECT :a, "
+                "'lead', n FROM generate_series(0, :n) n"
+            ),
+            {"a": world.account, "n": projection.BATCH_SIZE},
         )
     before = projections_waiting(world.account)
-    with turn(f"project:{world.account}", 1) as mine:
-        assert mine
+    with concurrency_slot(f"project:{world.account}", 1) as has_slot:
+        assert has_slot
         jobs.project.fn(world.account)
-        assert marks(world) == projection.BATCH + 1, "left to whose turn it is"
+        assert marks(world) == projection.BATCH_SIZE + 1, "left to whose turn it is"
         assert projections_waiting(world.account) == before
     jobs.project.fn(world.account)
     assert marks(world) == 1, "one batch in no time"
@@ -510,7 +525,7 @@ def test_one_job_at_a_time_projects_an_account_and_looks_again_for_the_others(
     assert projections_waiting(world.account) == before + 1
 
 
-def test_a_worker_takes_no_more_messages_of_a_queue_than_it_has_threads(
+def test_a_worker_prefetches_no_more_messages_than_it_has_threads(
     world: World, processes: Processes, tmp_path: Path
 ) -> None:
     written = tmp_path / "worker.log"
@@ -522,6 +537,6 @@ def test_a_worker_takes_no_more_messages_of_a_queue_than_it_has_threads(
         lines = [json.loads(line) for line in written.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == "worker.started"]
 
-    wait_until(lambda: bool(started()), what="a worker process")
+    wait_until(lambda: bool(started()), description="a worker process")
     (line,) = started()
     assert (line["threads"], line["prefetch"], line["idle_ms"]) == (3, 3, 50)

@@ -1,4 +1,4 @@
-"""Who sees which invoices: Copper's own rules, case by case, through webhooks and over HTTP."""
+"""The matching rules, case by case, through webhooks and over HTTP."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from store import accounts, mirror
+from store import mirror, xero_organisations
 from store.database import transaction
 from store.mirror import ContactRow, InvoiceRow
 from tests.world import World
-from worker import projecting
+from worker import projector
 
 
 def test_a_person_sees_the_invoices_of_their_address(world: World) -> None:
@@ -19,8 +19,8 @@ def test_a_person_sees_the_invoices_of_their_address(world: World) -> None:
     invoice = world.invoice("ann@acme.test")
     world.settle()
 
-    assert world.shown("people", ann) == [invoice.number]
-    assert world.shown("people", bob) == []
+    assert world.invoice_numbers("people", ann) == [invoice.number]
+    assert world.invoice_numbers("people", bob) == []
     world.check()
 
 
@@ -29,8 +29,8 @@ def test_a_lead_sees_the_invoices_of_its_address(world: World) -> None:
     invoice = world.invoice("lee@acme.test")
     world.settle()
 
-    assert world.shown("leads", lead) == [invoice.number]
-    assert world.shown("people", lead) == []
+    assert world.invoice_numbers("leads", lead) == [invoice.number]
+    assert world.invoice_numbers("people", lead) == []
 
 
 def test_a_company_sees_the_invoices_of_all_its_people(world: World) -> None:
@@ -43,52 +43,52 @@ def test_a_company_sees_the_invoices_of_all_its_people(world: World) -> None:
     world.invoice("eve@else.test")
     world.settle()
 
-    assert sorted(world.shown("companies", company)) == sorted([first.number, second.number])
+    assert sorted(world.invoice_numbers("companies", company)) == sorted([first.number, second.number])
     world.check()
 
 
 def test_an_opportunity_sees_its_people_and_the_people_of_its_companies(world: World) -> None:
-    company, other = world.company(), world.company()
+    company, other_company = world.company(), world.company()
     world.person("ann@acme.test", company=company)
-    world.person("bob@other.test", company=other)
+    world.person("bob@other.test", company=other_company)
     eve = world.person("eve@else.test")
     world.person("zoe@nobody.test")
     deal = world.opportunity(company=company, person=eve)
-    world.relate(deal, "company", other)
+    world.relate(deal, "company", other_company)
     numbers = [world.invoice(f"{name}.test").number for name in ("ann@acme", "bob@other", "eve@else")]
     world.invoice("zoe@nobody.test")
     world.settle()
 
-    assert sorted(world.shown("opportunities", deal)) == sorted(numbers)
+    assert sorted(world.invoice_numbers("opportunities", deal)) == sorted(numbers)
     world.check()
 
 
-def test_an_invoice_moves_when_its_contact_takes_another_address(world: World) -> None:
+def test_an_invoice_moves_when_its_contact_changes_its_address(world: World) -> None:
     ann, bob = world.person("ann@acme.test"), world.person("bob@acme.test")
     invoice = world.invoice("ann@acme.test", total="120.00")
     world.settle()
-    assert world.shown("people", ann) == [invoice.number]
+    assert world.invoice_numbers("people", ann) == [invoice.number]
 
-    world.sandbox.act("change_contact", contact=invoice.contact, email="bob@acme.test")
+    world.sandbox.simulate("update_contact", contact=invoice.contact, email="bob@acme.test")
     world.settle()
 
-    assert world.shown("people", ann) == []
-    assert world.shown("people", bob) == [invoice.number]
+    assert world.invoice_numbers("people", ann) == []
+    assert world.invoice_numbers("people", bob) == [invoice.number]
 
 
-def test_a_person_who_takes_another_address_loses_and_gains(world: World) -> None:
+def test_a_person_who_changes_their_address_loses_and_gains_invoices(world: World) -> None:
     company = world.company()
     ann = world.person("ann@acme.test", company=company)
     deal = world.opportunity(company=company)
     old, new = world.invoice("ann@acme.test"), world.invoice("ann@new.test")
     world.settle()
-    assert world.shown("opportunities", deal) == [old.number]
+    assert world.invoice_numbers("opportunities", deal) == [old.number]
 
-    world.copper_act("change_record", type="person", id=ann, emails=["ann@new.test"])
+    world.simulate_copper("update_record", type="person", id=ann, emails=["ann@new.test"])
     world.settle()
 
     for plural, record in (("people", ann), ("companies", company), ("opportunities", deal)):
-        assert world.shown(plural, record) == [new.number]
+        assert world.invoice_numbers(plural, record) == [new.number]
 
 
 def test_a_person_who_moves_takes_their_invoices_along(world: World) -> None:
@@ -97,30 +97,30 @@ def test_a_person_who_moves_takes_their_invoices_along(world: World) -> None:
     deal = world.opportunity(company=new)
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    assert world.shown("companies", old) == [invoice.number]
+    assert world.invoice_numbers("companies", old) == [invoice.number]
 
-    world.copper_act("move_person", person=ann, company=new)
+    world.simulate_copper("move_person", person=ann, company=new)
     world.settle()
 
-    assert world.shown("companies", old) == []
-    assert world.shown("companies", new) == [invoice.number]
-    assert world.shown("opportunities", deal) == [invoice.number]
+    assert world.invoice_numbers("companies", old) == []
+    assert world.invoice_numbers("companies", new) == [invoice.number]
+    assert world.invoice_numbers("opportunities", deal) == [invoice.number]
 
 
-def test_the_same_address_on_a_lead_and_a_person_shows_on_both(world: World) -> None:
+def test_an_address_shared_by_a_lead_and_a_person_matches_both(world: World) -> None:
     lead, person = world.lead("ann@acme.test"), world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
 
-    assert world.shown("leads", lead) == world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("leads", lead) == world.invoice_numbers("people", person) == [invoice.number]
 
 
-def test_capitals_and_spaces_do_not_matter(world: World) -> None:
+def test_upper_case_and_spaces_do_not_matter(world: World) -> None:
     person = world.person(" Ann@ACME.test ")
     invoice = world.invoice(world.contact("Acme", "aNN@acme.TEST"))
     world.settle()
 
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]
 
 
 def test_plus_signs_and_dots_do_matter(world: World) -> None:
@@ -128,41 +128,41 @@ def test_plus_signs_and_dots_do_matter(world: World) -> None:
     world.invoice("ann@acme.test")
     world.settle()
 
-    assert world.shown("people", person) == []
+    assert world.invoice_numbers("people", person) == []
 
 
-def test_a_contact_persons_address_counts(world: World) -> None:
+def test_the_address_of_a_contact_person_matches(world: World) -> None:
     person = world.person("eve@acme.test")
     invoice = world.invoice(world.contact("Acme", "office@acme.test", ["eve@acme.test"]))
     world.settle()
 
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]
 
 
-def test_two_contacts_with_one_address_both_count_and_nothing_shows_twice(world: World) -> None:
+def test_two_contacts_with_the_same_address_both_match_without_duplicates(world: World) -> None:
     person = world.person("ann@acme.test", "ann@home.test")
     first = world.invoice(world.contact("Acme", "ann@acme.test", ["ann@home.test"]))
     second = world.invoice(world.contact("Acme again", "ann@acme.test"))
     world.settle()
 
-    assert sorted(world.shown("people", person)) == sorted([first.number, second.number])
+    assert sorted(world.invoice_numbers("people", person)) == sorted([first.number, second.number])
 
 
-def test_what_is_no_address_matches_nothing(world: World) -> None:
+def test_an_invalid_address_matches_nothing(world: World) -> None:
     person = world.person("n/a")
     world.invoice(world.contact("Acme", "n/a"))
     world.settle()
 
-    assert world.shown("people", person) == []
+    assert world.invoice_numbers("people", person) == []
 
 
-def test_deleted_invoices_never_show_and_drafts_and_voided_ones_do(world: World) -> None:
+def test_deleted_invoices_are_hidden_and_drafts_and_voided_ones_are_shown(world: World) -> None:
     person = world.person("ann@acme.test")
     draft = world.invoice("ann@acme.test", status="DRAFT")
     deleted = world.invoice("ann@acme.test", status="DRAFT")
     voided = world.invoice("ann@acme.test")
-    world.sandbox.act("delete_invoice", invoice=deleted.id)
-    world.sandbox.act("void_invoice", invoice=voided.id)
+    world.sandbox.simulate("delete_invoice", invoice=deleted.id)
+    world.sandbox.simulate("void_invoice", invoice=voided.id)
     world.settle()
 
     rows = {row["id"]: row for row in world.rows("people", person)}
@@ -170,7 +170,7 @@ def test_deleted_invoices_never_show_and_drafts_and_voided_ones_do(world: World)
     assert rows[draft.id]["due_date"] is None
 
 
-def test_bills_show_only_where_the_account_wants_them(world: World) -> None:
+def test_bills_are_shown_only_if_the_account_enables_them(world: World) -> None:
     from sqlalchemy import text
 
     from store.database import transaction
@@ -179,7 +179,7 @@ def test_bills_show_only_where_the_account_wants_them(world: World) -> None:
     sale = world.invoice("ann@acme.test")
     bill = world.invoice("ann@acme.test", type="ACCPAY")
     world.settle()
-    assert world.shown("people", person) == [sale.number]
+    assert world.invoice_numbers("people", person) == [sale.number]
 
     with transaction() as session:
         session.execute(text("UPDATE account SET show_bills = true"))
@@ -191,69 +191,75 @@ def test_bills_show_only_where_the_account_wants_them(world: World) -> None:
     assert "/AccountsPayable/Edit.aspx?InvoiceID=" in rows[bill.id]["url"]
 
 
-def test_a_merged_contacts_invoices_follow_the_survivor(world: World) -> None:
+def test_invoices_of_a_merged_contact_move_to_the_merge_target(world: World) -> None:
     ann, bob = world.person("ann@acme.test"), world.person("bob@acme.test")
     moved, stays = world.invoice("ann@acme.test"), world.invoice("bob@acme.test")
     world.settle()
 
-    world.sandbox.act("merge_contacts", loser=moved.contact, winner=stays.contact)
+    world.sandbox.simulate("merge_contacts", source=moved.contact, target=stays.contact)
     world.settle()
 
-    assert world.shown("people", ann) == []
-    assert sorted(world.shown("people", bob)) == sorted([moved.number, stays.number])
+    assert world.invoice_numbers("people", ann) == []
+    assert sorted(world.invoice_numbers("people", bob)) == sorted([moved.number, stays.number])
     world.check()
 
 
-def test_an_archived_contacts_invoices_stay(world: World) -> None:
+def test_invoices_of_an_archived_contact_stay(world: World) -> None:
     ann = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
-    world.sandbox.act("archive_contact", contact=invoice.contact)
+    world.sandbox.simulate("archive_contact", contact=invoice.contact)
     world.settle()
 
-    assert world.shown("people", ann) == [invoice.number]
+    assert world.invoice_numbers("people", ann) == [invoice.number]
 
 
-def test_deleted_records_show_nothing_and_pass_nothing_on(world: World) -> None:
+def test_deleted_records_have_no_invoices_and_pass_none_on(world: World) -> None:
     company = world.company()
     ann = world.person("ann@acme.test", company=company)
     bob = world.person("bob@acme.test", company=company)
     deal = world.opportunity(company=company, person=ann)
     world.invoice("ann@acme.test")
-    kept = world.invoice("bob@acme.test")
+    kept_invoice = world.invoice("bob@acme.test")
     world.settle()
-    assert len(world.shown("opportunities", deal)) == 2
+    assert len(world.invoice_numbers("opportunities", deal)) == 2
 
-    world.copper_act("delete_record", type="person", id=ann)
+    world.simulate_copper("delete_record", type="person", id=ann)
     world.settle()
-    assert world.shown("people", ann) == []
-    assert world.shown("companies", company) == world.shown("opportunities", deal) == [kept.number]
+    assert world.invoice_numbers("people", ann) == []
+    assert (
+        world.invoice_numbers("companies", company)
+        == world.invoice_numbers("opportunities", deal)
+        == [kept_invoice.number]
+    )
 
-    world.copper_act("delete_record", type="company", id=company)
+    world.simulate_copper("delete_record", type="company", id=company)
     world.settle()
-    assert world.shown("companies", company) == world.shown("opportunities", deal) == []
-    assert world.shown("people", bob) == [kept.number]
+    assert world.invoice_numbers("companies", company) == world.invoice_numbers("opportunities", deal) == []
+    assert world.invoice_numbers("people", bob) == [kept_invoice.number]
 
     later = world.invoice("bob@acme.test")
     world.settle()
-    assert set(world.shown("people", bob)) == {kept.number, later.number}
-    assert world.shown("companies", company) == world.shown("opportunities", deal) == [], "nor what comes later"
+    assert set(world.invoice_numbers("people", bob)) == {kept_invoice.number, later.number}
+    assert world.invoice_numbers("companies", company) == world.invoice_numbers("opportunities", deal) == [], (
+        "nor what comes later"
+    )
     world.reconcile()
     world.check()
 
 
-def test_a_converted_lead_hands_its_invoices_to_what_it_became(world: World) -> None:
+def test_a_converted_lead_passes_its_invoices_to_the_new_records(world: World) -> None:
     lead = world.lead("lee@acme.test")
     invoice = world.invoice("lee@acme.test")
     world.settle()
-    made = world.copper_act("convert_lead", lead=lead, company="Acme", opportunity="A deal")
+    converted = world.simulate_copper("convert_lead", lead=lead, company="Acme", opportunity="A deal")
     world.settle()
 
-    assert world.shown("leads", lead) == []
+    assert world.invoice_numbers("leads", lead) == []
     for plural, key in (("people", "person"), ("companies", "company"), ("opportunities", "opportunity")):
-        assert world.shown(plural, made[key]) == [invoice.number]
+        assert world.invoice_numbers(plural, converted[key]) == [invoice.number]
 
 
-def test_several_organisations_on_one_account_show_side_by_side(unconnected: World) -> None:
+def test_invoices_of_several_organisations_are_shown_together(unconnected: World) -> None:
     world = unconnected.open(organisations=2)
     person = world.person("ann@acme.test")
     first = world.invoice(world.contact("Acme", "ann@acme.test", organisation=0))
@@ -271,8 +277,12 @@ def test_one_contact_id_in_two_organisations_is_two_contacts(unconnected: World)
     world.settle()
     at, same = datetime.now(UTC), UUID(int=5)
     with transaction() as session:
-        found = [one.id for one in accounts.organisations(session, world.account)]
-        for number, (organisation, email) in enumerate(zip(found, ("ann@acme.test", "bob@acme.test"), strict=True)):
+        organisation_ids = [
+            organisation.id for organisation in xero_organisations.list_connected(session, world.account)
+        ]
+        for number, (organisation, email) in enumerate(
+            zip(organisation_ids, ("ann@acme.test", "bob@acme.test"), strict=True)
+        ):
             contact = ContactRow(
                 contact_id=same, name="Acme", status="ACTIVE", merged_to=None, updated_at=at, emails={email: email}
             )
@@ -293,11 +303,14 @@ def test_one_contact_id_in_two_organisations_is_two_contacts(unconnected: World)
             )
             mirror.upsert_contacts(session, world.account, organisation, [contact], at)
             mirror.upsert_invoices(session, world.account, organisation, [invoice], at)
-    projecting.project(world.account)
-    assert [world.shown("people", person) for person in people] == [["OF-ann@acme.test"], ["OF-bob@acme.test"]]
+    projector.project(world.account)
+    assert [world.invoice_numbers("people", person) for person in people] == [
+        ["OF-ann@acme.test"],
+        ["OF-bob@acme.test"],
+    ]
 
 
-def test_one_organisation_on_two_accounts_reaches_both_and_nothing_else(unconnected: World) -> None:
+def test_an_organisation_shared_by_two_accounts_serves_both(unconnected: World) -> None:
     first = unconnected.open()
     second = World(first.sandbox, first.web).open(name="Other Sales")
     second.authorise(first.tenants)
@@ -310,20 +323,20 @@ def test_one_organisation_on_two_accounts_reaches_both_and_nothing_else(unconnec
     first.settle()
     second.settle()
 
-    assert first.shown("people", ann) == [shared.number]
+    assert first.invoice_numbers("people", ann) == [shared.number]
     assert {row["id"] for row in second.rows("people", also_ann)} == {shared.id, own.id}
-    assert second.shown("people", ann) == []
+    assert second.invoice_numbers("people", ann) == []
     first.check()
     second.check()
 
 
-def test_an_invoice_of_a_contact_never_heard_of_brings_its_contact_along(world: World) -> None:
+def test_an_invoice_of_an_unknown_contact_fetches_the_contact(world: World) -> None:
     person = world.person("ann@acme.test")
-    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "loss": 1.0}])
     contact = world.contact("Acme", "ann@acme.test")
     world.settle()
     world.sandbox.faults()
     invoice = world.invoice(contact)
     world.settle()
 
-    assert world.shown("people", person) == [invoice.number]
+    assert world.invoice_numbers("people", person) == [invoice.number]

@@ -1,4 +1,4 @@
-"""The mutation check itself: its list is not out of date, and what noticed nothing does not count as noticed."""
+"""The mutation check itself: its catalogue is up to date, and only failing tests count as caught."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def careful():
 def test_that_notices(): assert answer() == 42
 def test_that_does_not(): assert answer()
 def test_that_breaks(broken): pass
-def test_that_notices_afterwards(careful): pass
+def test_that_notices_during_teardown(careful): pass
 @pytest.mark.skip
 def test_that_is_skipped(): assert answer() == 42
 """
@@ -37,7 +37,7 @@ def test_that_is_skipped(): assert answer() == 42
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A product of one function, and its tests."""
+    """A project with one function, and its tests."""
     (tmp_path / ".patina").mkdir()
     (tmp_path / "product.py").write_text("def answer(): return 42\n")
     (tmp_path / "test_product.py").write_text(TESTS)
@@ -49,37 +49,35 @@ def problem(project: Path, test: str, before: str = "42", after: str = "41") -> 
 
 
 @pytest.mark.parametrize(
-    ("test", "wanted"),
+    ("test", "expected"),
     [
         ("test_that_notices", None),
-        ("test_that_notices_afterwards", None),
+        ("test_that_notices_during_teardown", None),
         ("test_that_does_not", "was not caught"),
-        ("test_that_breaks", "a test broke before it began"),
+        ("test_that_breaks", "a test failed during set-up"),
         ("test_that_is_skipped", "a test was skipped"),
         ("test_that_is_not_there", "the tests did not run"),
     ],
 )
-def test_a_mutant_is_caught_by_a_test_that_failed_and_by_nothing_else(
-    project: Path, test: str, wanted: str | None
-) -> None:
-    assert problem(project, test) == wanted
+def test_a_mutant_is_only_caught_by_a_failing_test(project: Path, test: str, expected: str | None) -> None:
+    assert problem(project, test) == expected
     assert "42" in (project / "product.py").read_text(), "it is taken back"
 
 
-def test_a_mutant_that_keeps_tests_from_being_collected_is_not_caught(project: Path) -> None:
-    assert problem(project, "test_that_notices", "def answer", "def another") == "a test broke before it began"
+def test_a_mutant_that_breaks_test_collection_is_not_caught(project: Path) -> None:
+    assert problem(project, "test_that_notices", "def answer", "def another") == "a test failed during set-up"
 
 
-def test_a_mutant_whose_place_is_gone_is_not_caught(project: Path) -> None:
+def test_a_mutant_whose_text_is_missing_is_not_caught(project: Path) -> None:
     assert "could not be applied" in str(problem(project, "test_that_notices", before="43"))
 
 
-def test_tests_that_do_not_end_are_ended_and_notice_nothing(project: Path) -> None:
+def test_tests_that_time_out_catch_nothing(project: Path) -> None:
     (project / "test_product.py").write_text("def test_that_hangs():\n    while True: pass\n")
-    assert run_tests(project, ["test_product.py"], 5).problem == "the tests did not end in time"
+    assert run_tests(project, ["test_product.py"], 5).problem == "the tests timed out"
 
 
-def test_every_mutant_has_its_place_its_test_and_a_name_of_its_own() -> None:
+def test_every_mutant_has_its_text_its_tests_and_a_unique_name() -> None:
     assert [name for name, count in Counter(mutant.name for mutant in MUTANTS).items() if count > 1] == []
     assert len(MUTANTS) >= 85
     for mutant in MUTANTS:

@@ -1,4 +1,4 @@
-"""The panel in Copper: who may look, what they see, and that it follows what happens. Without a browser."""
+"""The Copper panel without a browser: authorisation, content, and long polls."""
 
 from __future__ import annotations
 
@@ -14,51 +14,56 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override, settings
-from store import accounts
+from runtime.settings import override_settings, settings
+from store import account_settings, xero_organisations
 from store.database import transaction
+from store.models import OrganisationStatus
 from tests.admin import AdminBrowser
-from tests.databases import forget_budgets
+from tests.databases import clear_budgets
 from tests.world import World
 from worker import connect
 
 
 @pytest.fixture
 def panel(world: World) -> dict[str, str]:
-    """A panel's token, as a header."""
-    forget_budgets("throttle")
-    return {"Authorization": f"Bearer {connect.make_key(world.account, 'The panel', ['panel'])}"}
+    """A panel token as a header."""
+    clear_budgets("throttle")
+    return {"Authorization": f"Bearer {connect.create_key(world.account, 'The panel', ['panel'])}"}
 
 
 def restrict(world: World, *teams: int) -> None:
     with transaction() as session:
-        now = accounts.choices(session, world.account)
-        accounts.choose(session, world.account, accounts.Choices(now.name, now.record_types, 2, False, teams or None))
+        now = account_settings.get(session, world.account)
+        account_settings.update(
+            session,
+            world.account,
+            account_settings.AccountSettings(now.name, now.record_types, 2, False, teams or None),
+        )
 
 
 def sign_in(world: World, headers: dict[str, str], email: str) -> tuple[httpx.Response, dict[str, str]]:
-    """Go through the window, by hand; returns the answer to its code, and the panel's cookie."""
+    """Complete the sign-in window; returns the response to its code, and the panel's cookie."""
     secret = secrets.token_urlsafe(32)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).decode().rstrip("=")
     code = code_of(world, challenge, email)
-    answer = world.web.post("/panel/session", json={"code": code, "secret": secret}, headers=headers)
-    cookie = answer.headers.get("set-cookie", "").partition(";")[0]
-    return answer, {**headers, "Cookie": cookie}
+    response = world.web.post("/panel/session", json={"code": code, "secret": secret}, headers=headers)
+    cookie = response.headers.get("set-cookie", "").partition(";")[0]
+    return response, {**headers, "Cookie": cookie}
 
 
 def number_of(challenge: str) -> str:
-    """What the panel shows, by the first two bytes of its challenge."""
+    """The number that the panel shows, computed from its challenge."""
     first, second = base64.urlsafe_b64decode(f"{challenge}=")[:2]
     return f"{(first * 256 + second) % 90 + 10}"
 
 
 def confirmation(world: World, challenge: str, email: str) -> AdminBrowser:
-    """A window that has come back from Copper, in front of the question for the panel's number."""
+    """A sign-in window after the return from Copper, which asks for the panel's number."""
     window = AdminBrowser(world.web)
     at = window.http.get("/panel/signin", params={"challenge": challenge}).headers["location"]
     page = httpx.get(f"{at}&login_hint={email}", trust_env=False).text
-    sent = dict(re.findall(r'name="(code|state)" value="([^"]*)"', page))
-    finish = httpx.post(f"{world.web.base_url}/callback/copper", data=sent, trust_env=False).headers["location"]
+    form = dict(re.findall(r'name="(code|state)" value="([^"]*)"', page))
+    finish = httpx.post(f"{world.web.base_url}/callback/copper", data=form, trust_env=False).headers["location"]
     assert window.open(finish).status_code == 200
     return window
 
@@ -66,9 +71,9 @@ def confirmation(world: World, challenge: str, email: str) -> AdminBrowser:
 def send_number(window: AdminBrowser, number: str) -> httpx.Response:
     assert window.page is not None
     (token,) = re.findall(r'name="token" value="([^"]*)"', window.page.text)
-    answer = window.send("/signin/copper/confirm", follow=False, token=token, number=number)
-    window.page = answer
-    return answer
+    response = window.send("/signin/copper/confirm", follow=False, token=token, number=number)
+    window.page = response
+    return response
 
 
 def code_of(world: World, challenge: str, email: str) -> str:
@@ -79,22 +84,22 @@ def code_of(world: World, challenge: str, email: str) -> str:
     return code
 
 
-def part(world: World, headers: dict[str, str], kind: str, record: int, **query: Any) -> httpx.Response:
-    return world.web.get(f"/panel/records/{kind}/{record}", headers=headers, params=query)
+def part(world: World, headers: dict[str, str], record_word: str, record: int, **query: Any) -> httpx.Response:
+    return world.web.get(f"/panel/records/{record_word}/{record}", headers=headers, params=query)
 
 
-def plain(answer: httpx.Response) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text)).strip()
+def plain(response: httpx.Response) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.text)).strip()
 
 
-# Who may look
+# Authorisation
 
 
-def test_the_panel_opens_by_its_own_token_alone_until_it_is_revoked(world: World, panel: dict[str, str]) -> None:
+def test_the_panel_opens_only_with_its_own_token_until_it_is_revoked(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     world.settle()
     assert part(world, panel, "person", person).status_code == 200
-    for key in (world.key, connect.make_key(world.account, "admin", ["admin"]), "pat_no", ""):
+    for key in (world.key, connect.create_key(world.account, "admin", ["admin"]), "pat_no", ""):
         refused = part(world, {"Authorization": f"Bearer {key}"} if key else {}, "person", person)
         assert refused.status_code == 401
         assert "This panel URL is no longer valid." in refused.text
@@ -104,53 +109,53 @@ def test_the_panel_opens_by_its_own_token_alone_until_it_is_revoked(world: World
     assert part(world, panel, "person", person).status_code == 401
 
 
-def test_the_page_may_be_framed_by_copper_and_runs_our_own_script_alone(world: World, panel: dict[str, str]) -> None:
-    origin = settings().framing_origins[0]
-    answer = world.web.get("/panel", params={"origin": origin, "instanceId": "1", "token": "x"})
-    policy = answer.headers["content-security-policy"]
+def test_the_page_may_be_framed_by_copper_and_only_runs_our_script(world: World, panel: dict[str, str]) -> None:
+    origin = settings().panel_frame_ancestors[0]
+    response = world.web.get("/panel", params={"origin": origin, "instanceId": "1", "token": "x"})
+    policy = response.headers["content-security-policy"]
     assert f"frame-ancestors {origin}" in policy
     assert "script-src 'self';" in policy
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert "x" not in re.findall(r'token="([^"]*)"', answer.text), "the token is not written into the page"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert "x" not in re.findall(r'token="([^"]*)"', response.text), "the token is not written into the page"
     refused = world.web.get("/panel", params={"origin": "https://evil.test", "instanceId": "1"})
     assert refused.status_code == 403
     assert "frame-ancestors 'none'" in world.web.get("/connect").headers["content-security-policy"]
-    override({"PANEL_ORIGINS": "https://crm.test,https://app.copper.com"})
+    override_settings({"PANEL_ORIGINS": "https://crm.test,https://app.copper.com"})
     policy = world.web.get("/panel", params={"origin": "https://crm.test"}).headers["content-security-policy"]
     assert policy.endswith("frame-ancestors https://crm.test https://app.copper.com")
 
 
-def test_teams_are_asked_of_copper_before_an_answer(world: World, panel: dict[str, str]) -> None:
+def test_teams_are_checked_at_copper_before_invoices_are_shown(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    viewer = world.sandbox.act("add_user", account=world.copper, name="Vic Viewer")
+    viewer = world.sandbox.simulate("add_user", account=world.copper, name="Vic Viewer")
     restrict(world, 1)
     first = part(world, panel, "person", person)
     assert first.status_code == 401
     assert "Sign in with Copper" in first.text
     assert invoice.number not in first.text
 
-    answer, signed = sign_in(world, panel, viewer["email"])
-    assert answer.status_code == 204
-    cookie = answer.headers["set-cookie"]
-    assert all(word in cookie for word in ("HttpOnly", "Secure", "SameSite=None", "Partitioned", "Path=/"))
+    response, signed = sign_in(world, panel, viewer["email"])
+    assert response.status_code == 204
+    cookie = response.headers["set-cookie"]
+    assert all(attribute in cookie for attribute in ("HttpOnly", "Secure", "SameSite=None", "Partitioned", "Path=/"))
     refused = part(world, signed, "person", person)
     assert refused.status_code == 403
     assert "you (Vic Viewer) aren&#39;t a member of any of them" in refused.text
 
-    world.copper_act("join_team", user=viewer["user"], team=1)
+    world.simulate_copper("join_team", user=viewer["user"], team=1)
     assert part(world, signed, "person", person).status_code == 403, "kept for ten minutes"
-    asked = world.sandbox.calls("/users/")
+    calls_before = world.sandbox.calls("/users/")
     with transaction() as session:
-        session.execute(text("UPDATE web_session SET teams_at = now() - interval '11 minutes'"))
+        session.execute(text("UPDATE browser_session SET teams_fetched_at = now() - interval '11 minutes'"))
     assert invoice.number in part(world, signed, "person", person).text
     assert part(world, signed, "person", person).status_code == 200
-    assert world.sandbox.calls("/users/") == asked + 1, "asked once, then kept"
+    assert world.sandbox.calls("/users/") == calls_before + 1, "asked once, then kept"
 
     with transaction() as session:
-        session.execute(text("UPDATE web_session SET teams_at = now() - interval '11 minutes'"))
-    world.sandbox.faults(api=[{"vendor": "copper", "kind": "status", "status": 503}])
+        session.execute(text("UPDATE browser_session SET teams_fetched_at = now() - interval '11 minutes'"))
+    world.sandbox.faults(api=[{"vendor": "copper", "type": "status", "status": 503}])
     closed = part(world, signed, "person", person)
     assert closed.status_code == 503, "who cannot be asked about is not let in"
     assert invoice.number not in closed.text
@@ -160,15 +165,17 @@ def test_teams_are_asked_of_copper_before_an_answer(world: World, panel: dict[st
     assert part(world, panel, "person", person).status_code == 200, "everyone again"
 
 
-def test_the_code_of_the_window_works_once_and_for_its_own_panel_alone(world: World, panel: dict[str, str]) -> None:
+def test_the_code_of_the_window_works_once_and_only_for_its_own_panel(world: World, panel: dict[str, str]) -> None:
     restrict(world, 1)
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)["email"]
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)[
+        "email"
+    ]
     secret = secrets.token_urlsafe(32)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).decode().rstrip("=")
 
     def redeem(code: str, with_secret: str) -> int:
-        sent = {"code": code, "secret": with_secret}
-        return world.web.post("/panel/session", json=sent, headers=panel).status_code
+        payload = {"code": code, "secret": with_secret}
+        return world.web.post("/panel/session", json=payload, headers=panel).status_code
 
     stolen = code_of(world, challenge, admin)
     assert redeem(stolen, secrets.token_urlsafe(32)) == 403, "another frame's secret"
@@ -176,14 +183,16 @@ def test_the_code_of_the_window_works_once_and_for_its_own_panel_alone(world: Wo
     code = code_of(world, challenge, admin)
     assert redeem(code, secret) == 204
     assert redeem(code, secret) == 403
-    late = code_of(world, challenge, admin)
+    expired_code = code_of(world, challenge, admin)
     with transaction() as session:
         session.execute(text("UPDATE oauth_state SET expires_at = now()"))
-    assert redeem(late, secret) == 403
-    other = World(world.sandbox, world.web).open(name="Other")
-    theirs = {"Authorization": f"Bearer {connect.make_key(other.account, 'x', ['panel'])}"}
-    sent = {"code": code_of(world, challenge, admin), "secret": secret}
-    assert world.web.post("/panel/session", json=sent, headers=theirs).status_code == 403, "another account's panel"
+    assert redeem(expired_code, secret) == 403
+    other_world = World(world.sandbox, world.web).open(name="Other")
+    other_headers = {"Authorization": f"Bearer {connect.create_key(other_world.account, 'x', ['panel'])}"}
+    payload = {"code": code_of(world, challenge, admin), "secret": secret}
+    assert world.web.post("/panel/session", json=payload, headers=other_headers).status_code == 403, (
+        "another account's panel"
+    )
     for body in (b"", b"[]", b'{"code": 1}', b"{" * 5_000):
         assert world.web.post("/panel/session", content=body, headers=panel).status_code == 400
 
@@ -193,116 +202,122 @@ def new_challenge() -> tuple[str, str]:
     return secret, base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).decode().rstrip("=")
 
 
-def test_a_colleague_who_is_sent_to_the_window_by_a_link_hands_no_code_over(
-    world: World, panel: dict[str, str]
-) -> None:
-    """The window of somebody else's panel: whoever follows the link has no panel that shows its number."""
-    victim = world.sandbox.act("add_user", account=world.copper, name="Vic Viewer")
-    world.copper_act("join_team", user=victim["user"], team=1)
+def test_a_colleague_lured_to_the_window_by_a_link_reveals_no_code(world: World, panel: dict[str, str]) -> None:
+    """The window belongs to an attacker's panel, so the colleague has no panel that shows its number."""
+    victim = world.sandbox.simulate("add_user", account=world.copper, name="Vic Viewer")
+    world.simulate_copper("join_team", user=victim["user"], team=1)
     restrict(world, 1)
     _, challenge = new_challenge()
     window = confirmation(world, challenge, victim["email"])
     assert window.page is not None
-    said = plain(window.page)
-    assert "You are about to sign in to the invoice panel in Copper as Vic Viewer of Acme Sales" in said
-    assert "Continue only if you opened this window yourself, from the invoice panel in Copper." in said
-    assert number_of(challenge) not in re.findall(r"\b\d\d\b", said), "it is asked for, not told"
+    page_text = plain(window.page)
+    assert "You are about to sign in to the invoice panel in Copper as Vic Viewer of Acme Sales" in page_text
+    assert "Continue only if you opened this window yourself, from the invoice panel in Copper." in page_text
+    assert number_of(challenge) not in re.findall(r"\b\d\d\b", page_text), "it is asked for, not told"
 
     guesses = [str(number) for number in range(10, 100) if str(number) != number_of(challenge)]
-    answers = [send_number(window, guess) for guess in guesses[:2]]
-    assert [answer.status_code for answer in answers] == [422, 422]
-    assert "The panel shows another number." in answers[1].text
-    (token,) = re.findall(r'name="token" value="([^"]*)"', answers[1].text)
-    ended = send_number(window, guesses[2])
-    assert (ended.status_code, "sign in again" in ended.text) == (400, True)
+    responses = [send_number(window, guess) for guess in guesses[:2]]
+    assert [response.status_code for response in responses] == [422, 422]
+    assert "The panel shows another number." in responses[1].text
+    (token,) = re.findall(r'name="token" value="([^"]*)"', responses[1].text)
+    final = send_number(window, guesses[2])
+    assert (final.status_code, "sign in again" in final.text) == (400, True)
     window.open("/connect")
-    late = window.send("/signin/copper/confirm", follow=False, token=token, number=number_of(challenge))
-    assert late.status_code == 400, "three guesses, and it is over"
+    too_late = window.send("/signin/copper/confirm", follow=False, token=token, number=number_of(challenge))
+    assert too_late.status_code == 400, "three guesses, and it is over"
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM oauth_state")).scalar_one() == 0
-        assert session.execute(text("SELECT count(*) FROM web_session")).scalar_one() == 0
+        assert session.execute(text("SELECT count(*) FROM browser_session")).scalar_one() == 0
 
 
-def test_the_number_is_taken_once_and_from_the_window_that_was_asked(world: World, panel: dict[str, str]) -> None:
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)["email"]
+def test_the_number_is_accepted_once_and_only_in_its_own_window(world: World, panel: dict[str, str]) -> None:
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)[
+        "email"
+    ]
     _, challenge = new_challenge()
     window = confirmation(world, challenge, admin)
     assert window.page is not None
     (token,) = re.findall(r'name="token" value="([^"]*)"', window.page.text)
-    other = AdminBrowser(world.web)
-    other.open("/connect")
-    sent = {"token": token, "number": number_of(challenge)}
-    assert other.send("/signin/copper/confirm", sent, follow=False).status_code == 400
+    other_browser = AdminBrowser(world.web)
+    other_browser.open("/connect")
+    form = {"token": token, "number": number_of(challenge)}
+    assert other_browser.send("/signin/copper/confirm", form, follow=False).status_code == 400
     assert send_number(window, number_of(challenge)).status_code == 400, "whoever tried it, it is used"
     window = confirmation(world, challenge, admin)
-    asked = window.page
+    confirmation_page = window.page
     assert send_number(window, f" {number_of(challenge)} ").status_code == 303
-    window.page = asked
+    window.page = confirmation_page
     assert send_number(window, number_of(challenge)).status_code == 400
 
 
-def test_the_audit_log_tells_whether_window_and_panel_were_at_one_address(world: World, panel: dict[str, str]) -> None:
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)["email"]
-    answer, _ = sign_in(world, panel, admin)
-    assert answer.status_code == 204
+def test_the_audit_log_records_whether_window_and_panel_had_the_same_address(
+    world: World, panel: dict[str, str]
+) -> None:
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)[
+        "email"
+    ]
+    response, _ = sign_in(world, panel, admin)
+    assert response.status_code == 204
     secret, challenge = new_challenge()
     code = code_of(world, challenge, admin)
     elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
-    with httpx.Client(base_url=world.web.base_url, transport=elsewhere) as other:
-        assert other.post("/panel/session", json={"code": code, "secret": secret}, headers=panel).status_code == 204
+    with httpx.Client(base_url=world.web.base_url, transport=elsewhere) as client:
+        assert client.post("/panel/session", json={"code": code, "secret": secret}, headers=panel).status_code == 204
     with transaction() as session:
-        said = text("SELECT detail FROM audit WHERE action = 'viewer.signed_in' ORDER BY id")
-        here, apart = session.execute(said).scalars()
-    assert re.fullmatch(r"to the panel, from [0-9a-f]{16}", here)
-    assert re.fullmatch(r"to the panel, window at [0-9a-f]{16}, panel at [0-9a-f]{16}", apart)
-    assert "127.0.0" not in here + apart
+        statement = text("SELECT detail FROM audit_log WHERE action = 'viewer.signed_in' ORDER BY id")
+        same_address, other_address = session.execute(statement).scalars()
+    assert re.fullmatch(r"to the panel, from [0-9a-f]{16}", same_address)
+    assert re.fullmatch(r"to the panel, window at [0-9a-f]{16}, panel at [0-9a-f]{16}", other_address)
+    assert "127.0.0" not in same_address + other_address
 
 
 @pytest.mark.parametrize("challenge", ["", "x" * 42, "x" * 44, "é" * 43, "=" * 43, "." * 43])
-def test_a_challenge_that_is_none_begins_no_sign_in(world: World, panel: dict[str, str], challenge: str) -> None:
+def test_an_invalid_challenge_starts_no_sign_in(world: World, panel: dict[str, str], challenge: str) -> None:
     assert world.web.get("/panel/signin", params={"challenge": challenge}).status_code == 400
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM oauth_state")).scalar_one() == 0
 
 
-def test_a_session_of_another_account_does_not_open_this_one(world: World, panel: dict[str, str]) -> None:
-    other = World(world.sandbox, world.web).open(name="Other")
-    restrict(other, 1)
+def test_a_session_of_another_account_is_refused(world: World, panel: dict[str, str]) -> None:
+    other_world = World(world.sandbox, world.web).open(name="Other")
+    restrict(other_world, 1)
     restrict(world, 1)
-    headers = {"Authorization": f"Bearer {connect.make_key(other.account, 'x', ['panel'])}"}
-    admin = next(one for one in world.sandbox.state()["accounts"] if one["account"] == other.copper)["email"]
-    _, signed = sign_in(other, headers, admin)
-    assert part(other, signed, "lead", 1).status_code == 200
+    headers = {"Authorization": f"Bearer {connect.create_key(other_world.account, 'x', ['panel'])}"}
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == other_world.copper)[
+        "email"
+    ]
+    _, signed = sign_in(other_world, headers, admin)
+    assert part(other_world, signed, "lead", 1).status_code == 200
     assert part(world, {**signed, **panel}, "lead", 1).status_code == 401
 
 
-# What they see
+# Content
 
 
-def test_a_record_shows_sums_rows_and_how_late_they_are(world: World, panel: dict[str, str]) -> None:
+def test_a_record_shows_balances_rows_and_days_overdue(world: World, panel: dict[str, str]) -> None:
     restrict(world)
     person = world.person("ann@acme.test")
-    late = world.invoice("ann@acme.test", "1234.50", due="2020-01-31")
+    overdue = world.invoice("ann@acme.test", "1234.50", due="2020-01-31")
     world.invoice("ann@acme.test", "10.00", due="2999-01-01")
     paid = world.invoice("ann@acme.test", "7.00", currency="GBP")
-    world.sandbox.act("pay_invoice", invoice=paid.id)
+    world.sandbox.simulate("pay_invoice", invoice=paid.id)
     world.settle()
-    answer = part(world, panel, "person", person, limit=200)
-    said = plain(answer)
-    assert "NZD 1,244.50 outstanding · NZD 1,234.50 overdue" in said
-    assert re.search(r"Overdue [\d,]+ d .* due 31 Jan 2020", said)
-    assert "GBP 7.00" in said
-    assert "GBP" not in said[: said.index("Status")], "nothing is open in it"
-    assert 'data-count="3"' in answer.text
-    assert "All (3)" in said
-    assert re.search(r"Overdue \(1\) Awaiting payment \(1\) Paid \(1\)", said), "each is counted once"
-    assert f"invoice-{late.id}" in answer.text
+    response = part(world, panel, "person", person, limit=200)
+    page_text = plain(response)
+    assert "NZD 1,244.50 outstanding · NZD 1,234.50 overdue" in page_text
+    assert re.search(r"Overdue [\d,]+ d .* due 31 Jan 2020", page_text)
+    assert "GBP 7.00" in page_text
+    assert "GBP" not in page_text[: page_text.index("Status")], "nothing is open in it"
+    assert 'data-count="3"' in response.text
+    assert "All (3)" in page_text
+    assert re.search(r"Overdue \(1\) Awaiting payment \(1\) Paid \(1\)", page_text), "each is counted once"
+    assert f"invoice-{overdue.id}" in response.text
     waiting = part(world, panel, "person", person, status="AUTHORISED")
-    assert late.number not in waiting.text, "what is overdue is not listed as awaiting payment too"
+    assert overdue.number not in waiting.text, "what is overdue is not listed as awaiting payment too"
     assert waiting.text.count("data-number=") == 1
     only = part(world, panel, "person", person, status="PAID")
     assert paid.number in only.text
-    assert late.number not in only.text
+    assert overdue.number not in only.text
 
     german = world.web.get(
         f"/panel/records/person/{person}?limit=3", headers={**panel, "Accept-Language": "de-DE,de;q=0.9"}
@@ -311,20 +326,20 @@ def test_a_record_shows_sums_rows_and_how_late_they_are(world: World, panel: dic
     assert "2999" in german.text
 
 
-def test_names_from_the_vendors_are_shown_as_text(world: World, panel: dict[str, str]) -> None:
+def test_vendor_names_are_escaped(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
-    world.sandbox.act("rename_organisation", tenant=world.tenants[0], name="<b>Acme</b> & Sons")
+    world.sandbox.simulate("rename_organisation", tenant=world.tenants[0], name="<b>Acme</b> & Sons")
     world.invoice("ann@acme.test", number="<i>INV</i>")
     world.reconcile()
     world.settle()
-    shown = part(world, panel, "person", person).text
-    assert "&lt;b&gt;Acme&lt;/b&gt; &amp; Sons" in shown
-    assert shown.count("&lt;i&gt;INV&lt;/i&gt;") >= 2
-    assert "<b>" not in shown
-    assert "<i>" not in shown
+    html = part(world, panel, "person", person).text
+    assert "&lt;b&gt;Acme&lt;/b&gt; &amp; Sons" in html
+    assert html.count("&lt;i&gt;INV&lt;/i&gt;") >= 2
+    assert "<b>" not in html
+    assert "<i>" not in html
 
 
-def test_more_is_shown_on_demand(world: World, panel: dict[str, str]) -> None:
+def test_more_rows_are_loaded_on_demand(world: World, panel: dict[str, str]) -> None:
     restrict(world)
     person = world.person("ann@acme.test")
     for _ in range(4):
@@ -340,85 +355,87 @@ def test_more_is_shown_on_demand(world: World, panel: dict[str, str]) -> None:
     assert "Show fewer" not in first.text
 
 
-def test_nothing_to_show_says_why_and_what_helps(world: World, panel: dict[str, str]) -> None:
-    def said(kind: str, record: int) -> str:
-        return plain(part(world, panel, kind, record))
+def test_an_empty_panel_says_why_and_what_to_do(world: World, panel: dict[str, str]) -> None:
+    def said(record_word: str, record: int) -> str:
+        return plain(part(world, panel, record_word, record))
 
-    bare, known, lead = world.person(), world.person("ann@acme.test"), world.lead("lee@acme.test")
+    bare, matched, lead = world.person(), world.person("ann@acme.test"), world.lead("lee@acme.test")
     company, deal = world.company(), world.opportunity()
     world.contact("Acme Ltd", "ann@acme.test")
     world.settle()
     assert "This person has no email address, so no invoices can be matched." in said("person", bare)
-    assert "Acme Ltd has no invoices in Xero yet." in said("person", known)
+    assert "Acme Ltd has no invoices in Xero yet." in said("person", matched)
     assert "No Xero contact has the email address lee@acme.test." in said("lead", lead)
     assert "None of this company&#39;s people has an email address" in said("company", company)
     assert "None of this opportunity&#39;s people has an email address" in said("opportunity", deal)
     assert "This lead hasn&#39;t synced yet." in said("lead", 424242)
-    world.copper_act("delete_record", type="lead", id=lead)
+    world.simulate_copper("delete_record", type="lead", id=lead)
     world.settle()
     assert "This lead was deleted in Copper." in said("lead", lead)
     with transaction() as session:
-        now = accounts.choices(session, world.account)
-        accounts.choose(session, world.account, accounts.Choices(now.name, ("lead",), 5, False, None))
-    assert "Invoices are turned off for people." in said("person", known)
+        now = account_settings.get(session, world.account)
+        account_settings.update(
+            session, world.account, account_settings.AccountSettings(now.name, ("lead",), 5, False, None)
+        )
+    assert "Invoices are turned off for people." in said("person", matched)
 
 
-def test_a_lost_connection_keeps_the_last_known_rows_and_says_so(world: World, panel: dict[str, str]) -> None:
+def test_with_a_lost_connection_the_last_known_rows_and_a_notice_are_shown(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
     with transaction() as session:
-        place = accounts.organisations(session, world.account)[0]
-        accounts.mark_organisation(session, world.account, place.id, "reconnect")
-    answer = part(world, panel, "person", person)
-    assert invoice.number in answer.text
-    assert f"{place.name} is disconnected from Xero, so its invoices may be out of date." in plain(answer)
+        organisation = xero_organisations.list_connected(session, world.account)[0]
+        xero_organisations.set_status(session, world.account, organisation.id, OrganisationStatus.NEEDS_REAUTH)
+    response = part(world, panel, "person", person)
+    assert invoice.number in response.text
+    assert f"{organisation.name} is disconnected from Xero, so its invoices may be out of date." in plain(response)
 
 
-def test_why_an_invoice_is_here_is_told(world: World, panel: dict[str, str]) -> None:
+def test_match_details_of_an_invoice_are_shown(world: World, panel: dict[str, str]) -> None:
     company = world.company()
     world.person("ann@acme.test", company=company)
     invoice = world.invoice(world.contact("Acme Ltd", "ann@acme.test"))
     world.settle()
-    answer = world.web.get(f"/panel/records/company/{company}/invoices/{invoice.id}/why", headers=panel)
-    assert plain(answer) == (
+    response = world.web.get(f"/panel/records/company/{company}/invoices/{invoice.id}/match", headers=panel)
+    assert plain(response) == (
         "Matched by ann@acme.test , the email address of A person (at this company) and of the Xero contact Acme Ltd "
         "(Acme Sales Ltd 1)."
     )
-    assert world.web.get(f"/panel/records/lead/1/invoices/{invoice.id}/why", headers=panel).status_code == 404
+    assert world.web.get(f"/panel/records/lead/1/invoices/{invoice.id}/match", headers=panel).status_code == 404
 
 
-# That it follows
+# Long polls
 
 
-def test_an_unchanged_record_costs_an_empty_answer(world: World, panel: dict[str, str]) -> None:
+def test_an_unchanged_record_gets_a_304(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
     first = part(world, panel, "person", person)
-    again = part(world, {**panel, "If-None-Match": first.headers["etag"]}, "person", person)
-    assert (again.status_code, again.content) == (304, b"")
-    assert again.headers["x-up-to-date-as-of"]
-    world.sandbox.act("pay_invoice", invoice=invoice.id)
+    unchanged = part(world, {**panel, "If-None-Match": first.headers["etag"]}, "person", person)
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert unchanged.headers["x-last-synced-at"]
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
     world.settle()
     changed = part(world, {**panel, "If-None-Match": first.headers["etag"]}, "person", person)
     assert changed.status_code == 200
     assert "Paid" in changed.text
 
 
-def test_a_held_request_is_answered_when_the_change_lands(world: World, panel: dict[str, str]) -> None:
+def test_a_long_poll_is_answered_when_a_change_arrives(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     world.person("bob@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
     tag = part(world, panel, "person", person).headers["etag"]
-    held = {**panel, "If-None-Match": tag, "Prefer": "wait=20"}
-    answers: list[tuple[float, httpx.Response]] = []
-    began = time.monotonic()
+    headers = {**panel, "If-None-Match": tag, "Prefer": "wait=20"}
+    responses: list[tuple[float, httpx.Response]] = []
+    started = time.monotonic()
 
     def hold() -> None:
-        answer = part(world, held, "person", person)
-        answers.append((time.monotonic() - began, answer))
+        response = part(world, headers, "person", person)
+        responses.append((time.monotonic() - started, response))
 
     waiting = threading.Thread(target=hold)
     waiting.start()
@@ -426,10 +443,10 @@ def test_a_held_request_is_answered_when_the_change_lands(world: World, panel: d
     world.settle()
     waiting.join(1.5)
     assert waiting.is_alive(), "a change elsewhere in the account answers nothing"
-    world.sandbox.act("pay_invoice", invoice=invoice.id)
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
     world.settle()
     waiting.join(10)
-    ((seconds, answer),) = answers
-    assert answer.status_code == 200
-    assert "Paid" in answer.text
+    ((seconds, response),) = responses
+    assert response.status_code == 200
+    assert "Paid" in response.text
     assert seconds < 15, "it was woken, not timed out"

@@ -1,4 +1,4 @@
-"""The panel in a real browser, within a page that plays Copper's side; and that page against the real SDK."""
+"""The panel in a real browser, within the sandbox's Copper page; and that page against the real SDK."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page, Request, expect
 
-from runtime.settings import override
-from store import accounts
+from runtime.settings import override_settings
+from store import account_settings
 from store.database import transaction
 from tests import chromium, databases
 from tests.test_browser import browser as browser
@@ -34,15 +34,15 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 class Copper:
-    """The page that plays Copper, on another site than the panel, as it is in life."""
+    """The sandbox's Copper page, on another site than the panel, as in production."""
 
     def __init__(self, page: Page, world: World) -> None:
         self.page = page
         self.world = world
         self.site = world.sandbox.url.replace("127.0.0.1", "localhost")
-        override({"PANEL_ORIGINS": self.site})
-        token = connect.make_key(world.account, "The panel", ["panel"])
-        world.copper_act("install_app", url=f"{world.web.base_url}/panel?token={token}")
+        override_settings({"PANEL_ORIGINS": self.site})
+        token = connect.create_key(world.account, "The panel", ["panel"])
+        world.simulate_copper("install_app", url=f"{world.web.base_url}/panel?token={token}")
 
     def open(self, word: str, record: int) -> FrameLocator:
         self.page.goto(f"{self.site}/copper/companies/{self.world.copper}/app#/{word}/{record}")
@@ -52,14 +52,14 @@ class Copper:
     def frame(self) -> FrameLocator:
         return self.page.frame_locator("iframe")
 
-    def heard(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.page.evaluate("window.heard")
-        return [one for one in found if one["type"] == kind]
+    def heard(self, message_type: str) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = self.page.evaluate("window.receivedMessages")
+        return [message for message in messages if message["type"] == message_type]
 
 
 @pytest.fixture
 def copper(browser: Browser, world: World) -> Iterator[Copper]:
-    databases.forget_budgets("throttle")
+    databases.clear_budgets("throttle")
     context = browser.new_context(viewport=chromium.WIDE, locale="en-GB", timezone_id="Pacific/Auckland")
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -68,7 +68,7 @@ def copper(browser: Browser, world: World) -> Iterator[Copper]:
 
 
 def fill(world: World) -> tuple[int, int]:
-    """A company whose person has seven invoices, two of them overdue; and a lead without an address."""
+    """A company with a person who has seven invoices, two of them overdue; and a lead without an email address."""
     company = world.company()
     world.person("ann@acme.test", company=company)
     contact = world.contact("Acme Ltd", "ann@acme.test")
@@ -79,22 +79,27 @@ def fill(world: World) -> tuple[int, int]:
     return company, lead
 
 
-def test_the_panel_shows_the_record_that_copper_shows(copper: Copper, pictures: Path) -> None:
+def test_the_panel_shows_the_record_that_is_open_in_copper(copper: Copper, pictures: Path) -> None:
     company, lead = fill(copper.world)
-    asked: list[Request] = []
-    copper.page.on("request", lambda one: asked.append(one) if "/panel" in one.url or "/static" in one.url else None)
+    requests: list[Request] = []
+    copper.page.on(
+        "request",
+        lambda request: requests.append(request) if "/panel" in request.url or "/static" in request.url else None,
+    )
     complaints: list[str] = []
-    copper.page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
+    copper.page.on(
+        "console", lambda entry: complaints.append(entry.text) if entry.type in {"error", "warning"} else None
+    )
     panel = copper.open("organization", company)
     rows = panel.locator("tbody tr")
     expect(rows).to_have_count(5)
     expect(copper.page.locator("#count")).to_have_text("7")
-    expect(panel.locator("#sums")).to_have_text("NZD 724.50 outstanding · NZD 202.00 overdue")
-    expect(panel.locator("#as-of")).to_contain_text("Live · Last synced")
+    expect(panel.locator("#balances")).to_have_text("NZD 724.50 outstanding · NZD 202.00 overdue")
+    expect(panel.locator("#last-synced")).to_contain_text("Live · Last synced")
     expect(panel.locator("#announcement")).to_have_text("A company: 7 invoices, NZD 724.50 outstanding")
-    first = [one for one in asked if "wait" not in (one.headers.get("prefer") or "")]
-    assert len(first) == 4, [one.url for one in first]
-    sizes = [answer.body() for one in first if (answer := one.response())]
+    first = [request for request in requests if "wait" not in (request.headers.get("prefer") or "")]
+    assert len(first) == 4, [request.url for request in first]
+    sizes = [response.body() for request in first if (response := request.response())]
     assert sum(map(len, sizes)) < MOST_BYTES
 
     panel.get_by_role("link", name="Show all 7").click()
@@ -108,7 +113,7 @@ def test_the_panel_shows_the_record_that_copper_shows(copper: Copper, pictures: 
     copper.page.goto(f"{copper.page.url.partition('#')[0]}#/lead/{lead}")
     expect(panel.get_by_text("This lead has no email address, so no invoices can be matched.")).to_be_visible()
     expect(copper.page.locator("#count")).to_have_text("0")
-    assert [one["id"] for one in copper.heard("init")] == [-1]
+    assert [message["id"] for message in copper.heard("init")] == [-1]
     assert complaints == []
 
 
@@ -130,7 +135,7 @@ def test_match_details_open_in_place_and_lead_to_the_record_in_copper(copper: Co
     assert copper.heard("navigateToEntityDetail")[0]["entityType"] == "person"
 
 
-def test_a_double_click_on_match_details_opens_one_row(copper: Copper) -> None:
+def test_a_double_click_on_match_details_opens_them_once(copper: Copper) -> None:
     company, _ = fill(copper.world)
     panel = copper.open("organization", company)
     button = panel.get_by_role("button", name="Match details").first
@@ -142,13 +147,13 @@ def test_a_double_click_on_match_details_opens_one_row(copper: Copper) -> None:
     button.evaluate("button => { button.click(); button.click(); }")
     expect(panel.locator(".details .reasons")).to_have_count(1)
     expect(panel.locator(".details")).to_have_count(1)
-    # The second click of a double click, after the answer to the first one.
+    # The second click of a double click, after the response to the first one.
     button.dispatch_event("click", {"detail": 2, "bubbles": True})
     expect(button).to_have_attribute("aria-expanded", "true")
     expect(panel.locator(".details .reasons")).to_have_count(1)
 
 
-def test_everything_is_reached_by_keyboard_in_the_order_of_the_page(copper: Copper) -> None:
+def test_everything_can_be_reached_by_keyboard_in_page_order(copper: Copper) -> None:
     company, _ = fill(copper.world)
     panel = copper.open("organization", company)
     expect(panel.get_by_role("link", name="Show all 7")).to_be_visible()
@@ -158,34 +163,34 @@ def test_everything_is_reached_by_keyboard_in_the_order_of_the_page(copper: Copp
         copper.page.keyboard.press("Tab")
         reached.append(" ".join(panel.locator(":focus").inner_text().split()))
     numbers = [text.split()[0] for text in panel.locator("td.number a").all_inner_texts()]
-    wanted = [text for n in numbers for text in (f"{n} (opens in Xero)", f"Match details of {n}")]
-    assert reached == [*wanted, "Show all 7"]
+    labels = [text for n in numbers for text in (f"{n} (opens in Xero)", f"Match details of {n}")]
+    assert reached == [*labels, "Show all 7"]
 
 
-def test_a_change_shows_by_itself_by_one_held_request(copper: Copper) -> None:
+def test_a_change_appears_through_a_single_long_poll(copper: Copper) -> None:
     person = copper.world.person("ann@acme.test")
     invoice = copper.world.invoice("ann@acme.test")
     copper.world.settle()
     panel = copper.open("contact", person)
     expect(panel.locator(".chip")).to_have_text("Awaiting payment")
-    asked: list[Request] = []
-    copper.page.on("request", lambda one: asked.append(one) if "/panel/records" in one.url else None)
+    requests: list[Request] = []
+    copper.page.on("request", lambda request: requests.append(request) if "/panel/records" in request.url else None)
     copper.page.wait_for_timeout(1_000)
-    assert len(asked) <= 1, "one request is held, and no other made"
-    copper.world.sandbox.act("pay_invoice", invoice=invoice.id)
+    assert len(requests) <= 1, "one request is held, and no other made"
+    copper.world.sandbox.simulate("pay_invoice", invoice=invoice.id)
     copper.world.settle()
     expect(panel.locator(".chip")).to_have_text("Paid")
-    assert len(asked) <= 3
+    assert len(requests) <= 3
 
 
-def test_what_was_shown_of_a_record_stays_while_patina_is_not_reached(copper: Copper) -> None:
+def test_the_rows_stay_visible_while_patina_is_unreachable(copper: Copper) -> None:
     person = copper.world.person("ann@acme.test")
     invoice = copper.world.invoice("ann@acme.test")
     copper.world.settle()
     panel = copper.open("contact", person)
     expect(panel.locator("tbody tr")).to_have_count(1)
     copper.page.route("**/panel/records/**", lambda route: route.abort())
-    copper.world.sandbox.act("pay_invoice", invoice=invoice.id)
+    copper.world.sandbox.simulate("pay_invoice", invoice=invoice.id)
     copper.world.settle()
     note = panel.locator("#note")
     expect(note).to_have_text(
@@ -195,31 +200,33 @@ def test_what_was_shown_of_a_record_stays_while_patina_is_not_reached(copper: Co
     seconds = note.locator("span").inner_text()
     expect(note.locator("span"), "it counts down").not_to_have_text(seconds)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    expect(panel.locator("#as-of")).to_have_text(re.compile("^Updated "))
+    expect(panel.locator("#last-synced")).to_have_text(re.compile("^Updated "))
     copper.page.unroute("**/panel/records/**")
     panel.get_by_role("button", name="Retry").click()
     expect(panel.locator(".chip")).to_have_text("Paid")
     expect(note).to_be_empty()
     expect(panel.get_by_role("button", name="Retry")).to_have_count(0)
-    expect(panel.locator("#as-of")).to_contain_text("Live")
+    expect(panel.locator("#last-synced")).to_contain_text("Live")
 
 
 def enter_number(window: Page, panel: FrameLocator) -> None:
-    """What a person does: read the number in the panel, type it into the window."""
+    """Read the number in the panel and type it into the window, like a user."""
     expect(panel.locator("#number")).to_have_text(re.compile(r"^\d\d$"))
     window.keyboard.type(panel.locator("#number").inner_text())
     window.keyboard.press("Enter")
 
 
 def test_a_window_with_an_opener_shows_no_code(copper: Copper) -> None:
-    """Another site's page that opened it would be waited for in vain: nobody is to read a code out to it."""
+    """The page that opened the window may be another site's, so a user must not be asked to pass a code to it."""
     company, _ = fill(copper.world)
     with transaction() as session:
-        accounts.choose(session, copper.world.account, accounts.Choices("", ("company",), 5, False, (1,)))
+        account_settings.update(
+            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, False, (1,))
+        )
     panel = copper.open("organization", company)
-    with copper.page.expect_popup() as opened:
+    with copper.page.expect_popup() as popup:
         panel.get_by_role("button", name="Sign in with Copper").click()
-    window = opened.value
+    window = popup.value
     window.get_by_role("button", name="Allow access").click()
     copper.page.route("**/panel/session", lambda route: route.abort())
     enter_number(window, panel)
@@ -229,16 +236,18 @@ def test_a_window_with_an_opener_shows_no_code(copper: Copper) -> None:
     expect(window.locator("#with-code")).to_be_hidden()
 
 
-def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper, pictures: Path) -> None:
+def test_a_viewer_signs_in_once_in_a_separate_window(copper: Copper, pictures: Path) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
-        accounts.choose(session, copper.world.account, accounts.Choices("", ("company",), 5, False, (1,)))
+        account_settings.update(
+            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, False, (1,))
+        )
     panel = copper.open("organization", company)
     expect(panel.get_by_text("Invoices are visible to certain teams only.")).to_be_visible()
     copper.page.locator("iframe").screenshot(path=pictures / "panel-signin.png")
-    with copper.page.expect_popup() as opened:
+    with copper.page.expect_popup() as popup:
         panel.get_by_role("button", name="Sign in with Copper").click()
-    window = opened.value
+    window = popup.value
     window.get_by_role("button", name="Allow access").click()
     expect(window.get_by_text("as Sam Admin of Acme Sales")).to_be_visible()
     for scheme in SCHEMES:
@@ -252,21 +261,23 @@ def test_a_viewer_signs_in_once_in_a_window_of_its_own(copper: Copper, pictures:
         window.wait_for_event("close")
     copper.page.reload()
     expect(panel.locator("tbody tr")).to_have_count(5)
-    cookies = [one for one in copper.page.context.cookies() if one["name"] == "patina-panel"]
-    assert [one["sameSite"] for one in cookies] == ["None"]
+    cookies = [cookie for cookie in copper.page.context.cookies() if cookie["name"] == "patina-panel"]
+    assert [cookie["sameSite"] for cookie in cookies] == ["None"]
     assert str(cookies[0].get("partitionKey")).startswith("http://localhost"), cookies
 
 
-def test_a_window_that_lost_its_opener_shows_a_code_to_enter(copper: Copper) -> None:
+def test_a_window_without_an_opener_shows_a_code_to_enter(copper: Copper) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
-        accounts.choose(session, copper.world.account, accounts.Choices("", ("company",), 5, False, (1,)))
+        account_settings.update(
+            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, False, (1,))
+        )
     panel = copper.open("organization", company)
-    with copper.page.expect_popup() as opened:
+    with copper.page.expect_popup() as popup:
         panel.get_by_role("button", name="Sign in with Copper").click()
-    opened.value.wait_for_url("**/oauth/authorize**")
-    address = opened.value.url
-    opened.value.close()
+    popup.value.wait_for_url("**/oauth/authorize**")
+    address = popup.value.url
+    popup.value.close()
     alone = copper.page.context.new_page()
     alone.goto(address)
     alone.get_by_role("button", name="Allow access").click()
@@ -280,17 +291,19 @@ def test_a_window_that_lost_its_opener_shows_a_code_to_enter(copper: Copper) -> 
     expect(panel.locator("tbody tr")).to_have_count(5)
 
 
-def test_the_panel_is_readable_by_everybody_in_all_its_looks(copper: Copper, pictures: Path) -> None:
+def test_the_panel_is_accessible_in_every_theme_and_width(copper: Copper, pictures: Path) -> None:
     company, lead = fill(copper.world)
     paid, void = copper.world.invoice("ann@acme.test"), copper.world.invoice("ann@acme.test")
     copper.world.invoice("ann@acme.test", status="DRAFT")
-    copper.world.sandbox.act("pay_invoice", invoice=paid.id)
-    copper.world.sandbox.act("void_invoice", invoice=void.id)
+    copper.world.sandbox.simulate("pay_invoice", invoice=paid.id)
+    copper.world.sandbox.simulate("void_invoice", invoice=void.id)
     copper.world.settle()
     with transaction() as session:
-        accounts.choose(session, copper.world.account, accounts.Choices("", ("company", "lead"), 10, False, None))
-    for word, record, name in (("organization", company, "panel"), ("lead", lead, "panel-empty")):
-        panel = copper.open(word, record)
+        account_settings.update(
+            session, copper.world.account, account_settings.AccountSettings("", ("company", "lead"), 10, False, None)
+        )
+    for record_word, record, name in (("organization", company, "panel"), ("lead", lead, "panel-empty")):
+        panel = copper.open(record_word, record)
         expect(panel.get_by_text("Last synced")).to_be_visible()
         for scheme in SCHEMES:
             copper.page.emulate_media(color_scheme=scheme)
@@ -301,10 +314,14 @@ def test_the_panel_is_readable_by_everybody_in_all_its_looks(copper: Copper, pic
                 assert wide <= 0, "nothing sticks out"
                 size = "wide" if width > 1_000 else "narrow"
                 element.screenshot(path=pictures / f"{name}-{size}-{scheme}.png")
-            found = Axe().run(copper.page)
-            bad = [one for one in found.response["violations"] if one["impact"] in {"serious", "critical"}]
-            bad = [node for one in bad for node in one["nodes"] if "iframe" in str(node["target"])]
-            assert bad == []
+            results = Axe().run(copper.page)
+            serious = [
+                violation
+                for violation in results.response["violations"]
+                if violation["impact"] in {"serious", "critical"}
+            ]
+            serious = [node for violation in serious for node in violation["nodes"] if "iframe" in str(node["target"])]
+            assert serious == []
 
 
 def test_the_narrowest_panel_is_280_pixels(browser: Browser, copper: Copper) -> None:
@@ -317,18 +334,18 @@ def test_the_narrowest_panel_is_280_pixels(browser: Browser, copper: Copper) -> 
 
 @pytest.fixture(scope="session")
 def sdk() -> str:
-    """The real SDK, from npm, held against the hash known here; skipped where it cannot be had."""
-    known = databases.HOME / "copper-sdk-0.9.1.tgz"
-    if not known.exists():
+    """The real SDK from npm, verified by its hash; skipped if it is not available."""
+    package = databases.HOME / "copper-sdk-0.9.1.tgz"
+    if not package.exists():
         npm = shutil.which("npm")
         if npm is None:
             pytest.skip("no npm: the real copper-sdk cannot be fetched")
-        done = subprocess.run(
+        completed = subprocess.run(
             [npm, "pack", SDK, "--pack-destination", str(databases.HOME)], capture_output=True, timeout=60, check=False
         )
-        if done.returncode:
+        if completed.returncode:
             pytest.skip("npm could not fetch copper-sdk")
-    content = known.read_bytes()
+    content = package.read_bytes()
     assert base64.b64encode(hashlib.sha512(content).digest()).decode() == SDK_SHA512
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         member = archive.extractfile("package/dist/copper-sdk.js")
@@ -336,9 +353,9 @@ def sdk() -> str:
         return member.read().decode()
 
 
-def test_the_page_that_plays_copper_answers_the_real_sdk(copper: Copper, sdk: str) -> None:
+def test_the_sandbox_page_answers_the_real_sdk(copper: Copper, sdk: str) -> None:
     person = copper.world.person("ann@acme.test")
-    copper.world.copper_act("install_app", url="http://app.test/")
+    copper.world.simulate_copper("install_app", url="http://app.test/")
     copper.page.route(
         "http://app.test/**",
         lambda route: route.fulfill(
@@ -352,9 +369,9 @@ def test_the_page_that_plays_copper_answers_the_real_sdk(copper: Copper, sdk: st
     assert frame.url.startswith("http://app.test/?location=sidebar&origin=")
     context = frame.evaluate("sdk.getContext().then((one) => [one.type, one.context.id || one.context.toObject().id])")
     assert context == ["person", person]
-    who = frame.evaluate("sdk.getUserInfo()")
-    assert who["account"] == {"id": copper.world.copper, "name": "Acme Sales"}
-    assert (who["user"]["name"], who["user"]["roles"]) == ("Sam Admin", ["user", "admin"])
+    user_info = frame.evaluate("sdk.getUserInfo()")
+    assert user_info["account"] == {"id": copper.world.copper, "name": "Acme Sales"}
+    assert (user_info["user"]["name"], user_info["user"]["roles"]) == ("Sam Admin", ["user", "admin"])
     frame.evaluate("sdk.setAppUI({count: 4})")
     expect(copper.page.locator("#count")).to_have_text("4")
     company = copper.world.company()
@@ -365,11 +382,11 @@ def test_the_page_that_plays_copper_answers_the_real_sdk(copper: Copper, sdk: st
     frame.wait_for_function(f"window.updated && window.updated.entityData.id === {company}")
 
 
-def test_what_claims_to_be_copper_and_is_not_gets_nothing(copper: Copper, browser: Browser) -> None:
+def test_a_page_that_impersonates_copper_gets_nothing(copper: Copper, browser: Browser) -> None:
     company, _ = fill(copper.world)
     address = copper.world.sandbox.control("GET", "state")
     assert address
-    token = connect.make_key(copper.world.account, "x", ["panel"])
+    token = connect.create_key(copper.world.account, "x", ["panel"])
     url = f"{copper.world.web.base_url}/panel?token={token}&origin=http://evil.test&instanceId=1"
     assert httpx.get(url, trust_env=False).status_code == 403
     copper.page.route(

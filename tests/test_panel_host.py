@@ -1,4 +1,4 @@
-"""The panel within a page that answers as Copper may: late, never, wrongly or with an error; and on a bad network."""
+"""The panel in a page that answers late, never, wrongly or with an error; and on a bad network."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route as HttpRoute
 
-from runtime.settings import override, settings
-from store import accounts
+from runtime.settings import override_settings, settings
+from store import account_settings
 from store.database import transaction
 from tests import databases
 from tests.serving import serving
 from tests.test_browser import browser as browser
 from tests.test_panel_browser import fill
 from tests.world import World
-from web.panel import held_requests
-from web.panel.held_requests import Holder
+from web.panel import long_polls
+from web.panel.long_polls import PollQuota
 from worker import connect
 
-# The parent's side of the App SDK's messages, in the test's hand: `answer` says how it answers `getContext`.
+# The parent's side of the App SDK's messages, controlled by the test: `answer` defines the answer to `getContext`.
 HOST = """<!doctype html><title>Host</title>
 <iframe name="panel" title="Xero invoices" style="width: 1000px; height: 600px; border: 0"></iframe>
 <script>
@@ -66,13 +66,13 @@ class Host:
 
     def __init__(self, page: Page, world: World, site: str) -> None:
         self.page, self.world, self.site = page, world, site
-        override({"PANEL_ORIGINS": site})
-        token = connect.make_key(world.account, "The panel", ["panel"])
+        override_settings({"PANEL_ORIGINS": site})
+        token = connect.create_key(world.account, "The panel", ["panel"])
         self.url = f"{world.web.base_url}/panel?token={token}"
 
-    def open(self, kind: str = "", record: int = 0) -> FrameLocator:
-        """Open the panel; without a record nobody answers which one it is."""
-        first = json.dumps({"entityType": kind, "entityData": {"id": record}}) if kind else ""
+    def open(self, record_word: str = "", record: int = 0) -> FrameLocator:
+        """Open the panel; without a record, `getContext` is not answered."""
+        first = json.dumps({"entityType": record_word, "entityData": {"id": record}}) if record_word else ""
         query = httpx.QueryParams({"panel": self.url, "first": first})
         self.page.goto(f"{self.site}/?{query}")
         return self.panel
@@ -81,14 +81,14 @@ class Host:
     def panel(self) -> FrameLocator:
         return self.page.frame_locator("iframe")
 
-    def show(self, kind: str, record: int) -> None:
-        self.page.evaluate("([kind, id]) => show(kind, id)", [kind, record])
+    def show(self, record_word: str, record: int) -> None:
+        self.page.evaluate("([kind, id]) => show(kind, id)", [record_word, record])
 
     def send(self, message: Any) -> None:
         self.page.evaluate("message => send(message)", message)
 
-    def answer(self, script: str) -> None:
-        """How `getContext` is answered from now on: a function that gives the message's fields, or undefined."""
+    def set_answer(self, script: str) -> None:
+        """Set the answer to `getContext`: a function that returns the message's fields, or undefined."""
         self.page.evaluate(f"() => {{ window.answer = {script}; }}")
 
     def last_asked(self) -> int:
@@ -104,7 +104,7 @@ async def host_page(_: Request) -> HTMLResponse:
 
 @pytest.fixture
 def host(browser: Browser, world: World) -> Iterator[Host]:
-    databases.forget_budgets("throttle")
+    databases.clear_budgets("throttle")
     context = browser.new_context(viewport={"width": 1100, "height": 700}, locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -117,15 +117,15 @@ def host(browser: Browser, world: World) -> Iterator[Host]:
 
 
 def two_people(world: World) -> tuple[int, int, str, str]:
-    """Two people with an invoice each, and the invoices' numbers."""
+    """Two people with an invoice each, and the invoice numbers."""
     first, second = world.person("ann@acme.test"), world.person("bob@acme.test")
-    one, other = world.invoice("ann@acme.test", "120.00"), world.invoice("bob@acme.test", "990.00")
+    ann_invoice, bob_invoice = world.invoice("ann@acme.test", "120.00"), world.invoice("bob@acme.test", "990.00")
     world.settle()
-    return first, second, one.number, other.number
+    return first, second, ann_invoice.number, bob_invoice.number
 
 
 class Gate:
-    """Holds requests of the panel until it is opened."""
+    """Blocks requests of the panel until it is opened."""
 
     def __init__(self, page: Page, pattern: str) -> None:
         self.page, self.held, self.is_open = page, list[Route](), False
@@ -151,8 +151,8 @@ class Gate:
 # Another record
 
 
-def test_nothing_of_the_old_record_stays_from_the_moment_the_context_changes(host: Host) -> None:
-    ann, bob, number, other = two_people(host.world)
+def test_the_old_record_disappears_as_soon_as_the_context_changes(host: Host) -> None:
+    ann, bob, number, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     panel.get_by_role("button", name="Match details").click()
     expect(panel.locator(".details .reasons")).to_have_count(1)
@@ -165,40 +165,40 @@ def test_nothing_of_the_old_record_stays_from_the_moment_the_context_changes(hos
     assert panel.get_by_text(number).count() == 0
     gate.wait()
     gate.open()
-    expect(panel.locator("#rows")).to_contain_text(other)
+    expect(panel.locator("#rows")).to_contain_text(bob_number)
     host.expect_badge(1)
 
 
-def test_the_old_record_goes_even_before_copper_says_which_one_is_next(host: Host) -> None:
-    ann, bob, _, other = two_people(host.world)
+def test_the_old_record_disappears_before_copper_names_the_next_one(host: Host) -> None:
+    ann, bob, _, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    host.answer("() => undefined")
+    host.set_answer("() => undefined")
     host.send({"type": "contextUpdated", "id": -1})
     expect(panel.locator("#record")).to_have_text("Loading invoices…")
     host.expect_badge(0)
     host.send({"type": "getContext", "id": host.last_asked(), "data": person(bob)})
-    expect(panel.locator("#rows")).to_contain_text(other)
+    expect(panel.locator("#rows")).to_contain_text(bob_number)
 
 
-def test_an_answer_for_another_record_than_the_current_one_is_never_shown(host: Host) -> None:
-    ann, bob, number, other = two_people(host.world)
+def test_a_response_for_another_record_is_never_shown(host: Host) -> None:
+    ann, bob, number, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    late: list[Route] = []
-    host.page.route(f"**/panel/records/person/{bob}*", lambda route: late.append(route))
+    delayed: list[Route] = []
+    host.page.route(f"**/panel/records/person/{bob}*", lambda route: delayed.append(route))
     host.show("person", bob)
     host.show("person", ann)
     host.show("person", bob)
     host.show("person", ann)
     expect(panel.locator("#rows")).to_contain_text(number)
-    for route in late:
-        route.fulfill(status=200, content_type="text/html", body=late_answer(bob, other))
+    for route in delayed:
+        route.fulfill(status=200, content_type="text/html", body=late_answer(bob, bob_number))
     host.page.unroute(f"**/panel/records/person/{bob}*")
     host.world.invoice("ann@acme.test", "5.00")
     host.world.settle()
     expect(panel.locator("tbody tr"), "it follows the current record").to_have_count(2)
-    assert panel.get_by_text(other).count() == 0
+    assert panel.get_by_text(bob_number).count() == 0
     expect(panel.locator("#rows")).to_contain_text(number)
 
 
@@ -213,9 +213,9 @@ def always(status: int, body: str) -> Callable[[Route], None]:
     return lambda route: route.fulfill(status=status, content_type="text/html", body=body)
 
 
-def test_an_answer_that_names_another_record_or_is_not_ours_counts_as_no_answer(host: Host) -> None:
-    ann, bob, number, other = two_people(host.world)
-    bodies = [late_answer(bob, other), "<h1>Welcome to the hotel's network</h1>", '{"detail": "no"}']
+def test_a_response_for_another_record_or_from_another_server_is_ignored(host: Host) -> None:
+    ann, bob, number, bob_number = two_people(host.world)
+    bodies = [late_answer(bob, bob_number), "<h1>Welcome to the hotel's network</h1>", '{"detail": "no"}']
     panel = host.open()
     for status, body in [(200, bodies[0]), (200, bodies[1]), (403, bodies[2]), (502, bodies[1])]:
         host.page.route(f"**/panel/records/person/{ann}*", always(status, body))
@@ -227,20 +227,20 @@ def test_an_answer_that_names_another_record_or_is_not_ours_counts_as_no_answer(
         host.expect_badge(0)
         host.page.unroute(f"**/panel/records/person/{ann}*")
         host.show("person", bob)
-        expect(panel.locator("#rows")).to_contain_text(other)
+        expect(panel.locator("#rows")).to_contain_text(bob_number)
     host.show("person", ann)
     expect(panel.locator("#rows")).to_contain_text(number)
 
 
 def test_match_details_that_arrive_after_the_record_changed_are_dropped(host: Host) -> None:
-    ann, bob, _, other = two_people(host.world)
+    ann, bob, _, bob_number = two_people(host.world)
     panel = host.open("person", ann)
-    gate = Gate(host.page, "**/why")
+    gate = Gate(host.page, "**/match")
     panel.get_by_role("button", name="Match details").click()
     expect(panel.locator(".details")).to_have_text("Loading…")
     gate.wait()
     host.show("person", bob)
-    expect(panel.locator("#rows")).to_contain_text(other)
+    expect(panel.locator("#rows")).to_contain_text(bob_number)
     gate.open()
     panel.get_by_role("button", name="Match details").click()
     expect(panel.locator(".details")).to_contain_text("bob@acme.test")
@@ -248,11 +248,11 @@ def test_match_details_that_arrive_after_the_record_changed_are_dropped(host: Ho
     expect(panel.locator(".details")).to_have_count(1)
 
 
-def test_a_hanging_database_is_told_within_seconds_and_without_old_figures(host: Host, tmp_path: Path) -> None:
-    ann, bob, number, other = two_people(host.world)
+def test_a_hanging_database_is_reported_within_seconds_and_without_old_figures(host: Host, tmp_path: Path) -> None:
+    ann, bob, number, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("#rows")).to_contain_text(number)
-    with psycopg.connect(databases.address(database_name())) as connection:
+    with psycopg.connect(databases.database_url(database_name())) as connection:
         connection.execute("LOCK TABLE record_invoice IN ACCESS EXCLUSIVE MODE")
         host.show("person", bob)
         expect(panel.locator("#record")).to_have_text("Loading invoices…")
@@ -266,17 +266,17 @@ def test_a_hanging_database_is_told_within_seconds_and_without_old_figures(host:
         host.page.screenshot(path=tmp_path / "panel-unreachable.png")
         expect(panel.get_by_role("button", name="Retry")).to_be_visible()
         connection.rollback()
-    expect(panel.locator("#rows")).to_contain_text(other)
+    expect(panel.locator("#rows")).to_contain_text(bob_number)
     expect(note).to_be_empty()
 
 
 def database_name() -> str:
-    found = re.search(r"/([^/?]+)\?", settings().database_url or "")
-    assert found
-    return found.group(1)
+    match = re.search(r"/([^/?]+)\?", settings().database_url or "")
+    assert match
+    return match.group(1)
 
 
-def test_a_request_that_is_never_answered_is_given_up_and_made_again(host: Host) -> None:
+def test_a_request_without_a_response_is_aborted_and_retried(host: Host) -> None:
     ann, _, number, _ = two_people(host.world)
     host.page.clock.install()
     panel = host.open()
@@ -293,24 +293,24 @@ def test_a_request_that_is_never_answered_is_given_up_and_made_again(host: Host)
     expect(panel.locator("#rows")).to_contain_text(number)
 
 
-def test_a_panel_that_may_not_follow_says_so_by_its_time_and_looks_again_by_itself(
+def test_a_panel_that_may_not_long_poll_shows_its_time_and_refreshes(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(Holder.LIMITS, "address", 0)
-    monkeypatch.setattr(held_requests, "RETRY_SECONDS", 1)
-    monkeypatch.setattr(held_requests, "REFUSED_AFTER_SECONDS", 2.0)
+    monkeypatch.setitem(PollQuota.LIMITS, "address", 0)
+    monkeypatch.setattr(long_polls, "RETRY_AFTER_SECONDS", 1)
+    monkeypatch.setattr(long_polls, "MAX_REJECTION_DELAY_SECONDS", 2.0)
     ann, _, number, _ = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("#rows")).to_contain_text(number)
-    expect(panel.locator("#as-of")).to_contain_text("Updated")
+    expect(panel.locator("#last-synced")).to_contain_text("Updated")
     expect(panel.locator("#note")).to_be_empty()
     host.world.invoice("ann@acme.test", "5.00")
     host.world.settle()
     expect(panel.locator("tbody tr"), "it looks again").to_have_count(2)
-    expect(panel.locator("#as-of"), "and claims to be live no more").to_contain_text("Updated")
+    expect(panel.locator("#last-synced"), "and claims to be live no more").to_contain_text("Updated")
 
 
-def test_a_busy_patina_is_told_and_asked_again_when_it_said(host: Host) -> None:
+def test_a_busy_patina_is_reported_and_retried_after_retry_after(host: Host) -> None:
     ann, _, number, _ = two_people(host.world)
     busy = {"status": 503, "headers": {"Retry-After": "2"}, "content_type": "application/problem+json", "body": "{}"}
     host.page.route("**/panel/records/**", lambda route: route.fulfill(**busy))
@@ -320,7 +320,7 @@ def test_a_busy_patina_is_told_and_asked_again_when_it_said(host: Host) -> None:
     expect(panel.locator("#rows")).to_contain_text(number)
 
 
-def test_a_held_request_outlives_its_wait_but_not_a_dead_network(host: Host) -> None:
+def test_a_long_poll_survives_its_wait_but_not_a_dead_network(host: Host) -> None:
     ann, _, number, _ = two_people(host.world)
     host.page.clock.install()
     panel = host.open("person", ann)
@@ -333,22 +333,22 @@ def test_a_held_request_outlives_its_wait_but_not_a_dead_network(host: Host) -> 
     assert gate.held[1].request.headers["prefer"] == "wait=20"
     host.page.clock.fast_forward(25_000)
     expect(panel.locator("#note")).to_be_empty()
-    expect(panel.locator("#as-of")).to_contain_text("Live")
+    expect(panel.locator("#last-synced")).to_contain_text("Live")
     host.page.clock.fast_forward(6_000)
     expect(panel.locator("#note")).to_contain_text("These figures may be out of date.")
-    expect(panel.locator("#as-of")).to_contain_text("Updated")
+    expect(panel.locator("#last-synced")).to_contain_text("Updated")
     expect(panel.locator("#rows")).to_contain_text(number)
 
 
 # Copper's answers
 
 
-@pytest.mark.parametrize("answer", ['{error: "no context"}', "{}", "{data: null}", '{data: "", error: "x"}'])
-def test_an_error_instead_of_the_context_clears_the_old_record(host: Host, answer: str) -> None:
-    ann, bob, _, other = two_people(host.world)
+@pytest.mark.parametrize("response", ['{error: "no context"}', "{}", "{data: null}", '{data: "", error: "x"}'])
+def test_an_error_instead_of_the_context_clears_the_old_record(host: Host, response: str) -> None:
+    ann, bob, _, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    host.answer(f"() => ({answer})")
+    host.set_answer(f"() => ({response})")
     host.send({"type": "contextUpdated", "id": -1, "data": person(ann)})
     expect(panel.locator("#note")).to_have_text(
         "Copper didn't say which record is open. Open the record again, or reload the page."
@@ -356,62 +356,62 @@ def test_an_error_instead_of_the_context_clears_the_old_record(host: Host, answe
     expect(panel.locator("#record")).to_have_text("")
     host.expect_badge(0)
     host.show("person", bob)
-    expect(panel.locator("#rows")).to_contain_text(other)
+    expect(panel.locator("#rows")).to_contain_text(bob_number)
     expect(panel.locator("#note")).to_be_empty()
 
 
-def test_no_answer_within_five_seconds_clears_the_old_record_and_a_late_one_counts(host: Host) -> None:
-    ann, bob, _, other = two_people(host.world)
+def test_no_context_within_five_seconds_clears_the_record_and_a_late_one_is_shown(host: Host) -> None:
+    ann, bob, _, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    host.answer("() => undefined")
+    host.set_answer("() => undefined")
     host.send({"type": "contextUpdated", "id": -1, "data": person(ann)})
     expect(panel.locator("#note")).to_contain_text("Copper didn't say which record is open.", timeout=8_000)
     expect(panel.locator("#record")).to_have_text("")
     host.expect_badge(0)
-    asked = host.last_asked()
+    request_id = host.last_asked()
     panel.get_by_role("button", name="Retry").click()
-    host.page.wait_for_function("asked => window.asked.at(-1) > asked", arg=asked)
-    host.send({"type": "getContext", "id": asked, "data": person(ann)})
+    host.page.wait_for_function("asked => window.asked.at(-1) > asked", arg=request_id)
+    host.send({"type": "getContext", "id": request_id, "data": person(ann)})
     host.send({"type": "getContext", "id": host.last_asked(), "data": person(bob)})
-    expect(panel.locator("#rows")).to_contain_text(other)
+    expect(panel.locator("#rows")).to_contain_text(bob_number)
     expect(panel.locator("#note")).to_be_empty()
 
 
-def test_a_click_on_a_link_while_the_context_is_asked_does_not_lose_its_answer(host: Host) -> None:
+def test_a_click_during_a_context_request_does_not_lose_its_response(host: Host) -> None:
     company, lead = fill(host.world)
     panel = host.open("company", company)
     panel.get_by_role("button", name="Match details").first.click()
     link = panel.locator(".details").get_by_role("link", name="A person")
     expect(link).to_be_visible()
-    host.answer("() => undefined")
+    host.set_answer("() => undefined")
     host.send({"type": "contextUpdated", "id": -1, "data": {"entityType": "company", "entityData": {"id": company}}})
     host.page.wait_for_function("asked.length === 2")
-    asked = host.last_asked()
+    request_id = host.last_asked()
     link.click()
     host.page.wait_for_function("heard.some((message) => message.type === 'navigateToEntityDetail')")
     context = {"entityType": "lead", "entityData": {"id": lead}}
-    host.send({"type": "navigateToEntityDetail", "id": asked, "data": context})
-    host.send({"type": "getContext", "id": asked, "data": context})
+    host.send({"type": "navigateToEntityDetail", "id": request_id, "data": context})
+    host.send({"type": "getContext", "id": request_id, "data": context})
     expect(panel.locator("#empty")).to_contain_text("This lead has no email address")
     host.expect_badge(0)
 
 
-def test_odd_messages_neither_throw_nor_change_anything(host: Host) -> None:
+def test_malformed_messages_neither_throw_nor_change_anything(host: Host) -> None:
     ann, _, number, _ = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    asked = host.last_asked()
+    request_id = host.last_asked()
     names = ("__proto__", "constructor", "toString", "hasOwnProperty", "valueOf", "x" * 10**6)
     odd: list[Any] = [None, 1, [], {}, [["getContext"]]]
     messages: list[Any] = [
-        *({"type": one} for one in (*names, *odd)),
-        *(None, 0, "getContext", [], {}, {"id": asked}, {"type": "getContext"}),
+        *({"type": message_type} for message_type in (*names, *odd)),
+        *(None, 0, "getContext", [], {}, {"id": request_id}, {"type": "getContext"}),
         {"type": "x" * 10**6, "id": "x" * 10**6},
-        {"type": "getContext", "id": asked, "data": "x" * 10**6},
-        {"type": "getContext", "id": str(asked), "data": person(1)},
-        {"type": "getContext", "id": asked, "data": person(1)},
-        {"type": "getContext", "id": asked + 1, "data": person(1)},
+        {"type": "getContext", "id": request_id, "data": "x" * 10**6},
+        {"type": "getContext", "id": str(request_id), "data": person(1)},
+        {"type": "getContext", "id": request_id, "data": person(1)},
+        {"type": "getContext", "id": request_id + 1, "data": person(1)},
         {"type": "getContext", "id": -1, "data": person(1)},
         {"type": "getContext", "id": 0, "error": "late"},
     ]
@@ -424,11 +424,11 @@ def test_odd_messages_neither_throw_nor_change_anything(host: Host) -> None:
     assert host.page.evaluate("asked.length") == 1
 
 
-def test_messages_of_another_page_are_not_listened_to(host: Host) -> None:
-    ann, bob, number, other = two_people(host.world)
+def test_messages_of_another_page_are_ignored(host: Host) -> None:
+    ann, bob, number, bob_number = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
-    # From the panel's own site, which is not the one that frames it.
+    # From the panel's own site, which is not the framing site.
     for message in ({"type": "contextUpdated", "id": -1, "data": person(bob)}, {"type": "contextUpdated"}):
         panel.locator("body").evaluate("(_, message) => postMessage(message, '*')", message)
     host.world.invoice("ann@acme.test", "5.00")
@@ -436,18 +436,18 @@ def test_messages_of_another_page_are_not_listened_to(host: Host) -> None:
     expect(panel.locator("tbody tr")).to_have_count(2)
     expect(panel.locator("#rows")).to_contain_text(number)
     assert host.page.evaluate("asked.length") == 1, "nobody was asked which record is next"
-    assert panel.get_by_text(other).count() == 0
+    assert panel.get_by_text(bob_number).count() == 0
 
 
-def test_a_record_id_that_cannot_be_one_is_told_and_not_asked_for(host: Host) -> None:
+def test_an_invalid_record_id_is_reported_and_not_requested(host: Host) -> None:
     ann, _, number, _ = two_people(host.world)
     panel = host.open("person", ann)
     expect(panel.locator("tbody tr")).to_have_count(1)
     wrong: list[str] = []
     host.page.on("request", lambda request: wrong.append(request.url) if "/panel/records" in request.url else None)
     odd = "Copper sent a record ID that isn't valid. Open the record again."
-    other = "Open a lead, person, company or opportunity to see its invoices."
-    for kind, record, said in (
+    hint = "Open a lead, person, company or opportunity to see its invoices."
+    for record_word, record, expected_text in (
         ("'person'", "2 ** 53", odd),
         ("'person'", "-1", odd),
         ("'person'", "0", odd),
@@ -459,35 +459,35 @@ def test_a_record_id_that_cannot_be_one_is_told_and_not_asked_for(host: Host) ->
         ("'person'", "{}", odd),
         ("'person'", "[1]", odd),
         ("'person'", "true", odd),
-        ("'person'", "null", other),
-        ("'person'", "undefined", other),
-        ("'task'", "1", other),
-        ("'project'", "1", other),
-        ("'__proto__'", "1", other),
-        ("['person']", "1", other),
-        ("null", "1", other),
+        ("'person'", "null", hint),
+        ("'person'", "undefined", hint),
+        ("'task'", "1", hint),
+        ("'project'", "1", hint),
+        ("'__proto__'", "1", hint),
+        ("['person']", "1", hint),
+        ("null", "1", hint),
     ):
-        host.answer(f"() => ({{data: {{entityType: {kind}, entityData: {{id: {record}}}}}}})")
+        host.set_answer(f"() => ({{data: {{entityType: {record_word}, entityData: {{id: {record}}}}}}})")
         host.send({"type": "contextUpdated", "id": -1})
-        expect(panel.locator("#record"), f"{kind} {record}").to_have_text(said)
+        expect(panel.locator("#record"), f"{record_word} {record}").to_have_text(expected_text)
         host.expect_badge(0)
         assert wrong == []
-        host.answer("() => ({})")
+        host.set_answer("() => ({})")
         host.send({"type": "contextUpdated", "id": -1})
         expect(panel.locator("#record")).to_have_text("")
-    host.answer("() => ({data: {entityType: 'person', entityData: null}})")
+    host.set_answer("() => ({data: {entityType: 'person', entityData: null}})")
     host.send({"type": "contextUpdated", "id": -1})
-    expect(panel.locator("#record")).to_have_text(other)
-    host.answer(f"() => ({{data: {{entityType: 'person', entityData: {{id: '{ann}'}}}}}})")
+    expect(panel.locator("#record")).to_have_text(hint)
+    host.set_answer(f"() => ({{data: {{entityType: 'person', entityData: {{id: '{ann}'}}}}}})")
     host.send({"type": "contextUpdated", "id": -1})
     expect(panel.locator("#rows"), "a number as text is a number").to_contain_text(number)
 
 
-# What the viewer was doing
+# State of the viewer
 
 
 def many(world: World, count: int) -> int:
-    """A person with so many invoices, of which the account shows five initially."""
+    """A person with this number of invoices, of which five are shown initially."""
     record = world.person("ann@acme.test")
     contact = world.contact("Acme Ltd", "ann@acme.test")
     for number in range(count):
@@ -501,11 +501,11 @@ def focused(panel: FrameLocator) -> str:
 
 
 def top_of(element: Locator) -> int:
-    """How far below the frame's top edge an element is seen, in pixels."""
+    """The distance of an element from the frame's top edge, in pixels."""
     return int(element.evaluate("one => Math.round(one.getBoundingClientRect().top)"))
 
 
-def test_a_live_change_keeps_scroll_focus_and_what_is_open(host: Host) -> None:
+def test_a_live_change_keeps_scroll_position_focus_and_open_details(host: Host) -> None:
     record = many(host.world, 30)
     host.page.set_viewport_size({"width": 1100, "height": 500})
     panel = host.open("person", record)
@@ -520,7 +520,7 @@ def test_a_live_change_keeps_scroll_focus_and_what_is_open(host: Host) -> None:
     top = top_of(panel.locator(f"#{before}"))
     assert before.startswith("match-")
     paid = str(rows.nth(20).get_attribute("id")).removeprefix("row-")
-    host.world.sandbox.act("pay_invoice", invoice=paid)
+    host.world.sandbox.simulate("pay_invoice", invoice=paid)
     host.world.settle()
     expect(panel.locator(f"#row-{paid} .chip")).to_have_text("Paid")
     assert abs(top_of(panel.locator(f"#{before}")) - top) <= 1
@@ -558,11 +558,11 @@ def test_focus_stays_on_the_filter_and_on_a_link_during_a_live_change(host: Host
             assert focused(panel) == name
 
 
-def test_show_all_moves_focus_to_the_first_new_row_and_show_fewer_back(host: Host) -> None:
+def test_show_all_moves_the_focus_to_the_first_new_row_and_show_fewer_moves_it_back(host: Host) -> None:
     record = many(host.world, 7)
     panel = host.open("person", record)
-    more = panel.get_by_role("link", name="Show all 7")
-    more.focus()
+    show_all = panel.get_by_role("link", name="Show all 7")
+    show_all.focus()
     host.page.keyboard.press("Enter")
     rows = panel.locator("tr[data-number]")
     expect(rows).to_have_count(7)
@@ -572,11 +572,11 @@ def test_show_all_moves_focus_to_the_first_new_row_and_show_fewer_back(host: Hos
     fewer.focus()
     host.page.keyboard.press("Enter")
     expect(rows).to_have_count(5)
-    expect(more).to_be_focused()
+    expect(show_all).to_be_focused()
     expect(fewer).to_have_count(0)
 
 
-def test_a_changed_row_fades_in_unless_the_viewer_wants_no_motion(host: Host) -> None:
+def test_a_changed_row_fades_in_unless_reduced_motion_is_preferred(host: Host) -> None:
     record = many(host.world, 3)
     panel = host.open("person", record)
     rows = panel.locator("tr[data-number]")
@@ -586,7 +586,7 @@ def test_a_changed_row_fades_in_unless_the_viewer_wants_no_motion(host: Host) ->
     for motion, wanted, index in (("reduce", "none", 0), ("no-preference", "changed", 1)):
         host.page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
         invoice = str(rows.nth(index).get_attribute("id")).removeprefix("row-")
-        host.world.sandbox.act("pay_invoice", invoice=invoice)
+        host.world.sandbox.simulate("pay_invoice", invoice=invoice)
         host.world.settle()
         changed = panel.locator(f"#row-{invoice}.changed")
         assert changed.evaluate(animation) == wanted
@@ -594,7 +594,7 @@ def test_a_changed_row_fades_in_unless_the_viewer_wants_no_motion(host: Host) ->
     expect(panel.locator(".changed"), "and it is over").to_have_count(0)
 
 
-def test_a_filter_that_could_not_be_applied_is_taken_back(host: Host) -> None:
+def test_a_filter_that_failed_is_reverted(host: Host) -> None:
     company, _ = fill(host.world)
     panel = host.open("company", company)
     rows = panel.locator("tr[data-number]")
@@ -610,7 +610,7 @@ def test_a_filter_that_could_not_be_applied_is_taken_back(host: Host) -> None:
     expect(panel.locator("#note")).to_be_empty()
 
 
-def test_only_rows_dim_while_they_load_and_they_stay_readable(host: Host) -> None:
+def test_only_rows_are_dimmed_while_loading_and_stay_readable(host: Host) -> None:
     company, _ = fill(host.world)
     panel = host.open("company", company)
     expect(panel.locator("tr[data-number]")).to_have_count(5)
@@ -625,53 +625,55 @@ def test_only_rows_dim_while_they_load_and_they_stay_readable(host: Host) -> Non
         colours = "row => [...row.querySelectorAll('a, .chip, td')].map((one) => getComputedStyle(one).color)"
         assert len(set(panel.locator("tr[data-number]").first.evaluate(colours))) == 1
         contrast = Axe().run(host.page, options={"runOnly": ["color-contrast"]})
-        assert [node["html"] for one in contrast.response["violations"] for node in one["nodes"]] == []
+        assert [node["html"] for violation in contrast.response["violations"] for node in violation["nodes"]] == []
         gate.open()
         expect(panel.locator("tr[data-number]")).to_have_count(5)
         panel.get_by_label("Status").select_option("")
         expect(panel.locator("#record")).to_have_attribute("aria-busy", "false")
 
 
-def test_match_details_that_could_not_be_loaded_can_be_asked_for_again(host: Host) -> None:
+def test_match_details_that_failed_to_load_can_be_retried(host: Host) -> None:
     ann, _, _, _ = two_people(host.world)
     panel = host.open("person", ann)
-    host.page.route("**/why", lambda route: route.abort())
+    host.page.route("**/match", lambda route: route.abort())
     panel.get_by_role("button", name="Match details").click()
     expect(panel.locator(".details")).to_have_text("Couldn't load the reason. Try again.")
-    host.page.unroute("**/why")
+    host.page.unroute("**/match")
     panel.get_by_role("button", name="Try again.").click()
     expect(panel.locator(".details")).to_contain_text("Matched by ann@acme.test")
     expect(panel.get_by_role("button", name="Match details")).to_be_focused()
 
 
-# Its looks
+# Layout
 
 
 @pytest.mark.timeout(120)
-def test_nothing_sticks_out_and_no_status_is_cut_from_280_to_1100_pixels(host: Host, tmp_path: Path) -> None:
+def test_nothing_overflows_and_no_status_is_cut_from_280_to_1100_pixels(host: Host, tmp_path: Path) -> None:
     company, _ = fill(host.world)
     world = host.world
     contact = world.contacts["ann@acme.test"]
     paid, void = world.invoice(contact, "1234567.89"), world.invoice(contact)
     world.invoice(contact, "2850.69", status="DRAFT")
     world.invoice(contact, "10000000.00", status="SUBMITTED", number="INV-" + "0123456789" * 4)
-    world.sandbox.act("pay_invoice", invoice=paid.id)
-    world.sandbox.act("void_invoice", invoice=void.id)
+    world.sandbox.simulate("pay_invoice", invoice=paid.id)
+    world.sandbox.simulate("void_invoice", invoice=void.id)
     world.settle()
     with transaction() as session:
-        accounts.choose(session, world.account, accounts.Choices("", ("company",), 20, False, None))
+        account_settings.update(
+            session, world.account, account_settings.AccountSettings("", ("company",), 20, False, None)
+        )
     panel = host.open("company", company)
     expect(panel.locator("tr[data-number]")).to_have_count(11)
     panel.get_by_role("button", name="Match details").first.click()
     expect(panel.locator(".details .reasons")).to_have_count(1)
-    right = "chips => Math.max(...chips.map((one) => one.getBoundingClientRect().right))"
+    max_right = "chips => Math.max(...chips.map((one) => one.getBoundingClientRect().right))"
     wide = "cells => cells.filter((one) => one.scrollWidth > one.clientWidth).length"
     cut = "chips => chips.filter((one) => one.scrollWidth > one.clientWidth || one.getClientRects().length > 1).length"
     for width in (280, 300, 360, 420, 500, 600, 641, 660, 700, 711, 799, 820, 919, 921, 1100):
         host.page.locator("iframe").evaluate("(frame, width) => { frame.style.width = `${width}px`; }", width)
         assert panel.locator("body").evaluate("body => body.scrollWidth - innerWidth") <= 0, f"{width} px"
         assert panel.locator(".chip").evaluate_all(cut) == 0, f"{width} px"
-        assert panel.locator(".chip").evaluate_all(right) <= width
+        assert panel.locator(".chip").evaluate_all(max_right) <= width
         assert panel.locator("td.amount").evaluate_all(wide) == 0, f"amounts overlap at {width} px"
         if width in (280, 420, 700, 921, 1100):
             for scheme in ("light", "dark"):
@@ -679,7 +681,7 @@ def test_nothing_sticks_out_and_no_status_is_cut_from_280_to_1100_pixels(host: H
                 host.page.locator("iframe").screenshot(path=tmp_path / f"panel-{width}-{scheme}.png")
 
 
-def test_without_javascript_the_panel_says_so_and_nothing_else(browser: Browser, host: Host) -> None:
+def test_without_javascript_the_panel_only_says_so(browser: Browser, host: Host) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{host.url}&origin={host.site}&instanceId=1")
@@ -688,11 +690,11 @@ def test_without_javascript_the_panel_says_so_and_nothing_else(browser: Browser,
     context.close()
 
 
-def test_the_panels_address_opened_outside_copper_says_what_to_do(host: Host) -> None:
-    answer = host.world.web.get("/panel", params={"origin": "https://evil.test"})
-    assert answer.status_code == 403
-    assert "Open this in Copper" in answer.text
-    assert "This page only works inside Copper. Add its URL there as an embedded app." in answer.text
+def test_the_panel_url_opened_outside_copper_says_what_to_do(host: Host) -> None:
+    response = host.world.web.get("/panel", params={"origin": "https://evil.test"})
+    assert response.status_code == 403
+    assert "Open this in Copper" in response.text
+    assert "This page only works inside Copper. Add its URL there as an embedded app." in response.text
     host.page.goto(f"{host.url}&origin={host.site}")
     expect(host.page.get_by_text("This page only works inside Copper.")).to_be_visible()
     host.page.goto(f"{host.world.web.base_url}/panel?origin={host.site}&instanceId=1")

@@ -1,4 +1,4 @@
-"""Patina through the real PgBouncer in transaction mode, its few server connections shared by everybody."""
+"""Patina through a real PgBouncer in transaction mode, with few shared server connections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import text
 
 from runtime.servers import APPLICATION_ROLE, Postgres
-from runtime.settings import override
-from store.database import Role, bound, let_go, migrate, transaction
+from runtime.settings import override_settings
+from store.database import Role, account_transaction, dispose_engine, migrate, transaction
 from tests import databases
 from tests.chaos import free_port
-from tests.processes import Processes, end, patina
+from tests.processes import Processes, patina, terminate
 from tests.serving import wait_until
 from tests.world import Sandbox, World
 from worker import connect
@@ -30,14 +30,14 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="needs PgBouncer (Debi
 
 @pytest.fixture
 def pooler(database: str, tmp_path: Path) -> Iterator[str]:
-    """PgBouncer before this test's database, three server connections in all; the address is in the settings."""
-    server = urlsplit(databases.address(database))
-    port, here = free_port(), tmp_path / "pgbouncer.ini"
-    # The kernel vouches for whoever runs the tests, not for the pooler: its role has a password, and acts as the owner.
+    """PgBouncer in front of this test's database, with three server connections; its URL is in the settings."""
+    server = urlsplit(databases.database_url(database))
+    port, config = free_port(), tmp_path / "pgbouncer.ini"
+    # Peer authentication does not work through the pooler: its role has a password, and acts as the owner.
     role = f"pooler_{os.getpid()}"
-    databases.run_as_superuser(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE {APPLICATION_ROLE}")
-    databases.run_as_superuser(f"ALTER ROLE {role} SET role = {APPLICATION_ROLE}")
-    here.write_text(f"""
+    databases.execute_as_superuser(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE {APPLICATION_ROLE}")
+    databases.execute_as_superuser(f"ALTER ROLE {role} SET role = {APPLICATION_ROLE}")
+    config.write_text(f"""
 [databases]
 * = host={parse_qs(server.query)["host"][0]} user={role} password={role}
 [pgbouncer]
@@ -54,74 +54,80 @@ logfile = {tmp_path / "pgbouncer.log"}
         path.chmod(0o755)
     (tmp_path / "pgbouncer.log").touch(0o666)
     (tmp_path / "pgbouncer.log").chmod(0o666)
-    words = Postgres(databases.HOME / "postgres").as_user([str(PGBOUNCER), str(here)])
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = Postgres(databases.HOME / "postgres").as_user([str(PGBOUNCER), str(config)])
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"postgresql://{role}@127.0.0.1:{port}/{database}"
 
-    def answers() -> bool:
+    def is_up() -> bool:
         try:
             psycopg.connect(url, connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return True
 
-    wait_until(answers, what="PgBouncer")
-    let_go()
-    override({"DATABASE_URL": url, "DATABASE_POOLER": "true"})
+    wait_until(is_up, description="PgBouncer")
+    dispose_engine()
+    override_settings({"DATABASE_URL": url, "DATABASE_POOLER": "true"})
     yield url
-    let_go()
-    end([process])
-    # What migrations through it were granted, the right to connect among it, keeps a role from being dropped.
-    databases.run_as_superuser(f"DROP OWNED BY {role}")
-    databases.run_as_superuser(f"DROP ROLE {role}")
+    dispose_engine()
+    terminate([process])
+    # Privileges granted by migrations, such as CONNECT, prevent a role from being dropped.
+    databases.execute_as_superuser(f"DROP OWNED BY {role}")
+    databases.execute_as_superuser(f"DROP ROLE {role}")
 
 
-def test_migrations_run_through_it(pooler: str) -> None:
+def test_migrations_run_through_the_pooler(pooler: str) -> None:
     migrate("base")
     migrate()
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM account")).scalar_one() == 0
 
 
-def test_a_binding_ends_with_its_transaction(pooler: str) -> None:
+def test_the_bound_account_ends_with_its_transaction(pooler: str) -> None:
     for _ in range(8):
-        with bound(7) as session:
-            told = session.execute(text("SELECT current_user, current_setting('patina.account')")).one()
-            assert tuple(told) == (databases.role(Role.PAGES), "7")
+        with account_transaction(7) as session:
+            row = session.execute(text("SELECT current_user, current_setting('patina.account')")).one()
+            assert tuple(row) == (databases.role_name(Role.PAGES), "7")
         with transaction() as session:
-            shown = "SELECT current_user, current_setting('patina.account', true), current_setting('TimeZone')"
-            told = session.execute(text(shown)).one()
-            assert tuple(told) == (APPLICATION_ROLE, "", "UTC")
+            statement = "SELECT current_user, current_setting('patina.account', true), current_setting('TimeZone')"
+            row = session.execute(text(statement)).one()
+            assert tuple(row) == (APPLICATION_ROLE, "", "UTC")
 
 
-def test_events_reads_runs_and_exports_of_two_accounts_go_through_it(
+def test_events_reads_runs_and_exports_of_two_accounts_work_through_the_pooler(
     pooler: str, sandbox: Sandbox, web: httpx.Client, processes: Processes
 ) -> None:
-    override({"METRICS_TOKEN": "a-token-of-the-scraper"})
-    one = World(sandbox, web)
-    one.listen()
-    one.open(name="One")
+    override_settings({"METRICS_TOKEN": "a-token-of-the-scraper"})
+    first = World(sandbox, web)
+    first.enable_xero_webhook()
+    first.open(name="One")
     two = World(sandbox, web).open(name="Two")
     processes += [patina("worker"), patina("scheduler")]
-    one.workers = two.workers = True
-    ann, bob = one.person("ann@acme.test"), two.person("bob@acme.test")
-    mine, theirs = one.invoice("ann@acme.test"), two.invoice("bob@acme.test")
-    wait_until(lambda: one.shown("people", ann) == [mine.number] and two.shown("people", bob) == [theirs.number])
+    first.workers = two.workers = True
+    ann, bob = first.person("ann@acme.test"), two.person("bob@acme.test")
+    first_invoice, second_invoice = first.invoice("ann@acme.test"), two.invoice("bob@acme.test")
+    wait_until(
+        lambda: (
+            first.invoice_numbers("people", ann) == [first_invoice.number]
+            and two.invoice_numbers("people", bob) == [second_invoice.number]
+        )
+    )
     for _ in range(20):
-        assert one.shown("people", ann) == [mine.number]
-        assert two.shown("people", bob) == [theirs.number]
-        assert one.read("people", bob).json()["invoices"] == []
-    one.sandbox.act("pay_invoice", invoice=mine.id)
-    wait_until(lambda: one.rows("people", ann)[0]["status"] == "PAID")
-    for world, number in ((one, mine.number), (two, theirs.number)):
+        assert first.invoice_numbers("people", ann) == [first_invoice.number]
+        assert two.invoice_numbers("people", bob) == [second_invoice.number]
+        assert first.read("people", bob).json()["invoices"] == []
+    first.sandbox.simulate("pay_invoice", invoice=first_invoice.id)
+    wait_until(lambda: first.rows("people", ann)[0]["status"] == "PAID")
+    for world, number in ((first, first_invoice.number), (two, second_invoice.number)):
         told = web.get(
             "/v1/invoices.jsonl",
-            headers={"Authorization": f"Bearer {connect.make_key(world.account, 'all', ['admin'])}"},
+            headers={"Authorization": f"Bearer {connect.create_key(world.account, 'all', ['admin'])}"},
         )
         assert told.status_code == 200
         assert [number in line for line in told.text.splitlines()] == [True]
         world.reconcile()
         world.check()
     assert (
-        "patina_inbox_waiting" in web.get("/metrics", headers={"Authorization": "Bearer a-token-of-the-scraper"}).text
+        "patina_inbox_pending_events"
+        in web.get("/metrics", headers={"Authorization": "Bearer a-token-of-the-scraper"}).text
     )

@@ -1,4 +1,4 @@
-"""The documented nginx configuration, run by the real nginx: Xero's rules hold end to end, and slow senders end."""
+"""The documented configuration in a real nginx: Xero's webhook rules hold, and slow clients are timed out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from runtime.settings import override
+from runtime.settings import override_settings
 from tests.chaos import free_port
-from tests.processes import Processes, end, patina
-from tests.serving import answers, wait_until
-from tests.test_receivers import delivery, event, inbox_rows, signed
+from tests.processes import Processes, patina, terminate
+from tests.serving import responds, wait_until
+from tests.test_webhook_endpoints import delivery, event, inbox_rows, signed
 from tests.world import World
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -35,17 +35,17 @@ needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (Debian: ngi
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of this machine's own, and its key."""
+    """A self-signed certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "patina.example.com")])
-    made = (
+    command = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(datetime.now(UTC) - timedelta(days=1))
         .not_valid_after(datetime.now(UTC) + timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
     pem, secret = folder / "site.pem", folder / "site.key"
-    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    pem.write_bytes(command.public_bytes(serialization.Encoding.PEM))
     unsealed = serialization.NoEncryption()
     secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unsealed))
     return pem, secret
@@ -53,7 +53,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 @dataclass
 class Proxy:
-    """nginx, listening with TLS, before two web processes of which the second is away until a test starts it."""
+    """nginx with TLS in front of two web processes, of which the second is down until a test starts it."""
 
     port: int
     plain: int
@@ -67,7 +67,7 @@ class Proxy:
 
 
 def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[bytes], int, int]:
-    """The documented configuration with this test's ports, paths and certificate in it."""
+    """The documented configuration with this test's ports, paths and certificate."""
     port, plain = free_port(), free_port()
     pem, key = certificate(folder)
     text = CONFIGURATION.read_text()
@@ -98,9 +98,9 @@ def run_nginx(folder: Path, first: int, second: int) -> tuple[subprocess.Popen[b
 
 @pytest.fixture
 def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
-    """nginx before this test's web process."""
+    """nginx in front of this test's web process."""
     second = free_port()
-    override({"ALLOWED_HOSTS": HOST})
+    override_settings({"ALLOWED_HOSTS": HOST})
     process, port, plain = run_nginx(tmp_path, world.web.base_url.port or 0, second)
     with httpx.Client(
         base_url=f"https://127.0.0.1:{port}", verify=False, timeout=10, trust_env=False, headers={"host": HOST}
@@ -112,20 +112,20 @@ def proxy(world: World, tmp_path: Path) -> Iterator[Proxy]:
             except httpx.TransportError:
                 return False
 
-        wait_until(is_up, what="nginx")
+        wait_until(is_up, description="nginx")
         yield Proxy(port, plain, second, tmp_path / "patina.log", client)
-    end([process])
+    terminate([process])
 
 
 @needs_nginx
-def test_xeros_rules_hold_through_nginx(world: World, proxy: Proxy) -> None:
+def test_xeros_webhook_rules_are_met_through_nginx(world: World, proxy: Proxy) -> None:
     before = len(inbox_rows())
     body = delivery(event(world.tenants[0]))
-    began = time.monotonic()
-    answer = proxy.post(body)
-    assert time.monotonic() - began < 5
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert "set-cookie" not in answer.headers
+    started = time.monotonic()
+    response = proxy.post(body)
+    assert time.monotonic() - started < 5
+    assert (response.status_code, response.content) == (200, b"")
+    assert "set-cookie" not in response.headers
     assert len(inbox_rows()) == before + 1
     wrong = proxy.client.post("/webhooks/xero", content=body, headers={"x-xero-signature": "no"})
     assert (wrong.status_code, wrong.content) == (401, b"")
@@ -135,10 +135,10 @@ def test_xeros_rules_hold_through_nginx(world: World, proxy: Proxy) -> None:
 
 
 @needs_nginx
-def test_a_web_process_that_is_away_costs_no_event_and_no_read(
+def test_an_unavailable_web_process_loses_no_event_and_no_read(
     world: World, proxy: Proxy, processes: Processes
 ) -> None:
-    """The second one is down at first; later the first one hangs."""
+    """The second process is down at first; later the first one hangs."""
     person = world.person("ann@acme.test")
     world.settle()
     headers = {"Authorization": f"Bearer {world.key}"}
@@ -148,20 +148,20 @@ def test_a_web_process_that_is_away_costs_no_event_and_no_read(
         assert proxy.client.get(f"/v1/people/{person}/invoices", headers=headers).status_code == 200
     processes.append(patina("web", environment={"PORT": str(proxy.second)}))
     straight = f"http://127.0.0.1:{proxy.second}/healthz"
-    wait_until(lambda: answers(straight), what="the second web process")
+    wait_until(lambda: responds(straight), description="the second web process")
     processes[-1].send_signal(19)
     try:
         for number in range(4):
             body = delivery(event(world.tenants[0], resourceId=f"22222222-1111-4111-8111-{number:012}"))
-            began = time.monotonic()
+            started = time.monotonic()
             assert proxy.post(body).status_code == 200, "a process that hangs is passed by"
-            assert time.monotonic() - began < 5, "in Xero's time"
+            assert time.monotonic() - started < 5, "in Xero's time"
     finally:
         processes[-1].send_signal(18)
 
 
 @needs_nginx
-def test_no_secret_of_a_path_is_in_the_proxys_logs(proxy: Proxy) -> None:
+def test_no_secret_of_a_path_is_in_the_proxy_logs(proxy: Proxy) -> None:
     proxy.client.post("/webhooks/copper/a-secret-path", json={})
     proxy.client.get("/panel?token=pat_a-secret-token")
     proxy.client.get("/v1/people/1/invoices?after=secret-position")
@@ -173,15 +173,15 @@ def test_no_secret_of_a_path_is_in_the_proxys_logs(proxy: Proxy) -> None:
 
 
 @needs_nginx
-def test_another_host_gets_no_answer_and_what_is_secret_no_redirect(proxy: Proxy) -> None:
+def test_an_unknown_host_gets_no_response_and_secret_paths_no_redirect(proxy: Proxy) -> None:
     for url in (f"https://127.0.0.1:{proxy.port}/connect", f"http://127.0.0.1:{proxy.plain}/connect"):
         with pytest.raises(httpx.RemoteProtocolError):
             proxy.client.get(url, headers={"host": "evil.test"})
     plain = f"http://127.0.0.1:{proxy.plain}"
     for path in ("/v1/people/1/invoices", "/webhooks/xero", "/panel?token=pat_x", "/metrics"):
         assert proxy.client.get(f"{plain}{path}").status_code == 403, path
-    answer = proxy.client.get(f"{plain}/connect?x=1")
-    assert (answer.status_code, answer.headers["location"]) == (301, f"https://{HOST}/connect?x=1")
+    response = proxy.client.get(f"{plain}/connect?x=1")
+    assert (response.status_code, response.headers["location"]) == (301, f"https://{HOST}/connect?x=1")
 
 
 def connected(port: int, secure: bool) -> socket.socket:
@@ -194,42 +194,42 @@ def connected(port: int, secure: bool) -> socket.socket:
 
 
 def ended_after(port: int, secure: bool, opening: bytes) -> tuple[float, bytes]:
-    """Send an opening, then a byte a second; after how many seconds the other side ended it, and what it said."""
-    began = time.monotonic()
+    """Send a start, then a byte a second; returns the seconds until the server disconnects, and its response."""
+    started = time.monotonic()
     with connected(port, secure) as line:
         line.sendall(opening)
         line.settimeout(1)
-        while time.monotonic() - began < 30:
+        while time.monotonic() - started < 30:
             try:
                 line.sendall(b"x")
-                return time.monotonic() - began, line.recv(1000)
+                return time.monotonic() - started, line.recv(1000)
             except TimeoutError:
                 continue
             except OSError:
                 break
-    return time.monotonic() - began, b""
+    return time.monotonic() - started, b""
 
 
 HALF_A_BODY = b"POST /webhooks/xero HTTP/1.1\r\nhost: patina\r\ncontent-length: 1000\r\n\r\n{"
 HALF_A_HEAD = b"POST /webhooks/xero HTTP/1.1\r\nhost: pati"
 
 
-def test_a_body_that_does_not_come_is_ended_and_holds_up_nobody(world: World) -> None:
+def test_a_body_that_never_arrives_is_timed_out_and_blocks_nobody(world: World) -> None:
     port = world.web.base_url.port or 0
     with ThreadPoolExecutor(100) as pool:
         slow = [pool.submit(ended_after, port, False, HALF_A_BODY) for _ in range(100)]
         time.sleep(0.5)
         body = delivery(event(world.tenants[0]))
-        began = time.monotonic()
+        started = time.monotonic()
         headers = {"x-xero-signature": signed(body), "content-type": "application/json"}
         assert world.web.post("/webhooks/xero", content=body, headers=headers).status_code == 200
-        assert time.monotonic() - began < 5
-        for seconds, answer in (one.result() for one in slow):
+        assert time.monotonic() - started < 5
+        for seconds, response in (future.result() for future in slow):
             assert seconds < 20
-            assert answer.startswith(b"HTTP/1.1 408"), answer
+            assert response.startswith(b"HTTP/1.1 408"), response
 
 
 @needs_nginx
-def test_a_head_that_trickles_is_ended_by_nginx(proxy: Proxy) -> None:
+def test_slow_request_headers_are_timed_out_by_nginx(proxy: Proxy) -> None:
     seconds, _ = ended_after(proxy.port, True, HALF_A_HEAD)
     assert seconds < 15

@@ -1,4 +1,4 @@
-"""`GET /v1/{type}/{id}/invoices`: what clients build on."""
+"""`GET /v1/{type}/{id}/invoices`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ import pytest
 from sqlalchemy import text
 
 from store.database import transaction
-from store.reads import Position
+from store.invoice_queries import Position
 from tests import databases
 from tests.world import World
-from web import cursor, links
-from web.currencies import amount
+from web import cursors, links
+from web.currencies import format_amount
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_answer_has_the_documented_shape(world: World) -> None:
+def test_the_response_has_the_documented_fields(world: World) -> None:
     company = world.company()
     world.person("ann@acme.test", company=company)
     due = world.today() - timedelta(days=4)
     invoice = world.invoice("ann@acme.test", issued="2026-10-20", due=due.isoformat(), number="INV-0002")
-    world.sandbox.act("pay_invoice", invoice=invoice.id, amount="75.00")
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id, amount="75.00")
     world.settle()
 
-    answer = world.read("companies", company).json()
+    response = world.read("companies", company).json()
 
-    assert answer["record"] == {"type": "company", "id": company}
-    assert answer["next"] is None
-    age = datetime.now(UTC) - datetime.fromisoformat(answer["synced_at"])
+    assert response["record"] == {"type": "company", "id": company}
+    assert response["next"] is None
+    age = datetime.now(UTC) - datetime.fromisoformat(response["synced_at"])
     assert timedelta(0) <= age < timedelta(minutes=1)
-    (row,) = answer["invoices"]
+    (row,) = response["invoices"]
     created = datetime.fromisoformat(row.pop("created_at"))
     assert datetime.now(UTC) - created < timedelta(minutes=1)
     short_code = row["url"].split("shortcode=")[1].split("&")[0]
@@ -63,7 +63,7 @@ def test_the_answer_has_the_documented_shape(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "currency", "shown"),
+    ("value", "currency", "expected"),
     [
         ("115", "NZD", "115.00"),
         ("115.5", "NZD", "115.50"),
@@ -77,11 +77,11 @@ def test_the_answer_has_the_documented_shape(world: World) -> None:
         ("0.1234", "NZD", "0.1234"),
     ],
 )
-def test_amounts_have_their_currencys_own_decimals(value: str, currency: str | None, shown: str) -> None:
-    assert amount(Decimal(value), currency) == shown
+def test_amounts_have_their_currencys_own_decimals(value: str, currency: str | None, expected: str) -> None:
+    assert format_amount(Decimal(value), currency) == expected
 
 
-def test_amounts_come_from_the_text_and_never_through_a_float(world: World) -> None:
+def test_amounts_are_never_converted_to_floats(world: World) -> None:
     person = world.person("ann@acme.test")
     world.invoice("ann@acme.test", total="90071992547409.93", currency="JPY")
     world.settle()
@@ -101,11 +101,11 @@ def test_missing_number_due_date_and_currency_are_null(world: World) -> None:
     assert row["total_due"] == "115.00"
 
 
-def test_created_dates_say_where_they_come_from_and_only_get_better(world: World) -> None:
+def test_created_dates_name_their_source_and_only_become_more_precise(world: World) -> None:
     person = world.person("ann@acme.test")
     contact = world.contact("Acme", "ann@acme.test")
     world.settle()
-    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "loss": 1.0}])
     invoice = world.invoice(contact, issued="2026-01-05")
     world.sandbox.faults()
     world.backfill()
@@ -113,18 +113,18 @@ def test_created_dates_say_where_they_come_from_and_only_get_better(world: World
     assert (row["created_at"], row["created_at_source"]) == ("2026-01-05T00:00:00.000Z", "issue_date")
 
     at = datetime(2026, 1, 5, 9, 30, 1, 234000, tzinfo=UTC)
-    from tests.test_receivers import delivery, event, post_xero
+    from tests.test_webhook_endpoints import delivery, event, post_xero
 
-    late = event(
+    body = event(
         world.tenants[0],
         resourceId=invoice.id,
         eventType="CREATE",
         eventCategory="INVOICE",
         eventDateUtc="2026-01-05T09:30:01.234",
     )
-    assert post_xero(world.web, delivery(late)).status_code == 200
+    assert post_xero(world.web, delivery(body)).status_code == 200
     world.settle()
-    world.sandbox.act("change_invoice", invoice=invoice.id, issued="2026-01-06")
+    world.sandbox.simulate("update_invoice", invoice=invoice.id, issued="2026-01-06")
     world.settle()
     world.backfill()
 
@@ -134,48 +134,48 @@ def test_created_dates_say_where_they_come_from_and_only_get_better(world: World
     world.check()
 
 
-def test_pages_follow_each_other_without_a_gap_or_a_repeat(world: World) -> None:
+def test_pages_have_no_gaps_and_no_duplicates(world: World) -> None:
     person = world.person("ann@acme.test")
     for _ in range(23):
         world.invoice("ann@acme.test")
     world.settle()
-    numbers = world.shown("people", person)[::-1]
+    numbers = world.invoice_numbers("people", person)[::-1]
     assert len(numbers) == 23
 
-    for order, wanted in (("newest", numbers[::-1]), ("oldest", numbers)):
-        seen: list[str] = []
+    for order, expected in (("newest", numbers[::-1]), ("oldest", numbers)):
+        numbers_seen: list[str] = []
         after: dict[str, str] = {}
         while True:
             page = world.read("people", person, limit=5, order=order, **after).json()
-            seen += [row["number"] for row in page["invoices"]]
+            numbers_seen += [row["number"] for row in page["invoices"]]
             if page["next"] is None:
                 break
             after = {"after": page["next"]}
             world.invoice("ann@acme.test", number="in between")
             world.settle()
-        assert [one for one in seen if one != "in between"] == wanted
+        assert [number for number in numbers_seen if number != "in between"] == expected
 
 
-def test_a_request_of_the_usual_form_and_one_of_another_get_the_same_answer(world: World) -> None:
+def test_the_fast_path_and_the_regular_path_return_the_same_response(world: World) -> None:
     person = world.person("ann@acme.test")
     for _ in range(3):
         world.invoice("ann@acme.test")
     world.settle()
     key = {"Authorization": f"Bearer {world.key}"}
 
-    def answer(path: str) -> dict[str, Any]:
-        told: dict[str, Any] = world.web.get(f"/v1/{path}", headers=key).raise_for_status().json()
-        return told
+    def response(path: str) -> dict[str, Any]:
+        payload: dict[str, Any] = world.web.get(f"/v1/{path}", headers=key).raise_for_status().json()
+        return payload
 
-    assert answer(f"people/{person}/invoices") == answer(f"people/{person}/invoices?order=newest")
-    limited = answer(f"people/{person}/invoices?limit=2")
+    assert response(f"people/{person}/invoices") == response(f"people/{person}/invoices?order=newest")
+    limited = response(f"people/{person}/invoices?limit=2")
     assert len(limited["invoices"]) == 2
     assert limited["next"]
-    for other in (f"people/{person}/invoices?limit=02", f"people/0{person}/invoices?limit=2&order=newest"):
-        assert answer(other) == limited
+    for url in (f"people/{person}/invoices?limit=02", f"people/0{person}/invoices?limit=2&order=newest"):
+        assert response(url) == limited
 
 
-def test_the_accounts_own_number_of_rows_is_the_default(world: World) -> None:
+def test_the_default_limit_is_the_account_setting(world: World) -> None:
     person = world.person("ann@acme.test")
     for _ in range(7):
         world.invoice("ann@acme.test")
@@ -186,40 +186,40 @@ def test_the_accounts_own_number_of_rows_is_the_default(world: World) -> None:
     assert len(world.read("people", person, after=first["next"]).json()["invoices"]) == 2
 
 
-def test_record_types_that_are_switched_off_show_nothing(world: World) -> None:
+def test_disabled_record_types_show_nothing(world: World) -> None:
     person, lead = world.person("ann@acme.test"), world.lead("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
     with transaction() as session:
         session.execute(text("UPDATE account SET record_types = '{person}'"))
 
-    assert world.shown("people", person) == [invoice.number]
-    assert world.shown("leads", lead) == []
+    assert world.invoice_numbers("people", person) == [invoice.number]
+    assert world.invoice_numbers("leads", lead) == []
 
 
-def problem(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = answer.json()
-    assert told["status"] == answer.status_code
-    assert told["detail"]
-    return told
+def problem(response: httpx.Response) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    payload: dict[str, Any] = response.json()
+    assert payload["status"] == response.status_code
+    assert payload["detail"]
+    return payload
 
 
 def test_an_unknown_record_is_an_empty_list(world: World) -> None:
-    answer = world.read("people", 123456789)
+    response = world.read("people", 123456789)
 
-    assert answer.status_code == 200
-    assert answer.json()["invoices"] == []
+    assert response.status_code == 200
+    assert response.json()["invoices"] == []
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic abc", "Bearer pat_wrong", "Bearer é"])
 def test_without_a_valid_key_the_answer_is_401(world: World, header: str | None) -> None:
     headers = {b"Authorization": header.encode()} if header is not None else {}
-    answer = world.web.get("/v1/people/1/invoices", headers=headers)
+    response = world.web.get("/v1/people/1/invoices", headers=headers)
 
-    assert answer.status_code == 401
-    problem(answer)
-    assert answer.headers["www-authenticate"] == "Bearer"
+    assert response.status_code == 401
+    problem(response)
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 def test_a_revoked_key_is_401(world: World) -> None:
@@ -244,50 +244,50 @@ def test_a_revoked_key_is_401(world: World) -> None:
     ],
 )
 def test_malformed_parameters_are_400_and_named(world: World, query: dict[str, str], names: str) -> None:
-    answer = world.read("people", 1, **query)
+    response = world.read("people", 1, **query)
 
-    assert answer.status_code == 400
-    assert names in problem(answer)["detail"]
+    assert response.status_code == 400
+    assert names in problem(response)["detail"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/cats/1/invoices", 404), ("/v1/person/1/invoices", 404)])
 def test_an_unknown_record_type_is_404(world: World, path: str, status: int) -> None:
-    answer = world.web.get(path, headers={"Authorization": f"Bearer {world.key}"})
+    response = world.web.get(path, headers={"Authorization": f"Bearer {world.key}"})
 
-    assert answer.status_code == status
-    assert "leads, people, companies, opportunities" in problem(answer)["detail"]
+    assert response.status_code == status
+    assert "leads, people, companies, opportunities" in problem(response)["detail"]
 
 
 @pytest.mark.parametrize("number", ["x", "-1", str(2**63), "1.5", "9" * 400])
-def test_an_id_that_is_none_is_400(world: World, number: str) -> None:
-    answer = world.web.get(f"/v1/people/{number}/invoices", headers={"Authorization": f"Bearer {world.key}"})
+def test_an_invalid_id_is_400(world: World, number: str) -> None:
+    response = world.web.get(f"/v1/people/{number}/invoices", headers={"Authorization": f"Bearer {world.key}"})
 
-    assert answer.status_code == 400
-    problem(answer)
+    assert response.status_code == 400
+    problem(response)
 
 
 def test_a_page_is_one_index_only_scan_behind_the_policies_too(world: World) -> None:
     person = world.person("ann@acme.test")
     world.invoice("ann@acme.test")
     world.settle()
-    migration = runpy.run_path(str(ROOT / "alembic/versions/0009_organisations_have_a_time_zone.py"))
+    migration = runpy.run_path(str(ROOT / "alembic/versions/0001_baseline.py"))
     values = {
-        "of_type": "'person'",
-        "of_record": str(person),
-        "most": "5",
-        "after_at": "'infinity'",
-        "after_invoice": f"'{UUID(int=2**128 - 1)}'",
-        "mine": str(world.account),
+        "for_record_type": "'person'",
+        "for_record_id": str(person),
+        "max_rows": "5",
+        "after_created_at": "'infinity'",
+        "after_invoice_id": f"'{UUID(int=2**128 - 1)}'",
+        "key_account_id": str(world.account),
     }
     with transaction() as session:
         name = session.execute(text("SELECT current_database()")).scalar_one()
-    with psycopg.connect(databases.address(name), autocommit=True) as connection:
+    with psycopg.connect(databases.database_url(name), autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE record_invoice")
         connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
         connection.execute("SELECT set_config('role', read_role(), false)")
         connection.execute("SELECT set_config('patina.account', %s, false)", (str(world.account),))
-        for beyond, way in (("<", "DESC"), (">", "ASC")):
-            statement = migration["PAGE"].format(beyond=beyond, way=way, overdue_days=migration["OVERDUE_DAYS"])
+        for comparison, direction in (("<", "DESC"), (">", "ASC")):
+            statement = migration["PAGE"].format(comparison=comparison, direction=direction)
             for word, value in values.items():
                 statement = re.sub(rf"\b{word}\b", value, statement)
             plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}"))
@@ -298,20 +298,20 @@ def test_a_page_is_one_index_only_scan_behind_the_policies_too(world: World) -> 
 
 def test_cursors_survive_the_round_trip() -> None:
     position = Position(datetime(2026, 11, 24, 3, 12, 45, 120456, tzinfo=UTC), UUID(int=7))
-    assert cursor.read(cursor.write(position)) == position
+    assert cursors.decode_position(cursors.encode_position(position)) == position
 
 
 def test_a_link_without_a_short_code_still_opens_the_invoice() -> None:
     assert links.invoice("ACCREC", UUID(int=1), None).startswith("https://go.xero.com/AccountsReceivable/View.aspx?")
 
 
-def test_the_openapi_describes_the_answer_and_its_errors(web: httpx.Client) -> None:
-    told = web.get("/openapi.json").json()
-    operation = told["paths"]["/v1/{type}/{id}/invoices"]["get"]
+def test_the_openapi_document_describes_the_response_and_its_errors(web: httpx.Client) -> None:
+    payload = web.get("/openapi.json").json()
+    operation = payload["paths"]["/v1/{type}/{id}/invoices"]["get"]
 
     assert set(operation["responses"]) == {"200", "400", "401", "404", "429", "503"}
     assert operation["security"] == [{"bearer": []}]
-    assert told["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert payload["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     page = web.get("/docs")
     assert page.status_code == 200
     assert "//cdn" not in page.text

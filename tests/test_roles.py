@@ -1,4 +1,4 @@
-"""Each database has roles of its own, and each role the rights that it uses: no more, and nobody else any."""
+"""Database roles: each database has its own, and each role has only the privileges that it uses."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ import pytest
 from psycopg import errors
 from sqlalchemy import exc, text
 
-from runtime.settings import override
+from cli.checks import CheckResult, run_checks
+from runtime.settings import override_settings
 from store import roles
-from store.database import Role, bound, let_go, migrate, transaction
+from store.database import Role, account_transaction, dispose_engine, migrate, transaction
 from store.roles import MAX_NAME_BYTES, role_name
-from terminal.doctor import Check, examine
 from tests import databases
-from tests.test_project import patina
+from tests.test_settings_and_migrations import patina
 
 
 @dataclass(frozen=True)
 class Installation:
-    """A database in the tests' cluster with an owner of its own, who is no superuser."""
+    """A database in the tests' cluster whose owner is not a superuser."""
 
     name: str
     owner: str
 
     @property
     def address(self) -> str:
-        parts = urlsplit(databases.address(self.name))
+        parts = urlsplit(databases.database_url(self.name))
         return urlunsplit(parts._replace(netloc=f"{self.owner}:{self.owner}@"))
 
     def use(self) -> None:
-        let_go()
-        override({"DATABASE_URL": self.address})
+        dispose_engine()
+        override_settings({"DATABASE_URL": self.address})
 
 
 @contextmanager
 def installation(name: str, rights: str = "CREATEROLE") -> Iterator[Installation]:
-    made = Installation(f"{name}_{os.getpid()}", f"{name}_owner_{os.getpid()}")
+    created = Installation(f"{name}_{os.getpid()}", f"{name}_owner_{os.getpid()}")
     before = os.environ["DATABASE_URL"]
-    databases.run_as_superuser(f"CREATE ROLE {made.owner} LOGIN PASSWORD '{made.owner}' {rights}")
-    databases.run_as_superuser(f"CREATE DATABASE {made.name} OWNER {made.owner}")
+    databases.execute_as_superuser(f"CREATE ROLE {created.owner} LOGIN PASSWORD '{created.owner}' {rights}")
+    databases.execute_as_superuser(f"CREATE DATABASE {created.name} OWNER {created.owner}")
     try:
-        made.use()
-        yield made
+        created.use()
+        yield created
     finally:
-        let_go()
-        override({"DATABASE_URL": before})
-        databases.run_as_superuser(f"DROP DATABASE {made.name} WITH (FORCE)")
+        dispose_engine()
+        override_settings({"DATABASE_URL": before})
+        databases.execute_as_superuser(f"DROP DATABASE {created.name} WITH (FORCE)")
         for role in Role:
-            databases.run_as_superuser(f"DROP ROLE IF EXISTS {role_name(role, made.name)}")
-        databases.run_as_superuser(f"DROP ROLE {made.owner}")
+            databases.execute_as_superuser(f"DROP ROLE IF EXISTS {role_name(role, created.name)}")
+        databases.execute_as_superuser(f"DROP ROLE {created.owner}")
 
 
-def test_the_owner_of_another_database_has_no_part_in_this_one(database: str) -> None:
+def test_the_owner_of_another_database_has_no_access_to_this_one(database: str) -> None:
     with installation("prod") as production, installation("staging") as staging:
-        for made in (production, staging):
-            made.use()
+        for created in (production, staging):
+            created.use()
             migrate()
-        theirs = urlunsplit(urlsplit(staging.address)._replace(path=f"/{production.name}"))
+        foreign_url = urlunsplit(urlsplit(staging.address)._replace(path=f"/{production.name}"))
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-            psycopg.connect(theirs)
-        databases.run_as_superuser(f"GRANT CONNECT ON DATABASE {production.name} TO {staging.owner}")
-        with psycopg.connect(theirs, autocommit=True) as intruder:
+            psycopg.connect(foreign_url)
+        databases.execute_as_superuser(f"GRANT CONNECT ON DATABASE {production.name} TO {staging.owner}")
+        with psycopg.connect(foreign_url, autocommit=True) as intruder:
             for role in Role:
                 with pytest.raises(errors.InsufficientPrivilege):
                     intruder.execute(f"SET ROLE {role_name(role, production.name)}")
@@ -76,24 +76,24 @@ def test_the_owner_of_another_database_has_no_part_in_this_one(database: str) ->
             for statement in ("SELECT * FROM api_key", "SELECT account_of_key('x')", "CREATE TABLE planted (id int)"):
                 with pytest.raises(errors.InsufficientPrivilege):
                     intruder.execute(statement)
-        databases.run_as_superuser(f"REVOKE CONNECT ON DATABASE {production.name} FROM {staging.owner}")
+        databases.execute_as_superuser(f"REVOKE CONNECT ON DATABASE {production.name} FROM {staging.owner}")
 
 
-def test_a_user_who_may_make_no_roles_is_told_what_to_have_run(database: str) -> None:
-    with installation("plain", "") as made:
-        done = patina("migrate")
-        assert done.returncode == 1
-        statements = [line for line in done.stderr.splitlines() if line.startswith("CREATE ROLE")]
-        assert [made.owner in line for line in statements] == [True, True], done.stderr
+def test_a_user_who_may_not_create_roles_is_told_which_statements_to_run(database: str) -> None:
+    with installation("plain", "") as created:
+        completed = patina("migrate")
+        assert completed.returncode == 1
+        statements = [line for line in completed.stderr.splitlines() if line.startswith("CREATE ROLE")]
+        assert [created.owner in line for line in statements] == [True, True], completed.stderr
         for line in statements:
             for statement in line.split(";")[:-1]:
-                databases.run_as_superuser(statement)
+                databases.execute_as_superuser(statement)
         assert patina("migrate").returncode == 0
-        with bound(1) as session:
-            assert session.execute(text("SELECT current_user")).scalar_one() == role_name(Role.PAGES, made.name)
+        with account_transaction(1) as session:
+            assert session.execute(text("SELECT current_user")).scalar_one() == role_name(Role.PAGES, created.name)
 
 
-def test_a_migration_that_runs_twice_changes_nothing_and_gives_back_what_was_lost(database: str) -> None:
+def test_a_repeated_migration_changes_nothing_and_restores_lost_privileges(database: str) -> None:
     rights = text("""
         SELECT relname, relacl::text, NULL FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
         UNION ALL SELECT proname, proacl::text, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
@@ -104,7 +104,7 @@ def test_a_migration_that_runs_twice_changes_nothing_and_gives_back_what_was_los
     migrate()
     with transaction() as session:
         assert session.execute(rights).all() == before
-        # As after a restore in a cluster that had no such roles.
+        # As after a restore into a cluster without these roles.
         for role in Role:
             name = session.execute(text(f"SELECT {role}()")).scalar_one()
             session.execute(text(f"DROP OWNED BY {name}"))
@@ -118,10 +118,10 @@ ACCOUNT_TABLES = text("""
     SELECT table_name FROM information_schema.columns
     WHERE table_schema = 'public' AND column_name = 'account_id'
 """)
-UNUSED_BY_PAGES = {"chore", "leftover", "notification_window", "run_seen"}
+UNUSED_BY_PAGES = {"scheduled_task", "cleanup_task", "webhook_quota", "run_seen_id"}
 
 
-def test_every_table_of_an_account_has_its_rights_written_down(database: str) -> None:
+def test_the_privileges_of_every_table_are_documented(database: str) -> None:
     with transaction() as session:
         tables = set(session.execute(ACCOUNT_TABLES).scalars())
     assert tables - roles.PAGES.keys() == UNUSED_BY_PAGES, "give each table a line in store.roles.PAGES"
@@ -130,37 +130,42 @@ def test_every_table_of_an_account_has_its_rights_written_down(database: str) ->
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE audit SET detail = 'nothing'",
-        "DELETE FROM audit",
+        "UPDATE audit_log SET detail = 'nothing'",
+        "DELETE FROM audit_log",
         "UPDATE api_key SET scopes = '{admin}'",
         "DELETE FROM api_key",
-        "INSERT INTO web_session (account_id, token_hash, role, user_id, user_name, expires_at)"
+        "INSERT INTO browser_session (account_id, token_hash, role, user_id, user_name, expires_at)"
         " VALUES (1, 'x', 'admin', 1, 'x', now())",
-        "UPDATE web_session SET role = 'admin'",
-        "UPDATE web_session SET confirmed_at = now()",
-        "SELECT token_hash FROM web_session",
-        "SELECT sealed FROM xero_grant",
-        "SELECT * FROM leftover",
-        "DELETE FROM invoice",
+        "UPDATE browser_session SET role = 'admin'",
+        "UPDATE browser_session SET confirmed_at = now()",
+        "SELECT token_hash FROM browser_session",
+        "SELECT encrypted_payload FROM xero_grant",
+        "SELECT * FROM cleanup_task",
+        "DELETE FROM xero_invoice",
         "UPDATE record_invoice SET balance = 0",
         "SELECT account_of_key('x')",
         "CREATE TABLE planted (id int)",
         "SELECT count(*) FROM alembic_version",
     ],
 )
-def test_pages_may_not(database: str, statement: str) -> None:
-    with pytest.raises(exc.ProgrammingError, match="permission denied"), bound(1) as session:
+def test_the_pages_role_may_not(database: str, statement: str) -> None:
+    with pytest.raises(exc.ProgrammingError, match="permission denied"), account_transaction(1) as session:
         session.execute(text(statement))
 
 
-@pytest.mark.parametrize("table", ["api_key", "audit", "copper_credential", "inbox", "oauth_state", "web_session"])
-def test_reads_see_no_secret_and_change_nothing(database: str, table: str) -> None:
-    for statement in (f"SELECT * FROM {table}", f"DELETE FROM {table}", "UPDATE account SET shown = 1"):
-        with pytest.raises(exc.ProgrammingError, match="permission denied"), bound(1, Role.READS) as session:
+@pytest.mark.parametrize(
+    "table", ["api_key", "audit_log", "copper_credential", "inbox", "oauth_state", "browser_session"]
+)
+def test_the_reads_role_sees_no_secret_and_changes_nothing(database: str, table: str) -> None:
+    for statement in (f"SELECT * FROM {table}", f"DELETE FROM {table}", "UPDATE account SET invoice_limit = 1"):
+        with (
+            pytest.raises(exc.ProgrammingError, match="permission denied"),
+            account_transaction(1, Role.READS) as session,
+        ):
             session.execute(text(statement))
 
 
-def test_nobody_but_the_owner_connects_creates_or_runs_a_function(database: str) -> None:
+def test_only_the_owner_can_connect_create_or_execute_functions(database: str) -> None:
     public = text("""
         SELECT has_database_privilege('public', current_database(), 'CONNECT'),
                has_database_privilege('public', current_database(), 'TEMPORARY'),
@@ -175,56 +180,56 @@ def test_nobody_but_the_owner_connects_creates_or_runs_a_function(database: str)
     with transaction() as session:
         assert tuple(session.execute(public).one()) == (False, False, False, False)
         assert session.execute(paths).scalars().all() == []
-        assert roles.weaknesses(session) == []
+        assert roles.find_weaknesses(session) == []
 
 
-def role_check() -> Check:
-    return next(check for check in examine() if check.what == "database roles")
+def role_check() -> CheckResult:
+    return next(result for result in run_checks() if result.name == "database roles")
 
 
-def test_the_doctor_tells_of_ways_around_the_roles(database: str) -> None:
+def test_the_doctor_detects_ways_around_the_roles(database: str) -> None:
     name = database
-    databases.run(f"GRANT CONNECT ON DATABASE {name} TO PUBLIC")
+    databases.execute(f"GRANT CONNECT ON DATABASE {name} TO PUBLIC")
     with transaction() as session:
         session.execute(text("GRANT CREATE ON SCHEMA public TO PUBLIC"))
     check = role_check()
-    assert not check.well
-    assert check.said.startswith("every user of the cluster may connect to this database; every user of the database")
-    assert f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC' in check.todo
-    databases.run(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    assert not check.ok
+    assert check.detail.startswith("every user of the cluster may connect to this database; every user of the database")
+    assert f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC' in check.hint
+    databases.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     with transaction() as session:
         session.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
-    assert role_check().well
-    let_go()
-    override({"DATABASE_URL": databases.address(name).replace("patina@", "postgres@", 1)})
-    assert role_check().said == "the database's user is a superuser"
+    assert role_check().ok
+    dispose_engine()
+    override_settings({"DATABASE_URL": databases.database_url(name).replace("patina@", "postgres@", 1)})
+    assert role_check().detail == "the database's user is a superuser"
 
 
 @pytest.mark.parametrize("database_name", ["patina", "p" * 63, "ü" * 31, "a b", 'say "x"'])
-def test_every_databases_roles_have_names_that_postgresql_takes(database_name: str) -> None:
-    names = {role_name(role, other) for role in Role for other in (database_name, f"{database_name[:-1]}z")}
+def test_role_names_of_every_database_are_valid_in_postgresql(database_name: str) -> None:
+    names = {role_name(role, database_) for role in Role for database_ in (database_name, f"{database_name[:-1]}z")}
     assert len(names) == 4
     assert max(len(name.encode()) for name in names) <= MAX_NAME_BYTES
 
 
-def test_an_older_versions_role_keeps_its_rights_until_they_are_dropped(database: str) -> None:
+def test_roles_of_an_older_version_keep_their_privileges_until_they_are_revoked(database: str) -> None:
     shared = roles.SHARED_ROLE
-    databases.run_as_superuser(
+    databases.execute_as_superuser(
         f"DO $$ BEGIN CREATE ROLE {shared} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
     )
-    databases.run_as_superuser(f"GRANT {shared} TO patina WITH SET TRUE, INHERIT TRUE")
+    databases.execute_as_superuser(f"GRANT {shared} TO patina WITH SET TRUE, INHERIT TRUE")
     with transaction() as session:
-        session.execute(text(f"GRANT SELECT ON invoice TO {shared}"))
-        session.execute(text(f"ALTER POLICY own_account ON invoice TO {shared}"))
+        session.execute(text(f"GRANT SELECT ON xero_invoice TO {shared}"))
+        session.execute(text(f"ALTER POLICY own_account ON xero_invoice TO {shared}"))
     migrate()
     with transaction() as session:
-        assert [weakness.what for weakness in roles.weaknesses(session)] == [
+        assert [weakness.description for weakness in roles.find_weaknesses(session)] == [
             f"the role {shared} of an older version still has rights"
         ]
         session.execute(text(f"SET LOCAL ROLE {shared}"))
-        assert session.execute(text("SELECT count(*) FROM invoice")).scalar_one() == 0
-    with bound(1) as session:
-        assert session.execute(text("SELECT count(*) FROM invoice")).scalar_one() == 0
+        assert session.execute(text("SELECT count(*) FROM xero_invoice")).scalar_one() == 0
+    with account_transaction(1) as session:
+        assert session.execute(text("SELECT count(*) FROM xero_invoice")).scalar_one() == 0
     with transaction() as session:
         session.execute(text(f"DROP OWNED BY {shared}"))
-        assert roles.weaknesses(session) == []
+        assert roles.find_weaknesses(session) == []

@@ -1,4 +1,4 @@
-"""What runs when: due things begin once however many schedulers look, and what was missed is caught up at once."""
+"""The schedule: due tasks start once with any number of schedulers, and missed ones are made up for at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
-from store import chores, inbox, sequences
+from runtime.settings import override_settings
+from store import delivery_gaps, inbox, scheduled_tasks
 from store.database import transaction
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
 from worker import schedule
-from worker.steps import Kind
+from worker.sync_types import RunKind
 
 
 def execute(statement: str) -> None:
@@ -23,45 +23,50 @@ def execute(statement: str) -> None:
         session.execute(text(statement))
 
 
-def begun(world: World, kind: Kind) -> int:
-    return sum(run.kind == kind for run in world.runs())
+def count_runs(world: World, run_kind: RunKind) -> int:
+    return sum(run.kind == run_kind for run in world.runs())
 
 
-def test_a_catch_up_is_begun_when_it_is_due_and_only_once_by_many_schedulers(world: World) -> None:
+def test_concurrent_schedulers_start_a_due_catch_up_only_once(world: World) -> None:
     schedule.catch_up()
-    assert begun(world, Kind.CATCH_UP) == 0, "an account's first catch-up is an interval after it came"
-    execute("UPDATE chore SET begun_at = now() - interval '16 minutes' WHERE name = 'catch_up'")
+    assert count_runs(world, RunKind.CATCH_UP) == 0, "an account's first catch-up is an interval after it came"
+    execute("UPDATE scheduled_task SET last_started_at = now() - interval '16 minutes' WHERE name = 'catch_up'")
     threads = [threading.Thread(target=schedule.catch_up) for _ in range(6)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(30)
-    assert begun(world, Kind.CATCH_UP) == 2, "one of Copper, one of the organisation"
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert count_runs(world, RunKind.CATCH_UP) == 2, "one of Copper, one of the organisation"
 
 
-def test_two_scheduler_processes_and_two_workers_keep_the_store_right(world: World, processes: Processes) -> None:
-    environment = {"CATCH_UP_SECONDS": "1", "ROTATION_SECONDS": "1", "HISTORY_SECONDS": "1", "GRANT_IDLE_DAYS": "0"}
+def test_two_schedulers_and_two_workers_keep_the_data_consistent(world: World, processes: Processes) -> None:
+    environment = {
+        "CATCH_UP_INTERVAL_SECONDS": "1",
+        "RELATIONS_REFRESH_INTERVAL_SECONDS": "1",
+        "CREATED_DATE_LOOKUP_INTERVAL_SECONDS": "1",
+        "GRANT_MAX_IDLE_DAYS": "0",
+    }
     processes += [patina(name, environment=environment) for name in ("scheduler", "scheduler", "worker", "worker")]
     world.workers = True
-    world.sandbox.faults(webhooks=[{"vendor": one, "lose": 1.0} for one in ("xero", "copper")])
+    world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
     company = world.company()
     ann = world.person("ann@acme.test", company=company)
     invoice = world.invoice("ann@acme.test")
-    wait_until(lambda: world.shown("companies", company) == [invoice.number], what="the next catch-up")
-    world.sandbox.act("pay_invoice", invoice=invoice.id)
-    wait_until(lambda: world.rows("people", ann)[0]["status"] == "PAID", what="the next catch-up")
-    assert world.sandbox.state()["most_uses_of_a_refresh_token"] <= 1
+    wait_until(lambda: world.invoice_numbers("companies", company) == [invoice.number], description="the next catch-up")
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
+    wait_until(lambda: world.rows("people", ann)[0]["status"] == "PAID", description="the next catch-up")
+    assert world.sandbox.state()["max_refresh_token_uses"] <= 1
 
 
-def test_each_account_is_reconciled_once_a_night_at_its_own_time(world: World) -> None:
+def test_each_account_is_reconciled_once_a_night_in_its_own_time_zone(world: World) -> None:
     hour = datetime.now(UTC).hour
 
     def due(at: int, spread: float) -> bool:
         with transaction() as session:
-            return world.account in chores.claim_nightly(session, "reconciliation", at, spread)
+            return world.account in scheduled_tasks.claim_nightly(session, "reconciliation", at, spread)
 
     def last(ago: str) -> None:
-        execute(f"UPDATE chore SET begun_at = now() - interval '{ago}' WHERE name = 'reconciliation'")
+        execute(f"UPDATE scheduled_task SET last_started_at = now() - interval '{ago}' WHERE name = 'reconciliation'")
 
     assert not due(hour, 0), "not on the day it came"
     last("25 hours")
@@ -73,28 +78,28 @@ def test_each_account_is_reconciled_once_a_night_at_its_own_time(world: World) -
     assert not due((hour + 2) % 24, 0), "its time has not come"
 
 
-def test_accounts_are_reconciled_at_moments_spread_over_the_night(database: str) -> None:
+def test_reconciliations_are_spread_over_the_night(database: str) -> None:
     execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 50) AS id")
     execute(
-        "INSERT INTO chore (account_id, name, begun_at) SELECT id, 'reconciliation', now() - '12 h'::interval"
-        " FROM account"
+        "INSERT INTO scheduled_task (account_id, name, last_started_at) SELECT id, 'reconciliation', "
+        "now() - '12 h'::interval FROM account"
     )
     with transaction() as session:
         ids = list(session.execute(text("SELECT id FROM account")).scalars())
         now = session.execute(text("SELECT now()")).scalar_one().astimezone(UTC)
-        claimed = set(chores.claim_nightly(session, "reconciliation", 0, 24.0))
-    hours = {one: one * 7919 % 86_400 / 3_600 for one in ids}
+        claimed = set(scheduled_tasks.claim_nightly(session, "reconciliation", 0, 24.0))
+    hours = {event_id: event_id * 7919 % 86_400 / 3_600 for event_id in ids}
     since_midnight = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds() / 3_600
-    assert claimed == {one for one in ids if (since_midnight - hours[one]) % 24 < 12}
+    assert claimed == {event_id for event_id in ids if (since_midnight - hours[event_id]) % 24 < 12}
     assert 0 < len(claimed) < len(ids)
 
 
-def test_the_nightly_reconciliation_is_begun_by_the_schedule(world: World) -> None:
-    override({"RECONCILE_HOUR": str(datetime.now(UTC).hour), "RECONCILE_SPREAD_HOURS": "0"})
+def test_the_schedule_starts_the_nightly_reconciliation(world: World) -> None:
+    override_settings({"RECONCILE_HOUR": str(datetime.now(UTC).hour), "RECONCILE_SPREAD_HOURS": "0"})
     schedule.reconcile()
-    execute("UPDATE chore SET begun_at = now() - interval '2 days' WHERE name = 'reconciliation'")
+    execute("UPDATE scheduled_task SET last_started_at = now() - interval '2 days' WHERE name = 'reconciliation'")
     schedule.reconcile()
-    assert begun(world, Kind.RECONCILIATION) == 2
+    assert count_runs(world, RunKind.RECONCILIATION) == 2
 
 
 def deliver(*ranges: tuple[int, int]) -> None:
@@ -108,11 +113,11 @@ def deliver(*ranges: tuple[int, int]) -> None:
 
 def missed(seconds: float = 0.0) -> bool:
     with transaction() as session:
-        return sequences.settle(session, seconds)
+        return delivery_gaps.detect_gaps(session, seconds)
 
 
 @pytest.mark.usefixtures("database")
-def test_a_hole_in_the_sequence_counts_when_it_stays_open_and_is_told_of_once() -> None:
+def test_a_sequence_gap_counts_when_it_stays_open_and_is_reported_once() -> None:
     assert not missed()
     deliver((41, 43), (44, 44))
     assert not missed(), "the first delivery ever is where counting starts"
@@ -134,7 +139,7 @@ def test_a_hole_in_the_sequence_counts_when_it_stays_open_and_is_told_of_once() 
 
 
 @pytest.mark.usefixtures("database")
-def test_overlapping_and_repeated_deliveries_are_no_hole() -> None:
+def test_overlapping_and_repeated_deliveries_are_not_gaps() -> None:
     deliver((1, 10), (5, 12), (13, 13), (2, 3))
     assert not missed()
     deliver((12, 14))
@@ -147,33 +152,33 @@ def test_missed_deliveries_are_caught_up_at_once(world: World, monkeypatch: pyte
     ann = world.person("ann@acme.test")
     contact = world.contact("Acme", "ann@acme.test")
     world.settle()
-    schedule.find_missed_deliveries()
-    world.sandbox.faults(webhooks=[{"vendor": "xero", "lose": 1.0}])
+    schedule.detect_delivery_gaps()
+    world.sandbox.faults(webhooks=[{"vendor": "xero", "loss": 1.0}])
     invoice = world.invoice(contact)
     world.settle()
     world.sandbox.faults()
     world.contact("Somebody else")
     world.settle()
-    schedule.find_missed_deliveries()
-    assert begun(world, Kind.CATCH_UP) == 0, "a hole is given a minute"
+    schedule.detect_delivery_gaps()
+    assert count_runs(world, RunKind.CATCH_UP) == 0, "a hole is given a minute"
 
-    monkeypatch.setattr(schedule, "HOLE_SECONDS", 0.0)
-    schedule.find_missed_deliveries()
-    assert begun(world, Kind.CATCH_UP) == 2
+    monkeypatch.setattr(schedule, "DELIVERY_GAP_GRACE_SECONDS", 0.0)
+    schedule.detect_delivery_gaps()
+    assert count_runs(world, RunKind.CATCH_UP) == 2
     world.catch_up()
-    assert world.shown("people", ann) == [invoice.number]
+    assert world.invoice_numbers("people", ann) == [invoice.number]
 
 
 def test_an_outage_of_the_web_process_is_caught_up_at_once(world: World) -> None:
-    assert not schedule.note_web()
-    assert begun(world, Kind.CATCH_UP) == 0
-    execute("UPDATE heartbeat SET at = now() - interval '1 minute'")
-    assert schedule.note_web()
-    assert begun(world, Kind.CATCH_UP) == 2
-    assert not schedule.note_web()
+    assert not schedule.record_web_heartbeat()
+    assert count_runs(world, RunKind.CATCH_UP) == 0
+    execute("UPDATE heartbeat SET last_seen_at = now() - interval '1 minute'")
+    assert schedule.record_web_heartbeat()
+    assert count_runs(world, RunKind.CATCH_UP) == 2
+    assert not schedule.record_web_heartbeat()
 
 
-def test_finished_events_are_kept_for_a_time_quarantined_ones_for_longer_and_what_waits_for_ever(world: World) -> None:
+def test_completed_events_are_deleted_first_quarantined_ones_later_and_pending_ones_never(world: World) -> None:
     world.invoice("ann@acme.test")
     world.settle()
     execute(
@@ -181,57 +186,59 @@ def test_finished_events_are_kept_for_a_time_quarantined_ones_for_longer_and_wha
         " WHERE kind = 'CONTACT'"
     )
     execute(
-        "INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id, state,"
+        "INSERT INTO inbox (account_id, vendor, tenant, category, event_type, resource_id, "
+        "dedupe_key, correlation_id, state,"
         " received_at) SELECT id, 'xero', '', 'INVOICE', 'UPDATE', state, state::bytea, '', state,"
         " now() - interval '90 days' FROM account, unnest(ARRAY['failed', 'pending']) AS state"
     )
-    execute("INSERT INTO call_meter (account_id, organisation_id, day, purpose) VALUES (1, 0, '2020-01-01', 'events')")
-    schedule.forget()
+    execute("INSERT INTO api_usage (account_id, organisation_id, day, priority) VALUES (1, 0, '2020-01-01', 'events')")
+    schedule.purge_expired()
     with transaction() as session:
-        kept = session.execute(text("SELECT kind, state FROM inbox ORDER BY id")).all()
-        assert session.execute(text("SELECT count(*) FROM call_meter WHERE day < '2021-01-01'")).scalar_one() == 0
-    assert [tuple(row) for row in kept] == [("INVOICE", "done"), ("INVOICE", "failed"), ("INVOICE", "pending")]
+        rows = session.execute(text("SELECT category, state FROM inbox ORDER BY id")).all()
+        assert session.execute(text("SELECT count(*) FROM api_usage WHERE day < '2021-01-01'")).scalar_one() == 0
+    assert [tuple(row) for row in rows] == [("INVOICE", "done"), ("INVOICE", "failed"), ("INVOICE", "pending")]
     execute("UPDATE inbox SET received_at = now() - interval '200 days' WHERE state IN ('failed', 'pending')")
-    execute("UPDATE chore SET begun_at = 'epoch' WHERE name = 'retention'")
-    schedule.forget()
+    execute("UPDATE scheduled_task SET last_started_at = 'epoch' WHERE name = 'retention'")
+    schedule.purge_expired()
     with transaction() as session:
         assert session.execute(text("SELECT state FROM inbox ORDER BY id")).scalars().all() == ["done", "pending"]
     execute("UPDATE inbox SET finished_at = 'epoch', received_at = 'epoch' WHERE state = 'done'")
-    schedule.forget()
+    schedule.purge_expired()
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 2, "once an hour"
 
 
-def test_forgetting_goes_in_bounded_batches(world: World) -> None:
+def test_expired_rows_are_deleted_in_bounded_batches(world: World) -> None:
     execute(
-        "INSERT INTO inbox (account_id, source, tenant, kind, event, resource_id, dedupe_key, correlation_id, state,"
+        "INSERT INTO inbox (account_id, vendor, tenant, category, event_type, resource_id, "
+        "dedupe_key, correlation_id, state,"
         " received_at, finished_at) SELECT 1, 'xero', '', 'INVOICE', 'UPDATE', n::text, n::text::bytea, '', 'done',"
         " 'epoch', 'epoch' FROM generate_series(1, 25) AS n"
     )
     with transaction() as session:
-        assert inbox.forget(session, 30, 180, 10) == 10
+        assert inbox.delete_expired(session, 30, 180, 10) == 10
     with transaction() as session:
-        assert inbox.forget(session, 30, 180, 100) == 15
+        assert inbox.delete_expired(session, 30, 180, 100) == 15
 
 
-def test_one_task_that_fails_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_task_blocks_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(schedule, "TASKS", (broken, schedule.catch_up))
     schedule.tick()
     with transaction() as session:
-        assert session.execute(text("SELECT count(*) FROM chore")).scalar_one() == 1
+        assert session.execute(text("SELECT count(*) FROM scheduled_task")).scalar_one() == 1
 
 
-def test_the_schedule_looks_up_history_and_rotates_relations_for_whoever_is_due(world: World) -> None:
-    for task in (schedule.rotate_relations, schedule.look_up_history, schedule.keep_grants_alive):
+def test_the_schedule_looks_up_created_dates_and_refreshes_relations_of_due_accounts(world: World) -> None:
+    for task in (schedule.refresh_stale_relations, schedule.backfill_created_dates, schedule.refresh_idle_grants):
         task()
-    names = {"relations", "history"}
-    execute("UPDATE chore SET begun_at = 'epoch' WHERE account_id <> 0")
-    for task in (schedule.rotate_relations, schedule.look_up_history):
+    names = {"relations", "created_dates"}
+    execute("UPDATE scheduled_task SET last_started_at = 'epoch' WHERE account_id <> 0")
+    for task in (schedule.refresh_stale_relations, schedule.backfill_created_dates):
         task()
     with transaction() as session:
-        rows = session.execute(text("SELECT name, begun_at FROM chore WHERE account_id <> 0")).all()
+        rows = session.execute(text("SELECT name, last_started_at FROM scheduled_task WHERE account_id <> 0")).all()
     assert {row.name for row in rows} == names
-    assert all(row.begun_at > datetime.now(UTC) - timedelta(minutes=1) for row in rows)
+    assert all(row.last_started_at > datetime.now(UTC) - timedelta(minutes=1) for row in rows)

@@ -1,4 +1,4 @@
-"""Who is signed in: how sessions end, who sees and ends them, and what is confirmed before it is done."""
+"""Browser sessions: expiry, the list of sessions, and confirmations."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
-from store import access, accounts, audit, browser_sessions
+from runtime.settings import override_settings
+from store import accounts, admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
 from store.browser_sessions import SessionOrigin
 from store.database import transaction
 from store.models import SignInMethod, Surface
 from tests.admin import AdminBrowser
-from tests.databases import forget_budgets
+from tests.databases import clear_budgets
 from tests.routes import documented_routes
-from tests.test_pages import add_viewer, count, sign_in, sign_in_with_copper
+from tests.test_connect_pages import add_viewer, count, sign_in, sign_in_with_copper
 from tests.world import World
-from web.clients import client_of
+from web.user_agents import browser_label
 from worker import connect, schedule
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
@@ -30,7 +30,7 @@ ORIGIN = SessionOrigin(SignInMethod.KEY)
 
 @pytest.fixture(autouse=True)
 def nobody_tried_before(database: str) -> None:
-    forget_budgets("throttle")
+    clear_budgets("throttle")
 
 
 @pytest.fixture
@@ -48,37 +48,37 @@ def value(statement: str, **values: object) -> Any:
         return session.execute(text(statement), values).scalar()
 
 
-def age(hours: float, column: str = "used_at") -> None:
+def age(hours: float, column: str = "last_used_at") -> None:
     """Move the sessions' times into the past."""
-    change(f"UPDATE web_session SET {column} = now() - make_interval(mins => :minutes)", minutes=int(hours * 60))
+    change(f"UPDATE browser_session SET {column} = now() - make_interval(mins => :minutes)", minutes=int(hours * 60))
 
 
 def is_signed_in(browser: AdminBrowser) -> bool:
-    return browser.open("/trail").url.path == "/trail"
+    return browser.open("/audit").url.path == "/audit"
 
 
 def copy_of(browser: AdminBrowser, world: World) -> AdminBrowser:
-    """A thief who has every cookie of the browser."""
+    """A thief with every cookie of the browser."""
     thief = AdminBrowser(world.web)
     thief.http.cookies.update(browser.http.cookies)
     return thief
 
 
 def credentials(world: World) -> dict[str, str]:
-    made = next(one for one in world.sandbox.state()["accounts"] if one["account"] == world.copper)
-    return {"confirm_email": made["email"], "confirm_key": made["api_key"]}
+    account = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    return {"confirm_email": account["email"], "confirm_key": account["api_key"]}
 
 
 def sign_in_again(browser: AdminBrowser, world: World) -> httpx.Response:
-    held = credentials(world)
-    return browser.sign_in(held["confirm_key"], held["confirm_email"])
+    own_credentials = credentials(world)
+    return browser.sign_in(own_credentials["confirm_key"], own_credentials["confirm_email"])
 
 
 def hidden(browser: AdminBrowser) -> dict[str, str]:
-    """The hidden fields of the page that is open, as a browser would send them."""
+    """The hidden fields of the current page, as a browser would send them."""
     assert browser.page is not None
-    found = {name: unescape(value) for name, value in HIDDEN.findall(browser.page.text)}
-    return {name: value for name, value in found.items() if name != "csrf"}
+    fields = {name: unescape(value) for name, value in HIDDEN.findall(browser.page.text)}
+    return {name: value for name, value in fields.items() if name != "csrf"}
 
 
 def asks_for_confirmation(page: httpx.Response) -> bool:
@@ -90,47 +90,47 @@ def audited(world: World) -> list[tuple[str, str]]:
         return [(entry.action, entry.detail) for entry in audit.latest(session, world.account)]
 
 
-# How sessions end
+# Expiry
 
 
-def test_a_session_that_nobody_uses_for_twelve_hours_ends(world: World, admin: AdminBrowser) -> None:
+def test_a_session_expires_after_twelve_idle_hours(world: World, admin: AdminBrowser) -> None:
     age(11.9)
     assert is_signed_in(admin)
     age(12.1)
     assert not is_signed_in(admin)
 
 
-def test_a_session_ends_after_seven_days_however_much_it_is_used(world: World, admin: AdminBrowser) -> None:
-    days = value("SELECT extract(epoch FROM expires_at - created_at) / 86400 FROM web_session")
+def test_a_session_expires_after_seven_days(world: World, admin: AdminBrowser) -> None:
+    days = value("SELECT extract(epoch FROM expires_at - created_at) / 86400 FROM browser_session")
     assert float(days) == pytest.approx(7, abs=0.01)
-    change("UPDATE web_session SET expires_at = now()")
+    change("UPDATE browser_session SET expires_at = now()")
     assert not is_signed_in(admin)
 
 
 def test_the_idle_time_is_a_setting(world: World, admin: AdminBrowser) -> None:
-    override({"SESSION_IDLE_HOURS": "1", "SESSION_DAYS": "2"})
+    override_settings({"SESSION_IDLE_TIMEOUT_HOURS": "1", "SESSION_MAX_AGE_DAYS": "2"})
     age(1.1)
     assert not is_signed_in(admin)
     sign_in_again(admin, world)
-    days = value("SELECT extract(epoch FROM expires_at - created_at) / 86400 FROM web_session ORDER BY id DESC")
+    days = value("SELECT extract(epoch FROM expires_at - created_at) / 86400 FROM browser_session ORDER BY id DESC")
     assert float(days) == pytest.approx(2, abs=0.01)
 
 
-def test_use_is_noted_once_in_five_minutes(world: World, admin: AdminBrowser) -> None:
+def test_session_use_is_recorded_once_in_five_minutes(world: World, admin: AdminBrowser) -> None:
     age(0.05)
-    version = value("SELECT xmin::text FROM web_session")
-    admin.open("/trail")
-    assert value("SELECT xmin::text FROM web_session") == version, "no write for a request"
+    version = value("SELECT xmin::text FROM browser_session")
+    admin.open("/audit")
+    assert value("SELECT xmin::text FROM browser_session") == version, "no write for a request"
     age(0.2)
-    admin.open("/trail")
-    assert value("SELECT now() - used_at < interval '1 minute' FROM web_session")
+    admin.open("/audit")
+    assert value("SELECT now() - last_used_at < interval '1 minute' FROM browser_session")
 
 
-def test_a_page_that_loads_itself_keeps_no_session_open(world: World, admin: AdminBrowser) -> None:
+def test_an_automatic_refresh_does_not_extend_the_session(world: World, admin: AdminBrowser) -> None:
     age(1)
     admin.open("/progress")
-    admin.http.get("/trail", headers={"Prefer": "wait=20"})
-    assert value("SELECT now() - used_at > interval '50 minutes' FROM web_session")
+    admin.http.get("/audit", headers={"Prefer": "wait=20"})
+    assert value("SELECT now() - last_used_at > interval '50 minutes' FROM browser_session")
 
 
 def test_signing_in_again_ends_the_older_session_of_that_browser(world: World, admin: AdminBrowser) -> None:
@@ -140,113 +140,116 @@ def test_signing_in_again_ends_the_older_session_of_that_browser(world: World, a
     assert is_signed_in(admin)
     assert not is_signed_in(before)
     assert is_signed_in(elsewhere), "another browser's session is its own"
-    assert count("web_session") == 2
+    assert count("browser_session") == 2
 
 
 def test_signing_in_to_the_panel_again_ends_the_older_session_of_that_browser(world: World) -> None:
     with transaction() as session:
         origin = SessionOrigin(SignInMethod.COPPER, Surface.PANEL)
-        first = browser_sessions.open_session(session, world.account, "viewer", 7, "Vic", origin)
-        second = browser_sessions.open_session(session, world.account, "viewer", 7, "Vic", origin, replaces=first)
-        assert browser_sessions.of_token(session, first) is None
-        assert browser_sessions.of_token(session, second) is not None
+        first = browser_sessions.create(session, world.account, "viewer", 7, "Vic", origin)
+        second = browser_sessions.create(session, world.account, "viewer", 7, "Vic", origin, replaces=first)
+        assert browser_sessions.find_by_token(session, first) is None
+        assert browser_sessions.find_by_token(session, second) is not None
 
 
-def test_a_user_has_twenty_sessions_and_loses_the_one_unused_for_longest(world: World) -> None:
+def test_a_user_has_at_most_twenty_sessions_and_the_longest_idle_one_is_ended(world: World) -> None:
     with transaction() as session:
-        other = browser_sessions.open_session(session, world.account, "admin", 8, "Ann", ORIGIN)
-        tokens = [browser_sessions.open_session(session, world.account, "admin", 7, "Sam", ORIGIN) for _ in range(22)]
-        is_open = [browser_sessions.of_token(session, token) is not None for token in [other, *tokens]]
+        other_session = browser_sessions.create(session, world.account, "admin", 8, "Ann", ORIGIN)
+        tokens = [browser_sessions.create(session, world.account, "admin", 7, "Sam", ORIGIN) for _ in range(22)]
+        is_open = [browser_sessions.find_by_token(session, token) is not None for token in [other_session, *tokens]]
     assert is_open == [True, False, False, *[True] * 20]
 
 
-def test_sessions_that_are_idle_or_over_are_purged(world: World, admin: AdminBrowser) -> None:
+def test_idle_and_expired_sessions_are_purged(world: World, admin: AdminBrowser) -> None:
     sign_in(world)
     sign_in(world)
-    assert count("web_session") == 3
-    change("UPDATE web_session SET used_at = now() - interval '13 hours' WHERE id = (SELECT min(id) FROM web_session)")
-    change("UPDATE web_session SET expires_at = now() WHERE id = (SELECT max(id) FROM web_session)")
-    schedule.forget()
-    assert count("web_session") == 1
+    assert count("browser_session") == 3
+    change(
+        "UPDATE browser_session SET last_used_at = now() - interval '13 hours' WHERE id = (SELECT "
+        "min(id) FROM browser_session)"
+    )
+    change("UPDATE browser_session SET expires_at = now() WHERE id = (SELECT max(id) FROM browser_session)")
+    schedule.purge_expired()
+    assert count("browser_session") == 1
 
 
 def test_replacing_the_copper_key_signs_every_other_browser_out(world: World, admin: AdminBrowser) -> None:
-    thief, other = copy_of(admin, world), sign_in(world)
-    fresh = world.sandbox.act("add_user", account=world.copper, name="Second Admin", admin=True)
+    thief, other_browser = copy_of(admin, world), sign_in(world)
+    second_admin = world.sandbox.simulate("add_user", account=world.copper, name="Second Admin", admin=True)
     admin.open("/settings")
-    page = admin.send("/copper/key", key=fresh["api_key"], email=fresh["email"])
+    page = admin.send("/copper/key", key=second_admin["api_key"], email=second_admin["email"])
     assert "Copper API key replaced" in page.text
     assert is_signed_in(admin)
-    assert not is_signed_in(other)
+    assert not is_signed_in(other_browser)
     assert not is_signed_in(thief), "not even a copy of this browser's session"
 
 
-def test_a_key_that_is_replaced_by_command_signs_everybody_out(world: World, admin: AdminBrowser) -> None:
+def test_replacing_the_key_on_the_command_line_signs_everybody_out(world: World, admin: AdminBrowser) -> None:
     with transaction() as session:
-        held = accounts.copper_access(session, world.account)
-    connect.connect_copper(held.api_key, held.email)
+        credentials = copper_credentials.get(session, world.account)
+    connect.connect_copper(credentials.api_key, credentials.email)
     assert is_signed_in(admin), "the same key changes nothing"
-    fresh = world.sandbox.act("add_user", account=world.copper, name="Second Admin", admin=True)
-    connect.connect_copper(fresh["api_key"], fresh["email"])
+    second_admin = world.sandbox.simulate("add_user", account=world.copper, name="Second Admin", admin=True)
+    connect.connect_copper(second_admin["api_key"], second_admin["email"])
     assert not is_signed_in(admin)
 
 
 # The list
 
 
-def test_admins_see_who_is_signed_in_and_end_it(world: World, admin: AdminBrowser) -> None:
-    other = AdminBrowser(world.web)
-    other.http.headers["user-agent"] = f"{FIREFOX} <script>"
-    sign_in_again(other, world)
+def test_admins_see_and_end_sessions(world: World, admin: AdminBrowser) -> None:
+    other_browser = AdminBrowser(world.web)
+    other_browser.http.headers["user-agent"] = f"{FIREFOX} <script>"
+    sign_in_again(other_browser, world)
     page = admin.open("/sessions").text
     assert "Firefox on Linux" in page
     assert "<script>" not in page
     assert page.count("<strong>This browser</strong>") == 1
     (path,) = re.findall(r'action="(/sessions/\d+/end)"', page)
     assert admin.send(path).status_code == 200
-    assert not is_signed_in(other)
+    assert not is_signed_in(other_browser)
     assert is_signed_in(admin)
     assert audited(world)[0] == ("session.ended", "Sam Admin, Firefox on Linux")
     assert admin.send(path).status_code == 404
 
 
-def test_all_others_end_at_once_and_this_one_stays(world: World, admin: AdminBrowser) -> None:
-    others = [sign_in(world), sign_in(world)]
+def test_all_other_sessions_can_be_ended_at_once(world: World, admin: AdminBrowser) -> None:
+    other_browsers = [sign_in(world), sign_in(world)]
     admin.open("/sessions")
     assert "2 sessions ended." in admin.send("/sessions/end-others").text
-    assert [is_signed_in(other) for other in others] == [False, False]
+    assert [is_signed_in(browser) for browser in other_browsers] == [False, False]
     assert is_signed_in(admin)
     assert ("sessions.ended", "2 sessions") in audited(world)
 
 
-def test_a_viewer_sees_and_ends_their_own_sessions_alone(world: World, admin: AdminBrowser) -> None:
-    made = add_viewer(world)
-    viewer = sign_in_with_copper(world, made["email"])
+def test_a_viewer_only_sees_and_ends_their_own_sessions(world: World, admin: AdminBrowser) -> None:
+    viewer_user = add_viewer(world)
+    viewer = sign_in_with_copper(world, viewer_user["email"])
     with transaction() as session:
         origin = SessionOrigin(SignInMethod.COPPER, Surface.PANEL, "Chrome on Windows")
-        panel = browser_sessions.open_session(session, world.account, "viewer", made["user"], "Vic Viewer", origin)
+        panel = browser_sessions.create(session, world.account, "viewer", viewer_user["user"], "Vic Viewer", origin)
     page = viewer.open("/viewer").text
     assert "Chrome on Windows, panel in Copper" in page
     assert "Sam Admin" not in page
-    theirs = value("SELECT id FROM web_session WHERE role = 'admin'")
-    assert viewer.send(f"/sessions/{theirs}/end").status_code == 404
+    admin_session_id = value("SELECT id FROM browser_session WHERE role = 'admin'")
+    assert viewer.send(f"/sessions/{admin_session_id}/end").status_code == 404
     viewer.open("/viewer")
     assert "1 session ended." in viewer.send("/sessions/end-others").text
     with transaction() as session:
-        assert browser_sessions.of_token(session, panel) is None
+        assert browser_sessions.find_by_token(session, panel) is None
     assert is_signed_in(admin)
     assert viewer.open("/sessions").status_code == 403
 
 
-def test_no_account_sees_or_ends_anothers_sessions(world: World, admin: AdminBrowser) -> None:
-    other = World(world.sandbox, world.web).open(name="Second")
-    theirs = sign_in(other)
-    session_id = value("SELECT id FROM web_session WHERE account_id = :account", account=other.account)
+def test_no_account_sees_or_ends_sessions_of_another(world: World, admin: AdminBrowser) -> None:
+    other_world = World(world.sandbox, world.web).open(name="Second")
+    other_browser = sign_in(other_world)
+    session_id = value("SELECT id FROM browser_session WHERE account_id = :account", account=other_world.account)
     assert admin.open("/sessions").text.count('/end"') == 0
     assert admin.send(f"/sessions/{session_id}/end").status_code == 404
     admin.open("/sessions")
     admin.send("/sessions/end-others")
-    assert is_signed_in(theirs)
+    assert is_signed_in(other_browser)
 
 
 def test_the_command_lists_and_ends_sessions(world: World, admin: AdminBrowser) -> None:
@@ -255,17 +258,17 @@ def test_the_command_lists_and_ends_sessions(world: World, admin: AdminBrowser) 
     from cli import app
 
     run = CliRunner().invoke
-    listed = run(app, ["sessions", "list"])
-    assert "Sam Admin" in listed.output
-    assert "1 session" in listed.output
-    session_id = value("SELECT id FROM web_session")
+    listing = run(app, ["sessions", "list"])
+    assert "Sam Admin" in listing.output
+    assert "1 session" in listing.output
+    session_id = value("SELECT id FROM browser_session")
     missing = run(app, ["sessions", "end", str(session_id), "999999"])
     assert missing.exit_code != 0
     assert "ended: 1 session" in missing.output
     assert not is_signed_in(admin)
     sign_in(world)
     assert "ended: 1 session" in run(app, ["sessions", "end", "--all"]).output
-    assert count("web_session") == 0
+    assert count("browser_session") == 0
     assert run(app, ["sessions", "end"]).exit_code == 2
     assert [action for action, _ in audited(world)[:3]] == ["sessions.ended", "admin.signed_in", "session.ended"]
 
@@ -282,13 +285,13 @@ def test_the_command_lists_and_ends_sessions(world: World, admin: AdminBrowser) 
         ("x" * 100_000 + "Firefox/1", "Unknown browser"),
     ],
 )
-def test_of_a_browser_its_kind_alone_is_kept(agent: str, client: str) -> None:
+def test_only_the_browser_family_is_stored(agent: str, client: str) -> None:
     from starlette.requests import Request
 
-    assert client_of(Request({"type": "http", "headers": [(b"user-agent", agent.encode())]})) == client
+    assert browser_label(Request({"type": "http", "headers": [(b"user-agent", agent.encode())]})) == client
 
 
-def test_a_sign_in_from_a_new_browser_is_marked_in_the_audit_log(world: World, admin: AdminBrowser) -> None:
+def test_the_audit_log_marks_a_sign_in_from_a_new_browser(world: World, admin: AdminBrowser) -> None:
     assert "from a new browser" in dict(audited(world))["admin.signed_in"]
     assert "Last other sign-in" not in admin.open("/status").text
     sign_in_again(admin, world)
@@ -299,60 +302,60 @@ def test_a_sign_in_from_a_new_browser_is_marked_in_the_audit_log(world: World, a
     assert "new browser" not in audited(world)[0][1]
 
 
-# Confirming
+# Confirmations
 
 
 def state_of(world: World) -> list[object]:
-    """What a stolen session must not change."""
+    """The data that a stolen session must not change."""
     with transaction() as session:
         return [
-            [key.name for key in access.keys(session, world.account)],
-            access.named_admins(session, world.account),
-            accounts.organisations(session, world.account),
-            accounts.copper_access(session, world.account),
-            [account.id for account in accounts.accounts(session)],
-            count("web_session"),
+            [key.name for key in api_keys.list_active(session, world.account)],
+            admins.list_names(session, world.account),
+            xero_organisations.list_connected(session, world.account),
+            copper_credentials.get(session, world.account),
+            [account.id for account in accounts.list_accounts(session)],
+            count("browser_session"),
         ]
 
 
 def guarded(world: World) -> list[tuple[str, dict[str, str]]]:
-    """Every form that asks for a confirmation, filled in so that it would be carried out."""
-    user = world.sandbox.act("add_user", account=world.copper, name="Eve")["user"]
+    """Every form that requires a confirmation, with valid values."""
+    user = world.sandbox.simulate("add_user", account=world.copper, name="Eve")["user"]
     with transaction() as session:
-        access.name_admin(session, world.account, 4_711, "Named")
-        organisation = accounts.organisations(session, world.account)[0].id
-        (name,) = [one.name for one in accounts.accounts(session)]
-    stranger = world.sandbox.act("add_user", account=world.copper, name="Mallory", admin=True)
-    session_id = value("SELECT min(id) FROM web_session")
+        admins.add(session, world.account, 4_711, "Named")
+        organisation = xero_organisations.list_connected(session, world.account)[0].id
+        (name,) = [account.name for account in accounts.list_accounts(session)]
+    other_admin = world.sandbox.simulate("add_user", account=world.copper, name="Mallory", admin=True)
+    session_id = value("SELECT min(id) FROM browser_session")
     return [
         ("/keys", {"name": "stolen", "scope": "admin"}),
         ("/setup/panel", {}),
         ("/admins", {"user": str(user)}),
         ("/admins/4711/remove", {}),
-        (f"/organisations/{organisation}/drop", {}),
-        ("/copper/key", {"email": stranger["email"], "key": stranger["api_key"]}),
+        (f"/organisations/{organisation}/remove", {}),
+        ("/copper/key", {"email": other_admin["email"], "key": other_admin["api_key"]}),
         (f"/sessions/{session_id}/end", {}),
         ("/sessions/end-others", {}),
         ("/disconnect", {"name": name}),
     ]
 
 
-def test_a_stolen_session_alone_changes_nothing_that_counts(world: World, admin: AdminBrowser) -> None:
+def test_a_stolen_session_alone_cannot_make_sensitive_changes(world: World, admin: AdminBrowser) -> None:
     sign_in(world)
     forms = guarded(world)
     age(0.1, "confirmed_at")
     before = state_of(world)
     thief = copy_of(admin, world)
     for path, form in forms:
-        thief.open("/trail")
+        thief.open("/audit")
         page = thief.send(path, form)
         assert asks_for_confirmation(page), path
         assert state_of(world) == before, path
-        assert asks_for_confirmation(thief.send(path, form, confirm_path="/trail")), path
+        assert asks_for_confirmation(thief.send(path, form, confirm_path="/audit")), path
     assert is_signed_in(thief), "it ends no session either"
 
 
-def test_a_confirmation_carries_the_form_out_and_holds_for_five_minutes(world: World, admin: AdminBrowser) -> None:
+def test_a_confirmation_completes_the_form_and_is_valid_for_five_minutes(world: World, admin: AdminBrowser) -> None:
     age(0.1, "confirmed_at")
     thief = copy_of(admin, world)
     admin.open("/keys")
@@ -363,8 +366,8 @@ def test_a_confirmation_carries_the_form_out_and_holds_for_five_minutes(world: W
     admin.open("/keys")
     assert admin.send("/keys", name="another", scope="read").url.path == "/keys/new", "it is not asked again"
     with transaction() as session:
-        known = {key.name: key.scopes for key in access.keys(session, world.account)}
-    assert known['The "CRM" & more'] == ("admin",)
+        scopes_by_name = {key.name: key.scopes for key in api_keys.list_active(session, world.account)}
+    assert scopes_by_name['The "CRM" & more'] == ("admin",)
     assert ("session.confirmed", "with a Copper key") in audited(world)
     assert not is_signed_in(thief), "a copy of the session from before the confirmation opens nothing"
     age(0.1, "confirmed_at")
@@ -372,44 +375,44 @@ def test_a_confirmation_carries_the_form_out_and_holds_for_five_minutes(world: W
     assert asks_for_confirmation(admin.send("/keys", name="late", scope="read"))
 
 
-def test_a_wrong_key_is_audited_counts_as_a_try_and_ends_nothing(world: World, admin: AdminBrowser) -> None:
+def test_a_wrong_key_is_audited_counts_as_an_attempt_and_ends_no_session(world: World, admin: AdminBrowser) -> None:
     age(0.1, "confirmed_at")
-    stranger = World(world.sandbox, world.web).open(name="Second")
+    other_world = World(world.sandbox, world.web).open(name="Second")
     admin.open("/keys")
     admin.send("/keys", name="mine", scope="read")
     before = state_of(world)
-    kept = hidden(admin)
+    hidden_fields = hidden(admin)
     for wrong in (
         {**credentials(world), "confirm_key": "wrong"},
         {**credentials(world), "confirm_key": ""},
-        credentials(stranger),
+        credentials(other_world),
     ):
-        page = admin.send("/keys", {**kept, **wrong})
+        page = admin.send("/keys", {**hidden_fields, **wrong})
         assert (page.status_code, "or they aren&#39;t yours" in page.text) == (422, True)
         assert wrong["confirm_key"] not in page.text or not wrong["confirm_key"]
-        assert hidden(admin) == kept, "what was filled in is still there"
+        assert hidden(admin) == hidden_fields, "what was filled in is still there"
     assert state_of(world) == before
     refused = [detail for action, detail in audited(world) if action == "session.confirmation_refused"]
     assert len(refused) == 3
     assert is_signed_in(admin)
     admin.open("/keys")
-    wrong = {**kept, "confirm_key": "wrong", "confirm_email": "a@b.test"}
+    wrong = {**hidden_fields, "confirm_key": "wrong", "confirm_email": "a@b.test"}
     statuses = [admin.send("/keys", wrong).status_code for _ in range(16)]
     assert 429 in statuses
 
 
-def test_the_persons_own_new_key_is_a_confirmation_in_itself(world: World, admin: AdminBrowser) -> None:
+def test_entering_ones_own_new_key_counts_as_a_confirmation(world: World, admin: AdminBrowser) -> None:
     age(0.1, "confirmed_at")
-    held = credentials(world)
+    own_credentials = credentials(world)
     admin.open("/settings")
-    page = admin.send("/copper/key", key=held["confirm_key"], email=held["confirm_email"])
+    page = admin.send("/copper/key", key=own_credentials["confirm_key"], email=own_credentials["confirm_email"])
     assert "Copper API key replaced" in page.text
     assert ("session.confirmed", "with the new Copper key") in audited(world)
 
 
-def test_another_admins_key_is_asked_for_again_after_the_confirmation(world: World, admin: AdminBrowser) -> None:
+def test_another_admins_key_must_be_entered_again_after_the_confirmation(world: World, admin: AdminBrowser) -> None:
     age(0.1, "confirmed_at")
-    second = world.sandbox.act("add_user", account=world.copper, name="Second Admin", admin=True)
+    second = world.sandbox.simulate("add_user", account=world.copper, name="Second Admin", admin=True)
     admin.open("/settings")
     page = admin.send("/copper/key", key=second["api_key"], email=second["email"])
     assert asks_for_confirmation(page)
@@ -421,11 +424,11 @@ def test_another_admins_key_is_asked_for_again_after_the_confirmation(world: Wor
     assert "Copper API key replaced" in page.text
 
 
-def test_copper_being_away_is_told_apart_from_a_wrong_key(world: World, admin: AdminBrowser) -> None:
+def test_an_unavailable_copper_is_distinguished_from_a_wrong_key(world: World, admin: AdminBrowser) -> None:
     age(0.1, "confirmed_at")
     admin.open("/keys")
     admin.send("/keys", name="mine", scope="read")
-    world.sandbox.faults(api=[{"vendor": "copper", "kind": "status", "status": 503}])
+    world.sandbox.faults(api=[{"vendor": "copper", "type": "status", "status": 503}])
     page = admin.send("/keys", {**hidden(admin), **credentials(world)})
     assert "Nothing was changed" in page.text
     assert "session.confirmation_refused" not in dict(audited(world))
@@ -433,7 +436,7 @@ def test_copper_being_away_is_told_apart_from_a_wrong_key(world: World, admin: A
     assert admin.send("/keys", {**hidden(admin), **credentials(world)}).url.path == "/keys/new"
 
 
-def test_a_confirmation_needs_the_forms_token_too(world: World, admin: AdminBrowser) -> None:
+def test_a_confirmation_requires_the_csrf_token(world: World, admin: AdminBrowser) -> None:
     age(0.1, "confirmed_at")
     before = state_of(world)
     form = {"csrf": "planted", "name": "mine", "scope": "read", **credentials(world)}
@@ -441,16 +444,16 @@ def test_a_confirmation_needs_the_forms_token_too(world: World, admin: AdminBrow
     assert state_of(world) == before
 
 
-def test_of_two_confirmations_at_once_one_renews_the_session(world: World, admin: AdminBrowser) -> None:
+def test_only_one_of_two_concurrent_confirmations_renews_the_session(world: World, admin: AdminBrowser) -> None:
     with transaction() as session:
-        token = browser_sessions.open_session(session, world.account, "admin", 7, "Sam", ORIGIN)
-        found = browser_sessions.of_token(session, token)
-        assert found is not None
-        fresh = browser_sessions.renew(session, world.account, found.id, token, is_confirmed=True)
-        assert browser_sessions.renew(session, world.account, found.id, token, is_confirmed=True) is None
-        assert fresh is not None
-        assert browser_sessions.of_token(session, fresh) is not None
-        assert browser_sessions.of_token(session, token) is None
+        token = browser_sessions.create(session, world.account, "admin", 7, "Sam", ORIGIN)
+        session_row = browser_sessions.find_by_token(session, token)
+        assert session_row is not None
+        new_token = browser_sessions.renew(session, world.account, session_row.id, token, is_confirmed=True)
+        assert browser_sessions.renew(session, world.account, session_row.id, token, is_confirmed=True) is None
+        assert new_token is not None
+        assert browser_sessions.find_by_token(session, new_token) is not None
+        assert browser_sessions.find_by_token(session, token) is None
 
 
 def back_from_copper(browser: AdminBrowser, world: World, away: httpx.Response, email: str) -> httpx.Response:
@@ -463,13 +466,13 @@ def back_from_copper(browser: AdminBrowser, world: World, away: httpx.Response, 
 @pytest.fixture
 def named(world: World) -> tuple[AdminBrowser, str]:
     """An admin who signs in with Copper, and has no key."""
-    made = add_viewer(world)
+    viewer_user = add_viewer(world)
     with transaction() as session:
-        access.name_admin(session, world.account, made["user"], "Vic Viewer")
-    return sign_in_with_copper(world, made["email"]), made["email"]
+        admins.add(session, world.account, viewer_user["user"], "Vic Viewer")
+    return sign_in_with_copper(world, viewer_user["email"]), viewer_user["email"]
 
 
-def test_who_signed_in_with_copper_confirms_there_and_goes_on_with_the_form(
+def test_a_user_signed_in_with_copper_confirms_at_copper_and_continues_with_the_form(
     world: World, named: tuple[AdminBrowser, str]
 ) -> None:
     browser, email = named
@@ -488,12 +491,12 @@ def test_who_signed_in_with_copper_confirms_there_and_goes_on_with_the_form(
 
 def test_another_user_of_copper_confirms_nothing(world: World, named: tuple[AdminBrowser, str]) -> None:
     browser, _ = named
-    other = world.sandbox.act("add_user", account=world.copper, name="Mallory")
+    other_user = world.sandbox.simulate("add_user", account=world.copper, name="Mallory")
     age(0.1, "confirmed_at")
     browser.open("/keys")
     browser.send("/keys", name="mine", scope="read")
     away = browser.send("/confirm/copper", hidden(browser), follow=False)
-    page = back_from_copper(browser, world, away, other["email"])
+    page = back_from_copper(browser, world, away, other_user["email"])
     assert (page.status_code, "Nothing was changed" in page.text) == (403, True)
     browser.open("/keys")
     assert asks_for_confirmation(browser.send("/keys", name="mine", scope="read"))
@@ -501,30 +504,30 @@ def test_another_user_of_copper_confirms_nothing(world: World, named: tuple[Admi
 
 
 @pytest.mark.parametrize("path", ["https://evil.test", "//evil.test", "/keys?x=1", "javascript:alert(1)", ""])
-def test_a_form_goes_on_within_patina_alone(world: World, named: tuple[AdminBrowser, str], path: str) -> None:
+def test_a_form_only_continues_within_patina(world: World, named: tuple[AdminBrowser, str], path: str) -> None:
     browser, _ = named
     browser.open("/keys")
     assert browser.send("/confirm/copper", confirm_path=path, follow=False).status_code == 422
 
 
-# What browsers keep
+# Browser data
 
 
-def test_signing_out_and_disconnecting_clear_what_the_browser_keeps(world: World, admin: AdminBrowser) -> None:
-    other = sign_in(world)
-    admin.open("/trail")
-    answer = admin.send("/signout", follow=False)
-    assert answer.headers["clear-site-data"] == '"cache", "storage"'
+def test_signing_out_and_disconnecting_clear_the_site_data(world: World, admin: AdminBrowser) -> None:
+    other_browser = sign_in(world)
+    admin.open("/audit")
+    response = admin.send("/signout", follow=False)
+    assert response.headers["clear-site-data"] == '"cache", "storage"'
     assert ("session.signed_out", "") in audited(world)
     with transaction() as session:
-        (name,) = [one.name for one in accounts.accounts(session)]
-    other.open("/disconnect")
-    answer = other.send("/disconnect", name=name, follow=False)
-    assert answer.headers["clear-site-data"] == '"cache", "storage"'
-    assert count("web_session") == 0
+        (name,) = [account.name for account in accounts.list_accounts(session)]
+    other_browser.open("/disconnect")
+    response = other_browser.send("/disconnect", name=name, follow=False)
+    assert response.headers["clear-site-data"] == '"cache", "storage"'
+    assert count("browser_session") == 0
 
 
-def test_a_search_stands_in_no_address(world: World, admin: AdminBrowser) -> None:
+def test_a_search_is_in_no_url(world: World, admin: AdminBrowser) -> None:
     person = world.person("ann@acme.test")
     world.settle()
     page = admin.find("ann@acme.test")
@@ -532,22 +535,24 @@ def test_a_search_stands_in_no_address(world: World, admin: AdminBrowser) -> Non
     assert "ann" not in str(page.url)
     assert admin.open(str(page.url)).text.count(f"/records/person/{person}") == 1, "a reload finds it again"
     assert f"/records/person/{person}" not in admin.open("/records?q=ann@acme.test").text
-    other = World(world.sandbox, world.web).open(name="Second")
-    assert "This search has expired" in sign_in(other).open(str(page.url)).text
+    other_world = World(world.sandbox, world.web).open(name="Second")
+    assert "This search has expired" in sign_in(other_world).open(str(page.url)).text
     assert "This search has expired" in admin.open("/records?search=gAAAA\u00e9").text
     refused = admin.send("/records", q="x" * 321)
     assert (refused.status_code, "too long" in refused.text) == (422, True)
-    longest = admin.find("\N{GRINNING FACE}" * 320)
-    assert longest.status_code == 200
+    response = admin.find("\N{GRINNING FACE}" * 320)
+    assert response.status_code == 200
 
 
-def test_no_address_takes_a_text_that_may_name_a_person() -> None:
+def test_no_query_parameter_may_contain_a_persons_name() -> None:
     from web.app import create
 
-    known = {
-        *("after", "before", "currency", "first", "kind", "limit", "of", "order", "sort", "status", "type"),
-        # Sealed, random or a vendor's own.
+    documented = {
+        *("after", "before", "currency", "setup", "kind", "limit", "of", "order", "sort", "status", "type"),
+        # Encrypted, random, or defined by a vendor.
         *("search", "ticket", "state", "code", "error", "challenge"),
     }
-    taken = {parameter.alias for route in documented_routes(create()) for parameter in route.dependant.query_params}
-    assert taken <= known
+    query_names = {
+        parameter.alias for route in documented_routes(create()) for parameter in route.dependant.query_params
+    }
+    assert query_names <= documented

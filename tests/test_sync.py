@@ -1,4 +1,4 @@
-"""Catch-up, reconciliation and what they cost: the store becomes right, whatever the vendors do not tell."""
+"""Catch-up and reconciliation: their results without webhooks, and their cost in calls."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override
-from store import due, runs
+from runtime.settings import override_settings
+from store import refresh_candidates, runs
 from store.database import transaction
-from store.due import Unseen
-from store.models import RecordType
-from store.runs import StepLostError
+from store.models import RecordType, RunState
+from store.refresh_candidates import UnseenQuery
+from store.runs import RunLeaseLostError
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import history, relations, sync
-from worker.steps import Kind
+from worker import created_dates, relations, sync
+from worker.sync_types import RunKind
 
-DEAF = [{"vendor": one, "lose": 1.0} for one in ("xero", "copper")]
+DEAF = [{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")]
 BOOKS = "GET /xero/api.xro/2.0"
 CRM = "POST /copper/developer_api/v1"
 
 
 def deafen(world: World) -> None:
-    """From now on every webhook is lost."""
+    """Lose every webhook from now on."""
     world.settle()
     world.sandbox.faults(webhooks=DEAF)
 
 
 def spent(world: World, act: Callable[[], object]) -> dict[str, int]:
-    """The vendors' calls that something cost, by path."""
+    """The vendor calls of an action, by path."""
     before = world.sandbox.state()["calls"]
     act()
     after = world.sandbox.state()["calls"]
@@ -44,11 +44,11 @@ def execute(statement: str, **values: Any) -> None:
         session.execute(text(statement), values)
 
 
-def test_an_idle_catch_up_costs_two_xero_calls_and_one_search_a_type(world: World) -> None:
+def test_an_idle_catch_up_costs_two_xero_calls_and_one_search_per_type(world: World) -> None:
     world.opportunity(person=world.person("ann@acme.test"))
     world.invoice("ann@acme.test")
     world.settle()
-    world.pass_time()
+    world.advance_clock()
     world.catch_up()
 
     assert spent(world, world.catch_up) == {
@@ -61,92 +61,98 @@ def test_an_idle_catch_up_costs_two_xero_calls_and_one_search_a_type(world: Worl
     }
 
 
-def test_a_catch_up_finds_what_lost_webhooks_told(world: World) -> None:
+def test_a_catch_up_finds_changes_of_lost_webhooks(world: World) -> None:
     ann, bob = world.person("ann@acme.test"), world.person("bob@acme.test")
     invoice = world.invoice("ann@acme.test")
     deafen(world)
-    world.sandbox.act("pay_invoice", invoice=invoice.id, amount="15.00")
-    world.sandbox.act("change_contact", contact=invoice.contact, email="bob@acme.test")
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id, amount="15.00")
+    world.sandbox.simulate("update_contact", contact=invoice.contact, email="bob@acme.test")
     lead = world.lead("bob@acme.test")
-    world.copper_act("change_record", type="person", id=ann, emails=["ann@new.test"])
-    made = world.invoice("ann@new.test")
+    world.simulate_copper("update_record", type="person", id=ann, emails=["ann@new.test"])
+    new_invoice = world.invoice("ann@new.test")
     deal = world.opportunity(person=bob)
     world.settle()
-    assert world.shown("people", ann) == [invoice.number]
+    assert world.invoice_numbers("people", ann) == [invoice.number]
 
     world.catch_up()
 
-    assert world.shown("people", ann) == [made.number]
-    assert world.shown("leads", lead) == world.shown("opportunities", deal) == [invoice.number]
+    assert world.invoice_numbers("people", ann) == [new_invoice.number]
+    assert world.invoice_numbers("leads", lead) == world.invoice_numbers("opportunities", deal) == [invoice.number]
     assert world.rows("people", bob)[0]["balance_due"] == "100.00"
     world.check()
 
 
-def test_a_payment_or_credit_note_of_which_no_webhook_tells_is_found(world: World) -> None:
+def test_a_payment_or_credit_note_without_a_webhook_is_found(world: World) -> None:
     ann = world.person("ann@acme.test")
     paid, credited = world.invoice("ann@acme.test"), world.invoice("ann@acme.test")
     world.settle()
-    world.sandbox.act("pay_invoice", invoice=paid.id, webhook=False)
-    world.sandbox.act("credit_invoice", invoice=credited.id, amount="15.00", webhook=False)
+    world.sandbox.simulate("pay_invoice", invoice=paid.id, webhook=False)
+    world.sandbox.simulate("credit_invoice", invoice=credited.id, amount="15.00", webhook=False)
     world.catch_up()
 
     rows = {row["id"]: (row["status"], row["balance_due"]) for row in world.rows("people", ann)}
     assert rows == {paid.id: ("PAID", "0.00"), credited.id: ("AUTHORISED", "100.00")}
 
 
-def test_a_catch_up_follows_a_merge_that_moved_invoices_untouched(world: World) -> None:
+def test_a_catch_up_follows_a_merge_that_does_not_modify_invoices(world: World) -> None:
     ann, bob = world.person("ann@acme.test"), world.person("bob@acme.test")
     moved, stays = world.invoice("ann@acme.test"), world.invoice("bob@acme.test")
     deafen(world)
-    world.pass_time()
+    world.advance_clock()
     world.catch_up()
-    world.sandbox.act("merge_contacts", loser=moved.contact, winner=stays.contact)
+    world.sandbox.simulate("merge_contacts", source=moved.contact, target=stays.contact)
     world.catch_up()
 
-    assert world.shown("people", ann) == []
-    assert sorted(world.shown("people", bob)) == sorted([moved.number, stays.number])
+    assert world.invoice_numbers("people", ann) == []
+    assert sorted(world.invoice_numbers("people", bob)) == sorted([moved.number, stays.number])
     world.check()
     assert spent(world, world.catch_up)[f"{BOOKS}/Invoices"] == 1, "a merge that is known is not followed again"
 
 
-def test_a_catch_up_pages_under_changes_and_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catch_up_loses_nothing_when_data_changes_between_pages(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("worker.xero.client.PAGE_SIZE", 5)
     monkeypatch.setattr("worker.copper.client.PAGE_SIZE", 5)
     monkeypatch.setattr("worker.copper.stages.PAGE_SIZE", 5)
     deafen(world)
     people = [world.person(f"p{number}@acme.test") for number in range(23)]
     invoices = [world.invoice(f"p{number}@acme.test") for number in range(23)]
-    began = sync.begin(world.account, Kind.CATCH_UP)
-    world.pass_time(0.1)
-    for number, run in enumerate(began * 12):
+    started_runs = sync.start_account_runs(world.account, RunKind.CATCH_UP)
+    world.advance_clock(0.1)
+    for number, run in enumerate(started_runs * 12):
         sync.step(run.account_id, run.id)
         if number < 8:
-            world.sandbox.act("pay_invoice", invoice=invoices[-1 - number].id)
+            world.sandbox.simulate("pay_invoice", invoice=invoices[-1 - number].id)
         if number < 4:
-            world.copper_act("delete_record", type="person", id=people[number])
-    assert {run.state for run in world.runs([run.id for run in began])} == {"done"}
+            world.simulate_copper("delete_record", type="person", id=people[number])
+    assert {run.state for run in world.runs([run.id for run in started_runs])} == {"done"}
     world.catch_up()
-    shown = [number for number in range(4, 23) if world.shown("people", people[number]) == [invoices[number].number]]
-    assert shown == list(range(4, 23))
+    lines = [
+        number
+        for number in range(4, 23)
+        if world.invoice_numbers("people", people[number]) == [invoices[number].number]
+    ]
+    assert lines == list(range(4, 23))
     assert world.rows("people", people[22])[0]["status"] == "PAID"
 
 
-def test_more_records_than_copper_lets_anybody_page_through_are_all_read(world: World) -> None:
-    world.sandbox.control("PUT", "limits", json={"on": False, "reachable": 400})
+def test_more_records_than_coppers_search_limit_are_all_fetched(world: World) -> None:
+    world.sandbox.control("PUT", "limits", json={"enabled": False, "max_search_results": 400})
     deafen(world)
     for start in range(0, 900, 180):
-        world.sandbox.control("PUT", "clock", json={"ahead": start / 10})
+        world.sandbox.control("PUT", "clock", json={"offset_seconds": start / 10})
         for number in range(start, start + 180):
             world.person(f"p{number}@acme.test")
     invoice = world.invoice("p899@acme.test")
     world.backfill()
     with transaction() as session:
-        assert session.execute(text("SELECT count(*) FROM crm_record WHERE NOT gone")).scalar_one() == 900
+        assert session.execute(text("SELECT count(*) FROM copper_record WHERE NOT is_deleted")).scalar_one() == 900
     world.check_rows()
     assert invoice.number
 
 
-def test_a_second_with_more_records_than_a_page_is_read_page_by_page(
+def test_records_of_one_second_that_exceed_a_page_are_all_fetched(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.copper.client.PAGE_SIZE", 5)
@@ -156,22 +162,22 @@ def test_a_second_with_more_records_than_a_page_is_read_page_by_page(
         world.person(f"p{number}@acme.test")
     world.backfill()
     with transaction() as session:
-        people = text("SELECT count(*) FROM crm_record WHERE record_type = 'person' AND NOT gone")
+        people = text("SELECT count(*) FROM copper_record WHERE record_type = 'person' AND NOT is_deleted")
         assert session.execute(people).scalar_one() == 20
     world.check_rows()
 
 
 @pytest.mark.parametrize(("people", "calls"), [(0, 1), (199, 1), (200, 2), (398, 2), (399, 3)])
-def test_copper_pages_cost_the_arithmetic(world: World, people: int, calls: int) -> None:
+def test_copper_listings_cost_one_call_per_page(world: World, people: int, calls: int) -> None:
     deafen(world)
     for number in range(people):
-        world.sandbox.control("PUT", "clock", json={"ahead": number})
+        world.sandbox.control("PUT", "clock", json={"offset_seconds": number})
         world.person(f"p{number}@x.test")
     world.settle()
     assert spent(world, world.backfill)[f"{CRM}/people/search"] == calls == 1 + max(people - 1, 0) // 199
 
 
-def test_xero_pages_cost_the_arithmetic(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xero_listings_cost_one_call_per_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.xero.client.PAGE_SIZE", 10)
     deafen(world)
     for number in range(31):
@@ -185,14 +191,14 @@ def test_xero_pages_cost_the_arithmetic(world: World, monkeypatch: pytest.Monkey
 
 def test_a_thousand_events_on_two_hundred_invoices_cost_six_calls_at_most(world: World) -> None:
     contact = world.contact("Acme", "ann@acme.test")
-    made = [world.invoice(contact) for _ in range(200)]
+    invoices = [world.invoice(contact) for _ in range(200)]
     world.settle()
 
     def burst() -> None:
         for total in range(200, 205):
-            for one in made:
-                world.sandbox.act("change_invoice", invoice=one.id, total=f"{total}.00")
-        wait_until(lambda: world.sandbox.state()["waiting"] == 0)
+            for invoice in invoices:
+                world.sandbox.simulate("update_invoice", invoice=invoice.id, total=f"{total}.00")
+        wait_until(lambda: world.sandbox.state()["pending_deliveries"] == 0)
         world.settle()
 
     calls = spent(world, burst)
@@ -202,11 +208,11 @@ def test_a_thousand_events_on_two_hundred_invoices_cost_six_calls_at_most(world:
     world.check()
 
 
-def test_a_page_that_always_fails_ends_its_run_and_an_outage_does_not(world: World) -> None:
-    override({"EVENT_ATTEMPTS": "2"})
+def test_a_page_that_always_fails_ends_its_run_but_an_outage_does_not(world: World) -> None:
+    override_settings({"EVENT_MAX_ATTEMPTS": "2"})
     for status, state in ((503, "running"), (500, "failed")):
-        world.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "kind": "status", "status": status}])
-        run = next(one for one in sync.begin(world.account, Kind.CATCH_UP) if one.organisation_id)
+        world.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "type": "status", "status": status}])
+        run = next(run for run in sync.start_account_runs(world.account, RunKind.CATCH_UP) if run.organisation_id)
         for _ in range(3):
             sync.step(run.account_id, run.id)
             execute("UPDATE sync_run SET not_before = now()")
@@ -219,22 +225,29 @@ def test_a_page_that_always_fails_ends_its_run_and_an_outage_does_not(world: Wor
 
 
 def drifted(world: World, break_it: Callable[[], object]) -> dict[str, dict[str, int]]:
-    """Break something, and see it found by a dry run that changes nothing, then found and repaired."""
+    """Cause drift, detect it by a dry run that changes nothing, then detect and repair it."""
     world.settle()
-    world.pass_time()
+    world.advance_clock()
     assert world.reconcile(dry=True) == {}
     break_it()
     before = dump()
-    found = world.reconcile(dry=True)
+    drift = world.reconcile(dry=True)
     assert dump() == before, "a dry run writes nothing"
-    assert world.reconcile() == found
+    assert world.reconcile() == drift
     assert world.reconcile(dry=True) == {}
     world.check_rows()
-    return found
+    return drift
 
 
 def dump() -> list[Any]:
-    tables = ("invoice", "xero_contact", "xero_contact_email", "crm_record", "crm_record_email", "crm_relation")
+    tables = (
+        "xero_invoice",
+        "xero_contact",
+        "xero_contact_email",
+        "copper_record",
+        "copper_record_email",
+        "copper_relation",
+    )
     with transaction() as session:
         return [
             sorted(session.execute(text(f"SELECT t::text FROM {table} t")).scalars())
@@ -260,229 +273,246 @@ CHANGED = {"missing": 0, "stale": 1, "extra": 0}
 
 
 @pytest.mark.parametrize(
-    ("statement", "found"),
+    ("statement", "expected"),
     [
-        ("UPDATE invoice SET balance = 7 WHERE number LIKE '%1'", {"invoices": CHANGED, "rows": {"stale": 3}}),
-        ("DELETE FROM invoice WHERE number LIKE '%1'", {"invoices": {"missing": 1}, "rows": {"extra": 3}}),
         (
-            "INSERT INTO invoice SELECT account_id, organisation_id, '00000000-0000-4000-8000-000000000001',"
-            " contact_id, type, status, 'FALSE', issue_date, due_date, total, balance, currency, created_at,"
-            " created_source, updated_at, fetched_at, changed_at FROM invoice WHERE number LIKE '%1'",
-            {"invoices": {"extra": 1}, "rows": {"missing": 3}},
+            "UPDATE xero_invoice SET balance = 7 WHERE number LIKE '%1'",
+            {"invoices": CHANGED, "read_model": {"stale": 3}},
+        ),
+        ("DELETE FROM xero_invoice WHERE number LIKE '%1'", {"invoices": {"missing": 1}, "read_model": {"extra": 3}}),
+        (
+            "INSERT INTO xero_invoice (account_id, organisation_id, invoice_id, contact_id, type, status, number,"
+            " issue_date, due_date, total, balance, currency, created_at, created_source, updated_at, fetched_at,"
+            " changed_at) SELECT account_id, organisation_id, '00000000-0000-4000-8000-000000000001', contact_id,"
+            " type, status, 'FALSE', issue_date, due_date, total, balance, currency, created_at,"
+            " created_source, updated_at, fetched_at, changed_at FROM xero_invoice WHERE number LIKE '%1'",
+            {"invoices": {"extra": 1}, "read_model": {"missing": 3}},
         ),
         (
-            "UPDATE invoice SET balance = 7, updated_at = 'infinity' WHERE number LIKE '%1'",
-            {"invoices": CHANGED, "rows": {"stale": 3}},
+            "UPDATE xero_invoice SET balance = 7, updated_at = 'infinity' WHERE number LIKE '%1'",
+            {"invoices": CHANGED, "read_model": {"stale": 3}},
         ),
         ("UPDATE xero_contact SET name = 'Wrong' WHERE name LIKE 'ann%'", {"contacts": CHANGED}),
-        ("DELETE FROM xero_contact_email WHERE email LIKE 'bob%'", {"contacts": CHANGED, "rows": {"extra": 2}}),
-        ("UPDATE crm_record SET name = 'Wrong' WHERE record_type = 'lead'", {"leads": CHANGED}),
-        ("DELETE FROM crm_record_email WHERE email LIKE 'lee%'", {"leads": CHANGED}),
+        ("DELETE FROM xero_contact_email WHERE email LIKE 'bob%'", {"contacts": CHANGED, "read_model": {"extra": 2}}),
+        ("UPDATE copper_record SET name = 'Wrong' WHERE record_type = 'lead'", {"leads": CHANGED}),
+        ("DELETE FROM copper_record_email WHERE email LIKE 'lee%'", {"leads": CHANGED}),
         (
-            "DELETE FROM crm_relation WHERE record_type = 'person'",
-            {"people": CHANGED, "rows": {"extra": 3}},
+            "DELETE FROM copper_relation WHERE record_type = 'person'",
+            {"people": CHANGED, "read_model": {"extra": 3}},
         ),
-        ("DELETE FROM crm_record WHERE record_type = 'company'", {"companies": {"missing": 1}, "rows": {"extra": 3}}),
         (
-            "INSERT INTO crm_record (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)"
+            "DELETE FROM copper_record WHERE record_type = 'company'",
+            {"companies": {"missing": 1}, "read_model": {"extra": 3}},
+        ),
+        (
+            "INSERT INTO copper_record (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)"
             " SELECT id, 'lead', 77, 'False', now(), 'epoch', now() FROM account",
             {"leads": {"extra": 1}},
         ),
-        ("DELETE FROM crm_relation WHERE source = 'related' AND related_type = 'person'", {"relations": CHANGED}),
-        ("DELETE FROM record_invoice WHERE record_type = 'company'", {"rows": {"missing": 3}}),
-        ("UPDATE record_invoice SET balance = 1 WHERE record_type = 'company'", {"rows": {"stale": 3}}),
+        ("DELETE FROM copper_relation WHERE origin = 'related' AND related_type = 'person'", {"relations": CHANGED}),
+        ("DELETE FROM record_invoice WHERE record_type = 'company'", {"read_model": {"missing": 3}}),
+        ("UPDATE record_invoice SET balance = 1 WHERE record_type = 'company'", {"read_model": {"stale": 3}}),
         (
             "INSERT INTO record_invoice SELECT account_id, 'lead', 5, created_at, invoice_id, organisation_id, type,"
             " status, number, issuer, issue_date, due_date, total, balance, currency, created_source, short_code"
             " FROM record_invoice WHERE record_type = 'company'",
-            {"rows": {"extra": 3}},
+            {"read_model": {"extra": 3}},
         ),
     ],
     ids=range(15),
 )
-def test_drift_of_every_kind_is_found_counted_right_and_repaired(
-    small: World, statement: str, found: dict[str, dict[str, int]]
+def test_every_type_of_drift_is_found_counted_and_repaired(
+    small: World, statement: str, expected: dict[str, dict[str, int]]
 ) -> None:
-    told = drifted(small, lambda: execute(statement))
-    assert told == {kind: {"missing": 0, "stale": 0, "extra": 0, **rows} for kind, rows in found.items()}
+    drift = drifted(small, lambda: execute(statement))
+    assert drift == {
+        record_type: {"missing": 0, "stale": 0, "extra": 0, **rows} for record_type, rows in expected.items()
+    }
 
 
-def test_what_changed_a_moment_ago_is_no_drift_its_event_may_be_on_its_way(small: World) -> None:
+def test_recent_changes_are_not_drift_because_their_event_may_be_in_transit(small: World) -> None:
     deafen(small)
     small.invoice("ann@acme.test")
     small.lead("new@acme.test")
     assert small.reconcile(dry=True) == {}
-    small.pass_time()
-    found = small.reconcile(dry=True)
-    assert found["invoices"]["missing"] == found["leads"]["missing"] == 1
+    small.advance_clock()
+    drift = small.reconcile(dry=True)
+    assert drift["invoices"]["missing"] == drift["leads"]["missing"] == 1
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_a_run_of_any_kind_goes_on_from_its_last_page_after_a_kill_at_any_step(small: World, kind: Kind) -> None:
-    small.pass_time()
+@pytest.mark.parametrize("run_kind", list(RunKind))
+def test_a_run_of_any_type_resumes_from_its_last_page_after_a_kill_at_any_step(small: World, run_kind: RunKind) -> None:
+    small.advance_clock()
     small.catch_up()
     deafen(small)
     for number in range(25):
         small.opportunity(person=small.person(f"p{number}@acme.test"))
         small.invoice(f"p{number}@acme.test")
-    calls = spent(small, lambda: kill_at_every_step(small, kind))
+    calls = spent(small, lambda: kill_at_every_step(small, run_kind))
     assert max(calls.values()) <= 2, "no page is fetched more than twice"
-    if kind is not Kind.DRY_RUN:
+    if run_kind is not RunKind.DRY_RUN:
         small.check_rows()
 
 
-def kill_at_every_step(world: World, kind: Kind) -> None:
-    """Each page is fetched by a worker that dies before it commits, then by another one."""
-    for run in sync.begin(world.account, kind):
+def kill_at_every_step(world: World, run_kind: RunKind) -> None:
+    """Each page is fetched by a worker that dies before its commit, and then by another one."""
+    for run in sync.start_account_runs(world.account, run_kind):
         for _ in range(80):
             with transaction() as session:
-                taken = runs.take(session, run.account_id, run.id, 60)
-            if taken is None:
+                is_taken = runs.lease(session, run.account_id, run.id, 60)
+            if is_taken is None:
                 break
-            sync._fetch(taken[0])
+            sync._fetch(is_taken[0])
             execute("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE lease_id IS NOT NULL")
             sync.step(run.account_id, run.id)
-    assert all(run.state == "done" for run in world.runs())
+    assert all(run.state == RunState.DONE for run in world.runs())
 
 
-def test_two_runs_of_a_kind_are_one_and_workers_on_the_same_run_do_no_harm(small: World) -> None:
-    first = sync.begin(small.account, Kind.RECONCILIATION)
-    assert [run.id for run in sync.begin(small.account, Kind.RECONCILIATION)] == [run.id for run in first]
+def test_two_runs_of_a_type_are_one_and_concurrent_workers_on_it_are_safe(small: World) -> None:
+    first = sync.start_account_runs(small.account, RunKind.RECONCILIATION)
+    assert [run.id for run in sync.start_account_runs(small.account, RunKind.RECONCILIATION)] == [
+        run.id for run in first
+    ]
     stepped = [sync.step(run.account_id, run.id) for run in first * 20]
     assert stepped
     assert {run.state for run in small.runs([run.id for run in first])} == {"done"}
     small.check()
 
 
-def test_a_run_whose_lease_ran_out_is_taken_again_and_the_first_holder_cannot_write(small: World) -> None:
-    run = sync.begin(small.account, Kind.CATCH_UP)[0]
-    page: dict[str, Any] = {"stage": run.stage, "cursor": {}, "counts": {}, "drift": None, "state": "running"}
+def test_an_expired_run_lease_is_taken_over_and_the_first_holder_cannot_write(small: World) -> None:
+    run = sync.start_account_runs(small.account, RunKind.CATCH_UP)[0]
+    page: dict[str, Any] = {"stage": run.stage, "cursor": {}, "counts": {}, "drift": None, "state": RunState.RUNNING}
     with transaction() as session:
-        first = runs.take(session, run.account_id, run.id, 60)
+        first = runs.lease(session, run.account_id, run.id, 60)
         assert first is not None
-        assert runs.take(session, run.account_id, run.id, 60) is None
+        assert runs.lease(session, run.account_id, run.id, 60) is None
     execute("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE id = :id", id=run.id)
     with transaction() as session:
-        second = runs.take(session, run.account_id, run.id, 60)
+        second = runs.lease(session, run.account_id, run.id, 60)
     assert second is not None
     with transaction() as session:
-        with pytest.raises(StepLostError):
+        with pytest.raises(RunLeaseLostError):
             runs.advance(session, first[0], first[1], **page)
-        assert runs.put_back(session, first[0], first[1], error="x", delay=0, most=1, free=False) is None
+        assert runs.release(session, first[0], first[1], error="x", delay=0, max_attempts=1, count_attempt=True) is None
         runs.advance(session, second[0], second[1], **page)
 
 
-def test_a_renamed_organisation_shows_after_reconciliation(small: World) -> None:
-    company = next(iter(small.rows_of("company")))
-    small.sandbox.act("rename_organisation", tenant=small.tenants[0], name="New Name Ltd", short_code="!NEW")
+def test_a_renamed_organisation_is_shown_after_reconciliation(small: World) -> None:
+    company = next(iter(small.record_ids("company")))
+    small.sandbox.simulate("rename_organisation", tenant=small.tenants[0], name="New Name Ltd", short_code="!NEW")
     small.reconcile()
     rows = small.rows("companies", company)
     assert {row["issuer"] for row in rows} == {"New Name Ltd"}
     assert all("shortcode=!NEW" in row["url"] for row in rows)
 
 
-def test_a_forgotten_contacts_invoices_leave_every_record(world: World) -> None:
+def test_invoices_of_an_erased_contact_leave_every_record(world: World) -> None:
     ann = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    assert world.shown("people", ann) == [invoice.number]
-    world.sandbox.act("forget_contact", contact=invoice.contact)
+    assert world.invoice_numbers("people", ann) == [invoice.number]
+    world.sandbox.simulate("erase_contact", contact=invoice.contact)
     world.settle()
-    assert world.shown("people", ann) == []
+    assert world.invoice_numbers("people", ann) == []
     world.check()
 
 
-def test_an_invoice_that_moves_to_another_contact_is_followed(world: World) -> None:
+def test_an_invoice_follows_its_new_contact(world: World) -> None:
     ann, bob = world.person("ann@acme.test"), world.person("bob@acme.test")
     invoice = world.invoice("ann@acme.test")
-    other = world.contact("Bob", "bob@acme.test")
+    other_contact = world.contact("Bob", "bob@acme.test")
     world.settle()
-    world.sandbox.act("change_invoice", invoice=invoice.id, contact=other)
+    world.sandbox.simulate("update_invoice", invoice=invoice.id, contact=other_contact)
     world.settle()
-    assert (world.shown("people", ann), world.shown("people", bob)) == ([], [invoice.number])
+    assert (world.invoice_numbers("people", ann), world.invoice_numbers("people", bob)) == ([], [invoice.number])
     world.check()
 
 
-@pytest.mark.parametrize("kind", ["person", "company"])
-def test_merged_records_hand_their_invoices_to_the_survivor(world: World, kind: str) -> None:
-    loser, winner = (world._record(kind) for _ in range(2))
-    if kind == "person":
-        world.copper_act("change_record", type="person", id=loser, emails=["ann@acme.test"])
+@pytest.mark.parametrize("record_type", ["person", "company"])
+def test_invoices_of_merged_records_move_to_the_surviving_record(world: World, record_type: str) -> None:
+    loser, winner = (world._record(record_type) for _ in range(2))
+    if record_type == "person":
+        world.simulate_copper("update_record", type="person", id=loser, emails=["ann@acme.test"])
     else:
         world.person("ann@acme.test", company=loser)
     invoice = world.invoice("ann@acme.test")
-    deal = world.opportunity(**{kind: loser})
+    deal = world.opportunity(**{record_type: loser})
     world.settle()
-    world.copper_act("merge_records", type=kind, loser=loser, winner=winner)
+    world.simulate_copper("merge_records", type=record_type, source=loser, target=winner)
     world.settle()
-    plural = {"person": "people", "company": "companies"}[kind]
-    assert world.shown(plural, loser) == []
+    plural = {"person": "people", "company": "companies"}[record_type]
+    assert world.invoice_numbers(plural, loser) == []
     world.reconcile()
-    assert world.shown(plural, winner) == world.shown("opportunities", deal) == [invoice.number]
+    assert world.invoice_numbers(plural, winner) == world.invoice_numbers("opportunities", deal) == [invoice.number]
     world.check()
 
 
 # Relations
 
 
-def test_relations_that_nobody_reports_are_found_by_rotation(world: World) -> None:
-    override({"RELATIONS_AGE_SECONDS": "0"})
-    company, other = world.company(), world.company()
+def test_unreported_relations_are_found_by_the_relations_refresh(world: World) -> None:
+    override_settings({"RELATIONS_MAX_AGE_SECONDS": "0"})
+    company, other_company = world.company(), world.company()
     ann = world.person("ann@acme.test")
     bob = world.person("bob@acme.test", company=company)
     deal = world.opportunity()
     first, second = world.invoice("ann@acme.test"), world.invoice("bob@acme.test")
     world.settle()
-    world.copper_act("relate", type="person", id=ann, to_type="company", to_id=company)
-    world.copper_act("relate", type="person", id=bob, to_type="company", to_id=other)
-    world.copper_act("relate", type="opportunity", id=deal, to_type="company", to_id=company)
+    world.simulate_copper("relate", type="person", id=ann, to_type="company", to_id=company)
+    world.simulate_copper("relate", type="person", id=bob, to_type="company", to_id=other_company)
+    world.simulate_copper("relate", type="opportunity", id=deal, to_type="company", to_id=company)
     world.settle()
-    assert world.shown("companies", company) == [second.number]
-    assert world.shown("opportunities", deal) == []
+    assert world.invoice_numbers("companies", company) == [second.number]
+    assert world.invoice_numbers("opportunities", deal) == []
 
-    relations.rotate(world.account)
+    relations.refresh_stale(world.account)
 
-    assert world.shown("companies", company) == world.shown("opportunities", deal) == [first.number]
-    assert world.shown("companies", other) == [second.number]
+    assert world.invoice_numbers("companies", company) == world.invoice_numbers("opportunities", deal) == [first.number]
+    assert world.invoice_numbers("companies", other_company) == [second.number]
     world.check()
 
 
-def test_rotation_begins_with_the_longest_unread_and_keeps_to_its_calls(world: World) -> None:
-    override({"RELATIONS_AGE_SECONDS": "0", "ROTATION_CALLS": "8"})
+def test_the_relations_refresh_starts_with_the_oldest_and_stays_within_its_budget(world: World) -> None:
+    override_settings({"RELATIONS_MAX_AGE_SECONDS": "0", "RELATIONS_REFRESH_MAX_CALLS": "8"})
     deals = [world.opportunity() for _ in range(12)]
     world.settle()
-    seen: set[int] = set()
+    fetched: set[int] = set()
     for _ in range(2):
-        calls = spent(world, lambda: relations.rotate(world.account))
+        calls = spent(world, lambda: relations.refresh_stale(world.account))
         assert sum(calls.values()) <= 8
-        seen |= {int(path.split("/")[-2]) for path in calls if path.endswith("/related")}
-    assert seen == set(deals)
-    override({"RELATIONS_AGE_SECONDS": "", "ROTATION_CALLS": ""})
-    assert relations.rotate(world.account) == 0, "what was read lately is left alone"
+        fetched |= {int(path.split("/")[-2]) for path in calls if path.endswith("/related")}
+    assert fetched == set(deals)
+    override_settings({"RELATIONS_MAX_AGE_SECONDS": "", "RELATIONS_REFRESH_MAX_CALLS": ""})
+    assert relations.refresh_stale(world.account) == 0, "what was read lately is left alone"
 
 
 @pytest.mark.timeout(90)
-def test_a_record_that_somebody_reads_is_refreshed_in_the_background(world: World, processes: Processes) -> None:
-    override({"RELATIONS_AGE_SECONDS": "0"})
+def test_a_viewed_record_is_refreshed_in_the_background(world: World, processes: Processes) -> None:
+    override_settings({"RELATIONS_MAX_AGE_SECONDS": "0"})
     processes += [patina("worker")]
     company = world.company()
     ann, deal = world.person("ann@acme.test"), world.opportunity()
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    world.copper_act("relate", type="person", id=ann, to_type="company", to_id=company)
-    world.copper_act("relate", type="opportunity", id=deal, to_type="company", to_id=company)
+    world.simulate_copper("relate", type="person", id=ann, to_type="company", to_id=company)
+    world.simulate_copper("relate", type="opportunity", id=deal, to_type="company", to_id=company)
 
-    assert world.shown("companies", company) == [], "the read itself never waits"
-    wait_until(lambda: world.shown("companies", company) == [invoice.number], what="the refreshed company")
-    wait_until(lambda: world.shown("opportunities", deal) == [invoice.number], what="the refreshed opportunity")
-    override({"RELATIONS_AGE_SECONDS": ""})
+    assert world.invoice_numbers("companies", company) == [], "the read itself never waits"
+    wait_until(
+        lambda: world.invoice_numbers("companies", company) == [invoice.number], description="the refreshed company"
+    )
+    wait_until(
+        lambda: world.invoice_numbers("opportunities", deal) == [invoice.number],
+        description="the refreshed opportunity",
+    )
+    override_settings({"RELATIONS_MAX_AGE_SECONDS": ""})
     world.check()
 
 
 # Created dates
 
 
-def test_history_gives_the_newest_invoices_their_true_created_date(world: World) -> None:
+def test_the_history_lookup_gives_the_newest_invoices_their_true_created_date(world: World) -> None:
     ann = world.person("ann@acme.test")
     contact = world.contact("Acme", "ann@acme.test")
     deafen(world)
@@ -493,29 +523,29 @@ def test_history_gives_the_newest_invoices_their_true_created_date(world: World)
     with transaction() as session:
         organisation = session.execute(text("SELECT id FROM xero_organisation")).scalar_one()
 
-    assert history.look_up(world.account, organisation) == 1
+    assert created_dates.backfill(world.account, organisation) == 1
     sources = {row["id"]: row["created_at_source"] for row in world.rows("people", ann)}
     assert sources.pop(new.id) == "history"
     assert set(sources.values()) == {"issue_date"}, "an old invoice is not worth a call"
-    assert history.look_up(world.account, organisation) == 0
+    assert created_dates.backfill(world.account, organisation) == 0
     world.check()
 
 
-def test_history_waits_when_no_budget_is_to_spare(world: World) -> None:
+def test_the_history_lookup_waits_for_spare_budget(world: World) -> None:
     deafen(world)
     for _ in range(6):
         world.invoice("ann@acme.test")
     world.catch_up()
     with transaction() as session:
         organisation = session.execute(text("SELECT id FROM xero_organisation")).scalar_one()
-        spent_today = session.execute(text("SELECT sum(calls) FROM call_meter WHERE organisation_id > 0")).scalar_one()
-    override({"XERO_DAY_LIMIT": str(2 * (spent_today + 2))})
-    assert history.look_up(world.account, organisation) == 2
+        spent_today = session.execute(text("SELECT sum(calls) FROM api_usage WHERE organisation_id > 0")).scalar_one()
+    override_settings({"XERO_CALLS_PER_DAY": str(2 * (spent_today + 2))})
+    assert created_dates.backfill(world.account, organisation) == 2
 
 
-def test_rows_that_a_dry_run_has_seen_are_not_looked_at_again(small: World) -> None:
-    what = Unseen(run=-1, since=small.runs()[0].started_at, limit=10)
+def test_rows_seen_by_a_dry_run_are_not_checked_again(small: World) -> None:
+    query = UnseenQuery(run_id=-1, since=small.runs()[0].started_at, limit=10)
     with transaction() as session:
-        assert due.unseen_records(session, small.account, RecordType.LEAD, what, 0) == []
+        assert refresh_candidates.unseen_record_ids(session, small.account, RecordType.LEAD, query, 0) == []
     calls = spent(small, lambda: small.reconcile(dry=True))
     assert not [path for path in calls if path.startswith("GET") and "/leads/" in path]

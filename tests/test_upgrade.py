@@ -1,4 +1,4 @@
-"""A deploy: the code before the latest migration works on the schema after it, until the last process is replaced."""
+"""Rolling upgrades: the code before the latest migration works on the schema after it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,40 @@ import httpx
 import pytest
 from alembic.script import ScriptDirectory
 
-from runtime.settings import override
+from runtime.settings import override_settings
 from sandbox import server
 from store.database import alembic_config, migrate
 from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes, patina
-from tests.serving import answers, wait_until
-from tests.test_receivers import delivery, event, signed
+from tests.serving import responds, wait_until
+from tests.test_webhook_endpoints import delivery, event, signed
 from tests.world import Sandbox, World
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def git(*words: str) -> bytes:
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    if done.returncode:
-        pytest.skip(f"needs the project's history: {done.stderr.decode().strip()[:100]}")
-    return done.stdout
+def git(*arguments: str) -> bytes:
+    completed = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    if completed.returncode:
+        pytest.skip(f"needs the project's history: {completed.stderr.decode().strip()[:100]}")
+    return completed.stdout
 
 
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
-    """The code as it was just before the latest migration came."""
+    """The code as it was just before the latest migration was added.
+
+    The baseline has no release before it: the tests that need one begin to run with the next migration.
+    """
     script = ScriptDirectory.from_config(alembic_config()).get_revision("head")
+    if script.down_revision is None:
+        pytest.skip("the baseline is the first migration: no release precedes it")
     path = str(Path(script.path).relative_to(ROOT))
-    came = git("log", "--diff-filter=A", "--format=%H", "--", path).decode().split()
-    if not came:
+    commits = git("log", "--diff-filter=A", "--format=%H", "--", path).decode().split()
+    if not commits:
         pytest.skip("the latest migration is not committed yet")
-    archive = git("archive", f"{came[-1]}^")
+    archive = git("archive", f"{commits[-1]}^")
     subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=archive, check=True, timeout=60)
     assert not (tmp_path / path).exists()
     return tmp_path
@@ -50,12 +55,12 @@ def older(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def upgraded(older: Path) -> Iterator[str]:
-    """A database that the older code made, and today's migrated."""
-    with databases.fresh(template="template0") as name:
-        databases.forget_budgets()
-        words = [sys.executable, "-m", "cli", "migrate"]
+    """A database that the older code created and today's code migrated."""
+    with databases.temporary(template="template0") as name:
+        databases.clear_budgets()
+        command = [sys.executable, "-m", "cli", "migrate"]
         environment = {**os.environ, "PYTHONPATH": str(older)}
-        subprocess.run(words, cwd=older, env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, cwd=older, env=environment, check=True, capture_output=True, timeout=120)
         migrate()
         yield name
 
@@ -65,37 +70,35 @@ def old_web(older: Path, upgraded: str, sandbox: Sandbox, processes: Processes) 
     """Web, worker and scheduler of the older code on the newest schema."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    override({**server.environment(sandbox.url), "PUBLIC_URL": url})
-    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(older), "SWEEP_SECONDS": "1"}
+    override_settings({**server.environment(sandbox.url), "PUBLIC_URL": url})
+    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(older), "SWEEP_INTERVAL_SECONDS": "1"}
     for name in ("web", "worker", "scheduler"):
-        words = [sys.executable, "-m", "cli", name]
-        processes.append(subprocess.Popen(words, cwd=older, env=environment, stdout=subprocess.DEVNULL))
+        command = [sys.executable, "-m", "cli", name]
+        processes.append(subprocess.Popen(command, cwd=older, env=environment, stdout=subprocess.DEVNULL))
 
-    wait_until(lambda: answers(f"{url}/readyz"), what="the older web process, ready")
+    wait_until(lambda: responds(f"{url}/readyz"), description="the older web process, ready")
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         yield client
 
 
-def test_the_older_code_keeps_events_applies_them_and_answers_on_the_newer_schema(
+def test_the_older_code_stores_applies_and_serves_on_the_newer_schema(
     old_web: httpx.Client, sandbox: Sandbox, processes: Processes
 ) -> None:
     world = World(sandbox, old_web, workers=True)
-    world.listen()
+    world.enable_xero_webhook()
     world.open()
     company = world.company()
     person = world.person("ann@acme.test", company=company)
     invoice = world.invoice("ann@acme.test")
-    wait_until(lambda: world.shown("companies", company) == [invoice.number])
-    world.sandbox.act("pay_invoice", invoice=invoice.id)
+    wait_until(lambda: world.invoice_numbers("companies", company) == [invoice.number])
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
     wait_until(lambda: [row["status"] for row in world.rows("people", person)] == ["PAID"])
     world.check()
-    assert all(one.poll() is None for one in processes), "none of the older processes ended"
+    assert all(process.poll() is None for process in processes), "none of the older processes ended"
 
 
-def test_web_and_worker_end_within_thirty_seconds_of_sigterm_and_nothing_is_lost(
-    world: World, processes: Processes
-) -> None:
-    """A request is on its way, and a vendor's answer takes its time, when both are told to stop."""
+def test_web_and_worker_exit_within_thirty_seconds_of_sigterm_without_loss(world: World, processes: Processes) -> None:
+    """Both are stopped while a request and a slow vendor call are in progress."""
     person = world.person("ann@acme.test")
     world.settle()
     world.workers = True
@@ -103,17 +106,17 @@ def test_web_and_worker_end_within_thirty_seconds_of_sigterm_and_nothing_is_lost
     worker, web = patina("worker"), patina("web", environment={"PORT": str(port)})
     processes += [worker, web]
     url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: answers(f"{url}/readyz"), what="the web process")
-    world.sandbox.faults(api=[{"vendor": "xero", "kind": "latency", "path": "Invoices", "seconds": 3.0}])
+    wait_until(lambda: responds(f"{url}/readyz"), description="the web process")
+    world.sandbox.faults(api=[{"vendor": "xero", "type": "latency", "path": "Invoices", "seconds": 3.0}])
     body = delivery(event(world.tenants[0], resourceId=world.invoice("ann@acme.test").id))
-    wait_until(lambda: world.sandbox.calls("Invoices") > 0, what="a call that the vendor is slow to answer")
+    wait_until(lambda: world.sandbox.calls("Invoices") > 0, description="a call that the vendor is slow to answer")
     with socket.create_connection(("127.0.0.1", port)) as line:
-        told = {"host": "patina", "content-type": "application/json", "x-xero-signature": signed(body)}
-        told["content-length"] = str(len(body))
-        head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        headers = {"host": "patina", "content-type": "application/json", "x-xero-signature": signed(body)}
+        headers["content-length"] = str(len(body))
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         line.sendall(f"POST /webhooks/xero HTTP/1.1\r\n{head}\r\n".encode() + body[:10])
         time.sleep(0.3)
-        began = time.monotonic()
+        started = time.monotonic()
         web.terminate()
         worker.terminate()
         time.sleep(0.5)
@@ -121,10 +124,10 @@ def test_web_and_worker_end_within_thirty_seconds_of_sigterm_and_nothing_is_lost
         line.settimeout(20)
         assert line.recv(100).startswith(b"HTTP/1.1 200"), "what was begun is answered"
     assert web.wait(30) is not None
-    assert worker.wait(max(30 - (time.monotonic() - began), 0.1)) is not None
+    assert worker.wait(max(30 - (time.monotonic() - started), 0.1)) is not None
     world.sandbox.faults()
     processes.append(patina("worker"))
     processes.append(patina("scheduler"))
-    wait_until(lambda: len(world.rows("people", person)) == 1, what="the invoice")
+    wait_until(lambda: len(world.rows("people", person)) == 1, description="the invoice")
     world.settle()
     world.check()

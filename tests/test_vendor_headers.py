@@ -1,4 +1,4 @@
-"""What vendors' headers say of waiting: read where it can be, and never a wait without end."""
+"""Parsing of the vendors' Retry-After headers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from email.utils import format_datetime
 import pytest
 import requests
 
-from worker.vendor import MAX_RETRY_AFTER, UNTOLD_WAIT, _retry_after
+from worker.vendor_http import DEFAULT_RATE_LIMIT_WAIT, MAX_RETRY_AFTER, _retry_after
 
 
-def answer(status: int, **headers: str) -> requests.Response:
+def response(status: int, **headers: str) -> requests.Response:
     response = requests.Response()
     response.status_code = status
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -27,21 +27,21 @@ def answer(status: int, **headers: str) -> requests.Response:
         ("-4", 0.0),
         ("1e9", MAX_RETRY_AFTER),
         ("99999999999", MAX_RETRY_AFTER),
-        *[(odd, UNTOLD_WAIT) for odd in ("", "nan", "inf", "-inf", "²", "٣", "soon", "1_0", "0x10")],
+        *[(odd, DEFAULT_RATE_LIMIT_WAIT) for odd in ("", "nan", "inf", "-inf", "²", "٣", "soon", "1_0", "0x10")],
     ],
 )
-def test_a_wait_that_makes_no_sense_counts_as_not_given(header: str, seconds: float) -> None:
-    assert _retry_after(answer(429, Retry_After=header)) == seconds
-    assert _retry_after(answer(503, Retry_After=header)) == (None if seconds == UNTOLD_WAIT else seconds)
+def test_an_invalid_retry_after_is_ignored(header: str, seconds: float) -> None:
+    assert _retry_after(response(429, Retry_After=header)) == seconds
+    assert _retry_after(response(503, Retry_After=header)) == (None if seconds == DEFAULT_RATE_LIMIT_WAIT else seconds)
 
 
-def test_a_wait_may_be_given_as_a_date() -> None:
+def test_retry_after_may_be_a_date() -> None:
     in_a_minute = format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)
-    wait = _retry_after(answer(503, Retry_After=in_a_minute))
+    wait = _retry_after(response(503, Retry_After=in_a_minute))
     assert wait is not None
     assert 50 < wait <= 60
-    assert _retry_after(answer(503, Retry_After="Mon, 02 Jan 2006 15:04:05 GMT")) == 0.0
+    assert _retry_after(response(503, Retry_After="Mon, 02 Jan 2006 15:04:05 GMT")) == 0.0
 
 
-def test_too_many_calls_at_once_are_over_in_a_moment() -> None:
-    assert _retry_after(answer(429, X_Rate_Limit_Problem="concurrent")) is None
+def test_a_concurrency_limit_needs_no_long_wait() -> None:
+    assert _retry_after(response(429, X_Rate_Limit_Problem="concurrent")) is None

@@ -1,4 +1,4 @@
-"""A vendor's answer never sends a key anywhere else, and what stands in the environment does not replace it."""
+"""Redirects of a vendor never receive a key, and the environment does not affect vendor calls."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from runtime.settings import override, settings
-from store.accounts import CopperAccess
+from runtime.settings import override_settings, settings
+from store.copper_credentials import CopperCredentials
 from tests.serving import serving
 from worker.copper import oauth as copper_oauth
 from worker.copper.client import CopperClient
-from worker.errors import PassingError, VendorError
-from worker.vendor import CallTally, call, prepare
+from worker.errors import TransientError, VendorError
+from worker.vendor_http import CallCounter, call, configure_session
 from worker.xero import oauth as xero_oauth
 
 SECRET = "SECRET-COPPER-KEY"
@@ -27,7 +27,7 @@ APPS = ("XERO_CLIENT_ID", "XERO_CLIENT_SECRET", "COPPER_CLIENT_ID", "COPPER_CLIE
 
 
 class Vendors:
-    """A vendor that redirects to another host, and the requests that came to each of the two."""
+    """A vendor that redirects to another host, and the requests that each of them received."""
 
     def __init__(self) -> None:
         self.status = 302
@@ -35,7 +35,7 @@ class Vendors:
         self.redirected: list[dict[str, str]] = []
         self.target = ""
 
-    async def answer(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         self.received.append(dict(request.headers))
         if self.status == 200:
             return Response(b"{}", media_type="application/json")
@@ -48,36 +48,36 @@ class Vendors:
 
 @pytest.fixture
 def vendors(database: str) -> Iterator[Vendors]:
-    made, methods = Vendors(), ["GET", "POST"]
+    vendors_, methods = Vendors(), ["GET", "POST"]
     with (
-        serving(Starlette(routes=[Route("/{path:path}", made.answer_elsewhere, methods=methods)])) as target,
-        serving(Starlette(routes=[Route("/{path:path}", made.answer, methods=methods)])) as url,
+        serving(Starlette(routes=[Route("/{path:path}", vendors_.answer_elsewhere, methods=methods)])) as target,
+        serving(Starlette(routes=[Route("/{path:path}", vendors_.respond, methods=methods)])) as url,
     ):
-        made.target = target
-        override({**dict.fromkeys(SETTINGS, url), **dict.fromkeys(APPS, "x")})
-        yield made
+        vendors_.target = target
+        override_settings({**dict.fromkeys(SETTINGS, url), **dict.fromkeys(APPS, "x")})
+        yield vendors_
 
 
 def copper(key: str = SECRET) -> CopperClient:
-    return CopperClient.of_key(CopperAccess(key, "ann@acme.test", "", ""), CallTally())
+    return CopperClient.with_api_key(CopperCredentials(key, "ann@acme.test", "", ""), CallCounter())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_is_followed_and_the_key_goes_nowhere(vendors: Vendors, status: int) -> None:
     vendors.status = status
-    with pytest.raises(VendorError, match=f"answered {status}, a redirect, which is not followed"):
-        copper().account()
+    with pytest.raises(VendorError, match=f"returned {status}, a redirect, which is not followed"):
+        copper().get_account()
     with pytest.raises(VendorError, match="redirect"):
-        copper_oauth.finish("http://127.0.0.1/callback", "code")
+        copper_oauth.exchange_code("http://127.0.0.1/callback", "code")
     with pytest.raises(VendorError, match="redirect"):
-        xero_oauth.exchange(xero_oauth.begin("http://127.0.0.1/callback"), "code")
+        xero_oauth.exchange_code(xero_oauth.begin("http://127.0.0.1/callback"), "code")
     with pytest.raises(VendorError, match="redirect"):
         xero_oauth.revoke({"refresh_token": "r"})
     assert len(vendors.received) == 4, "each was tried once"
     assert vendors.redirected == []
 
 
-def test_neither_netrc_nor_a_proxy_of_the_environment_touches_a_call(
+def test_vendor_calls_ignore_netrc_and_proxy_settings(
     vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vendors.status = 200
@@ -86,16 +86,16 @@ def test_neither_netrc_nor_a_proxy_of_the_environment_touches_a_call(
     netrc.chmod(0o600)
     for name, value in {"NETRC": str(netrc), "HTTP_PROXY": vendors.target, "http_proxy": vendors.target}.items():
         monkeypatch.setenv(name, value)
-    session = prepare(requests.Session())
+    session = configure_session(requests.Session())
     session.headers["Authorization"] = "Bearer ours"
     call(lambda: session.get(f"{settings().copper_api_url}/account", timeout=5, stream=True))
     assert [headers["authorization"] for headers in vendors.received] == ["Bearer ours"]
     assert vendors.redirected == []
 
 
-def test_what_cannot_be_sent_is_told_without_its_value(vendors: Vendors) -> None:
-    with pytest.raises(VendorError) as found:
-        copper(f"{SECRET}\nx").account()
-    assert not isinstance(found.value, PassingError)
-    assert SECRET not in str(found.value)
-    assert found.value.__suppress_context__, "no traceback shows it either"
+def test_a_request_that_cannot_be_sent_is_reported_without_its_value(vendors: Vendors) -> None:
+    with pytest.raises(VendorError) as raised:
+        copper(f"{SECRET}\nx").get_account()
+    assert not isinstance(raised.value, TransientError)
+    assert SECRET not in str(raised.value)
+    assert raised.value.__suppress_context__, "no traceback shows it either"

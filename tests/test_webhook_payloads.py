@@ -1,4 +1,4 @@
-"""Whatever JSON holds in a field of a webhook: what can be read is applied, the rest is put aside, nothing raises."""
+"""Arbitrary JSON in webhook fields: valid parts are applied, the rest is quarantined, and nothing raises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from store.database import transaction
-from tests.test_receivers import CONTACT, event, notice, post_xero
+from tests.test_webhook_endpoints import CONTACT, event, notice, post_xero
 from tests.world import World
 from webhooks.payloads import MAX_MALFORMED, UNREADABLE, Notification, Origin, Secret, read_delivery, read_notification
 
@@ -33,20 +33,22 @@ ODD_EVENTS = ANYTHING | st.dictionaries(st.sampled_from(EVENT_FIELDS), ANYTHING)
 SEQUENCES = ANYTHING | st.integers(1, 100)
 
 
-def body_of(events: Any, first: Any, last: Any, **more: Any) -> bytes:
-    return json.dumps({**more, "events": events, "firstEventSequence": first, "lastEventSequence": last}).encode()
+def body_of(events: Any, first: Any, last: Any, **fields: Any) -> bytes:
+    return json.dumps({**fields, "events": events, "firstEventSequence": first, "lastEventSequence": last}).encode()
 
 
 @given(odd=st.lists(ODD_EVENTS, max_size=6), place=st.integers(0, 6), first=SEQUENCES, last=SEQUENCES)
-def test_an_odd_event_never_costs_its_siblings(odd: list[Any], place: int, first: Any, last: Any) -> None:
+def test_a_malformed_event_does_not_affect_the_others(odd: list[Any], place: int, first: Any, last: Any) -> None:
     raw = [*odd[:place], event(TENANT), *odd[place:]]
     delivery = read_delivery(Origin(body_of(raw, first, last)))
 
     good = [
-        each for each in delivery.events if (each.tenant, each.kind, each.resource_id) == (TENANT, "CONTACT", CONTACT)
+        each
+        for each in delivery.events
+        if (each.tenant, each.category, each.resource_id) == (TENANT, "CONTACT", CONTACT)
     ]
     assert len(good) >= 1
-    named = [each for each in delivery.events if each.kind != UNREADABLE]
+    named = [each for each in delivery.events if each.category != UNREADABLE]
     assert len(named) + len(delivery.malformed) == len(raw)
     assert 0 <= delivery.first < 2**63
     assert 0 <= delivery.last < 2**63
@@ -54,7 +56,7 @@ def test_an_odd_event_never_costs_its_siblings(odd: list[Any], place: int, first
 
 
 @given(events=ANYTHING, first=SEQUENCES, last=SEQUENCES, entropy=ANYTHING)
-def test_any_envelope_is_read_or_put_aside(events: Any, first: Any, last: Any, entropy: Any) -> None:
+def test_any_envelope_is_parsed_or_quarantined(events: Any, first: Any, last: Any, entropy: Any) -> None:
     delivery = read_delivery(Origin(body_of(events, first, last, entropy=entropy)))
     if events is None or events == []:
         assert (delivery.events, delivery.malformed) == ([], [])
@@ -63,12 +65,12 @@ def test_any_envelope_is_read_or_put_aside(events: Any, first: Any, last: Any, e
 
 
 @given(body=st.binary(max_size=200) | ANYTHING.map(lambda value: json.dumps(value).encode()))
-def test_any_body_is_read_or_put_aside(body: bytes) -> None:
+def test_any_body_is_parsed_or_quarantined(body: bytes) -> None:
     delivery = read_delivery(Origin(body))
     assert all(each.body == body for each in delivery.malformed)
 
 
-def read(payload: dict[str, Any]) -> Notification:
+def parse(payload: dict[str, Any]) -> Notification:
     return read_notification(payload, 1, Origin(json.dumps(payload).encode()), Secret("patina_secret", "s" * 43))
 
 
@@ -76,16 +78,16 @@ def read(payload: dict[str, Any]) -> Notification:
     ids=st.lists(ANYTHING | st.integers(1, 2**63 - 1), max_size=MAX_MALFORMED),
     more=st.dictionaries(st.sampled_from(["event", "timestamp", "subscription_id", "updated_attributes"]), ANYTHING),
 )
-def test_every_good_id_of_a_notification_is_applied(ids: list[Any], more: dict[str, Any]) -> None:
-    notification = read({"ids": ids, "type": "person", **more})
-    good = [one for one in ids if type(one) is int and 0 < one < 2**63]
+def test_every_valid_id_of_a_notification_is_applied(ids: list[Any], more: dict[str, Any]) -> None:
+    notification = parse({"ids": ids, "type": "person", **more})
+    good = [record_id for record_id in ids if type(record_id) is int and 0 < record_id < 2**63]
     assert {str(one) for one in good} <= {each.resource_id for each in notification.events}
     assert notification.size == len(ids)
 
 
 @given(payload=st.dictionaries(st.sampled_from(["ids", "type", "event"]), ANYTHING))
-def test_any_notification_is_read_or_put_aside(payload: dict[str, Any]) -> None:
-    notification = read(payload)
+def test_any_notification_is_parsed_or_quarantined(payload: dict[str, Any]) -> None:
+    notification = parse(payload)
     assert notification.size or payload.get("ids") == [] or notification.ignored_type
 
 
@@ -98,17 +100,17 @@ def test_any_notification_is_read_or_put_aside(payload: dict[str, Any]) -> None:
         ),
     )
 )
-def test_whatever_is_kept_of_a_notification_the_secret_is_not(payload: Any) -> None:
-    whole = {"ids": payload, "type": "person", "deep": payload}
-    for malformed in read(whole).malformed:
+def test_the_secret_of_a_notification_is_never_stored(payload: Any) -> None:
+    nested = {"ids": payload, "type": "person", "deep": payload}
+    for malformed in parse(nested).malformed:
         assert b"s" * 43 not in malformed.body.lower()
         assert b"patina_secret" not in malformed.body.lower()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd=st.lists(ODD_EVENTS, min_size=1, max_size=3), first=SEQUENCES, ids=st.lists(ANYTHING, max_size=3))
-def test_no_json_is_answered_with_an_error_or_lost(world: World, odd: list[Any], first: Any, ids: list[Any]) -> None:
-    """Over HTTP into PostgreSQL, which knows texts and numbers that it cannot hold."""
+def test_any_json_is_accepted_without_error_or_loss(world: World, odd: list[Any], first: Any, ids: list[Any]) -> None:
+    """Over HTTP into PostgreSQL, which cannot store every text and number."""
     with transaction() as session:
         session.execute(text("TRUNCATE inbox"))
     mine = [{**each, "tenantId": world.tenants[0]} if isinstance(each, dict) else each for each in odd]
@@ -119,9 +121,9 @@ def test_no_json_is_answered_with_an_error_or_lost(world: World, odd: list[Any],
     assert post_xero(world.web, body).status_code == 200
     assert world.web.post(path, json=notification).status_code == 200
     with transaction() as session:
-        rows = session.execute(text("SELECT source, kind, resource_id, state FROM inbox")).all()
+        rows = session.execute(text("SELECT vendor, category, resource_id, state FROM inbox")).all()
     kept = [tuple(row) for row in rows]
     assert ("xero", "CONTACT", CONTACT, "pending") in kept
     assert ("copper", "person", "7", "pending") in kept
-    malformed = [row for row in rows if (row.source, row.kind, row.state) == ("xero", "malformed", "failed")]
+    malformed = [row for row in rows if (row.vendor, row.category, row.state) == ("xero", "malformed", "failed")]
     assert len(malformed) == len(expected.malformed)

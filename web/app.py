@@ -1,4 +1,4 @@
-"""The web process: receivers and read API in one ASGI app."""
+"""The web process: webhook endpoints, API, pages and panel in one ASGI app."""
 
 from __future__ import annotations
 
@@ -14,62 +14,94 @@ from fastapi_offline import FastAPIOffline
 from runtime import logs, tracing
 from runtime.settings import settings
 from store import exports
-from store.database import AccountClosedError, async_pool, reading_pool
-from web import answers, health, invoices, metrics, pages, problems, refusals
-from web.bounds import Bounded, PageDeadline
-from web.browser import SignInNeededError
-from web.client_address import WATCH, ClientAddress
+from store.database import AccountClosedError, Pool, create_owner_pool, create_read_pool
+from web import (
+    exports_api,
+    health,
+    invoices_api,
+    matches_api,
+    metrics,
+    pages,
+    problems,
+    receivables_api,
+    refusals,
+)
+from web.browser import SignInRequiredError
+from web.client_address import WATCH, ClientAddressMiddleware
 from web.concurrency import Capacity
 from web.health import Readiness
-from web.looks import Looks
+from web.key_usage import KeyUsage
 from web.page_limits import PageRates
-from web.pages.render import account_closed, failed, malformed, sign_in_first, too_late, trouble
-from web.panel import changes
+from web.pages.render import (
+    account_closed_response,
+    error_response,
+    invalid_parameters_response,
+    redirect_to_sign_in,
+    server_error_response,
+    timeout_response,
+)
+from web.panel import change_listener
 from web.panel import pages as panel
-from web.panel.held_requests import HeldRequests
+from web.panel.authorization import PanelAccessDeniedError, panel_batcher
+from web.panel.long_polls import LongPollLimiter
 from web.panel.record_views import RecordViews
-from web.panel.viewers import NoViewerError, shared_panels
-from web.security import SecurityHeaders
-from web.timing import Timed
-from webhooks import receivers
+from web.recent_views import RecentViews
+from web.request_limits import PageDeadlineMiddleware, RequestLimitMiddleware
+from web.request_metrics import RequestMetricsMiddleware
+from web.security_headers import SecurityHeadersMiddleware
+from web.state import WebState
+from webhooks import endpoints
+from webhooks.endpoints import WebhookIngest
 from worker import schedule
 
 log = structlog.get_logger()
-# A full collection runs by the clock alone: with 1,500 connections it stalls every request for 200 ms.
+# Full garbage collections run on a timer only: with 1,500 connections one stalls every request for 200 ms.
 GC_THRESHOLDS, GC_SECONDS = (2_000, 10, 1_000_000), 60.0
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.pool, app.state.reading, app.state.exporting = async_pool(), reading_pool(), exports.pool()
-    app.state.panels = shared_panels(app.state.pool)
-    app.state.pages = invoices.shared_pages(app.state.reading)
-    app.state.receiving = receivers.receiving(app.state.pool)
-    app.state.looks, app.state.page_rates = Looks(), PageRates()
-    app.state.capacity, app.state.readiness = Capacity(), Readiness()
-    app.state.held_requests = HeldRequests()
-    app.state.record_views = RecordViews(app.state.capacity.panel)
-    pools = (app.state.pool, app.state.reading, app.state.exporting)
+    read_pool = create_read_pool()
+    state = app.state.web = _web_state(create_owner_pool(), read_pool, exports.create_pool())
+    ingest = app.state.webhooks = endpoints.create_ingest(state.pool)
+    pools = (state.pool, read_pool, state.export_pool)
     for pool in pools:
         await pool.open()
     stopping = asyncio.Event()
-    beating = asyncio.create_task(_beat(app, stopping))
-    hearing = asyncio.create_task(changes.listen(app.state.record_views.notify))
+    write_task = asyncio.create_task(_run_periodic_writes(state, ingest, stopping))
+    listen_task = asyncio.create_task(change_listener.listen(state.record_views.notify))
     tracing.start("web")
-    # What is there now stays: repeated full collections of it would stall requests, by 60 ms each time.
+    # The objects that exist now are permanent. Repeated full collections of them stall requests by 60 ms each.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    collecting = asyncio.create_task(_collect_garbage())
+    gc_task = asyncio.create_task(_collect_garbage())
     yield
     stopping.set()
-    collecting.cancel()
-    hearing.cancel()
-    await beating
-    await app.state.receiving.intake.close()
+    gc_task.cancel()
+    listen_task.cancel()
+    await write_task
+    await ingest.intake.close()
     for pool in reversed(pools):
         await pool.close(timeout=5)
     await asyncio.to_thread(tracing.stop)
+
+
+def _web_state(pool: Pool, read_pool: Pool, export_pool: Pool) -> WebState:
+    capacity = Capacity()
+    return WebState(
+        pool=pool,
+        export_pool=export_pool,
+        panels=panel_batcher(pool),
+        invoice_pages=invoices_api.invoice_page_batcher(read_pool),
+        capacity=capacity,
+        page_rates=PageRates(),
+        readiness=Readiness(),
+        key_usage=KeyUsage(),
+        recent_views=RecentViews(),
+        record_views=RecordViews(capacity.panel),
+        long_polls=LongPollLimiter(),
+    )
 
 
 async def _collect_garbage() -> None:
@@ -78,66 +110,73 @@ async def _collect_garbage() -> None:
         gc.collect()
 
 
-async def _beat(app: FastAPI, stopping: asyncio.Event) -> None:
-    """Note every few seconds that the receivers are up (what they miss, nobody sends twice), the keys in use, and how
-    many events were not kept."""
+async def _run_periodic_writes(state: WebState, ingest: WebhookIngest, stopping: asyncio.Event) -> None:
+    """Every few seconds, write the heartbeat of the webhook endpoints and whatever the process has buffered.
+
+    The heartbeat shows for how long they were down, because Copper never redelivers.
+    """
+    writes = (
+        *(schedule.record_web_heartbeat, state.key_usage.flush, ingest.dropped.flush),
+        *(refusals.SAMPLES.flush, WATCH.flush),
+    )
     while True:
-        noted = (schedule.note_web, app.state.looks.note_keys, app.state.receiving.dropped.flush)
-        for note in (*noted, refusals.SAMPLES.flush, WATCH.note):
+        for write in writes:
             try:
-                await asyncio.to_thread(note)
+                await asyncio.to_thread(write)
             except Exception as error:
-                log.warning("beat.failed", error=type(error).__name__)
+                log.warning("heartbeat.failed", error=type(error).__name__)
         if stopping.is_set():
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), schedule.WEB_BEAT_SECONDS)
+            await asyncio.wait_for(stopping.wait(), schedule.WEB_HEARTBEAT_SECONDS)
 
 
 def create() -> FastAPI:
-    """The app; raises `SettingsError` naming what it needs and does not have."""
-    settings().need("xero_webhook_keys")
+    """The app; raises `SettingsError` that names the missing settings."""
+    settings().require("xero_webhook_keys")
     logs.configure("web")
     app = FastAPIOffline(
         title="Patina",
         version="1",
         description="The Xero invoices of Copper's leads, people, companies and opportunities.",
         lifespan=_lifespan,
-        # Ours alone: FastAPI's own would tell whole addresses, and the panel's has its token in it.
+        # FastAPI's own telemetry would record whole URLs, and the panel's URL contains its token.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redoc_url=None,
-        # It would send browsers on to whatever host they named.
+        # FastAPI would redirect to the host in the request, whatever it is.
         redirect_slashes=False,
     )
-    problems.install(app, trouble, malformed)
-    app.add_exception_handler(SignInNeededError, sign_in_first)
-    app.add_exception_handler(AccountClosedError, account_closed)
-    app.add_exception_handler(NoViewerError, panel.no_viewer)
-    app.add_exception_handler(Exception, failed)
-    app.router.routes.extend([invoices.OrdinaryRead(), panel.CrowdedRecord(), *receivers.routes])
-    # A request is held against the routes in turn, and panels ask most often.
+    problems.install(app, error_response, invalid_parameters_response)
+    app.add_exception_handler(SignInRequiredError, redirect_to_sign_in)
+    app.add_exception_handler(AccountClosedError, account_closed_response)
+    app.add_exception_handler(PanelAccessDeniedError, panel.access_denied_response)
+    app.add_exception_handler(Exception, server_error_response)
+    app.router.routes.extend([invoices_api.FastInvoicesRoute(), panel.LongPollRejection(), *endpoints.routes])
+    # Routes are tried in order, and panels send the most requests.
     app.include_router(panel.router)
-    app.include_router(invoices.router)
+    app.include_router(invoices_api.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.include_router(answers.router)
+    app.include_router(exports_api.router)
+    app.include_router(receivables_api.router)
+    app.include_router(matches_api.router)
     app.include_router(pages.router)
-    _describe(app)
-    app.add_middleware(PageDeadline, late=too_late)
-    app.add_middleware(Bounded, answer=trouble)
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(ClientAddress)
-    app.add_middleware(Timed)
+    _complete_openapi(app)
+    app.add_middleware(PageDeadlineMiddleware, timeout_response=timeout_response)
+    app.add_middleware(RequestLimitMiddleware, error_response=error_response)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(ClientAddressMiddleware)
+    app.add_middleware(RequestMetricsMiddleware)
     return app
 
 
-def _describe(app: FastAPI) -> None:
-    """Tell the OpenAPI of the bearer key, and that a malformed parameter is a 400 here, never a 422."""
-    made = app.openapi()
-    parts = made.setdefault("components", {})
-    parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+def _complete_openapi(app: FastAPI) -> None:
+    """Add the bearer authentication to the OpenAPI document, and remove the 422 responses: Patina answers 400."""
+    document = app.openapi()
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     for name in ("HTTPValidationError", "ValidationError"):
-        parts.get("schemas", {}).pop(name, None)
-    for path in made["paths"].values():
+        components.get("schemas", {}).pop(name, None)
+    for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)

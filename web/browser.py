@@ -1,4 +1,4 @@
-"""A browser and who sits in front of it: its cookies, its session, and forms that only our own pages can send."""
+"""Browsers: cookies, sessions, and forms that are protected against CSRF."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import audit, browser_sessions
 from store.browser_sessions import BrowserSession, SessionOrigin
+from store.crypto import generate_token, sign, unsign
 from store.database import transaction
 from store.models import SignInMethod, Surface
-from store.secrets import fresh_token, sign, signed
-from web.clients import client_of
 from web.problems import ProblemError
-from web.refusals import Reason
+from web.refusals import RefusalReason
+from web.user_agents import browser_label
 
-BROWSER_SECONDS = 30 * 86_400
+BROWSER_COOKIE_SECONDS = 30 * 86_400
 NOTICE_SECONDS = 60
-GOODBYE_SECONDS = 300
-FORM_BYTES = 64 * 1024
-FORM_FIELDS = 200
-KNOWN_SECONDS = 365 * 86_400
-# Not "cookies": that would clear those of every other application on the same registered domain.
+DISCONNECTED_SECONDS = 300
+MAX_FIELD_BYTES = 64 * 1024
+MAX_FORM_FIELDS = 200
+REMEMBERED_SECONDS = 365 * 86_400
+# Without "cookies", which would clear those of every other application on the same registered domain.
 CLEAR_SITE_DATA = '"cache", "storage"'
-REFRESHING = frozenset({"/progress"})
-"""Pages that load themselves again and again: nobody need be there for that."""
+SELF_REFRESHING = frozenset({"/progress"})
+"""Pages that refresh themselves, which is no sign that a person is there."""
 OTHER_SITE = "This form was sent from another site. Open the page in Patina and try again."
 
 
-class SignInNeededError(Exception):
-    """Nobody is signed in: the browser is sent to the sign-in page."""
+class SignInRequiredError(Exception):
+    """Nobody is signed in; the browser is redirected to the sign-in page."""
 
 
-def _name(what: str) -> str:
-    """`__Host-` binds a cookie to this host and to TLS; plain http on this machine cannot have it."""
-    return f"__Host-patina-{what}" if settings().is_https else f"patina-{what}"
+def _cookie_name(name: str) -> str:
+    """`__Host-` binds a cookie to this host and to TLS, so it is not possible with plain HTTP on localhost."""
+    return f"__Host-patina-{name}" if settings().is_https else f"patina-{name}"
 
 
 @dataclass(frozen=True)
 class Browser:
-    """One browser: a random name that outlives sessions, the session's token, and the session if one is open.
+    """One browser: a random name that outlives sessions, the session's token, and the session if there is one.
 
-    `notice` is what the last form came to, for the next page to say once; '' where there is nothing to say.
-    `is_renewed` says that the token is one that the browser does not have yet.
+    `notice` is the result of the last form, which the next page shows once ('': none). `has_new_token` means that the
+    response must set the token as a cookie.
     """
 
     name: str
@@ -58,198 +58,199 @@ class Browser:
     token: str | None
     session: BrowserSession | None
     notice: str = ""
-    is_renewed: bool = False
+    has_new_token: bool = False
 
     def csrf(self) -> str:
-        """What a form of this browser and session must carry."""
+        """The CSRF token of this browser and session, which every form must carry."""
         return sign("csrf", f"{self.name}|{self.token or ''}").rpartition(".")[2]
 
-    def dress(self, answer: Response) -> Response:
-        """Give the browser its name and its session's token, as far as it does not have them yet."""
+    def set_cookies(self, response: Response) -> Response:
+        """Set the cookies for the name and the session's token that the browser does not have yet."""
         if self.is_new:
-            _set(answer, "browser", sign("browser", self.name), BROWSER_SECONDS)
-        if self.is_renewed and self.token:
-            keep_session(answer, self.token)
-        return answer
+            _set(response, "browser", sign("browser", self.name), BROWSER_COOKIE_SECONDS)
+        if self.has_new_token and self.token:
+            set_session_cookie(response, self.token)
+        return response
 
 
-def _set(answer: Response, what: str, value: str, seconds: int) -> None:
-    answer.set_cookie(
-        _name(what), value, max_age=seconds, path="/", secure=settings().is_https, httponly=True, samesite="lax"
+def _set(response: Response, name: str, value: str, seconds: int) -> None:
+    response.set_cookie(
+        _cookie_name(name), value, max_age=seconds, path="/", secure=settings().is_https, httponly=True, samesite="lax"
     )
 
 
-def _forget(answer: Response, what: str) -> None:
-    answer.delete_cookie(_name(what), path="/", secure=settings().is_https, httponly=True, samesite="lax")
+def _forget(response: Response, name: str) -> None:
+    response.delete_cookie(_cookie_name(name), path="/", secure=settings().is_https, httponly=True, samesite="lax")
 
 
-def leave_notice(answer: Response, notice: str) -> None:
-    """Have the next page say what a form came to, within a minute and once."""
-    _set(answer, "notice", sign("notice", base64.urlsafe_b64encode(notice.encode()).decode()), NOTICE_SECONDS)
+def set_notice(response: Response, notice: str) -> None:
+    """Have the next page show the result of a form, once and within a minute."""
+    _set(response, "notice", sign("notice", base64.urlsafe_b64encode(notice.encode()).decode()), NOTICE_SECONDS)
 
 
-def forget_notice(answer: Response) -> None:
-    """It was said."""
-    _forget(answer, "notice")
+def clear_notice(response: Response) -> None:
+    """Remove the notice after it was shown."""
+    _forget(response, "notice")
 
 
 def _notice(request: Request) -> str:
-    value = signed("notice", request.cookies.get(_name("notice"), ""))
+    value = unsign("notice", request.cookies.get(_cookie_name("notice"), ""))
     return base64.urlsafe_b64decode(value).decode() if value else ""
 
 
-def mark_goodbye(answer: Response) -> None:
-    """Note that this browser has just disconnected an account."""
-    _set(answer, "goodbye", sign("goodbye", str(int(time.time()))), GOODBYE_SECONDS)
+def set_disconnected_cookie(response: Response) -> None:
+    """Remember that this browser has just disconnected an account."""
+    _set(response, "goodbye", sign("goodbye", str(int(time.time()))), DISCONNECTED_SECONDS)
 
 
-def take_goodbye(request: Request, answer: Response) -> bool:
-    """Whether this browser has just disconnected an account; once, and within five minutes."""
-    at = whole_number(signed("goodbye", request.cookies.get(_name("goodbye"), "")) or "")
-    _forget(answer, "goodbye")
-    return at is not None and 0 <= time.time() - at <= GOODBYE_SECONDS
+def pop_disconnected_cookie(request: Request, response: Response) -> bool:
+    """Whether this browser disconnected an account in the last five minutes; true only once."""
+    disconnected_at = whole_number(unsign("goodbye", request.cookies.get(_cookie_name("goodbye"), "")) or "")
+    _forget(response, "goodbye")
+    return disconnected_at is not None and 0 <= time.time() - disconnected_at <= DISCONNECTED_SECONDS
 
 
-def _set_embedded(answer: Response, what: str, value: str, seconds: int) -> None:
-    """A cookie for a page within another site's: kept for that site alone (CHIPS), so it says nothing elsewhere.
+def _set_embedded(response: Response, name: str, value: str, seconds: int) -> None:
+    """Set a cookie for a page that is embedded in another site, partitioned by that site (CHIPS).
 
-    Written by hand, as Starlette knows `Partitioned` from Python 3.14 on only.
+    Written by hand, because Starlette supports `Partitioned` only from Python 3.14 on.
     """
     parts = f"Max-Age={seconds}; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"
-    answer.headers.append("set-cookie", f"{_name(what)}={value}; {parts}")
+    response.headers.append("set-cookie", f"{_cookie_name(name)}={value}; {parts}")
 
 
-def of(request: Request) -> Browser:
-    """The browser that sent a request; cookies that we did not sign are as good as none."""
-    name = signed("browser", request.cookies.get(_name("browser"), ""))
-    token, session = _signed_in(request, "session")
-    return Browser(name or fresh_token(), name is None, token if session else None, session, _notice(request))
+def from_request(request: Request) -> Browser:
+    """The browser that sent a request; cookies without a valid signature are ignored."""
+    name = unsign("browser", request.cookies.get(_cookie_name("browser"), ""))
+    token, browser_session = _read_session(request, "session")
+    token = token if browser_session else None
+    return Browser(name or generate_token(), name is None, token, browser_session, _notice(request))
 
 
-def _signed_in(request: Request, what: str) -> tuple[str | None, BrowserSession | None]:
-    """The token in one of our cookies, and the session that it opens."""
-    token = _token(request, what)
+def _read_session(request: Request, name: str) -> tuple[str | None, BrowserSession | None]:
+    """The token in a cookie, and its session if it is valid."""
+    token = _token(request, name)
     if not token:
         return None, None
-    with transaction() as database:
-        return token, browser_sessions.of_token(database, token, is_use=not _is_automatic(request))
+    with transaction() as session:
+        return token, browser_sessions.find_by_token(session, token, is_use=not _is_automatic(request))
 
 
-def _token(request: Request, what: str) -> str | None:
-    return signed(what, request.cookies.get(_name(what), "")) or None
+def _token(request: Request, name: str) -> str | None:
+    return unsign(name, request.cookies.get(_cookie_name(name), "")) or None
 
 
 def _is_automatic(request: Request) -> bool:
-    """Whether a page asks by itself, which keeps no session open: panels wait for changes, some pages reload."""
-    return "prefer" in request.headers or request.url.path in REFRESHING
+    """Whether a page sent the request without its user, which does not extend the session."""
+    return "prefer" in request.headers or request.url.path in SELF_REFRESHING
 
 
 def session_token(request: Request) -> str | None:
-    """The token of this browser's sign-in, if it is one of ours; whether it still opens anything is not asked."""
-    return signed("session", request.cookies.get(_name("session"), "")) or None
+    """The token of this browser's session, if its signature is valid; the session may have ended."""
+    return unsign("session", request.cookies.get(_cookie_name("session"), "")) or None
 
 
 def panel_token(request: Request) -> str | None:
-    """The same of its sign-in to the panel."""
-    return signed("panel", request.cookies.get(_name("panel"), "")) or None
+    """The token of this browser's panel session, if its signature is valid; the session may have ended."""
+    return unsign("panel", request.cookies.get(_cookie_name("panel"), "")) or None
 
 
 def panel_session(request: Request) -> BrowserSession | None:
-    """Who signed in to the panel in this browser, if anybody."""
-    return _signed_in(request, "panel")[1]
+    """This browser's panel session, if there is one."""
+    return _read_session(request, "panel")[1]
 
 
-def open_panel_session(
-    request: Request, answer: Response, account_id: int, user_id: int, user_name: str, detail: str
+def start_panel_session(
+    request: Request, response: Response, account_id: int, user_id: int, user_name: str, detail: str
 ) -> None:
-    """Sign somebody in to the panel: a viewer, whoever they are elsewhere. `detail` is for the audit log."""
-    origin = SessionOrigin(SignInMethod.COPPER, Surface.PANEL, client_of(request))
-    older = _token(request, "panel")
-    with transaction() as database:
-        token = browser_sessions.open_session(
-            database, account_id, "viewer", user_id, user_name, origin, replaces=older
+    """Start a panel session, always with the viewer role. `detail` is for the audit log."""
+    origin = SessionOrigin(SignInMethod.COPPER, Surface.PANEL, browser_label(request))
+    replaced_token = _token(request, "panel")
+    with transaction() as session:
+        token = browser_sessions.create(
+            session, account_id, "viewer", user_id, user_name, origin, replaces=replaced_token
         )
-        audit.note(database, account_id, user_name, "viewer.signed_in", detail)
-    _set_embedded(answer, "panel", sign("panel", token), browser_sessions.max_seconds())
+        audit.record(session, account_id, user_name, "viewer.signed_in", detail)
+    _set_embedded(response, "panel", sign("panel", token), browser_sessions.max_age_seconds())
 
 
-def keep_session(answer: Response, token: str) -> None:
-    """Sign a browser in: always with a new session's token, so that nobody can have planted it."""
-    _set(answer, "session", sign("session", token), browser_sessions.max_seconds())
+def set_session_cookie(response: Response, token: str) -> None:
+    """Set the session cookie; always the token of a new session, so session fixation is impossible."""
+    _set(response, "session", sign("session", token), browser_sessions.max_age_seconds())
 
 
-def _user(account_id: int, user_id: int) -> str:
+def _user_key(account_id: int, user_id: int) -> str:
     return f"{account_id}.{user_id}"
 
 
-def is_known(request: Request, account_id: int, user_id: int) -> bool:
-    """Whether the same user signed in last in this browser, within a year."""
-    known = signed("known", request.cookies.get(_name("known"), "")) or ""
-    return randomness.compare_digest(known, _user(account_id, user_id))
+def is_remembered_user(request: Request, account_id: int, user_id: int) -> bool:
+    """Whether this user was the last to sign in with this browser, within a year."""
+    remembered = unsign("known", request.cookies.get(_cookie_name("known"), "")) or ""
+    return randomness.compare_digest(remembered, _user_key(account_id, user_id))
 
 
-def make_known(answer: Response, account_id: int, user_id: int) -> None:
-    """Remember, in the browser alone, who signed in."""
-    _set(answer, "known", sign("known", _user(account_id, user_id)), KNOWN_SECONDS)
+def remember_user(response: Response, account_id: int, user_id: int) -> None:
+    """Remember in a cookie which user signed in."""
+    _set(response, "known", sign("known", _user_key(account_id, user_id)), REMEMBERED_SECONDS)
 
 
-def renew(request: Request, token: str, *, is_confirmed: bool) -> None:
-    """Give the request's browser the token that replaces its session's, with whatever answer it gets."""
-    old: Browser = request.state.browser
-    session = old.session
-    if session is not None and is_confirmed:
-        session = replace(session, is_confirmed=True)
-    request.state.browser = replace(old, token=token, session=session, is_renewed=True)
+def replace_session_token(request: Request, token: str, *, is_confirmed: bool) -> None:
+    """Replace the token of the browser's session; the response sets the cookie."""
+    browser: Browser = request.state.browser
+    browser_session = browser.session
+    if browser_session is not None and is_confirmed:
+        browser_session = replace(browser_session, is_confirmed=True)
+    request.state.browser = replace(browser, token=token, session=browser_session, has_new_token=True)
 
 
-def close_session(browser: Browser, answer: Response) -> None:
+def end_session(browser: Browser, response: Response) -> None:
     """Sign out."""
     if browser.token and browser.session:
-        with transaction() as database:
-            browser_sessions.end_of_token(database, browser.token)
-            audit.note(database, browser.session.account_id, browser.session.user_name, "session.signed_out")
-    forget_session(answer)
+        with transaction() as session:
+            browser_sessions.end_by_token(session, browser.token)
+            audit.record(session, browser.session.account_id, browser.session.user_name, "session.signed_out")
+    clear_session_cookie(response)
 
 
-def forget_session(answer: Response) -> None:
-    """Have the browser drop its session's cookie, and what it keeps of our pages."""
-    _forget(answer, "session")
-    answer.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
+def clear_session_cookie(response: Response) -> None:
+    """Delete the session cookie, and the pages that the browser has cached."""
+    _forget(response, "session")
+    response.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
 
 
-def signed_in(browser: Browser) -> BrowserSession:
-    """The session of whoever is signed in; raises `SignInNeededError` for nobody."""
+def require_session(browser: Browser) -> BrowserSession:
+    """The browser's session; raises `SignInRequiredError` if there is none."""
     if browser.session is None:
-        raise SignInNeededError
+        raise SignInRequiredError
     return browser.session
 
 
-def admin(browser: Browser) -> BrowserSession:
-    """The admin's session; raises `SignInNeededError` for nobody, `ProblemError` 403 for a viewer."""
-    session = signed_in(browser)
-    if not session.is_admin:
+def require_admin(browser: Browser) -> BrowserSession:
+    """The session of an admin; raises `SignInRequiredError` if there is none, `ProblemError` 403 for a viewer."""
+    browser_session = require_session(browser)
+    if not browser_session.is_admin:
         raise ProblemError(403, "This page is for admins. Ask an admin to add you, or sign in with a Copper API key.")
-    return session
+    return browser_session
 
 
-async def form(request: Request) -> FormData:
-    """The request's form, within bounds, sent by one of our own pages; raises `ProblemError` otherwise."""
+async def read_form(request: Request) -> FormData:
+    """The request's form; raises `ProblemError` if it is too large or was not sent by one of our own pages."""
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise ProblemError(403, OTHER_SITE, reason=Reason.FORM)
+        raise ProblemError(403, OTHER_SITE, reason=RefusalReason.FORM)
     origin = request.headers.get("origin")
     if origin and origin != "null" and _host_of(origin) != request.headers.get("host"):
-        raise ProblemError(403, OTHER_SITE, reason=Reason.FORM)
-    sent = await request.form(max_fields=FORM_FIELDS, max_files=0, max_part_size=FORM_BYTES)
-    given = sent.get("csrf")
-    wanted = request.state.browser.csrf()
-    if not isinstance(given, str) or not randomness.compare_digest(given.encode(), wanted.encode()):
-        said = "This form has expired. Reload the page and try again."
-        raise ProblemError(403, said, reason=Reason.FORM)
-    return sent
+        raise ProblemError(403, OTHER_SITE, reason=RefusalReason.FORM)
+    form = await request.form(max_fields=MAX_FORM_FIELDS, max_files=0, max_part_size=MAX_FIELD_BYTES)
+    token = form.get("csrf")
+    expected = request.state.browser.csrf()
+    if not isinstance(token, str) or not randomness.compare_digest(token.encode(), expected.encode()):
+        detail = "This form has expired. Reload the page and try again."
+        raise ProblemError(403, detail, reason=RefusalReason.FORM)
+    return form
 
 
 def _host_of(origin: str) -> str | None:
-    """The host of an `Origin`; None for one that is no address at all."""
+    """The host of an `Origin`; None if it is not a valid URL."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -1,6 +1,6 @@
-"""Where a request comes from: the address of the client itself, and the network that it is counted by.
+"""The client address of a request, and the network by which it is counted.
 
-A proxy names the client in X-Forwarded-For, and so may anybody else: only what TRUSTED_PROXIES has is believed.
+Anybody can send X-Forwarded-For, so it is evaluated only if it comes from one of TRUSTED_PROXIES.
 """
 
 from __future__ import annotations
@@ -13,46 +13,48 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.settings import Network, settings
-from store.secrets import pseudonym
+from store.crypto import pseudonym
 from worker import proxy_watch
 
 Address = IPv4Address | IPv6Address
 HEADER = b"x-forwarded-for"
 MAX_HOPS = 20
-MAX_HEADER = 2_000
+MAX_HEADER_BYTES = 2_000
 IPV6_PREFIX = 64
 UNKNOWN = "unknown"
-# Asked for by what stands beside the process, which says nothing of where clients come from.
-NEIGHBOURS = ("/healthz", "/readyz", "/metrics")
-DISBELIEVED = Counter("patina_forwarded_disbelieved", "requests whose X-Forwarded-For came from no trusted proxy")
+# Requested by health checks and scrapers, whose addresses are not those of clients.
+INTERNAL_PATHS = ("/healthz", "/readyz", "/metrics")
+UNTRUSTED_FORWARDED = Counter(
+    "patina_forwarded_headers_rejected", "requests whose X-Forwarded-For came from no trusted proxy"
+)
 
 
-class Watch:
-    """Where requests come from, as far as `patina doctor` asks; noted every few seconds."""
+class ProxyWatch:
+    """Statistics of client addresses for `patina doctor`; written every few seconds."""
 
     def __init__(self) -> None:
-        self._requests, self._disbelieved, self._places = 0, 0, set[str]()
+        self._requests, self._untrusted, self._origins = 0, 0, set[str]()
 
-    def saw(self, address: str, *, is_disbelieved: bool) -> None:
-        """A request came from an address."""
+    def record(self, address: str, *, is_untrusted: bool) -> None:
+        """Count a request from an address."""
         self._requests += 1
-        self._disbelieved += is_disbelieved
-        if len(self._places) < proxy_watch.MOST_PLACES:
-            self._places.add(_place_of(address))
+        self._untrusted += is_untrusted
+        if len(self._origins) < proxy_watch.MAX_ORIGINS:
+            self._origins.add(_origin_of(address))
 
-    def note(self) -> None:
-        """Write down what was seen since the last time."""
-        seen = (self._requests, self._disbelieved, self._places)
-        self._requests, self._disbelieved, self._places = 0, 0, set()
-        if seen[0]:
-            proxy_watch.note(*seen)
-
-
-WATCH = Watch()
+    def flush(self) -> None:
+        """Write the counts since the last flush."""
+        counts = (self._requests, self._untrusted, self._origins)
+        self._requests, self._untrusted, self._origins = 0, 0, set()
+        if counts[0]:
+            proxy_watch.record(*counts)
 
 
-class ClientAddress:
-    """Puts the client's own address in the place of the proxy's, for all that comes after."""
+WATCH = ProxyWatch()
+
+
+class ClientAddressMiddleware:
+    """Replaces the proxy's address in the scope by the client's, for all later middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -60,33 +62,33 @@ class ClientAddress:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            _find_client(scope)
+            _set_client(scope)
         await self.app(scope, receive, send)
 
 
-def _find_client(scope: Scope) -> None:
+def _set_client(scope: Scope) -> None:
     address, forwarded = scope["client"][0] if scope.get("client") else UNKNOWN, _forwarded(scope)
-    is_disbelieved = bool(forwarded) and not is_trusted(address, settings().proxy_networks)
-    if is_disbelieved:
-        DISBELIEVED.inc()
+    is_untrusted = bool(forwarded) and not is_trusted(address, settings().trusted_proxy_networks)
+    if is_untrusted:
+        UNTRUSTED_FORWARDED.inc()
     elif forwarded:
-        address = forwarded_client(address, forwarded, settings().proxy_networks)
+        address = forwarded_client(address, forwarded, settings().trusted_proxy_networks)
         scope["client"] = (address, 0)
-    if not scope["path"].startswith(NEIGHBOURS):
-        WATCH.saw(address, is_disbelieved=is_disbelieved)
+    if not scope["path"].startswith(INTERNAL_PATHS):
+        WATCH.record(address, is_untrusted=is_untrusted)
 
 
 def _forwarded(scope: Scope) -> str:
-    """The last of what the X-Forwarded-For headers say, as one list."""
+    """The X-Forwarded-For headers as one list, of which only the end is kept."""
     values = [value for name, value in scope["headers"] if name == HEADER]
-    return b",".join(values)[-MAX_HEADER:].decode("latin-1") if values else ""
+    return b",".join(values)[-MAX_HEADER_BYTES:].decode("latin-1") if values else ""
 
 
 def forwarded_client(peer: str, forwarded: str, proxies: tuple[Network, ...]) -> str:
-    """The address that the nearest proxy of ours was asked from, if `peer` is one.
+    """The address of the client behind our proxies; `peer` itself if it is no trusted proxy.
 
-    Each proxy appends whom it was asked by, so the list is read from the right: up to the first address that is no
-    proxy of ours. What stands before that, or makes no sense, may be anybody's invention.
+    Each proxy appends the address of its own peer, so the list is read from the right, up to the first address that is
+    no trusted proxy. Anything before that, or invalid, may be forged.
     """
     client = peer
     for hop in reversed(forwarded.split(",")[-MAX_HOPS:]):
@@ -101,20 +103,20 @@ def forwarded_client(peer: str, forwarded: str, proxies: tuple[Network, ...]) ->
 
 @lru_cache(maxsize=1_000)
 def is_trusted(address: str, proxies: tuple[Network, ...]) -> bool:
-    """Whether an address is one of our proxies'."""
+    """Whether an address belongs to one of the trusted proxies."""
     parsed = _parse(address)
     return parsed is not None and any(parsed in network for network in proxies)
 
 
 def _parse(text: str) -> Address | None:
-    """An address as proxies write it: with a port or a zone sometimes, which do not count."""
-    word = text.strip().strip('"')
-    if word.startswith("["):
-        word = word[1:].partition("]")[0]
-    elif word.count(":") == 1:
-        word = word.partition(":")[0]
+    """Parse an address as proxies write it; a port and a zone are ignored."""
+    host = text.strip().strip('"')
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
     try:
-        address = ip_address(word.partition("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -122,13 +124,13 @@ def _parse(text: str) -> Address | None:
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """The client's address; a fixed word where there is none (a unix socket)."""
+    """The client's address; `UNKNOWN` if there is none (a Unix socket)."""
     return connection.client.host if connection.client else UNKNOWN
 
 
 @lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
-    """What an address is counted by: an IPv6 one by its /64, all of which one subscriber has; IPv4 by itself."""
+    """The network by which an address is counted: for IPv6 the /64, because one subscriber has all of it."""
     parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False))
@@ -136,18 +138,18 @@ def network_of(address: str) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _place_of(address: str) -> str:
-    """The network of an address that is private or of this machine, as a pseudonym; all others are one place."""
+def _origin_of(address: str) -> str:
+    """The pseudonym of the network for a private or loopback address; one value for the whole internet."""
     parsed = _parse(address)
     return label_of(network_of(address)) if parsed is None or parsed.is_private else proxy_watch.INTERNET
 
 
 @lru_cache(maxsize=10_000)
 def label_of(network: str) -> str:
-    """What a network is called where it leaves the process: an address is personal data, so it stays unreadable."""
+    """The pseudonym of a network in logs and shared storage, because an address is personal data."""
     return pseudonym("address", network)[:16]
 
 
 def client_label(connection: HTTPConnection) -> str:
-    """The client's network as it may leave the process."""
+    """The pseudonym of the client's network."""
     return label_of(network_of(address_of(connection)))

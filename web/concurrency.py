@@ -1,7 +1,7 @@
-"""Who may work at the same time: so many requests in a process, so many of them of one account, and in fair turn.
+"""Concurrency limits: how many requests a process runs at once, and how many of them for one account.
 
-A request that does not fit waits for a moment, which costs nothing but its connection, and is then refused as "busy",
-with a time to come back. So one account's requests never take the threads and connections that the others' need.
+A request beyond a limit waits briefly, which costs only its connection. Then it is refused as "busy", with a
+Retry-After. So one account's requests never use up the threads and connections that others need.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from anyio import CapacityLimiter
 
 from store.exports import MAX_EXPORTS
 from web.problems import ProblemError
-from web.refusals import Reason
+from web.refusals import RefusalReason
 
-__all__ = ["BusyError", "Capacity", "FairLimiter", "Pauses"]
+__all__ = ["BusyError", "Capacity", "FairLimiter", "Tarpit"]
 P = ParamSpec("P")
 T = TypeVar("T")
-# The key of all who have no account yet. What they use up is not the fault of whoever is refused.
-NOBODY = 0
-# Waiting costs little, and whoever repeats refused requests at once is slowed down by it: more than a browser opens.
+# The key of all requests without an account. If its slots are used up, it is not the fault of the refused client.
+NO_ACCOUNT = 0
+# More requests than a browser opens. Waiting costs little, and slows down clients that repeat refused requests at once.
 MAX_QUEUE = 64
-MAX_REST = 5.0
-MAX_PAUSED = 2_000
-EXPORT_RUNS = "Patina is busy with another export of your account. One runs at a time."
+MAX_COOLDOWN_SECONDS = 5.0
+MAX_DELAYED = 2_000
+EXPORT_RUNNING = "Patina is busy with another export of your account. One runs at a time."
 
 
 class BusyError(ProblemError):
-    """No capacity is left for a request just now; `retry_after` in seconds.
+    """There is no capacity for a request at the moment; `retry_after` in seconds.
 
-    429 where the caller's own account uses its share, 503 where all accounts together use all that there is.
+    429 if the caller's own account uses up its share, 503 if all accounts together use up the total.
     """
 
     def __init__(self, *, own_share: bool, retry_after: int, detail: str = "") -> None:
-        whose = "Your account has too many requests at work already." if own_share else "Too many requests are at work."
-        said = detail or f"Patina is busy. {whose}"
+        cause = "Your account has too many requests in progress." if own_share else "Too many requests are in progress."
+        message = detail or f"Patina is busy. {cause}"
         super().__init__(
             429 if own_share else 503,
-            f"{said} Try again in {_seconds(retry_after)}.",
+            f"{message} Try again in {_seconds(retry_after)}.",
             retry_after=retry_after,
-            reason=Reason.RATE if own_share else Reason.BUSY,
+            reason=RefusalReason.RATE if own_share else RefusalReason.BUSY,
         )
 
 
@@ -55,35 +55,35 @@ def _seconds(count: int) -> str:
     return "1 second" if count == 1 else f"{count} seconds"
 
 
-class Pauses:
-    """Pauses before refusals, which cost next to nothing: they slow down whoever repeats refused requests at once."""
+class Tarpit:
+    """Delays refusals, which costs next to nothing, to slow down clients that repeat refused requests at once."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._is_over = asyncio.Event()
+        self._closed = asyncio.Event()
 
-    async def take(self, seconds: float) -> None:
-        """Wait for so many seconds at most, so that not all end at once; not at all while too many wait."""
-        if self._count >= MAX_PAUSED:
+    async def delay(self, seconds: float) -> None:
+        """Wait for 50 to 100 % of `seconds`, so that not all end at once; not at all if too many requests wait."""
+        if self._count >= MAX_DELAYED:
             return
         self._count += 1
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_over.wait(), seconds * random.uniform(0.5, 1))
+                await asyncio.wait_for(self._closed.wait(), seconds * random.uniform(0.5, 1))
         finally:
             self._count -= 1
 
     def close(self) -> None:
-        """Let everybody go, and nobody wait from now on."""
-        self._is_over.set()
+        """End all delays, and delay nothing from now on."""
+        self._closed.set()
 
 
 class FairLimiter:
-    """Places for work of one kind in this process, fairly shared between keys (accounts, as a rule).
+    """Slots for one type of work in this process, fairly shared between keys (usually accounts).
 
-    A key takes `per_key` of `total` places at most. While others of the same key wait, a place rests after its work
-    for as long as the work took: a key whose requests never end takes half of the time of its places, and the
-    processor is left to the others for the rest.
+    A key uses at most `per_key` of `total` slots. While other requests of the same key wait, a slot cools down after
+    its work for as long as the work took. So a key with an endless stream of requests uses its slots for half of the
+    time, and leaves the processor to others for the rest.
     """
 
     def __init__(
@@ -96,122 +96,122 @@ class FairLimiter:
         max_queue: int = MAX_QUEUE,
         detail: str = "",
     ) -> None:
-        """Whoever finds no place within `max_wait` seconds, or `max_queue` of its own key waiting, is refused."""
+        """A request without a slot is refused after `max_wait` seconds, or at once if `max_queue` of its key wait."""
         self._total, self._per_key = total, per_key
         self._max_wait, self._max_queue = max_wait, max_queue
         self._retry_after, self._detail = retry_after, detail
         self._running = 0
-        self._taken: dict[Hashable, int] = {}
+        self._in_use: dict[Hashable, int] = {}
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         self._threads = CapacityLimiter(total)
 
     async def run(self, key: Hashable, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns, run in one of this limiter's own threads; raises `BusyError` without a place."""
-        async with self.place(key):
-            return await self.in_thread(work, *args, **kwargs)
+        """The result of `work`, run in one of this limiter's own threads; raises `BusyError` if no slot is free."""
+        async with self.slot(key):
+            return await self.run_in_thread(work, *args, **kwargs)
 
-    async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for whoever holds a place already."""
+    async def run_in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a caller that already holds a slot."""
         return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=self._threads)
 
     @asynccontextmanager
-    async def place(self, key: Hashable) -> AsyncIterator[None]:
-        """Hold one of the key's places; raises `BusyError` when none became free in time."""
-        await self._enter(key)
-        began = time.monotonic()
+    async def slot(self, key: Hashable) -> AsyncIterator[None]:
+        """Hold one of the key's slots; raises `BusyError` if none becomes free in time."""
+        await self._acquire(key)
+        started_at = time.monotonic()
         try:
             yield
         finally:
             self._running -= 1
-            rest = min(time.monotonic() - began, MAX_REST) if key in self._waiting else 0.0
-            if rest:
-                asyncio.get_running_loop().call_later(rest, self._free, key)
+            cooldown = min(time.monotonic() - started_at, MAX_COOLDOWN_SECONDS) if key in self._waiting else 0.0
+            if cooldown:
+                asyncio.get_running_loop().call_later(cooldown, self._release, key)
             else:
-                self._free(key)
+                self._release(key)
             self._admit()
 
-    async def _enter(self, key: Hashable) -> None:
-        if key not in self._waiting and self._has_place(key):
-            self._take(key)
+    async def _acquire(self, key: Hashable) -> None:
+        if key not in self._waiting and self._has_free_slot(key):
+            self._occupy(key)
             return
         queue = self._waiting.setdefault(key, deque())
         if len(queue) >= self._max_queue:
             raise self._busy(key)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(turn)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(waiter)
         try:
-            await asyncio.wait([turn], timeout=self._max_wait)
+            await asyncio.wait([waiter], timeout=self._max_wait)
         except asyncio.CancelledError:
-            if not turn.cancel():
+            if not waiter.cancel():
                 self._running -= 1
-                self._free(key)
+                self._release(key)
                 self._admit()
             raise
         finally:
-            self._forget(key, turn)
-        if not turn.done():
-            turn.cancel()
+            self._leave_queue(key, waiter)
+        if not waiter.done():
+            waiter.cancel()
             raise self._busy(key)
 
-    def _forget(self, key: Hashable, turn: asyncio.Future[None]) -> None:
+    def _leave_queue(self, key: Hashable, waiter: asyncio.Future[None]) -> None:
         queue = self._waiting.get(key)
         if queue is not None:
-            if turn in queue:
-                queue.remove(turn)
+            if waiter in queue:
+                queue.remove(waiter)
             if not queue:
                 del self._waiting[key]
 
-    def _has_place(self, key: Hashable) -> bool:
-        return self._running < self._total and self._taken.get(key, 0) < self._per_key
+    def _has_free_slot(self, key: Hashable) -> bool:
+        return self._running < self._total and self._in_use.get(key, 0) < self._per_key
 
-    def _take(self, key: Hashable) -> None:
+    def _occupy(self, key: Hashable) -> None:
         self._running += 1
-        self._taken[key] = self._taken.get(key, 0) + 1
+        self._in_use[key] = self._in_use.get(key, 0) + 1
 
-    def _free(self, key: Hashable) -> None:
-        self._taken[key] -= 1
-        if not self._taken[key]:
-            del self._taken[key]
+    def _release(self, key: Hashable) -> None:
+        self._in_use[key] -= 1
+        if not self._in_use[key]:
+            del self._in_use[key]
         self._admit()
 
     def _admit(self) -> None:
-        """Give the places that are free to those who wait: the key with the fewest at work first."""
-        while waiting := [key for key in self._waiting if self._has_place(key)]:
-            key = min(waiting, key=lambda candidate: self._taken.get(candidate, 0))
-            # Whoever was served goes to the end, so that of keys with as many at work each has its turn.
+        """Give free slots to waiting requests: first to the key that uses the fewest."""
+        while waiting_keys := [key for key in self._waiting if self._has_free_slot(key)]:
+            key = min(waiting_keys, key=lambda candidate: self._in_use.get(candidate, 0))
+            # The key goes to the end of the order: round robin between keys that use the same number of slots.
             queue = self._waiting.pop(key)
-            turn = queue.popleft()
+            waiter = queue.popleft()
             if queue:
                 self._waiting[key] = queue
-            if not turn.done():
-                self._take(key)
-                turn.set_result(None)
+            if not waiter.done():
+                self._occupy(key)
+                waiter.set_result(None)
 
     def _busy(self, key: Hashable) -> BusyError:
-        is_own = key != NOBODY and self._taken.get(key, 0) >= self._per_key
-        return BusyError(own_share=is_own, retry_after=self._retry_after, detail=self._detail)
+        is_own_share = key != NO_ACCOUNT and self._in_use.get(key, 0) >= self._per_key
+        return BusyError(own_share=is_own_share, retry_after=self._retry_after, detail=self._detail)
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one web process does at the same time, by kind of work. Keys are accounts; 0 is whoever has none yet.
+    """The concurrency limits of one web process, by type of work. Keys are account ids, or `NO_ACCOUNT`.
 
-    Threads and database connections suffice for all of it at once (`store.database`: 20 connections): what is bounded
-    here never waits there.
+    There are threads and database connections for all of it at once (`store.database`: 20 connections), so work within
+    these limits never waits for a connection.
     """
 
-    # A page's statements may keep a core busy each: no account gets more than one of them that way.
+    # Each page may keep a CPU core busy, so an account gets one at a time.
     pages: FairLimiter = field(default_factory=lambda: FairLimiter(total=8, per_key=1, max_wait=5, retry_after=5))
-    # One vendor that is slow holds half of the threads for vendors and none of the others; so do sign-ins.
+    # One slow vendor holds half of these threads and no others; so do sign-ins.
     vendors: FairLimiter = field(default_factory=lambda: FairLimiter(total=8, per_key=4, max_wait=1, retry_after=5))
-    # What panels show is read in ten milliseconds or so: few threads are quick, many only compete.
-    # All panels of a large account that were told of one change ask again within a moment, and none is to be refused.
+    # A panel's record is read in about 10 ms, so few threads suffice and more would only compete. The queue is long,
+    # because all panels of a large account reload at the same time after a change, and none should be refused.
     panel: FairLimiter = field(
         default_factory=lambda: FairLimiter(total=4, per_key=2, max_wait=10, retry_after=5, max_queue=256)
     )
-    pauses: Pauses = field(default_factory=Pauses)
+    tarpit: Tarpit = field(default_factory=Tarpit)
     exports: FairLimiter = field(
         default_factory=lambda: FairLimiter(
-            total=MAX_EXPORTS, per_key=1, max_wait=2, retry_after=30, detail=EXPORT_RUNS
+            total=MAX_EXPORTS, per_key=1, max_wait=2, retry_after=30, detail=EXPORT_RUNNING
         )
     )

@@ -1,26 +1,31 @@
-"""How many decimals a currency has (ISO 4217); two where nothing else is said."""
+"""The number of decimals of a currency (ISO 4217); two unless listed here."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
-NONE = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV")
+WITHOUT_DECIMALS = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV")
 PACIFIC_AND_AFRICAN_FRANCS = ("XAF", "XOF", "XPF")
-THREE = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
-DECIMALS = {**dict.fromkeys((*NONE, *PACIFIC_AND_AFRICAN_FRANCS), 0), **dict.fromkeys(THREE, 3), "CLF": 4, "UYW": 4}
+THREE_DECIMALS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+DECIMALS = {
+    **dict.fromkeys((*WITHOUT_DECIMALS, *PACIFIC_AND_AFRICAN_FRANCS), 0),
+    **dict.fromkeys(THREE_DECIMALS, 3),
+    "CLF": 4,
+    "UYW": 4,
+}
 
 
-def decimals(value: Decimal, currency: str | None) -> int:
-    """How many decimals to write: the currency's own; finer amounts, should a vendor send one, are not cut."""
-    return len(amount(value, currency).partition(".")[2])
+def decimal_places(value: Decimal, currency: str | None) -> int:
+    """The number of decimals to write: the currency's own, or more if a vendor sends a finer amount."""
+    return len(format_amount(value, currency).partition(".")[2])
 
 
-def amount(value: Decimal | str, currency: str | None) -> str:
-    """`value` with the currency's own decimals, as machines read it."""
+def format_amount(value: Decimal | str, currency: str | None) -> str:
+    """`value` with the currency's own number of decimals, and a point as the separator."""
     text = value if isinstance(value, str) else f"{value:f}"
-    whole, _, given = text.partition(".")
+    whole, _, fraction = text.partition(".")
     places = DECIMALS.get(currency or "", 2)
-    if len(given) == places:
+    if len(fraction) == places:
         return text
-    shown = given.rstrip("0").ljust(places, "0")
-    return f"{whole}.{shown}" if shown else whole
+    digits = fraction.rstrip("0").ljust(places, "0")
+    return f"{whole}.{digits}" if digits else whole

@@ -1,4 +1,4 @@
-"""Downloads: rows as CSV or JSON Lines, written while they are read; one at a time an account."""
+"""Downloads as CSV or JSON Lines, streamed from the database; one at a time per account."""
 
 from __future__ import annotations
 
@@ -20,146 +20,161 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from store import accounts, audit, exports
-from store.database import Role, bound
+from store.database import Role, account_transaction
 from store.models import RecordType
-from web import links, spreadsheets, words
-from web.concurrency import EXPORT_RUNS, BusyError, Capacity
-from web.currencies import amount
+from web import labels, links, spreadsheets
+from web.concurrency import EXPORT_RUNNING, BusyError
+from web.currencies import format_amount
+from web.state import web_state
 
 log = structlog.get_logger()
-Form = Literal["csv", "jsonl"]
-# So many rows are written at once, while nobody else is served; then an export rests for so many times as long.
-CHUNK, REST, MAX_REST_SECONDS = 50, 4, 0.1
-# A reader who takes nothing for so long has the download ended: it holds a connection and a snapshot of the database.
+ExportFormat = Literal["csv", "jsonl"]
+# The event loop formats this many rows without a break. Then the export sleeps for `SLEEP_RATIO` times as long.
+CHUNK_ROWS, SLEEP_RATIO, MAX_SLEEP_SECONDS = 50, 4, 0.1
+# A client that reads nothing for so long is cut off, because an export holds a connection and a database snapshot.
 STALLED_SECONDS = 30.0
 RETRY_SECONDS = 30
-MEDIA: dict[Form, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+MEDIA_TYPES: dict[ExportFormat, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 Row = Sequence[Any]
 INVOICE_COLUMNS = (
     *("record_type", "record_id", "record_name", "invoice_id", "number", "type", "status", "issuer", "issue_date"),
     *("due_date", "total_due", "balance_due", "currency", "created_at", "created_at_source", "overdue_days", "url"),
 )
 CONTACT_COLUMNS = (*("organisation", "contact_id", "name", "emails", "currency", "invoices", "open", "overdue", "url"),)
-RECORD_COLUMNS = ("record_type", "record_id", "name", "why", "url")
+RECORD_COLUMNS = ("record_type", "record_id", "name", "reason", "url")
 
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported: a statement with its parameters, how its rows are written, and the file's name.
+    """What to export: the file's name, a statement with its parameters, and how to format its rows.
 
-    `topic` and `detail` are for the audit log: what kind of rows, and which.
+    `topic` and `detail` are for the audit log: the category of the export, and which rows.
     """
 
     name: str
     statement: str
     params: Mapping[str, Any]
     columns: Sequence[str]
-    write: Callable[[Row], Row]
+    format_row: Callable[[Row], Row]
     topic: str
     detail: str = ""
 
 
-async def invoices(
-    request: Request, account_id: int, who: str, form: Form, kind: RecordType | None = None, record: int | None = None
+async def export_invoices(
+    request: Request,
+    account_id: int,
+    actor: str,
+    file_format: ExportFormat,
+    record_type: RecordType | None = None,
+    record_id: int | None = None,
 ) -> Response:
-    """One record's rows, or the whole account's."""
+    """The rows of one record, or of the whole account."""
 
-    def write(row: Row) -> Row:
-        (record_type, record_id, name, invoice_id, number, type_, status, issuer, issued, due, *rest) = row
-        total, balance, currency, created_at, source, short_code, overdue_days = rest
+    def format_row(row: Row) -> Row:
+        (type_of_record, id_of_record, name, invoice_id, number, type_, status, issuer, issue_date, *rest) = row
+        due_date, total, balance, currency, created_at, created_at_source, short_code, overdue_days = rest
         return (
-            *(record_type, record_id, name, invoice_id, number, type_, status, issuer, issued, due),
-            *(amount(total, currency), amount(balance, currency), currency, created_at, source),
-            *(overdue_days, links.invoice(type_, invoice_id, short_code)),
+            *(type_of_record, id_of_record, name, invoice_id, number, type_, status, issuer, issue_date, due_date),
+            *(format_amount(total, currency), format_amount(balance, currency), currency),
+            *(created_at, created_at_source, overdue_days, links.invoice(type_, invoice_id, short_code)),
         )
 
-    params = {"type": kind.value if kind else None, "record": record}
-    name, topic, detail = "invoices", f"invoices as {form}", ""
-    if kind:
-        name, topic = f"invoices-{kind.value}-{record}", f"invoices of single records as {form}"
-        detail = f"first {kind.value} {record}"
-    export = Export(name, exports.INVOICES, params, INVOICE_COLUMNS, write, topic, detail)
-    return await _download(request, account_id, who, form, export)
+    params = {"type": record_type.value if record_type else None, "record": record_id}
+    name, topic, detail = "invoices", f"invoices as {file_format}", ""
+    if record_type:
+        name, topic = f"invoices-{record_type.value}-{record_id}", f"invoices of single records as {file_format}"
+        detail = f"first {record_type.value} {record_id}"
+    export = Export(name, exports.INVOICES, params, INVOICE_COLUMNS, format_row, topic, detail)
+    return await _download(request, account_id, actor, file_format, export)
 
 
-async def unmatched_contacts(request: Request, account_id: int, who: str, form: Form) -> Response:
-    """Contacts with sales invoices that no record matches."""
+async def export_unmatched_contacts(
+    request: Request, account_id: int, actor: str, file_format: ExportFormat
+) -> Response:
+    """Contacts with sales invoices that match no record."""
 
-    def write(row: Row) -> Row:
+    def format_row(row: Row) -> Row:
         (_, organisation, short_code, contact_id, name, emails, currency, count, open_, overdue) = row
         url = links.contact(contact_id, short_code)
-        sums = (amount(open_, currency), amount(overdue, currency))
-        return (organisation, contact_id, name, emails or "", currency, count, *sums, url)
+        amounts = (format_amount(open_, currency), format_amount(overdue, currency))
+        return (organisation, contact_id, name, emails or "", currency, count, *amounts, url)
 
     name, statement = "unmatched-contacts", exports.UNMATCHED_CONTACTS
-    export = Export(name, statement, {"currency": None}, CONTACT_COLUMNS, write, f"{name} as {form}")
-    return await _download(request, account_id, who, form, export)
+    export = Export(name, statement, {"currency": None}, CONTACT_COLUMNS, format_row, f"{name} as {file_format}")
+    return await _download(request, account_id, actor, file_format, export)
 
 
-async def unmatched_records(request: Request, account_id: int, who: str, form: Form) -> Response:
-    """Records that no contact matches."""
-    copper_account_id = await run_in_threadpool(_copper_account, account_id)
+async def export_unmatched_records(
+    request: Request, account_id: int, actor: str, file_format: ExportFormat
+) -> Response:
+    """Records that match no contact."""
+    copper_account_id = await run_in_threadpool(_copper_account_id, account_id)
 
-    def write(row: Row) -> Row:
+    def format_row(row: Row) -> Row:
         (record_type, record_id, name, has_address) = row
         return (
-            *(record_type, record_id, name, words.unmatched(record_type, has_address)),
+            *(record_type, record_id, name, labels.unmatched_reason(record_type, has_address)),
             links.record(copper_account_id, record_type, record_id),
         )
 
     name, statement = "unmatched-records", exports.UNMATCHED_RECORDS
-    export = Export(name, statement, {"type": None}, RECORD_COLUMNS, write, f"{name} as {form}")
-    return await _download(request, account_id, who, form, export)
+    export = Export(name, statement, {"type": None}, RECORD_COLUMNS, format_row, f"{name} as {file_format}")
+    return await _download(request, account_id, actor, file_format, export)
 
 
-def _copper_account(account_id: int) -> int:
-    with bound(account_id, Role.READS) as session:
-        return accounts.copper_account(session, account_id)
+def _copper_account_id(account_id: int) -> int:
+    with account_transaction(account_id, Role.READS) as session:
+        return accounts.get_copper_account_id(session, account_id)
 
 
-async def _download(request: Request, account_id: int, who: str, form: Form, export: Export) -> Response:
-    """The answer. Its first rows are read before it begins, so that what fails is still an error and no torn file."""
-    capacity: Capacity = request.app.state.capacity
-    async with AsyncExitStack() as held:
-        await held.enter_async_context(capacity.exports.place(account_id))
-        rows = exports.stream(request.app.state.exporting, account_id, export.statement, export.params)
-        await held.enter_async_context(aclosing(rows))
+async def _download(
+    request: Request, account_id: int, actor: str, file_format: ExportFormat, export: Export
+) -> Response:
+    """Start the download.
+
+    The first rows are read before the response starts, so that a failure is an error response, not a truncated file.
+    """
+    state = web_state(request)
+    async with AsyncExitStack() as resources:
+        await resources.enter_async_context(state.capacity.exports.slot(account_id))
+        batches = exports.stream(state.export_pool, account_id, export.statement, export.params)
+        await resources.enter_async_context(aclosing(batches))
         try:
-            first: list[Row] = list(await anext(rows, []))
+            first_rows: list[Row] = list(await anext(batches, []))
         except exports.ExportRunningError:
-            raise BusyError(own_share=True, retry_after=RETRY_SECONDS, detail=EXPORT_RUNS) from None
-        await run_in_threadpool(_note, account_id, who, export)
-        headers = {"Content-Disposition": f'attachment; filename="patina-{export.name}.{form}"'}
-        body = _written(form, export, first, rows)
-        return Download(body, held.pop_all(), headers=headers, media_type=MEDIA[form])
+            raise BusyError(own_share=True, retry_after=RETRY_SECONDS, detail=EXPORT_RUNNING) from None
+        await run_in_threadpool(_audit, account_id, actor, export)
+        headers = {"Content-Disposition": f'attachment; filename="patina-{export.name}.{file_format}"'}
+        content = _content(file_format, export, first_rows, batches)
+        return Download(content, resources.pop_all(), headers=headers, media_type=MEDIA_TYPES[file_format])
 
 
-async def _written(
-    form: Form, export: Export, first: list[Row], rows: AsyncIterator[Sequence[Row]]
+async def _content(
+    file_format: ExportFormat, export: Export, first_rows: list[Row], batches: AsyncIterator[Sequence[Row]]
 ) -> AsyncIterator[bytes]:
-    write = _csv if form == "csv" else _jsonl
-    if form == "csv":
+    encode = _csv if file_format == "csv" else _jsonl
+    if file_format == "csv":
         yield _csv(export.columns, [export.columns])
-    yield write(export.columns, [export.write(row) for row in first])
-    async for batch in rows:
-        for start in range(0, len(batch), CHUNK):
-            began = time.monotonic()
-            text = write(export.columns, [export.write(row) for row in batch[start : start + CHUNK]])
-            took = time.monotonic() - began
-            yield text
-            # Most of the event loop's time is everybody else's, however fast the reader is.
-            await asyncio.sleep(min(REST * took, MAX_REST_SECONDS))
+    yield encode(export.columns, [export.format_row(row) for row in first_rows])
+    async for batch in batches:
+        for start in range(0, len(batch), CHUNK_ROWS):
+            started_at = time.monotonic()
+            chunk = encode(export.columns, [export.format_row(row) for row in batch[start : start + CHUNK_ROWS]])
+            seconds = time.monotonic() - started_at
+            yield chunk
+            # Leaves most of the event loop's time to other requests, however fast the client reads.
+            await asyncio.sleep(min(SLEEP_RATIO * seconds, MAX_SLEEP_SECONDS))
 
 
 class Download(StreamingResponse):
-    """A file that is written while it is read; what it holds is given back when it ends, however it does.
+    """A streamed file. Its `resources` are released when it ends, in whatever way.
 
-    A reader who takes nothing for `STALLED_SECONDS` gets a torn file, which its client notices.
+    A client that reads nothing for `STALLED_SECONDS` gets a truncated file, which it notices.
     """
 
-    def __init__(self, body: AsyncIterator[bytes], held: AsyncExitStack, **options: Any) -> None:
-        super().__init__(body, **options)
-        self._held = held
+    def __init__(self, content: AsyncIterator[bytes], resources: AsyncExitStack, **options: Any) -> None:
+        super().__init__(content, **options)
+        self._resources = resources
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,25 +182,25 @@ class Download(StreamingResponse):
             async with asyncio.timeout(STALLED_SECONDS):
                 await send(message)
 
-        async with self._held:
+        async with self._resources:
             try:
                 await super().__call__(scope, receive, send_in_time)
             except TimeoutError:
                 log.warning("export.stalled", seconds=STALLED_SECONDS)
 
 
-def _note(account_id: int, who: str, export: Export) -> None:
-    """Note an export. A program may make thousands an hour: of each kind an hour's first one is on the log."""
+def _audit(account_id: int, actor: str, export: Export) -> None:
+    """Write the export to the audit log: only the first of each topic per hour, because a client may make thousands."""
     detail = f"{export.topic}, {export.detail}" if export.detail else export.topic
-    with bound(account_id) as session:
-        audit.note_hourly(session, account_id, who, "rows.exported", export.topic, detail)
+    with account_transaction(account_id) as session:
+        audit.record_hourly(session, account_id, actor, "rows.exported", export.topic, detail)
 
 
 def _csv(_: Sequence[str], rows: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
-    writer.writerows([[spreadsheets.cell(value) for value in row] for row in rows])
-    return text.getvalue().encode()
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([[spreadsheets.escape_cell(value) for value in row] for row in rows])
+    return buffer.getvalue().encode()
 
 
 def _jsonl(columns: Sequence[str], rows: Sequence[Row]) -> bytes:

@@ -1,4 +1,4 @@
-"""Forms as Pydantic models. One that is refused keeps what was typed, and each error stands at its field."""
+"""Forms as Pydantic models. A rejected form keeps the entered values, and shows each error at its field."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from runtime.numbers import whole_number
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Model = TypeVar("Model", bound=BaseModel)
-SECRETS = frozenset({"key", "confirm_key", "csrf"})
-"""Fields whose values no page repeats."""
+SECRET_FIELDS = frozenset({"key", "confirm_key", "csrf"})
+"""Fields whose values are never repeated on a page."""
 
 
-def line(text: str) -> str:
-    """What somebody typed into a field of one line: trimmed, without control characters."""
+def clean_line(text: str) -> str:
+    """The value of a single-line field: trimmed, without control characters."""
     return CONTROL.sub("", text).strip()
 
 
 def _digits(value: Any) -> int:
-    number = whole_number(line(str(value)))
+    number = whole_number(clean_line(str(value)))
     if number is None:
         raise ValueError("not a whole number")
     return number
@@ -37,16 +37,16 @@ def _filled(text: str) -> str:
 
 
 WholeNumber = Annotated[int, BeforeValidator(_digits)]
-"""A whole number as typed: ASCII digits alone, blanks around them ignored."""
-Name = Annotated[str, BeforeValidator(lambda value: line(str(value))), AfterValidator(_filled)]
-"""A name of at least one character that can be seen."""
+"""A whole number: ASCII digits only, surrounding spaces ignored."""
+Name = Annotated[str, BeforeValidator(lambda value: clean_line(str(value))), AfterValidator(_filled)]
+"""A name with at least one visible character."""
 
 
 @dataclass(frozen=True)
 class FormState:
-    """A form as a page shows it: what was typed, and what is wrong, by field ('': with the form as a whole).
+    """A form as a page shows it: the entered values and the errors, by field ('': an error of the whole form).
 
-    `action` is the address that it is sent to, where a page has several forms.
+    `action` is the path that it is sent to, if a page has several forms.
     """
 
     values: Mapping[str, list[str]] = field(default_factory=dict)
@@ -54,47 +54,51 @@ class FormState:
     action: str = ""
 
     @property
-    def is_refused(self) -> bool:
-        """Whether this form was sent and refused."""
+    def has_errors(self) -> bool:
+        """Whether this form was sent and rejected."""
         return bool(self.errors)
 
-    def at(self, action: str) -> FormState:
-        """This form, if it is the one that is sent to `action`; an empty one otherwise."""
-        return self if self.action == action else EMPTY
+    def for_action(self, action: str) -> FormState:
+        """This form if it was sent to `action`, otherwise an empty one."""
+        return self if self.action == action else EMPTY_FORM
 
     def value(self, name: str, default: object = "") -> str:
-        """What stands in a field: what was typed, or `default` while nothing was."""
+        """The value of a field: the entered one, or `default`."""
         return self.values[name][-1] if self.values.get(name) else str(default)
 
-    def has(self, name: str, value: object, *, default: bool) -> bool:
-        """Whether a choice is ticked: as it was sent, or `default` while nothing was."""
-        return str(value) in self.values.get(name, ()) if self.is_refused else default
+    def is_checked(self, name: str, value: object, *, default: bool) -> bool:
+        """Whether a checkbox or radio button is checked: as it was sent, or `default`."""
+        return str(value) in self.values.get(name, ()) if self.has_errors else default
 
 
-EMPTY = FormState()
+EMPTY_FORM = FormState()
 
 
-def refused(sent: FormData, errors: Mapping[str, str], action: str = "") -> FormState:
-    """The state of a form that was sent and is shown again with its errors; secrets are typed anew."""
-    typed = {name: [CONTROL.sub("", str(one)) for one in sent.getlist(name)] for name in sent if name not in SECRETS}
-    return FormState(typed, errors, action)
+def rejected_form(form: FormData, errors: Mapping[str, str], action: str = "") -> FormState:
+    """The state of a form that is shown again with its errors; secret fields are empty."""
+    values = {
+        name: [CONTROL.sub("", str(value)) for value in form.getlist(name)]
+        for name in form
+        if name not in SECRET_FIELDS
+    }
+    return FormState(values, errors, action)
 
 
-def read(model: type[Model], sent: FormData, messages: Mapping[str, str]) -> Model | dict[str, str]:
-    """The form as `model`, or the errors by field, in the words that `messages` has for every field of the model.
+def parse_form(model: type[Model], form: FormData, messages: Mapping[str, str]) -> Model | dict[str, str]:
+    """The form as `model`, or the errors by field, with the texts that `messages` has for every field of the model.
 
-    A field that is a list in the model takes all values of that name, any other the last one.
+    A field that is a list in the model takes all values of that name, any other field the last one.
     """
-    given = {
-        name: [str(one) for one in sent.getlist(name)] if _is_list(info.annotation) else str(sent[name])
+    values = {
+        name: [str(value) for value in form.getlist(name)] if _is_list(info.annotation) else str(form[name])
         for name, info in model.model_fields.items()
-        if name in sent
+        if name in form
     }
     try:
-        return model.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as error:
-        wrong = {str(one["loc"][0]) if one["loc"] else "" for one in error.errors()}
-        return {name: messages[name] for name in model.model_fields if name in wrong}
+        invalid_fields = {str(item["loc"][0]) if item["loc"] else "" for item in error.errors()}
+        return {name: messages[name] for name in model.model_fields if name in invalid_fields}
 
 
 def _is_list(annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether it can do its work."""
+"""Liveness and readiness of the web process."""
 
 from __future__ import annotations
 
@@ -8,49 +8,51 @@ import time
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from store.database import answers, at_head, using
-from worker.broker import is_reached
+from store.database import is_at_head, ping, run_with_retry
+from web.state import web_state
+from worker.redis_client import is_available
 
 router = APIRouter(include_in_schema=False)
-TRUSTED_SECONDS = 5.0
+CACHE_SECONDS = 5.0
 
 
 class Readiness:
-    """Whether the schema is at head and Redis answers, looked at every five seconds at most, however often asked."""
+    """Whether the schema is at head and Redis is available; checked every five seconds at most."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._looked_at = -TRUSTED_SECONDS
-        self._found = (False, False)
+        self._checked_at = -CACHE_SECONDS
+        self._result = (False, False)
 
-    async def look(self) -> tuple[bool, bool]:
-        """Both, five seconds old at most."""
+    async def check(self) -> tuple[bool, bool]:
+        """Both results, at most five seconds old."""
         async with self._lock:
-            if time.monotonic() - self._looked_at >= TRUSTED_SECONDS:
-                self._found = await run_in_threadpool(at_head), await run_in_threadpool(is_reached)
-                self._looked_at = time.monotonic()
-            return self._found
+            if time.monotonic() - self._checked_at >= CACHE_SECONDS:
+                self._result = await run_in_threadpool(is_at_head), await run_in_threadpool(is_available)
+                self._checked_at = time.monotonic()
+            return self._result
 
 
 @router.get("/healthz")
-async def alive() -> Response:
-    """The process answers."""
+async def liveness() -> Response:
+    """The process responds."""
     return Response("ok\n", media_type="text/plain")
 
 
 @router.get("/readyz")
-async def ready(request: Request) -> Response:
-    """What the process needs, a line each; 503 when it cannot keep events or answer reads.
+async def readiness(request: Request) -> Response:
+    """The dependencies of the process, one per line; 503 if it can neither store events nor serve reads.
 
-    Without Redis it can do both, and taking it out of service would lose what Copper sends once: so that is told,
-    and is no reason for a 503. A database that does not answer is a 503 as a problem document.
+    Redis is reported, but its absence is no reason for a 503: without it the process still does both, and taking it out
+    of service would lose notifications, because Copper never redelivers. An unavailable database is a 503 as a problem
+    document.
     """
-    await using(request.app.state.pool, answers)
-    current, redis = await request.app.state.readiness.look()
+    await run_with_retry(web_state(request).pool, ping)
+    is_at_head, has_redis = await web_state(request).readiness.check()
     lines = [
         "database: reached",
-        f"migrations: {'at head' if current else 'behind: run `patina migrate`'}",
-        f"redis: {'reached' if redis else 'away; events are kept and applied once it is back'}",
-        "ready" if current else "not ready",
+        f"migrations: {'at head' if is_at_head else 'behind: run `patina migrate`'}",
+        f"redis: {'reached' if has_redis else 'unavailable; events are stored and processed once it is back'}",
+        "ready" if is_at_head else "not ready",
     ]
-    return Response("\n".join(lines) + "\n", 200 if current else 503, media_type="text/plain")
+    return Response("\n".join(lines) + "\n", 200 if is_at_head else 503, media_type="text/plain")

@@ -1,7 +1,7 @@
-"""`/metrics` for Prometheus: budgets, bytes, drift and what waits, read from PostgreSQL when scraped; and what this
-process counted of its own requests and events.
+"""`/metrics` for Prometheus: budgets, API usage, drift and backlogs, read from PostgreSQL at each scrape, and the
+counters of this process.
 
-Account and organisation ids are its labels, so it is served to whoever holds METRICS_TOKEN alone.
+Labels contain account and organisation ids, so the page requires METRICS_TOKEN.
 """
 
 from __future__ import annotations
@@ -14,144 +14,171 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from runtime.settings import settings
-from store import accounts, inbox, meters, runs
-from store.accounts import Connection
+from store import accounts, api_usage, connection_status, inbox, runs
+from store.api_usage import ApiUsage
+from store.connection_status import ConnectionStatus
 from store.database import transaction
-from store.drift import Report, added
-from store.inbox import NOBODY, Backlog
-from store.meters import Metered
+from store.drift import Report, merge_reports
+from store.inbox import Backlog
+from store.models import INSTALLATION
 from web.problems import ProblemError
+from worker.account_status import month_start
 from worker.budget import Budget
-from worker.overview import month_start
 
 router = APIRouter(include_in_schema=False)
-PLACE = ("account", "organisation", "purpose")
-QUARANTINED = "patina_inbox_quarantined"
+USAGE_LABELS = ("account", "organisation", "priority")
+QUARANTINED_EVENTS = "patina_inbox_quarantined_events"
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What is exported of all accounts, read in a number of statements that does not grow with theirs."""
+class MetricsSnapshot:
+    """The figures of all accounts, read by a number of statements that does not depend on the number of accounts."""
 
     account_ids: tuple[int, ...]
-    connections: tuple[Connection, ...]
+    connections: tuple[ConnectionStatus, ...]
     calls_left: tuple[tuple[int, int | None] | None, ...]
-    usage: tuple[Metered, ...]
+    usage: tuple[ApiUsage, ...]
     backlogs: Mapping[int, Backlog]
     drift: Mapping[int, Report]
 
 
-def read_figures() -> Figures:
-    """Read them: one statement each, and one round trip to Redis for some hundred budgets."""
+def read_snapshot() -> MetricsSnapshot:
+    """Read the figures: one statement each, and one round trip to Redis for several hundred budgets."""
     with transaction() as session:
-        account_ids = tuple(account.id for account in accounts.accounts(session))
-        connections = tuple(accounts.connections(session))
-        usage = tuple(meters.since(session, month_start()))
+        account_ids = tuple(account.id for account in accounts.list_accounts(session))
+        connections = tuple(connection_status.list_statuses(session))
+        usage = tuple(api_usage.usage_since(session, month_start()))
         backlogs = inbox.backlogs(session)
         reports = runs.latest_drift(session)
     drift: dict[int, Report] = {}
     for account_id, report in reports:
-        drift[account_id] = added(drift.get(account_id), report)
-    budgets = [Budget(one.account_id, one.source_id, one.tenant_id) for one in connections]
-    return Figures(account_ids, connections, tuple(Budget.all_left(budgets)), usage, backlogs, drift)
+        drift[account_id] = merge_reports(drift.get(account_id), report)
+    budgets = [
+        Budget(connection.account_id, connection.organisation_id, connection.tenant_id) for connection in connections
+    ]
+    return MetricsSnapshot(account_ids, connections, tuple(Budget.remaining_of_all(budgets)), usage, backlogs, drift)
 
 
-class FiguresCollector(Collector):
-    """The installation's figures as metrics."""
+class SnapshotCollector(Collector):
+    """Exports a snapshot as metrics."""
 
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
+        self._snapshot = snapshot
 
     @override
     def collect(self) -> Iterator[Metric]:
-        """Each family once, a sample an account (and organisation)."""
+        """Each metric family once, with one sample per account (and organisation)."""
         yield from self._calls()
         yield self._budgets()
         yield from self._state()
         yield self._drift()
 
     def _calls(self) -> Iterator[Metric]:
-        calls = CounterMetricFamily(
-            "patina_vendor_calls", "calls to Xero and Copper (organisation 0), this month", labels=(*PLACE, "outcome")
+        calls = GaugeMetricFamily(
+            "patina_vendor_calls_month",
+            "calls to Xero and Copper (organisation 0) this month",
+            labels=(*USAGE_LABELS, "outcome"),
         )
-        read = CounterMetricFamily(
-            "patina_vendor_bytes", "bytes pulled from vendors, this month", labels=(*PLACE, "form")
+        downloaded = GaugeMetricFamily(
+            "patina_vendor_download_month_bytes",
+            "bytes downloaded from Xero and Copper (organisation 0) this month",
+            labels=(*USAGE_LABELS, "encoding"),
         )
-        for usage in self._figures.usage:
-            place = (str(usage.account_id), str(usage.organisation_id), usage.purpose)
-            calls.add_metric((*place, "answered"), usage.calls - usage.failed)
-            calls.add_metric((*place, "refused"), usage.refused)
-            calls.add_metric((*place, "failed"), usage.failed - usage.refused)
-            read.add_metric((*place, "wire"), usage.bytes_wire)
-            read.add_metric((*place, "plain"), usage.bytes_plain)
-        yield from (calls, read)
+        for usage in self._snapshot.usage:
+            labels = (str(usage.account_id), str(usage.organisation_id), usage.priority)
+            calls.add_metric((*labels, "ok"), usage.calls - usage.failed)
+            calls.add_metric((*labels, "rate_limited"), usage.rate_limited)
+            calls.add_metric((*labels, "error"), usage.failed - usage.rate_limited)
+            downloaded.add_metric((*labels, "compressed"), usage.bytes_compressed)
+            downloaded.add_metric((*labels, "uncompressed"), usage.bytes_uncompressed)
+        yield from (calls, downloaded)
 
     def _budgets(self) -> Metric:
-        family = GaugeMetricFamily("patina_budget_left", "calls left", labels=("account", "organisation", "window"))
-        for connection, left in zip(self._figures.connections, self._figures.calls_left, strict=True):
-            for window, number in zip(("minute", "day"), left or (), strict=False):
+        family = GaugeMetricFamily(
+            "patina_api_calls_remaining",
+            "API calls remaining in the current window",
+            labels=("account", "organisation", "window"),
+        )
+        for connection, calls_left in zip(self._snapshot.connections, self._snapshot.calls_left, strict=True):
+            for window, number in zip(("minute", "day"), calls_left or (), strict=False):
                 if number is not None:
-                    family.add_metric((str(connection.account_id), str(connection.source_id), window), number)
+                    family.add_metric((str(connection.account_id), str(connection.organisation_id), window), number)
         return family
 
     def _state(self) -> Iterator[Metric]:
-        figures, nothing = self._figures, Backlog(0, 0.0, 0)
-        egress: Counter[int] = Counter()
-        for usage in figures.usage:
-            egress[usage.account_id] += usage.bytes_plain if usage.organisation_id else 0
-        needs_admin = [one for one in figures.connections if one.is_lost or one.lacks_permission]
-        lost = Counter(connection.account_id for connection in needs_admin)
-        unknown = Counter(one.account_id for one in figures.connections if one.has_unknown_time_zone)
-        backlogs = {account_id: figures.backlogs.get(account_id, nothing) for account_id in figures.account_ids}
-        families: tuple[tuple[str, str, Callable[[int], float]], ...] = (
-            ("patina_egress_month_bytes", "bytes pulled from Xero this month, uncompressed", egress.__getitem__),
-            ("patina_inbox_waiting", "events that are not applied yet", lambda one: backlogs[one].waiting),
-            (
-                "patina_inbox_oldest_seconds",
-                "how long the oldest of them has waited",
-                lambda one: backlogs[one].oldest_seconds,
-            ),
-            (QUARANTINED, "failed events; account 0: those of no account", lambda one: backlogs[one].quarantined),
-            ("patina_unknown_time_zones", "organisations that go by UTC for want of a zone", unknown.__getitem__),
-            ("patina_connections_lost", "connections that an admin must renew", lost.__getitem__),
+        snapshot, empty = self._snapshot, Backlog(0, 0.0, 0)
+        downloaded: Counter[int] = Counter()
+        for usage in snapshot.usage:
+            downloaded[usage.account_id] += usage.bytes_uncompressed if usage.organisation_id else 0
+        broken_connections = [
+            connection for connection in snapshot.connections if connection.needs_reauth or connection.lacks_permission
+        ]
+        broken = Counter(connection.account_id for connection in broken_connections)
+        unknown_time_zones = Counter(
+            connection.account_id for connection in snapshot.connections if connection.has_unknown_time_zone
         )
-        for name, meaning, value in families:
-            family = GaugeMetricFamily(name, meaning, labels=("account",))
-            for account_id in figures.account_ids:
-                family.add_metric((str(account_id),), value(account_id))
-            if name == QUARANTINED:
-                family.add_metric((str(NOBODY),), figures.backlogs.get(NOBODY, nothing).quarantined)
+        backlogs = {account_id: snapshot.backlogs.get(account_id, empty) for account_id in snapshot.account_ids}
+        families: tuple[tuple[str, str, Callable[[int], float]], ...] = (
+            (
+                "patina_xero_download_month_bytes",
+                "bytes downloaded from Xero this month, uncompressed",
+                downloaded.__getitem__,
+            ),
+            ("patina_inbox_pending_events", "events not yet applied", lambda account_id: backlogs[account_id].pending),
+            (
+                "patina_inbox_oldest_event_age_seconds",
+                "age of the oldest pending event",
+                lambda account_id: backlogs[account_id].oldest_seconds,
+            ),
+            (
+                QUARANTINED_EVENTS,
+                "quarantined events; account 0: events that belong to no account",
+                lambda account_id: backlogs[account_id].quarantined,
+            ),
+            (
+                "patina_unknown_time_zones",
+                "organisations without a known time zone, which use UTC",
+                unknown_time_zones.__getitem__,
+            ),
+            ("patina_connections_broken", "connections that an admin must reconnect", broken.__getitem__),
+        )
+        for name, documentation, value_of in families:
+            family = GaugeMetricFamily(name, documentation, labels=("account",))
+            for account_id in snapshot.account_ids:
+                family.add_metric((str(account_id),), value_of(account_id))
+            if name == QUARANTINED_EVENTS:
+                family.add_metric((str(INSTALLATION),), snapshot.backlogs.get(INSTALLATION, empty).quarantined)
             yield family
 
     def _drift(self) -> Metric:
         family = GaugeMetricFamily(
-            "patina_drift_rows", "rows found by the latest reconciliation", labels=("account", "kind", "drift")
+            "patina_drift_rows", "drifted rows found by the latest reconciliation", labels=("account", "type", "drift")
         )
-        for account_id, report in self._figures.drift.items():
-            for kind, counts in report.items():
+        for account_id, report in self._snapshot.drift.items():
+            for record_type, counts in report.items():
                 for drift, rows in counts.items():
-                    family.add_metric((str(account_id), kind, drift), rows)
+                    family.add_metric((str(account_id), record_type, drift), rows)
         return family
 
 
 def _page() -> bytes:
     registry = CollectorRegistry()
-    registry.register(FiguresCollector(read_figures()))
+    registry.register(SnapshotCollector(read_snapshot()))
     return generate_latest(registry) + generate_latest(REGISTRY)
 
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """The metrics page; 404 where no token is set, 401 for a wrong one."""
+    """The metrics page; 404 if no token is set, 401 for a wrong token."""
     token = settings().metrics_token
     if token is None:
-        raise ProblemError(404, "Metrics are served once METRICS_TOKEN is set.")
-    given = request.headers.get("authorization", "")
-    if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-        raise ProblemError(401, "Metrics are for whoever holds METRICS_TOKEN.")
+        raise ProblemError(404, "Metrics are available if METRICS_TOKEN is set.")
+    authorization = request.headers.get("authorization", "")
+    if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+        raise ProblemError(401, "Send METRICS_TOKEN as: Authorization: Bearer …")
     return Response(await asyncio.to_thread(_page), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Pages of people who are signed in: so many a minute, so many at once, by session and by account."""
+"""Limits for the pages of signed-in people: per minute by session and account, and concurrent ones by account."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from fastapi import Request
 
 from runtime.settings import settings
 from web import browser
-from web.concurrency import BusyError, Capacity
-from web.windows import Windows
+from web.concurrency import BusyError
+from web.fixed_windows import FixedWindowCounter
+from web.state import web_state
 
 STATIC = "/static/"
-# Files are bounded by other means (`web.exports`), and what is the same for everybody costs nothing.
-WITHOUT_PLACE = ("/export/", STATIC)
+# Exports have limits of their own (`web.exports`), and static files cost nothing.
+WITHOUT_SLOT = ("/export/", STATIC)
 
 
 class PageRates:
-    """How many pages each session and each account asked for in this minute, in this web process."""
+    """Counts the pages that each session and each account requested this minute, in this web process."""
 
     def __init__(self) -> None:
-        self._counts = Windows(60)
+        self._counts = FixedWindowCounter(60)
 
-    def count(self, kind: str, name: str | int) -> None:
-        """Count a page; raises `BusyError` beyond `PAGE_MINUTE_LIMIT`."""
-        if self._counts.hit(f"{kind} {name}") > settings().page_minute_limit:
-            raise BusyError(own_share=True, retry_after=self._counts.ends_in())
+    def count(self, scope: str, name: str | int) -> None:
+        """Count a page; raises `BusyError` beyond `PAGE_REQUESTS_PER_MINUTE`."""
+        if self._counts.hit(f"{scope} {name}") > settings().page_requests_per_minute:
+            raise BusyError(own_share=True, retry_after=self._counts.seconds_left())
 
 
-async def count_session(request: Request) -> None:
-    """Count a page of a browser that is signed in, before anything is looked up; a dependency of every page."""
+async def limit_session_pages(request: Request) -> None:
+    """Count a page by the session cookie, before any query; a dependency of every page."""
     token = browser.session_token(request)
     if token is not None and not request.url.path.startswith(STATIC):
-        request.app.state.page_rates.count("session", token)
+        web_state(request).page_rates.count("session", token)
 
 
-async def take_place(request: Request) -> AsyncIterator[None]:
-    """Hold one of the account's places until the page is made; a dependency of every page."""
-    session = request.state.browser.session
-    if session is None or request.url.path.startswith(WITHOUT_PLACE):
+async def acquire_page_slot(request: Request) -> AsyncIterator[None]:
+    """Hold one of the account's slots until the page is rendered; a dependency of every page."""
+    browser_session = request.state.browser.session
+    if browser_session is None or request.url.path.startswith(WITHOUT_SLOT):
         yield
         return
-    request.app.state.page_rates.count("account", session.account_id)
-    capacity: Capacity = request.app.state.capacity
-    async with capacity.pages.place(session.account_id):
+    web_state(request).page_rates.count("account", browser_session.account_id)
+    capacity = web_state(request).capacity
+    async with capacity.pages.slot(browser_session.account_id):
         yield

@@ -10,20 +10,22 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from store.database import POOL_FULL, UNAVAILABLE, UNSTORABLE
+from store.database import INVALID_VALUE_ERRORS, POOL_FULL_ERRORS, UNAVAILABLE_ERRORS
 from web import refusals
-from web.refusals import Reason
+from web.refusals import RefusalReason
+from web.state import web_state
 
 log = structlog.get_logger()
-BUSY_TEXT = "Patina is busy. Try again in 2 seconds."
+BUSY_MESSAGE = "Patina is busy. Try again in 2 seconds."
 BUSY_SECONDS = 2
-# Whoever repeats at once what was refused is slowed down by it; a browser or a client that waits does not notice.
-PAUSE_SECONDS = 2.0
-UNSTORABLE_TEXT = "Something in this request can't be stored: a character or a number out of range."
-FAILED_TEXT = "Something went wrong in Patina. Try again in a moment; the log says what it was."
-UNAVAILABLE_TEXT = "Patina is temporarily unavailable. Try again in a moment."
+# Slows down clients that repeat refused requests at once. Clients that wait between requests do not notice.
+TARPIT_SECONDS = 2.0
+UNSTORABLE_MESSAGE = "Something in this request can't be stored: a character or a number out of range."
+FAILED_MESSAGE = "Something went wrong in Patina. Try again in a moment; the log has the details."
+UNAVAILABLE_MESSAGE = "Patina is temporarily unavailable. Try again in a moment."
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -38,13 +40,15 @@ TITLES = {
     502: "Bad gateway",
     503: "Unavailable",
 }
+NO_SUCH_RECORD_TYPE = "no such record type"
+WRONG_SCOPE = "the API key has another scope"
 
 
 class ProblemError(Exception):
-    """An answer that is an error; `detail` is written for whoever reads it. `retry_after` in seconds.
+    """An error response; `detail` is shown to the client or the person. `retry_after` in seconds.
 
-    `reason` is for the log, where the status alone does not say it. A 429 is answered after a pause, and so is whatever
-    `is_paused`.
+    `reason` is for the log, if the status alone does not tell it. The response is delayed if `is_delayed`, and always
+    for a 429.
     """
 
     def __init__(
@@ -53,15 +57,43 @@ class ProblemError(Exception):
         detail: str,
         *,
         retry_after: int | None = None,
-        reason: Reason | None = None,
-        is_paused: bool = False,
+        reason: RefusalReason | None = None,
+        is_delayed: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after = retry_after
         self.reason = reason
-        self.is_paused = is_paused or status == 429
+        self.is_delayed = is_delayed or status == 429
+
+
+class ProblemSchema(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def problem_responses(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an endpoint for OpenAPI, by `_404="no such …"`; adds those that all endpoints have."""
+    all_descriptions = {
+        "_400": "a parameter is invalid",
+        "_401": "no API key, or one that is unknown or revoked",
+        "_429": "too many requests with this key or from this address, or too many concurrent requests of this account;"
+        " see Retry-After",
+        "_503": "Patina is busy, or the database is unavailable",
+        **descriptions,
+    }
+    return {
+        int(status[1:]): {
+            "description": description,
+            "content": {"application/problem+json": {"schema": ProblemSchema.model_json_schema()}},
+        }
+        for status, description in sorted(all_descriptions.items())
+    }
 
 
 def problem(status: int, detail: str, retry_after: int | None = None) -> Response:
@@ -73,67 +105,60 @@ def problem(status: int, detail: str, retry_after: int | None = None) -> Respons
     return Response(orjson.dumps(body), status, headers, media_type="application/problem+json")
 
 
-def plain(_: Request, status: int, detail: str, retry_after: int | None = None) -> Response:
-    """A problem document, whoever asks."""
-    return problem(status, detail, retry_after)
-
-
-def in_api_words(errors: Sequence[Any]) -> str:
-    """What is wrong with a request's parameters, each by its name."""
+def describe_validation_errors(errors: Sequence[Any]) -> str:
+    """The errors of a request's parameters, each with the parameter's name."""
     return "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in errors)
-
-
-def plain_malformed(_: Request, errors: Sequence[Any]) -> Response:
-    """A problem document about parameters, whoever asks."""
-    return problem(400, in_api_words(errors))
 
 
 def install(
     app: FastAPI,
-    answer: Callable[..., Response] = plain,
-    malformed: Callable[[Request, Sequence[Any]], Response] = plain_malformed,
+    error_response: Callable[..., Response],
+    invalid_parameters_response: Callable[[Request, Sequence[Any]], Response],
 ) -> None:
-    """Have every error of `app` answered as `answer` writes it: a problem document if nothing else is said.
+    """Register the exception handlers of `app`.
 
-    `malformed` answers parameters that make no sense.
+    `error_response(request, status, detail, retry_after=None)` makes the response for an error,
+    `invalid_parameters_response` the one for parameters that do not validate.
     """
 
-    async def ours(request: Request, error: Exception) -> Response:
+    async def handle_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
         if error.reason is not None:
-            refusals.mark(request.scope, error.reason)
-        if error.is_paused:
-            await request.app.state.capacity.pauses.take(PAUSE_SECONDS)
-        return answer(request, error.status, error.detail, error.retry_after)
+            refusals.set_reason(request.scope, error.reason)
+        if error.is_delayed:
+            await web_state(request).capacity.tarpit.delay(TARPIT_SECONDS)
+        return error_response(request, error.status, error.detail, error.retry_after)
 
-    async def invalid(request: Request, error: Exception) -> Response:
+    async def handle_invalid_parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return malformed(request, error.errors())
+        return invalid_parameters_response(request, error.errors())
 
-    def http(request: Request, error: Exception) -> Response:
+    def handle_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return answer(request, error.status_code, str(error.detail))
+        return error_response(request, error.status_code, str(error.detail))
 
-    async def away(request: Request, _: Exception) -> Response:
-        return answer(request, 503, UNAVAILABLE_TEXT)
+    async def handle_unavailable(request: Request, _: Exception) -> Response:
+        return error_response(request, 503, UNAVAILABLE_MESSAGE)
 
-    async def full(request: Request, _: Exception) -> Response:
-        return answer(request, 503, BUSY_TEXT, BUSY_SECONDS)
+    async def handle_pool_full(request: Request, _: Exception) -> Response:
+        return error_response(request, 503, BUSY_MESSAGE, BUSY_SECONDS)
 
-    async def unstorable(request: Request, error: Exception) -> Response:
+    async def handle_unstorable(request: Request, error: Exception) -> Response:
         route = getattr(request.scope.get("route"), "path", "")
         log.warning("input.unstorable", error=type(error).__name__, route=route)
-        refusals.mark(request.scope, Reason.INPUT)
-        return answer(request, 400, UNSTORABLE_TEXT)
+        refusals.set_reason(request.scope, RefusalReason.INPUT)
+        return error_response(request, 400, UNSTORABLE_MESSAGE)
 
-    app.add_exception_handler(ProblemError, ours)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    _handle(app, UNAVAILABLE, away)
-    _handle(app, POOL_FULL, full)
-    _handle(app, UNSTORABLE, unstorable)
+    app.add_exception_handler(ProblemError, handle_problem)
+    app.add_exception_handler(RequestValidationError, handle_invalid_parameters)
+    app.add_exception_handler(HTTPException, handle_http_error)
+    _add_handlers(app, UNAVAILABLE_ERRORS, handle_unavailable)
+    _add_handlers(app, POOL_FULL_ERRORS, handle_pool_full)
+    _add_handlers(app, INVALID_VALUE_ERRORS, handle_unstorable)
 
 
-def _handle(app: FastAPI, kinds: Iterable[type[Exception]], handler: Callable[[Request, Exception], Any]) -> None:
-    for kind in kinds:
-        app.add_exception_handler(kind, handler)
+def _add_handlers(
+    app: FastAPI, error_types: Iterable[type[Exception]], handler: Callable[[Request, Exception], Any]
+) -> None:
+    for error_type in error_types:
+        app.add_exception_handler(error_type, handler)

@@ -1,4 +1,4 @@
-"""What was refused, why, and to whom: a line in the log for the first of a kind, a metric for all of them."""
+"""Refused requests: a metric counts all of them, and the log has the first of each reason and network per minute."""
 
 from __future__ import annotations
 
@@ -16,113 +16,123 @@ from web.client_address import address_of, label_of, network_of
 
 log = structlog.get_logger()
 SAMPLE_SECONDS = 60.0
-MOST_KINDS = 1_000
-KEY_START, KEY_SHOWN = "Bearer pat_", slice(7, 19)
-MARK = "patina.refusal"
+MAX_SERIES = 1_000
+KEY_SCHEME, KEY_PREFIX = "Bearer pat_", slice(7, 19)
+SCOPE_KEY = "patina.refusal"
 OTHERS = "others"
 
 
-class Reason(StrEnum):
+class RefusalReason(StrEnum):
     """Why a request was refused."""
 
     CREDENTIAL = "credential"
-    """No API key or token, or one that is unknown or revoked."""
+    """No API key or token, or an unknown or revoked one."""
     SCOPE = "scope"
     """An API key with another scope."""
     ROLE = "role"
-    """A page for admins, asked for by a viewer."""
+    """A viewer requested a page for admins."""
     FORM = "form"
-    """A form that another site sent, or without its token."""
+    """A form from another site, or without a valid CSRF token."""
     RATE = "rate"
     SIGNATURE = "signature"
-    """A webhook without a right signature, path or secret."""
+    """A webhook with an invalid signature, path or secret."""
     SIGN_IN = "sign_in"
     PANEL = "panel"
-    """Somebody who may not look at the panel."""
+    """A person without access to the panel."""
     HOST = "host"
-    """A host name that is not ours."""
+    """An unknown host name."""
     INPUT = "input"
-    """Text that no parameter may have, or that the database cannot hold."""
+    """Text that is not allowed in any parameter, or that the database cannot store."""
     SIZE = "size"
     """A request that is too large or too slow."""
     BUSY = "busy"
-    """More connections than the process serves."""
+    """Too many connections."""
 
 
-BY_STATUS = {401: Reason.CREDENTIAL, 403: Reason.ROLE, 408: Reason.SIZE, 413: Reason.SIZE, 429: Reason.RATE}
-WEBHOOKS = "/webhooks/"
-REFUSED = Metric("patina_refused", "requests that were refused, by reason", ("reason",))
-# A counter that appears with its first event has not risen in Prometheus' eyes.
-for _reason in Reason:
+REASON_BY_STATUS = {
+    401: RefusalReason.CREDENTIAL,
+    403: RefusalReason.ROLE,
+    408: RefusalReason.SIZE,
+    413: RefusalReason.SIZE,
+    429: RefusalReason.RATE,
+}
+WEBHOOK_PATHS = "/webhooks/"
+REFUSED = Metric("patina_requests_refused", "requests that were refused, by reason", ("reason",))
+# Prometheus sees no increase in a counter that appears with its first event, so each counter starts at zero.
+for _reason in RefusalReason:
     REFUSED.labels(_reason.value)
 
 
-def mark(scope: Scope, reason: Reason) -> None:
-    """Say why a request is refused, where its status alone does not."""
-    scope[MARK] = reason
+def set_reason(scope: Scope, reason: RefusalReason) -> None:
+    """Set the reason why a request is refused, if its status alone does not tell it."""
+    scope[SCOPE_KEY] = reason
 
 
-def reason_of(scope: Scope, status: int) -> Reason | None:
-    """Why a request was refused that is answered with `status`; None for one that was not."""
-    if (marked := scope.get(MARK)) is not None:
-        return Reason(marked)
-    if status == 401 and scope["path"].startswith(WEBHOOKS):
-        return Reason.SIGNATURE
-    return BY_STATUS.get(status)
+def refusal_reason(scope: Scope, status: int) -> RefusalReason | None:
+    """Why a request with this response status was refused; None if it was not refused."""
+    if (reason := scope.get(SCOPE_KEY)) is not None:
+        return RefusalReason(reason)
+    if status == 401 and scope["path"].startswith(WEBHOOK_PATHS):
+        return RefusalReason.SIGNATURE
+    return REASON_BY_STATUS.get(status)
 
 
-def note(scope: Scope, route: str, status: int) -> None:
-    """Count a request that was refused, and log it if it is the first of its reason and address in a minute."""
-    reason = reason_of(scope, status)
+def record(scope: Scope, route: str, status: int) -> None:
+    """Count a refused request, and log it if it is the first of its reason and network in a minute."""
+    reason = refusal_reason(scope, status)
     if reason is not None:
         request = Request(scope)
         authorization = request.headers.get("authorization", "")
-        key = authorization[KEY_SHOWN] if authorization.startswith(KEY_START) else ""
-        SAMPLES.note(reason, address_of(request), route=route, method=scope["method"], status=status, key=key)
+        key = authorization[KEY_PREFIX] if authorization.startswith(KEY_SCHEME) else ""
+        SAMPLES.record(reason, address_of(request), route=route, method=scope["method"], status=status, key=key)
 
 
-class Samples:
-    """Logs the first refusal of each reason and network in a minute, and counts those that it leaves out.
+class RefusalSampler:
+    """Logs the first refusal of each series (reason and network) in a minute, and counts those that it leaves out.
 
-    A thousand kinds are told apart at a time; what comes beyond that is counted together.
+    Beyond 1,000 series at a time, refusals are counted together by reason.
     """
 
-    def __init__(self, most: int = MOST_KINDS) -> None:
-        self._most = most
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self._max_series = max_series
         self._lock = threading.Lock()
-        self._since: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._logged_at: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._left_out: Counter[tuple[str, str]] = Counter()
 
-    def note(self, reason: Reason, address: str, **about: object) -> None:
-        """Count a refusal, and log it if it is the first in a while."""
+    def record(self, reason: RefusalReason, address: str, **fields: object) -> None:
+        """Count a refusal, and log it if it is the first of its series in a minute."""
         REFUSED.labels(reason.value).inc()
-        kind = (reason.value, network_of(address))
+        series = (reason.value, network_of(address))
         now = time.monotonic()
         with self._lock:
-            since = self._since.get(kind)
-            is_first = (now - since >= SAMPLE_SECONDS) if since is not None else len(self._since) < self._most
+            logged_at = self._logged_at.get(series)
+            is_first = (
+                (now - logged_at >= SAMPLE_SECONDS)
+                if logged_at is not None
+                else len(self._logged_at) < self._max_series
+            )
             if not is_first:
-                self._left_out[kind if since is not None else (reason.value, OTHERS)] += 1
+                self._left_out[series if logged_at is not None else (reason.value, OTHERS)] += 1
                 return
-            left_out = self._left_out.pop(kind, 0)
-            self._since[kind] = now
-            self._since.move_to_end(kind)
-        more = {name: value for name, value in {**about, "left_out": left_out}.items() if value}
-        log.warning("request.refused", reason=kind[0], address=label_of(kind[1]), **more)
+            left_out = self._left_out.pop(series, 0)
+            self._logged_at[series] = now
+            self._logged_at.move_to_end(series)
+        extra = {name: value for name, value in {**fields, "left_out": left_out}.items() if value}
+        log.warning("request.refused", reason=series[0], address=label_of(series[1]), **extra)
 
     def flush(self) -> None:
-        """Log how many were left out of kinds that have not come again within a minute, and forget those kinds."""
-        before = time.monotonic() - SAMPLE_SECONDS
+        """Log how many refusals were left out of series without a new one within a minute, and drop those series."""
+        cutoff = time.monotonic() - SAMPLE_SECONDS
         with self._lock:
-            over = []
-            while self._since and next(iter(self._since.values())) <= before:
-                over.append(self._since.popitem(last=False)[0])
-            left_out = [(kind, self._left_out.pop(kind, 0)) for kind in over]
-            left_out += [(kind, self._left_out.pop(kind)) for kind in list(self._left_out) if kind[1] == OTHERS]
+            expired = []
+            while self._logged_at and next(iter(self._logged_at.values())) <= cutoff:
+                expired.append(self._logged_at.popitem(last=False)[0])
+            left_out = [(series, self._left_out.pop(series, 0)) for series in expired]
+            left_out += [(series, self._left_out.pop(series)) for series in list(self._left_out) if series[1] == OTHERS]
         for (reason, network), count in left_out:
             if count:
                 address = network if network == OTHERS else label_of(network)
                 log.warning("requests.refused", reason=reason, address=address, left_out=count)
 
 
-SAMPLES = Samples()
+SAMPLES = RefusalSampler()

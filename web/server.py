@@ -1,4 +1,4 @@
-"""The web process's server: uvicorn with bounded heads, logging as the rest does, stopping without a wait."""
+"""The server of the web process: uvicorn with limits for request heads, structured logs and a fast shutdown."""
 
 from __future__ import annotations
 
@@ -14,62 +14,65 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from runtime.settings import settings
-from web.http_protocol import BoundedProtocol
+from web.http_protocol import LimitedHttpProtocol
+from web.state import WebState
 
 log = structlog.get_logger()
-# What its senders decide how often it happens; each is counted and sampled as a refusal.
-NOTED_OTHERWISE = (
+# Clients can cause these messages at any rate. Each one is counted and sampled as a refusal instead.
+SUPPRESSED_MESSAGES = (
     "Invalid HTTP request received.",
     "Unsupported upgrade request.",
     "No supported WebSocket library detected.",
 )
-# The event loop accepts one connection of each listening socket in a turn. Where many come at once, as many sockets of
-# one queue are accepted from, or whoever comes next waits for as many turns as there are connections before it.
-ACCEPTED_AT_ONCE = 16
-# How long a thread that computes may keep the event loop, which serves everybody else, from going on.
+# In each iteration the event loop accepts one connection per listening socket. Several sockets of the same queue let it
+# accept several, so that in a burst of connections the last one does not wait for as many iterations.
+LISTENING_SOCKETS = 16
+# How long a busy thread may keep the event loop waiting for the GIL.
 SWITCH_SECONDS = 0.0005
-# What has a file of its own beside the connections: the database's, Redis's, logs, code.
+# Open files other than client connections: database, Redis, logs, code.
 OTHER_FILES = 200
 
 
 class Server(uvicorn.Server):
-    """Serves the app. Without the early end, stopping would wait for the held requests' twenty seconds, and for pauses.
+    """Serves the app.
 
-    What uvicorn logs goes the way of all other lines, through structlog and its scrubbing: it brings no handlers of
-    its own. Addresses of clients are the app's to find out, so it looks at no proxy's headers.
+    Its shutdown ends held and delayed requests first, because uvicorn waits for open requests, and these may last for
+    20 seconds. uvicorn's messages go through structlog and its scrubbing, because it gets no log handlers of its own.
+    It ignores proxy headers, because `web.client_address` evaluates them.
     """
 
     def __init__(self, app: FastAPI, **options: Any) -> None:
-        chosen = {"http": BoundedProtocol, "ws": "none", "log_config": None, "proxy_headers": False, **options}
-        super().__init__(uvicorn.Config(app, **chosen))
+        config = {"http": LimitedHttpProtocol, "ws": "none", "log_config": None, "proxy_headers": False, **options}
+        super().__init__(uvicorn.Config(app, **config))
         self._app = app
-        logging.getLogger("uvicorn.error").addFilter(_is_ours_to_log)
+        logging.getLogger("uvicorn.error").addFilter(_is_logged)
 
     @override
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         if sockets is None:
-            bound = self.config.bind_socket()
-            sockets = [bound, *(bound.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+            listener = self.config.bind_socket()
+            sockets = [listener, *(listener.dup() for _ in range(LISTENING_SOCKETS - 1))]
         sys.setswitchinterval(SWITCH_SECONDS)
-        allow_files(settings().web_connections + OTHER_FILES)
+        raise_file_limit(settings().web_max_connections + OTHER_FILES)
         super().run(sockets)
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.record_views.close()
-        self._app.state.capacity.pauses.close()
+        state: WebState = self._app.state.web
+        state.record_views.close()
+        state.capacity.tarpit.close()
         await super().shutdown(sockets)
 
 
-def allow_files(count: int) -> None:
-    """Let this process have so many open files, as each connection is one; as many as it may, if those are fewer."""
+def raise_file_limit(count: int) -> None:
+    """Raise the soft limit of open files, of which each connection is one, to `count` or to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < count:
-        log.warning("server.few_files", allowed=most, needed=count)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < count:
+        log.warning("server.file_limit_low", allowed=allowed, needed=count)
 
 
-def _is_ours_to_log(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(NOTED_OTHERWISE)
+def _is_logged(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(SUPPRESSED_MESSAGES)

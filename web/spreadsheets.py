@@ -1,4 +1,4 @@
-"""Text for spreadsheets: what one would take for a formula is written as the text that it is."""
+"""Protection against formula injection in CSV files (OWASP)."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import re
 import unicodedata
 from typing import Any
 
-# Also in full width and in the other forms that Unicode holds equal to these.
-SIGNS = frozenset("=+-@")
-# Where a spreadsheet may end a cell, whichever separator it was told: what follows then begins another one.
+# Also their full-width and other compatibility forms in Unicode.
+FORMULA_SIGNS = frozenset("=+-@")
+# Characters at which a spreadsheet may start another cell, whatever separator its import uses.
 SEPARATORS = re.compile(r"([;\t\n\r\v\f\x85\u2028\u2029]+)")
-# Blanks, controls and characters without a width: a spreadsheet may pass them by before it looks.
-PASSED_BY = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+# Spaces, control and zero-width characters, which a spreadsheet may skip at the start of a cell.
+SKIPPED_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 
 
-def cell(value: Any) -> Any:
-    """A value as a CSV file holds it: no part of a text begins a formula; times as ISO 8601."""
+def escape_cell(value: Any) -> Any:
+    """A value for a CSV file: a text without formulas, or a date or time as ISO 8601."""
     if isinstance(value, str):
-        # Most texts are names, numbers and addresses: of these nothing needs a closer look.
+        # Most texts are names, numbers and addresses, which need no further checks.
         if value[:1].isalnum() and not SEPARATORS.search(value):
             return value
-        return "".join(_part(part) for part in SEPARATORS.split(value))
+        return "".join(_escape(part) for part in SEPARATORS.split(value))
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet may take a text for a formula: the first character that shows is one of the signs."""
-    first = next((character for character in text if unicodedata.category(character) not in PASSED_BY), "")
-    return unicodedata.normalize("NFKC", first) in SIGNS
+    """Whether a spreadsheet may take a text for a formula: the first visible character is a formula sign."""
+    first_visible = next(
+        (character for character in text if unicodedata.category(character) not in SKIPPED_CATEGORIES), ""
+    )
+    return unicodedata.normalize("NFKC", first_visible) in FORMULA_SIGNS
 
 
-def _part(text: str) -> str:
+def _escape(text: str) -> str:
     return f"'{text}" if is_formula(text) else text

@@ -1,4 +1,4 @@
-"""Requests that call a vendor: in threads of their own, for as long as a person waits, and never many at once."""
+"""Requests that call a vendor: they run in separate threads, with short timeouts and limited concurrency."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from web.concurrency import NOBODY, BusyError
-from worker import vendor
-from worker.broker import turn
+from web.concurrency import NO_ACCOUNT, BusyError
+from web.state import web_state
+from worker import vendor_http
+from worker.locks import concurrency_slot
 
 Endpoint = Callable[..., Response]
 AsyncEndpoint = Callable[..., Coroutine[Any, Any, Response]]
-# Of all web processes together: whoever tries keys while a vendor is slow holds these, and nothing else.
+# For all web processes together. While a vendor is slow, sign-in attempts occupy these slots and nothing else.
 MAX_SIGN_INS = 8
 
 
 def calls_vendor(endpoint: Endpoint, when: Callable[[dict[str, Any]], bool] = lambda _: True) -> AsyncEndpoint:
-    """Run an endpoint that calls a vendor where it holds up no other page; it is refused as busy without a place.
+    """Run an endpoint that calls a vendor in threads of its own; it is refused as busy if there is no free slot.
 
-    `when` says of its arguments whether it does; otherwise it runs like any other page.
+    `when` decides by the arguments whether it calls the vendor; otherwise it runs like any other page.
     """
 
     @functools.wraps(endpoint)
     async def run(request: Request, **arguments: Any) -> Response:
         if not when(arguments):
             return await run_in_threadpool(endpoint, request, **arguments)
-        vendors = request.app.state.capacity.vendors
-        answer: Response = await vendors.run(_account(request), _interactive, endpoint, request, arguments)
-        return answer
+        vendors = web_state(request).capacity.vendors
+        response: Response = await vendors.run(_account(request), _interactive, endpoint, request, arguments)
+        return response
 
     return run
 
 
 def may_call_vendor(endpoint: Endpoint) -> AsyncEndpoint:
-    """The same for one that has something to show without the vendor, too: without a place its calls fail at once."""
-    patient = calls_vendor(endpoint)
+    """As `calls_vendor`, for an endpoint that also works without the vendor: without a slot its calls fail at once."""
+    queued = calls_vendor(endpoint)
 
     @functools.wraps(endpoint)
     async def run(request: Request, **arguments: Any) -> Response:
         try:
-            return await patient(request, **arguments)
+            return await queued(request, **arguments)
         except BusyError:
             return await run_in_threadpool(_without_calls, endpoint, request, arguments)
 
@@ -53,25 +54,25 @@ def may_call_vendor(endpoint: Endpoint) -> AsyncEndpoint:
 
 
 def _interactive(endpoint: Endpoint, request: Request, arguments: dict[str, Any]) -> Response:
-    with vendor.interactive():
+    with vendor_http.interactive():
         return endpoint(request, **arguments)
 
 
 def _without_calls(endpoint: Endpoint, request: Request, arguments: dict[str, Any]) -> Response:
-    with vendor.no_calls():
+    with vendor_http.no_calls():
         return endpoint(request, **arguments)
 
 
 def _account(request: Request) -> int:
-    """Whose share of the threads a request takes: its session's account, or the one of all who have no session."""
-    session = request.state.browser.session
-    return session.account_id if session is not None else NOBODY
+    """The account whose share of the threads a request uses; `NO_ACCOUNT` for all requests without a session."""
+    browser_session = request.state.browser.session
+    return browser_session.account_id if browser_session is not None else NO_ACCOUNT
 
 
 @contextmanager
-def sign_in_place() -> Iterator[None]:
-    """One of the sign-ins that all web processes together check at a time; raises `BusyError` when there is none."""
-    with turn("sign-in", MAX_SIGN_INS) as is_free:
+def sign_in_slot() -> Iterator[None]:
+    """One of the concurrent sign-ins of all web processes together; raises `BusyError` if none is free."""
+    with concurrency_slot("sign-in", MAX_SIGN_INS) as is_free:
         if not is_free:
             raise BusyError(own_share=False, retry_after=5)
         yield

@@ -1,1 +1,1 @@
-"""What Xero and Copper post to: verify, accept, answer."""
+"""Webhook ingestion: verify, parse, store, respond."""

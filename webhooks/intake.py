@@ -1,8 +1,8 @@
-"""Xero's deliveries on their way into the inbox: those that come together are committed by one statement.
+"""Xero's deliveries on their way into the inbox: deliveries that arrive together are committed by one statement.
 
-Each is answered after the commit that holds it. A commit's cost is shared by whoever waits for it, so that a flood of
-single events costs the database little more than one of hundreds. Workers are woken after it, by one thread, as often
-as it gets round to it: a wake-up missed is sent again, and the sweep finds what waits.
+Each delivery is answered after its commit. The deliveries of a batch share the cost of the commit, so a flood of single
+events costs the database little more than one delivery of hundreds. One thread wakes the workers after the commit. A
+lost wake-up is harmless: the next event sends another one, and the sweep finds pending events.
 """
 
 from __future__ import annotations
@@ -12,52 +12,55 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from store import inbox
+from store.batching import Connection, RequestBatcher
 from store.database import Pool
-from store.inbox import Accepted, Delivery, Source
-from store.sharing import Connection, Shared
+from store.inbox import IngestResult, Delivery, SyncSource
 
-DELIVERIES, EVENTS = 64, 400
+MAX_BATCH_DELIVERIES, MAX_BATCH_EVENTS = 64, 400
 
 
 class Intake:
-    """Commits deliveries; one for each web process."""
+    """Commits deliveries; one object per web process."""
 
-    def __init__(self, pool: Pool, wake: Callable[[Source], object], count: Callable[[Accepted], None]) -> None:
+    def __init__(self, pool: Pool, wake: Callable[[SyncSource], object], count: Callable[[IngestResult], None]) -> None:
         self._wake, self._count = wake, count
-        self._commits: Shared[Delivery, None] = Shared(
-            pool, self._keep, most=DELIVERIES, heaviest=EVENTS, weigh=lambda delivery: delivery.size
+        self._batcher: RequestBatcher[Delivery, None] = RequestBatcher(
+            pool,
+            self._commit,
+            max_batch_size=MAX_BATCH_DELIVERIES,
+            max_batch_weight=MAX_BATCH_EVENTS,
+            weight_of=lambda delivery: delivery.size,
         )
-        self._to_wake: set[Source] = set()
-        self._waking: asyncio.Task[None] | None = None
+        self._sources_to_wake: set[SyncSource] = set()
+        self._wake_task: asyncio.Task[None] | None = None
 
     async def accept(self, delivery: Delivery) -> None:
-        """Return when the delivery is committed; raises what the database raised, one of `UNAVAILABLE` when it is
-        away."""
-        await self._commits.ask(delivery)
+        """Commit the delivery; raises the database's error, one of `UNAVAILABLE_ERRORS` if it is unavailable."""
+        await self._batcher.submit(delivery)
 
-    def wake(self, sources: Iterable[Source]) -> None:
-        """Have sources drained soon; never waited for."""
-        self._to_wake.update(sources)
-        if self._to_wake and (self._waking is None or self._waking.done()):
-            self._waking = asyncio.create_task(self._wake_all())
+    def wake(self, sources: Iterable[SyncSource]) -> None:
+        """Enqueue the draining of sources, without waiting for Redis."""
+        self._sources_to_wake.update(sources)
+        if self._sources_to_wake and (self._wake_task is None or self._wake_task.done()):
+            self._wake_task = asyncio.create_task(self._wake_all())
 
     async def close(self) -> None:
-        """Let the last wake-ups go out."""
-        if self._waking is not None:
-            await self._waking
+        """Wait for the last wake-ups."""
+        if self._wake_task is not None:
+            await self._wake_task
 
-    async def _keep(self, connection: Connection, deliveries: Sequence[Delivery]) -> list[None]:
-        done = await inbox.accept_xero(connection, deliveries)
-        self._count(done)
-        self.wake(done.sources)
+    async def _commit(self, connection: Connection, deliveries: Sequence[Delivery]) -> list[None]:
+        result = await inbox.accept_xero(connection, deliveries)
+        self._count(result)
+        self.wake(result.sources)
         return [None] * len(deliveries)
 
     async def _wake_all(self) -> None:
-        while self._to_wake:
-            sources, self._to_wake = self._to_wake, set()
-            with suppress(RuntimeError):  # the loop's threads are gone: the process ends
+        while self._sources_to_wake:
+            sources, self._sources_to_wake = self._sources_to_wake, set()
+            with suppress(RuntimeError):  # the event loop has no threads any more: the process exits
                 await asyncio.to_thread(self._wake_each, sources)
 
-    def _wake_each(self, sources: Iterable[Source]) -> None:
+    def _wake_each(self, sources: Iterable[SyncSource]) -> None:
         for source in sources:
             self._wake(source)

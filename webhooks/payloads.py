@@ -1,8 +1,8 @@
-"""What webhooks carry, parsed once, at the edge: what can be read becomes events, what cannot is put aside.
+"""Parsing of webhook payloads: valid parts become events, malformed ones go to quarantine.
 
-One odd field never costs an event, one odd event never its siblings. An event needs to say whose it is, what it is
-about and which one; its type and its date are hints. The body counts, not its content type: it proves its sender. Of
-what is put aside the beginning is kept, and never the secret.
+A malformed optional field never invalidates its event, and a malformed event never its delivery. An event needs its
+tenant, its category and the id of its resource; its type and date are optional. The content type is ignored, because
+the signature or the secret authenticates the body. The beginning of a malformed body is stored, without the secret.
 """
 
 from __future__ import annotations
@@ -17,57 +17,58 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
-from store.inbox import COPPER_KINDS, NOBODY, Delivery, MalformedEvent, NewEvent
-from worker.parsing import moment
+from store.inbox import COPPER_CATEGORIES, Delivery, MalformedEvent, NewEvent
+from store.models import INSTALLATION
+from worker.parsing import parse_instant
 
 MAX_IDS = 1_000
 MAX_MALFORMED = 100
 MAX_BIGINT = 2**63 - 1
 MAX_ERRORS = 5
-MAX_BODY_KEPT = 16 * 1024
-"""Bytes of what nobody could read that are kept for a person to see: its beginning."""
-REMOVED = b"[removed]"
-# An event's date outside of these years is no date: a CREATE's becomes the invoice's created date.
+MAX_STORED_BYTES = 16 * 1024
+"""How much of a malformed body is stored for inspection, from its beginning."""
+REDACTED = b"[removed]"
+# Event dates outside of these years are ignored, because the date of a CREATE becomes the invoice's created date.
 FIRST_YEAR, LAST_YEAR = 2000, 2200
-# What is not printable (a NUL, which PostgreSQL keeps in no text) comes from no vendor.
+# Vendors send printable characters only. PostgreSQL cannot store a NUL in a text.
 PRINTABLE = r"^[ -~]+$"
-WORD = re.compile(r"[ -~]{1,50}")
-TEXT = re.compile(r"[ -~]{1,100}")
-DIGITS = re.compile(r"[0-9]{1,19}")
+WORD_PATTERN = re.compile(r"[ -~]{1,50}")
+TEXT_PATTERN = re.compile(r"[ -~]{1,100}")
+DIGITS_PATTERN = re.compile(r"[0-9]{1,19}")
 BOM = b"\xef\xbb\xbf"
 KEY_SEPARATOR = "\x1f"
-# Not a category of Xero's: an event that could not be read, of which only the organisation is known.
+# Not one of Xero's categories: a malformed event of which only the organisation is known.
 UNREADABLE = "UNREADABLE"
 
 
 def _word(value: object) -> str:
-    """A vendor's word without blanks around it; empty when it is no word."""
+    """A vendor's keyword, trimmed; '' if it is not a valid one."""
     word = value.strip() if isinstance(value, str) else ""
-    return word if WORD.fullmatch(word) else ""
+    return word if WORD_PATTERN.fullmatch(word) else ""
 
 
-def event_time(value: object) -> datetime | None:
-    """When an event happened, aware; None when that cannot be read."""
+def parse_event_time(value: object) -> datetime | None:
+    """When an event happened, as an aware datetime; None if it is not a valid date."""
     try:
-        occurred_at = moment(value)
+        occurred_at = parse_instant(value)
     except ValueError:
         return None
     is_plausible = occurred_at is not None and FIRST_YEAR <= occurred_at.year < LAST_YEAR
     return occurred_at if is_plausible else None
 
 
-def sequence_number(value: object) -> int:
-    """A positive number of 64 bits, as a number or as digits; 0 for anything else, which is not counted."""
-    if isinstance(value, str) and DIGITS.fullmatch(value):
+def parse_sequence_number(value: object) -> int:
+    """A positive 64-bit number, from a number or digits; 0 for anything else."""
+    if isinstance(value, str) and DIGITS_PATTERN.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return 0
     return value if 0 < value <= MAX_BIGINT else 0
 
 
-def record_id(value: object) -> int | None:
-    """The id of a Copper record, as a number or as digits; None when it is none."""
-    return sequence_number(value.strip() if isinstance(value, str) else value) or None
+def parse_record_id(value: object) -> int | None:
+    """The id of a Copper record, from a number or digits; None if it is invalid."""
+    return parse_sequence_number(value.strip() if isinstance(value, str) else value) or None
 
 
 Id = Annotated[
@@ -81,12 +82,12 @@ RecordTypeName = Annotated[
 ]
 UpperWord = Annotated[str, BeforeValidator(lambda value: _word(value).upper())]
 LowerWord = Annotated[str, BeforeValidator(lambda value: _word(value).lower())]
-EventTime = Annotated[datetime | None, BeforeValidator(event_time)]
-SequenceNumber = Annotated[int, BeforeValidator(sequence_number)]
+EventTime = Annotated[datetime | None, BeforeValidator(parse_event_time)]
+SequenceNumber = Annotated[int, BeforeValidator(parse_sequence_number)]
 
 
 class XeroEvent(BaseModel):
-    """One event of a delivery (Xero's webhooks contract); `resourceUrl` is never followed. `type` may be empty."""
+    """One event of a delivery (Xero's webhooks contract). `resourceUrl` is never requested. `type` may be empty."""
 
     tenant_id: Id = Field(alias="tenantId")
     resource_id: Id = Field(alias="resourceId")
@@ -96,7 +97,7 @@ class XeroEvent(BaseModel):
 
 
 class XeroEnvelope(BaseModel):
-    """A delivery's body; `events` is empty or null in Xero's intent to receive. A number of 0 is none."""
+    """A delivery's body. `events` is empty or null for Xero's intent to receive. A sequence number of 0 means none."""
 
     events: list[Any] | None = None
     first_sequence: SequenceNumber = Field(alias="firstEventSequence", default=0)
@@ -104,7 +105,7 @@ class XeroEnvelope(BaseModel):
 
 
 class CopperNotification(BaseModel):
-    """A notification's body, apart from the secret's own keys at its top level. `event` may be empty."""
+    """A notification's body, without the secret's fields at the top level. `event` may be empty."""
 
     ids: list[Any] = Field(max_length=MAX_IDS)
     type: RecordTypeName
@@ -115,56 +116,56 @@ XERO_EVENTS = TypeAdapter(list[XeroEvent])
 
 
 def parse_json(body: bytes) -> object:
-    """The body as JSON, whatever it is declared as, with or without a byte order mark; raises `ValueError`.
+    """Parse a body as JSON, with or without a byte order mark, whatever its content type; raises `ValueError`.
 
-    JSON is UTF-8 (RFC 8259). orjson bounds nesting and refuses NaN and bad UTF-8.
+    JSON is UTF-8 (RFC 8259). orjson limits nesting and rejects NaN and invalid UTF-8.
     """
     value: object = orjson.loads(body.removeprefix(BOM))
     return value
 
 
 def event_key(*parts: str) -> str:
-    """The hexadecimal SHA-256 of what makes an event the same one."""
+    """The deduplication key of an event: the hexadecimal SHA-256 of its identifying parts."""
     return hashlib.sha256(KEY_SEPARATOR.join(parts).encode()).hexdigest()
 
 
-def copper_key(body_hash: str, record: int) -> str:
-    """The key of one id of a notification, whose body's SHA-256 is `body_hash`."""
-    return event_key("copper", body_hash, str(record))
+def copper_event_key(body_hash: str, record_id: int) -> str:
+    """The deduplication key of one id of a notification, by the SHA-256 of the notification's body."""
+    return event_key("copper", body_hash, str(record_id))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The authentic request that events came with."""
+    """The authenticated request that events came with."""
 
     body: bytes
     correlation: str = ""
 
     @cached_property
     def hash(self) -> str:
-        """The body's hexadecimal SHA-256, computed where it is needed: an ordinary delivery of Xero's goes without."""
+        """The hexadecimal SHA-256 of the body, computed only if needed; ordinary Xero deliveries do without."""
         return hashlib.sha256(self.body).hexdigest()
 
 
 def read_delivery(origin: Origin) -> Delivery:
-    """What a rightly signed delivery of Xero's says."""
+    """Read a Xero delivery whose signature is valid."""
     try:
         envelope = XeroEnvelope.model_validate(parse_json(origin.body))
     except ValueError as error:
-        return Delivery([], malformed=[_malformed_body(NOBODY, "xero", origin, origin.body, _describe(error))])
+        return Delivery([], malformed=[_malformed_body(INSTALLATION, "xero", origin, origin.body, _describe(error))])
     events, malformed = read_xero_events(envelope.events or [], origin)
     return Delivery(events, envelope.first_sequence, envelope.last_sequence, malformed)
 
 
 def read_xero_events(raw_events: list[Any], origin: Origin) -> tuple[list[NewEvent], list[MalformedEvent]]:
-    """The events that can be read, and those that cannot: all at once, and one by one where that fails."""
+    """The valid and the malformed events; validated all at once, and one by one if that fails."""
     try:
         return [_xero_event(event, origin) for event in XERO_EVENTS.validate_python(raw_events)], []
     except ValidationError:
-        return _read_one_by_one(raw_events, origin)
+        return _read_individually(raw_events, origin)
 
 
-def _read_one_by_one(raw_events: list[Any], origin: Origin) -> tuple[list[NewEvent], list[MalformedEvent]]:
+def _read_individually(raw_events: list[Any], origin: Origin) -> tuple[list[NewEvent], list[MalformedEvent]]:
     events: list[NewEvent] = []
     malformed: list[MalformedEvent] = []
     for index, raw in enumerate(raw_events):
@@ -173,40 +174,40 @@ def _read_one_by_one(raw_events: list[Any], origin: Origin) -> tuple[list[NewEve
         except ValidationError as error:
             tenant, category = _text(raw, "tenantId").lower(), _text(raw, "eventCategory").upper()
             if not tenant and category == "SUBSCRIPTION":
-                # The app's own: it concerns no organisation.
-                events.append(_bare_event("", category, origin))
+                # About the app itself, not about an organisation.
+                events.append(_minimal_event("", category, origin))
                 continue
             malformed.append(_malformed_xero_event(raw, index, error, origin))
             if tenant:
-                # Something changed there, and nobody can tell what.
-                events.append(_bare_event(tenant, UNREADABLE, origin))
-    return events, _bounded(malformed, len(raw_events), _malformed_body(NOBODY, "xero", origin, origin.body, ""))
+                # Something changed in this organisation, and it is unknown what.
+                events.append(_minimal_event(tenant, UNREADABLE, origin))
+    return events, _limited(malformed, len(raw_events), _malformed_body(INSTALLATION, "xero", origin, origin.body, ""))
 
 
 def _xero_event(event: XeroEvent, origin: Origin) -> NewEvent:
-    """The key is the change itself, so that a delivery sent twice is kept once.
+    """An event. Its deduplication key identifies the change, so a redelivered event is stored once.
 
-    Without its millisecond two changes look alike: then it is the event of this very delivery.
+    Without milliseconds two changes look the same, so the key then identifies the delivery.
     """
-    occurred = event.occurred_at
-    moment = occurred.isoformat() if occurred is not None and occurred.microsecond else origin.hash
+    occurred_at = event.occurred_at
+    discriminator = occurred_at.isoformat() if occurred_at is not None and occurred_at.microsecond else origin.hash
     return NewEvent(
         tenant=event.tenant_id,
-        kind=event.category,
-        event=event.type,
+        category=event.category,
+        event_type=event.type,
         resource_id=event.resource_id,
-        occurred_at=occurred,
-        dedupe_key=event_key("xero", event.tenant_id, event.category, event.type, event.resource_id, moment),
+        occurred_at=occurred_at,
+        dedupe_key=event_key("xero", event.tenant_id, event.category, event.type, event.resource_id, discriminator),
         correlation=origin.correlation,
     )
 
 
-def _bare_event(tenant: str, category: str, origin: Origin) -> NewEvent:
-    """An event of which no more is known; one a delivery."""
+def _minimal_event(tenant: str, category: str, origin: Origin) -> NewEvent:
+    """An event of which nothing else is known; one per delivery and category."""
     return NewEvent(
         tenant=tenant,
-        kind=category,
-        event="",
+        category=category,
+        event_type="",
         resource_id="",
         occurred_at=None,
         dedupe_key=event_key("xero", tenant, category, "", "", origin.hash),
@@ -217,11 +218,11 @@ def _bare_event(tenant: str, category: str, origin: Origin) -> NewEvent:
 def _text(raw: object, name: str) -> str:
     value = raw.get(name) if isinstance(raw, dict) else None
     text = value.strip() if isinstance(value, str) else ""
-    return text if TEXT.fullmatch(text) else ""
+    return text if TEXT_PATTERN.fullmatch(text) else ""
 
 
 def _dump(value: object) -> bytes:
-    """A part of a body as JSON again; empty for what is nested so deeply that it can be read but not written."""
+    """A part of a body as JSON; empty if it is nested too deeply for orjson to write."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -230,7 +231,7 @@ def _dump(value: object) -> bytes:
 
 @dataclass(frozen=True)
 class Secret:
-    """The secret that proves an account's notifications: they carry it in the field `name`."""
+    """The secret that authenticates an account's notifications, which carry it in the field `name`."""
 
     name: str
     value: str
@@ -238,73 +239,73 @@ class Secret:
     def __repr__(self) -> str:
         return f"Secret({self.name!r})"
 
-    def cut(self, value: object) -> bytes:
-        """A part of a body as JSON, without the secret wherever it stands, and without any field of its name."""
-        dumped = _dump(value)
-        if not dumped:
+    def redact(self, value: object) -> bytes:
+        """A part of a body as JSON, without the secret anywhere, and without any field with the secret's name."""
+        json = _dump(value)
+        if not json:
             return b""
-        named = _dump(_without(orjson.loads(dumped), self.name))
-        return re.sub(re.escape(self.value.encode()), REMOVED, named, flags=re.IGNORECASE)[:MAX_BODY_KEPT]
+        json = _dump(_without(orjson.loads(json), self.name))
+        return re.sub(re.escape(self.value.encode()), REDACTED, json, flags=re.IGNORECASE)[:MAX_STORED_BYTES]
 
 
 def _without(value: Any, name: str) -> Any:
-    """JSON without the fields of a name, in any case, at any depth; as deep as orjson writes, so that this ends."""
+    """JSON without the fields of a name, in any case and at any depth; orjson limits the depth of the recursion."""
     if isinstance(value, list):
-        return [_without(each, name) for each in value]
+        return [_without(item, name) for item in value]
     if isinstance(value, dict):
-        return {key: _without(each, name) for key, each in value.items() if key.strip().lower() != name.lower()}
+        return {key: _without(item, name) for key, item in value.items() if key.strip().lower() != name.lower()}
     return value
 
 
 def _malformed_xero_event(raw: object, index: int, error: ValidationError, origin: Origin) -> MalformedEvent:
-    """It belongs to the account that has its organisation, where it names one."""
+    """A malformed event of a delivery; it belongs to the account with its organisation, if it names one."""
     return MalformedEvent(
         account_id=None,
-        source="xero",
+        vendor="xero",
         tenant=_text(raw, "tenantId"),
         resource_id=_text(raw, "resourceId"),
         dedupe_key=event_key("malformed", origin.hash, str(index)),
-        body=_dump(raw)[:MAX_BODY_KEPT],
+        body=_dump(raw)[:MAX_STORED_BYTES],
         error=_describe(error, "events", str(index)),
         correlation=origin.correlation,
     )
 
 
-def _malformed_body(account_id: int, source: str, origin: Origin, body: bytes, error: str) -> MalformedEvent:
-    """A whole body of which nothing can be used; `body` is what is kept of it."""
+def _malformed_body(account_id: int, vendor: str, origin: Origin, body: bytes, error: str) -> MalformedEvent:
+    """A body that is malformed as a whole; `body` is what is stored of it."""
     return MalformedEvent(
         account_id=account_id,
-        source=source,
+        vendor=vendor,
         tenant="",
         resource_id="",
         dedupe_key=origin.hash,
-        body=body[:MAX_BODY_KEPT],
+        body=body[:MAX_STORED_BYTES],
         error=error,
         correlation=origin.correlation,
     )
 
 
-def _bounded(malformed: list[MalformedEvent], count: int, whole: MalformedEvent) -> list[MalformedEvent]:
-    """They themselves, or the whole body in one piece when they are too many to be looked at one by one."""
+def _limited(malformed: list[MalformedEvent], count: int, whole: MalformedEvent) -> list[MalformedEvent]:
+    """The malformed events, or the whole body as one if they are too many."""
     if len(malformed) <= MAX_MALFORMED:
         return malformed
     error = f"{len(malformed)} of {count} could not be read; the first: {malformed[0].error}"
     return [replace(whole, error=error)]
 
 
-def _describe(error: ValueError, *place: str) -> str:
-    """Where something could not be read and why; never what it said there."""
+def _describe(error: ValueError, *path: str) -> str:
+    """Which fields are malformed and why, without their values."""
     if not isinstance(error, ValidationError):
         return "not JSON"
-    problems = [(".".join([*place, *map(str, found["loc"])]), found["type"]) for found in error.errors()[:MAX_ERRORS]]
-    return "; ".join(f"{where}: {problem}" if where else problem for where, problem in problems)
+    errors = [(".".join([*path, *map(str, item["loc"])]), item["type"]) for item in error.errors()[:MAX_ERRORS]]
+    return "; ".join(f"{field_path}: {reason}" if field_path else reason for field_path, reason in errors)
 
 
 @dataclass(frozen=True)
 class Notification:
-    """What an account's authentic notification says: its events, one for each of its ids, and what cannot be read.
+    """An account's authenticated notification: one event for each of its ids, and the malformed ids.
 
-    Of a type that is not followed nothing is kept: `ignored_type` is that type, and `ignored` how many ids it had.
+    Nothing of an unsupported type is stored: `ignored_type` is that type, and `ignored` its number of ids.
     """
 
     events: list[NewEvent] = field(default_factory=list)
@@ -314,37 +315,37 @@ class Notification:
 
     @property
     def size(self) -> int:
-        """How many rows it takes."""
+        """The number of rows to store."""
         return len(self.events) + len(self.malformed)
 
     @property
     def has_deletions(self) -> bool:
-        """Whether it may tell of records that are gone: of an event that is not known nobody can tell."""
-        return any(event.event not in {"new", "update"} for event in self.events)
+        """Whether it may be about deleted records, which includes events of unknown types."""
+        return any(event.event_type not in {"new", "update"} for event in self.events)
 
 
 def read_notification(payload: dict[str, Any], account_id: int, origin: Origin, secret: Secret) -> Notification:
-    """Read an account's authentic notification; its `secret` is kept nowhere in the open."""
+    """Read an account's authenticated notification; its `secret` is removed from everything that is stored."""
     whole = _malformed_body(account_id, "copper", origin, b"", "")
     try:
         notification = CopperNotification.model_validate(payload)
     except ValidationError as error:
-        return Notification(malformed=[replace(whole, body=secret.cut(payload), error=_describe(error))])
-    if notification.type not in COPPER_KINDS:
+        return Notification(malformed=[replace(whole, body=secret.redact(payload), error=_describe(error))])
+    if notification.type not in COPPER_CATEGORIES:
         return Notification(ignored_type=notification.type, ignored=len(notification.ids))
     event = notification.event if secret.value.lower() not in notification.event else ""
     notification = notification.model_copy(update={"event": event})
     events: list[NewEvent] = []
     malformed: list[MalformedEvent] = []
     for index, value in enumerate(notification.ids):
-        record = record_id(value)
-        if record is not None:
-            events.append(_copper_event(notification, record, origin))
+        record_id = parse_record_id(value)
+        if record_id is not None:
+            events.append(_copper_event(notification, record_id, origin))
         else:
             malformed.append(_malformed_id(whole, notification, index, value, secret))
     if len(malformed) > MAX_MALFORMED:
-        whole = replace(whole, body=secret.cut(payload))
-    return Notification(events, _bounded(malformed, len(notification.ids), whole))
+        whole = replace(whole, body=secret.redact(payload))
+    return Notification(events, _limited(malformed, len(notification.ids), whole))
 
 
 def _malformed_id(
@@ -353,18 +354,18 @@ def _malformed_id(
     return replace(
         whole,
         dedupe_key=event_key("malformed", whole.dedupe_key, str(index)),
-        body=secret.cut({"ids": [value], "type": notification.type, "event": notification.event}),
+        body=secret.redact({"ids": [value], "type": notification.type, "event": notification.event}),
         error=f"ids.{index}: not the id of a record",
     )
 
 
-def _copper_event(notification: CopperNotification, record: int, origin: Origin) -> NewEvent:
+def _copper_event(notification: CopperNotification, record_id: int, origin: Origin) -> NewEvent:
     return NewEvent(
         tenant="",
-        kind=notification.type,
-        event=notification.event,
-        resource_id=str(record),
+        category=notification.type,
+        event_type=notification.event,
+        resource_id=str(record_id),
         occurred_at=None,
-        dedupe_key=copper_key(origin.hash, record),
+        dedupe_key=copper_event_key(origin.hash, record_id),
         correlation=origin.correlation,
     )

@@ -1,8 +1,9 @@
-"""What an account's webhooks may have stored: so many rows a minute and a day, kept by all web processes together.
+"""How many rows an account's webhooks may store per minute and per day, across all web processes.
 
-A process takes room from the database in blocks, so that ordinary traffic costs few statements and no process waits
-for another. An account that has none left this minute costs nothing more until the minute is over: its notifications
-are counted, and one row in the inbox, committed before the first of them is answered, has everything fetched then.
+A process takes its quota from the database in blocks, so that ordinary traffic needs few statements and no process
+waits for another. An account that has no quota left this minute costs nothing more until the minute ends: its
+notifications are only counted. One row in the inbox, committed before the first of them is answered, requests a run
+that then fetches everything.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from enum import StrEnum
 
 from runtime.settings import settings
 from store import inbox, webhook_quotas
-from store.database import Pool, transaction, using
-from store.inbox import CATCH_UP, NOBODY, RECONCILIATION, Dropped
-from store.webhook_quotas import DroppedKey, Grant
+from store.database import Pool, run_with_retry, transaction
+from store.inbox import CATCH_UP, RECONCILIATION, DroppedMalformed
+from store.models import INSTALLATION
+from store.webhook_quotas import DroppedKey, QuotaGrant
 from webhooks.payloads import Notification
-from worker import instruments
+from worker import metrics
 
-MOST_ACCOUNTS = 10_000
+MAX_ACCOUNTS = 10_000
 
 
-class Reason(StrEnum):
-    """Why an event is counted and not kept."""
+class DropReason(StrEnum):
+    """Why an event is counted but not stored."""
 
     TASK = "task"
     PROJECT = "project"
@@ -36,122 +38,123 @@ class Reason(StrEnum):
     OVER_LIMIT = "over_limit"
 
 
-OF_VENDOR = {
-    "copper": tuple(reason for reason in Reason if reason is not Reason.NO_ORGANISATION),
-    "xero": (Reason.NO_ORGANISATION, Reason.MALFORMED),
+REASONS_BY_VENDOR = {
+    "copper": tuple(reason for reason in DropReason if reason is not DropReason.NO_ORGANISATION),
+    "xero": (DropReason.NO_ORGANISATION, DropReason.MALFORMED),
 }
-# A counter that appears with its first event has not risen in Prometheus' eyes: each begins at zero.
-for _source, _reasons in OF_VENDOR.items():
+# Prometheus sees no increase in a counter that appears with its first event, so each counter starts at zero.
+for _vendor, _reasons in REASONS_BY_VENDOR.items():
     for _reason in _reasons:
-        instruments.DROPPED.labels(_source, _reason)
+        metrics.EVENTS_DROPPED.labels(_vendor, _reason)
 
 
-def reason_of(copper_type: str) -> Reason:
-    """Why notifications of a type that is not followed are dropped: a bounded set, whatever Copper adds."""
-    known = {Reason.TASK, Reason.PROJECT, Reason.ACTIVITY_LOG}
-    return Reason(copper_type) if copper_type in known else Reason.OTHER_TYPE
+def drop_reason(copper_type: str) -> DropReason:
+    """Why notifications of an unsupported type are dropped; a bounded set, whatever types Copper adds."""
+    known = {DropReason.TASK, DropReason.PROJECT, DropReason.ACTIVITY_LOG}
+    return DropReason(copper_type) if copper_type in known else DropReason.OTHER_TYPE
 
 
-class DroppedCounts:
-    """What one web process did not keep: counted at once for Prometheus, by account with every `flush`."""
+class DropCounts:
+    """Counts the events that one web process drops: at once for Prometheus, per account with every `flush`."""
 
     def __init__(self) -> None:
         self._counts: Counter[DroppedKey] = Counter()
 
-    def add(self, account_id: int, source: str, reason: Reason, events: int) -> None:
-        """Count events; those of no account (0) stand in the metric alone."""
+    def add(self, account_id: int, vendor: str, reason: DropReason, events: int) -> None:
+        """Count events; those without an account (0) appear in the metric only."""
         if not events:
             return
-        instruments.DROPPED.labels(source, reason).inc(events)
-        if account_id != NOBODY and len(self._counts) < MOST_ACCOUNTS:
-            self._counts[account_id, source, reason.value] += events
+        metrics.EVENTS_DROPPED.labels(vendor, reason).inc(events)
+        if account_id != INSTALLATION and len(self._counts) < MAX_ACCOUNTS:
+            self._counts[account_id, vendor, reason.value] += events
 
-    def add_malformed(self, dropped: Iterable[Dropped]) -> None:
-        """Count what there was no room for in quarantine."""
-        for one in dropped:
-            self.add(one.account_id, one.source, Reason.MALFORMED, one.events)
+    def add_malformed(self, dropped: Iterable[DroppedMalformed]) -> None:
+        """Count malformed events that exceeded the size of the quarantine."""
+        for group in dropped:
+            self.add(group.account_id, group.vendor, DropReason.MALFORMED, group.events)
 
     def flush(self) -> None:
-        """Write down what was counted since the last time; when the database is away, the next time."""
+        """Write the counts since the last flush. If the database is unavailable, they are written next time."""
         counts, self._counts = self._counts, Counter()
         if not counts:
             return
         try:
             with transaction() as session:
-                webhook_quotas.count_dropped(session, counts)
+                webhook_quotas.record_dropped(session, counts)
         except BaseException:
             self._counts.update(counts)
             raise
 
 
 @dataclass
-class _Room:
-    """What this process may still have kept for an account until `until` (its monotonic clock).
+class _Block:
+    """How many rows this process may still store for an account before `expires_at` (its monotonic clock).
 
-    `requested` are the runs that stand in the inbox for what is dropped; with any, nothing more is kept.
+    `requested_runs` are the run kinds that the inbox requests because notifications were dropped. If there are any,
+    nothing more is stored.
     """
 
     rows: int
-    until: float
-    requested: set[str] = field(default_factory=set)
+    expires_at: float
+    requested_runs: set[str] = field(default_factory=set)
 
 
 class NotificationQuota:
-    """Decides of each Copper notification whether it is kept; one for each web process."""
+    """Decides whether a Copper notification is stored; one object per web process."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._rooms: OrderedDict[int, _Room] = OrderedDict()
+        self._blocks: OrderedDict[int, _Block] = OrderedDict()
 
     async def admit(self, account_id: int, notification: Notification, correlation: str) -> bool:
-        """Whether there is room for it; if not, a run that makes up for it is committed when this returns.
+        """Whether the quota allows it. If not, a run that fetches what is dropped is committed before this returns.
 
-        Raises one of `UNAVAILABLE` when the database is away.
+        Raises one of `UNAVAILABLE_ERRORS` if the database is unavailable.
         """
-        room = self._room(account_id)
-        if room is None or (not room.requested and room.rows < notification.size):
-            room = await self._take(account_id, notification.size)
-        if not room.requested and room.rows >= notification.size:
-            room.rows -= notification.size
+        block = self._current_block(account_id)
+        if block is None or (not block.requested_runs and block.rows < notification.size):
+            block = await self._acquire(account_id, notification.size)
+        if not block.requested_runs and block.rows >= notification.size:
+            block.rows -= notification.size
             return True
-        kind = RECONCILIATION if notification.has_deletions else CATCH_UP
-        if kind not in room.requested:
-            await using(
+        run_kind = RECONCILIATION if notification.has_deletions else CATCH_UP
+        if run_kind not in block.requested_runs:
+            await run_with_retry(
                 self._pool,
-                lambda connection: inbox.request_overflow(connection, account_id, kind, correlation),
+                lambda connection: inbox.request_overflow(connection, account_id, run_kind, correlation),
             )
-            room.requested.add(kind)
+            block.requested_runs.add(run_kind)
         return False
 
-    def _room(self, account_id: int) -> _Room | None:
-        room = self._rooms.get(account_id)
-        return room if room is not None and time.monotonic() < room.until else None
+    def _current_block(self, account_id: int) -> _Block | None:
+        block = self._blocks.get(account_id)
+        return block if block is not None and time.monotonic() < block.expires_at else None
 
-    async def _take(self, account_id: int, rows: int) -> _Room:
-        """Ask the database for room. The clock is read before, so that a minute ends here no later than there."""
-        began = time.monotonic()
-        grant = await using(
+    async def _acquire(self, account_id: int, rows: int) -> _Block:
+        """Acquire a block from the database. The clock is read first, so that the minute does not end later here."""
+        started_at = time.monotonic()
+        grant = await run_with_retry(
             self._pool,
-            lambda connection: webhook_quotas.take(
+            lambda connection: webhook_quotas.acquire(
                 connection,
                 account_id,
                 rows,
-                minute_limit=settings().copper_notifications_minute_limit,
-                day_limit=settings().copper_notifications_day_limit,
+                minute_limit=settings().copper_webhook_records_per_minute,
+                day_limit=settings().copper_webhook_records_per_day,
             ),
         )
-        return self._keep(account_id, grant or Grant(0, 0.0), began)
+        return self._add(account_id, grant or QuotaGrant(0, 0.0), started_at)
 
-    def _keep(self, account_id: int, grant: Grant, began: float) -> _Room:
-        """Add a grant to what is held of the same minute."""
-        until = began + grant.seconds
-        current = self._rooms.get(account_id)
-        if current is not None and time.monotonic() < current.until and abs(current.until - until) < 1.0:
-            current.rows += grant.rows
-            current.until = min(current.until, until)
-            return current
-        room = self._rooms[account_id] = _Room(grant.rows, until)
-        self._rooms.move_to_end(account_id)
-        if len(self._rooms) > MOST_ACCOUNTS:
-            self._rooms.popitem(last=False)
-        return room
+    def _add(self, account_id: int, grant: QuotaGrant, started_at: float) -> _Block:
+        """Add a grant to the block of the same minute."""
+        expires_at = started_at + grant.seconds
+        block = self._blocks.get(account_id)
+        if block is not None and time.monotonic() < block.expires_at and abs(block.expires_at - expires_at) < 1.0:
+            block.rows += grant.rows
+            block.expires_at = min(block.expires_at, expires_at)
+            return block
+        block = self._blocks[account_id] = _Block(grant.rows, expires_at)
+        self._blocks.move_to_end(account_id)
+        if len(self._blocks) > MAX_ACCOUNTS:
+            self._blocks.popitem(last=False)
+        return block

@@ -1,1 +1,1 @@
-"""Everything off the request path: the vendors' clients, the jobs, the sync."""
+"""Background work: vendor clients, jobs and the sync engine."""

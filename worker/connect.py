@@ -1,4 +1,4 @@
-"""Connecting an account, its Copper key with the webhooks and its Xero organisations; and closing it again."""
+"""Connect accounts to Copper (API key and webhooks) and to Xero organisations, and disconnect them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,47 @@ from uuid import UUID
 import structlog
 
 from runtime.settings import settings
-from store import access, accounts, audit, browser_sessions, closing, inbox, invitations, refusals, runs
-from store.accounts import CopperAccess, DroppedGrant, Organisation
+from store import (
+    accounts,
+    api_keys,
+    audit,
+    browser_sessions,
+    copper_credentials,
+    deprovisioning,
+    inbox,
+    invitations,
+    refused_endpoints,
+    runs,
+    xero_grants,
+    xero_organisations,
+)
+from store.copper_credentials import CopperCredentials
 from store.database import Session, transaction
-from store.inbox import Source
+from store.inbox import SyncSource
 from store.invitations import InvitationState
-from store.models import SetupStep
+from store.models import INSTALLATION, GrantStatus, SetupStep
+from store.xero_grants import DeletedGrant
+from store.xero_organisations import Organisation
 from worker import jobs, known_keys, sync
-from worker.broker import tell_changed
-from worker.budget import Budget, Purpose
+from worker.budget import Budget, Priority
+from worker.change_channel import publish_change
 from worker.copper import identity, subscriptions
-from worker.copper.client import CopperClient, connected
-from worker.errors import EndpointRefusedError, ReconnectNeededError, VendorError
-from worker.steps import Kind
+from worker.copper.client import CopperClient, client_for_account
+from worker.errors import AuthorizationLostError, EndpointRefusedError, VendorError
+from worker.sync_types import RunKind
 from worker.xero import client as xero
 from worker.xero import oauth, scopes
-from worker.xero.wire import WireConnection
+from worker.xero.schemas import XeroConnection
 
 log = structlog.get_logger()
-COMMAND = "the command line"
-MAX_KEY, MAX_EMAIL = 500, 320
+COMMAND_LINE = "the command line"
+MAX_KEY_LENGTH, MAX_EMAIL_LENGTH = 500, 320
 
 
-class NotAdmittedError(Exception):
-    """A Copper account that is not connected yet came without a set-up code that can be used.
+class AccountNotAllowedError(Exception):
+    """A new Copper account needs a valid set-up code.
 
-    `state` is the code's; None where none was given.
+    `state` is that of the code; None if no code was given.
     """
 
     def __init__(self, state: InvitationState | None) -> None:
@@ -46,9 +61,9 @@ class NotAdmittedError(Exception):
 
 @dataclass(frozen=True)
 class CopperAdmin:
-    """Whoever holds a working Copper key: only an admin can make one (Copper docs: oauth).
+    """The owner of a valid Copper API key. Only admins can create keys (Copper docs: oauth).
 
-    `calls` were made to find out, and belong to no account's budget yet.
+    `calls` is the number of API calls made to identify them, which no budget has counted yet.
     """
 
     copper_account_id: int
@@ -59,280 +74,305 @@ class CopperAdmin:
 
 
 def identify(api_key: str, email: str) -> CopperAdmin:
-    """Whose key this is; raises `ReconnectNeededError` when it cannot be one, or when Copper refuses it."""
-    is_plain = all(text.isascii() and text.isprintable() for text in (api_key, email))
-    if not api_key or "@" not in email or not is_plain or len(api_key) > MAX_KEY or len(email) > MAX_EMAIL:
-        raise ReconnectNeededError("Copper rejected this API key and email address")
-    held = CopperAccess(api_key, email, "", "")
-    found = identity.of_caller(lambda counter: CopperClient.of_key(held, counter))
-    known_keys.remember(api_key, email, found.account.id)
-    return CopperAdmin(found.account.id, found.account.name, found.user.id, found.user.name, found.calls)
+    """Return the owner of a Copper key; raises `AuthorizationLostError` if it is malformed or Copper rejects it."""
+    is_printable_ascii = all(text.isascii() and text.isprintable() for text in (api_key, email))
+    if (
+        not api_key
+        or "@" not in email
+        or not is_printable_ascii
+        or len(api_key) > MAX_KEY_LENGTH
+        or len(email) > MAX_EMAIL_LENGTH
+    ):
+        raise AuthorizationLostError("Copper rejected this API key and email address")
+    credentials = CopperCredentials(api_key, email, "", "")
+    owner = identity.identify_owner(lambda counter: CopperClient.with_api_key(credentials, counter))
+    known_keys.record(api_key, email, owner.account.id)
+    return CopperAdmin(owner.account.id, owner.account.name, owner.user.id, owner.user.name, owner.uncounted_calls)
 
 
 def check_invitation(code: str) -> None:
-    """Refuse a set-up code that cannot be used, before Copper is asked anything; raises `NotAdmittedError`."""
+    """Check a set-up code before any call to Copper; raises `AccountNotAllowedError` if it is not valid."""
     with transaction() as session:
-        state = invitations.state_of(session, code)
+        state = invitations.get_state(session, code)
     if state is not InvitationState.OPEN:
-        raise NotAdmittedError(state)
+        raise AccountNotAllowedError(state)
 
 
-def _admit(session: Session, copper_account_id: int, code: str) -> str:
-    """By what a new account is admitted, for the audit log; a code is used up with the account that it makes.
+def _allow_account(session: Session, copper_account_id: int, code: str) -> str:
+    """Check that a new account may be connected and redeem its code; return why it may, for the audit log.
 
-    An account that somebody else connected at the same moment needs no code any more, and leaves this one unused.
+    If the account was connected concurrently, the code is not redeemed.
     """
-    invitations.take_turn(session, copper_account_id)
-    if accounts.account_of_copper(session, copper_account_id) is not None:
+    invitations.lock_copper_account(session, copper_account_id)
+    if accounts.find_by_copper_account_id(session, copper_account_id) is not None:
         return ""
-    if settings().admits(copper_account_id):
-        return "listed in COPPER_ACCOUNTS"
-    used = invitations.use(session, code) if code else None
-    if used is None:
-        raise NotAdmittedError(invitations.state_of(session, code) if code else None)
-    return used
+    if settings().allows_account(copper_account_id):
+        return "listed in ALLOWED_COPPER_ACCOUNTS"
+    invitation = invitations.redeem(session, code) if code else None
+    if invitation is None:
+        raise AccountNotAllowedError(invitations.get_state(session, code) if code else None)
+    return invitation
 
 
 def connect_copper(
     api_key: str,
     email: str,
     *,
-    who: str = COMMAND,
+    actor: str = COMMAND_LINE,
     admin: CopperAdmin | None = None,
     code: str = "",
     by_operator: bool = False,
-    kept_session: int | None = None,
+    kept_session_id: int | None = None,
 ) -> int:
-    """Keep a Copper key, and subscribe to the account's webhooks; returns the account's id.
+    """Store a Copper key and subscribe to the account's webhooks; return the account's id.
 
-    `admin` is what `identify` said of the key; without it, the key is checked here. A key that replaces another one
-    removes the other's subscriptions first, as they belong to that key, and ends the account's browser sessions, all
-    but `kept_session`: who had the older key may be anybody. An account that is new needs a set-up `code`, or to be
-    listed (raises `NotAdmittedError`), unless it is connected `by_operator`.
+    `admin` is the result of `identify` for the key; without it the key is checked here. Replacing a key removes the
+    webhook subscriptions of the previous one, because they belong to it, and ends all browser sessions of the account
+    except `kept_session_id`, because the previous key may have leaked. A new account needs a set-up `code`, unless it
+    is in ALLOWED_COPPER_ACCOUNTS or connected `by_operator`; otherwise `AccountNotAllowedError` is raised.
     """
     admin = admin or identify(api_key, email)
     with transaction() as session:
-        known = accounts.account_of_copper(session, admin.copper_account_id)
-        is_visitors = known is None and not by_operator
-        admitted_by = _admit(session, admin.copper_account_id, code) if is_visitors else ""
-        older = accounts.copper_access(session, known) if known is not None else None
-        account_id, held = accounts.save_copper(
+        known_id = accounts.find_by_copper_account_id(session, admin.copper_account_id)
+        needs_permission = known_id is None and not by_operator
+        allowed_by = _allow_account(session, admin.copper_account_id, code) if needs_permission else ""
+        previous = copper_credentials.get(session, known_id) if known_id is not None else None
+        account_id, credentials = copper_credentials.connect(
             session, copper_account_id=admin.copper_account_id, name=admin.account_name, api_key=api_key, email=email
         )
-        if older is not None and older.api_key != api_key:
-            closing.leave(session, account_id, "copper.unsubscribe", vars(older))
-            browser_sessions.end_others(session, account_id, kept_id=kept_session)
-        was_refused = _take_refusals(session, account_id, refusals.COPPER)
-        audit.note(session, account_id, who, "copper.connected", admitted_by)
+        if previous is not None and previous.api_key != api_key:
+            deprovisioning.enqueue_task(session, account_id, "copper.unsubscribe", vars(previous))
+            browser_sessions.end_all(session, account_id, except_id=kept_session_id)
+        was_refused = _clear_refusals(session, account_id, refused_endpoints.COPPER)
+        audit.record(session, account_id, actor, "copper.connected", allowed_by)
     if admin.calls:
-        Budget.of_copper(account_id).add(Purpose.PERSON, admin.calls)
-    made = 0
+        Budget.for_copper(account_id).add(Priority.INTERACTIVE, admin.calls)
+    subscription_count = 0
     try:
-        made = subscriptions.register(connected(account_id, Purpose.PERSON), held)
+        subscription_count = subscriptions.register(client_for_account(account_id, Priority.INTERACTIVE), credentials)
     except EndpointRefusedError as error:
-        # Catch-ups find what webhooks would have told of; status says that they are missing.
-        log.warning("copper.no_webhooks", account=account_id, endpoint=error.endpoint)
+        # Without webhooks changes are only found by catch-ups; the status page reports the missing endpoint.
+        log.warning("copper.webhooks_refused", account=account_id, endpoint=error.endpoint)
     except VendorError:
-        # Without its webhooks an account looks connected and hears nothing: the next try must do it all again.
+        # Without webhooks the account would look connected but receive no events: the next attempt starts over.
         with transaction() as session:
-            accounts.mark_copper(session, account_id, "reconnect")
+            copper_credentials.set_status(session, account_id, GrantStatus.NEEDS_REAUTH)
         raise
     finally:
-        _drop_outdated(account_id, held)
-    log.info("copper.connected", account=account_id, subscriptions=made)
-    _take_up([Source(account_id, 0)], {0} if was_refused else set())
+        _remove_outdated_subscriptions(account_id, credentials)
+    log.info("copper.connected", account=account_id, subscriptions=subscription_count)
+    _resume_sync([SyncSource(account_id, 0)], {0} if was_refused else set())
     return account_id
 
 
-def _drop_outdated(account_id: int, held: CopperAccess) -> None:
-    """Subscriptions of an account that was disconnected, or connected anew, while they were made go again."""
+def _remove_outdated_subscriptions(account_id: int, credentials: CopperCredentials) -> None:
+    """Remove the new subscriptions if the account was disconnected or reconnected while they were created."""
     with transaction() as session:
         with suppress(LookupError):
-            if accounts.copper_access(session, account_id).webhook_token == held.webhook_token:
+            if copper_credentials.get(session, account_id).webhook_token == credentials.webhook_token:
                 return
-        closing.leave(session, account_id, "copper.unsubscribe", vars(held))
-    jobs.wake_leftovers()
+        deprovisioning.enqueue_task(session, account_id, "copper.unsubscribe", vars(credentials))
+    jobs.enqueue_cleanup()
 
 
-def _take_refusals(session: Session, account_id: int, organisation_id: int) -> bool:
-    """Forget what was refused to a connection's older credential; returns whether anything was that holds data."""
-    known = refusals.of_account(session, account_id, organisation_id)
-    refusals.clear(session, account_id, organisation_id)
-    return any(not refusal.parameter for refusal in known)
+def _clear_refusals(session: Session, account_id: int, organisation_id: int) -> bool:
+    """Clear the endpoints refused to the previous credential; return whether any of them had data to sync."""
+    refused = refused_endpoints.list_refusals(session, account_id, organisation_id)
+    refused_endpoints.clear(session, account_id, organisation_id)
+    return any(not refusal.parameter for refusal in refused)
 
 
-def connect_xero(account_id: int, token: dict[str, Any], *, who: str = COMMAND) -> list[Organisation]:
-    """Keep a token set and connect every organisation that its authorisation covers."""
-    grant_id = keep_grant(account_id, token, who=who)
+def connect_xero(account_id: int, token: dict[str, Any], *, actor: str = COMMAND_LINE) -> list[Organisation]:
+    """Store a token set and connect every organisation that it authorises."""
+    grant_id = save_grant(account_id, token, actor=actor)
     with transaction() as session:
         for step in (SetupStep.SETTINGS, SetupStep.PANEL):
-            accounts.finish_setup_step(session, account_id, step)
-    return choose_organisations(account_id, grant_id, None, who=who)
+            accounts.complete_setup_step(session, account_id, step)
+    return connect_organisations(account_id, grant_id, None, actor=actor)
 
 
-def keep_grant(account_id: int, token: dict[str, Any], *, who: str) -> int:
-    """Keep the token set of an admin who has just come back from Xero; returns the grant's id."""
+def save_grant(account_id: int, token: dict[str, Any], *, actor: str) -> int:
+    """Store the token set of an admin who returned from Xero; return the grant's id."""
     with transaction() as session:
-        grant_id = accounts.save_grant(session, account_id, token, scopes.identity(token))
-        audit.note(session, account_id, who, "xero.authorised")
+        grant_id = xero_grants.insert(session, account_id, token, scopes.grant_identity(token))
+        audit.record(session, account_id, actor, "xero.authorised")
     return grant_id
 
 
 @dataclass(frozen=True)
-class OfferedOrganisation:
-    """An organisation that a Xero user's authorisation covers.
+class AuthorisedOrganisation:
+    """An organisation that a Xero user authorised.
 
-    `is_elsewhere` says that another account here is connected to it; `is_selected` whether it is chosen unless the
-    admin says otherwise: it is this account's already, or nobody else's. `is_certain` is False where the user may
-    have connected it at another time.
+    `is_connected_elsewhere`: another account is connected to it. `is_selected`: preselected, because it is connected to
+    this account or to no other. `is_certain`: it belongs to this authorisation; False if the user may have authorised
+    it earlier.
     """
 
     connection_id: UUID
     tenant_id: UUID
     name: str
-    is_elsewhere: bool = False
+    is_connected_elsewhere: bool = False
     is_selected: bool = True
     is_certain: bool = True
 
 
-def offered(account_id: int, grant_id: int) -> list[OfferedOrganisation]:
-    """The organisations to choose from after an authorisation.
+def list_authorised_organisations(account_id: int, grant_id: int) -> list[AuthorisedOrganisation]:
+    """Return the organisations that an admin can choose from after an authorisation.
 
-    Xero's connections belong to the user, so those of the user's other authorisations are left out; where Xero does
-    not say which are of this one, all are offered, and only the account's own are selected.
+    Xero's connections belong to the user, so those of the user's other authorisations are excluded. If Xero does not
+    say which ones belong to this authorisation, all are returned, and only the account's own are preselected.
     """
-    grant = oauth.fresh(account_id, grant_id)
-    event = grant.identity.auth_event_id
-    found = xero.connections(grant.token, event)
-    is_certain = bool(found) or event is None
+    grant = oauth.get_valid_grant(account_id, grant_id)
+    auth_event_id = grant.identity.auth_event_id
+    connections = xero.list_connections(grant.token, auth_event_id)
+    is_certain = bool(connections) or auth_event_id is None
     if not is_certain:
-        found = xero.connections(grant.token)
+        connections = xero.list_connections(grant.token)
     with transaction() as session:
-        own = {organisation.tenant_id for organisation in accounts.organisations(session, account_id)}
-        elsewhere = accounts.tenants_elsewhere(session, account_id, [connection.tenant_id for connection in found])
-    return [_offer(connection, own, elsewhere, is_certain=is_certain) for connection in found]
+        own_tenants = {
+            organisation.tenant_id for organisation in xero_organisations.list_connected(session, account_id)
+        }
+        other_tenants = xero_organisations.find_tenants_of_other_accounts(
+            session, account_id, [connection.tenant_id for connection in connections]
+        )
+    return [
+        _authorised_organisation(connection, own_tenants, other_tenants, is_certain=is_certain)
+        for connection in connections
+    ]
 
 
-def _offer(
-    connection: WireConnection, own: Collection[UUID], elsewhere: Collection[UUID], *, is_certain: bool
-) -> OfferedOrganisation:
-    tenant = connection.tenant_id
-    is_selected = tenant in own or (is_certain and tenant not in elsewhere)
-    is_elsewhere = tenant in elsewhere
-    return OfferedOrganisation(connection.id, tenant, connection.name, is_elsewhere, is_selected, is_certain)
-
-
-def missing_permissions(account_id: int, grant_id: int) -> list[str]:
-    """The scopes that Patina needs and the admin did not grant; none where Xero did not say which were."""
-    with transaction() as session:
-        granted = accounts.grant(session, account_id, grant_id).identity.scopes
-    return [scopes.permission(endpoint) for endpoint in scopes.missing(granted)]
-
-
-def choose_organisations(
-    account_id: int, grant_id: int, tenants: Collection[UUID] | None, *, who: str, with_import: bool = False
-) -> list[Organisation]:
-    """Connect those of a grant's organisations (None: all of them); returns all that the account then has.
-
-    An organisation that is connected already moves to the new grant; what was refused to the older one is asked
-    again, and read in full. `with_import` begins a backfill of what was never read, in the same transaction: no crash
-    can leave it out. Raises `VendorError` when none is left.
-    """
-    offers = offered(account_id, grant_id)
-    if tenants is None:
-        covered = [offer for offer in offers if offer.is_certain or offer.is_selected] or offers
-    else:
-        covered = [offer for offer in offers if offer.tenant_id in tenants]
-    if not covered:
-        raise VendorError("Xero authorised no organisation: choose at least one on Xero's page")
-    refused: set[int] = set()
-    with transaction() as session:
-        lacking = scopes.missing(accounts.grant(session, account_id, grant_id).identity.scopes)
-        known = accounts.xero_connections(session, account_id)
-        for offer in covered:
-            organisation_id = _save_organisation(session, account_id, grant_id, offer)
-            if _take_refusals(session, account_id, organisation_id):
-                refused.add(organisation_id)
-            for endpoint in lacking:
-                refusals.record(session, account_id, organisation_id, endpoint)
-            audit.note(session, account_id, who, "organisation.connected", offer.name)
-        for grant in accounts.drop_unused_grants(session, account_id):
-            closing.leave_grant(session, account_id, grant, known.get(grant.id, []))
-        organisations = accounts.organisations(session, account_id)
-        imports = sync.begin_import(session, account_id) if with_import else []
-    log.info("xero.connected", account=account_id, organisations=len(organisations), missing_endpoints=lacking)
-    _take_up([Source(account_id, one.id) for one in organisations], refused)
-    for run in imports:
-        jobs.wake_run(run)
-    return organisations
-
-
-def _save_organisation(session: Session, account_id: int, grant_id: int, offer: OfferedOrganisation) -> int:
-    return accounts.save_organisation(
-        session,
-        account_id,
-        grant_id,
-        tenant_id=offer.tenant_id,
-        connection_id=offer.connection_id,
-        name=offer.name,
+def _authorised_organisation(
+    connection: XeroConnection, own_tenants: Collection[UUID], other_tenants: Collection[UUID], *, is_certain: bool
+) -> AuthorisedOrganisation:
+    tenant_id = connection.tenant_id
+    return AuthorisedOrganisation(
+        connection.id,
+        tenant_id,
+        connection.name,
+        is_connected_elsewhere=tenant_id in other_tenants,
+        is_selected=tenant_id in own_tenants or (is_certain and tenant_id not in other_tenants),
+        is_certain=is_certain,
     )
 
 
-def _take_up(sources: list[Source], refused: Collection[int]) -> None:
-    """What a lost connection held up goes on at once, and a catch-up finds what was missed.
+def missing_scopes(account_id: int, grant_id: int) -> list[str]:
+    """Return the required scopes that the admin did not grant; none if Xero did not report the granted scopes."""
+    with transaction() as session:
+        granted = xero_grants.get(session, account_id, grant_id).identity.scopes
+    return [scopes.required_scope(endpoint) for endpoint in scopes.missing_endpoints(granted)]
 
-    Of `refused` organisations (0: Copper) everything is read: part of it was closed to us until now.
+
+def connect_organisations(
+    account_id: int, grant_id: int, tenants: Collection[UUID] | None, *, actor: str, with_backfill: bool = False
+) -> list[Organisation]:
+    """Connect the selected organisations of a grant (None: all); return all organisations of the account.
+
+    An organisation that is already connected moves to the new grant. Endpoints refused to the previous grant are tried
+    again and read in full. `with_backfill` starts the backfills of sources never read in full, in the same transaction,
+    so that a crash cannot omit them. Raises `VendorError` if no organisation is selected.
+    """
+    authorised = list_authorised_organisations(account_id, grant_id)
+    if tenants is None:
+        selected = [
+            organisation for organisation in authorised if organisation.is_certain or organisation.is_selected
+        ] or authorised
+    else:
+        selected = [organisation for organisation in authorised if organisation.tenant_id in tenants]
+    if not selected:
+        raise VendorError("Xero authorised no organisation: choose at least one on Xero's page")
+    reread_ids: set[int] = set()
+    with transaction() as session:
+        missing_endpoints = scopes.missing_endpoints(xero_grants.get(session, account_id, grant_id).identity.scopes)
+        connections = xero_organisations.list_xero_connections(session, account_id)
+        for organisation in selected:
+            organisation_id = _save_organisation(session, account_id, grant_id, organisation)
+            if _clear_refusals(session, account_id, organisation_id):
+                reread_ids.add(organisation_id)
+            for endpoint in missing_endpoints:
+                refused_endpoints.record(session, account_id, organisation_id, endpoint)
+            audit.record(session, account_id, actor, "organisation.connected", organisation.name)
+        for grant in xero_grants.delete_unused(session, account_id):
+            deprovisioning.enqueue_grant_revocation(session, account_id, grant, connections.get(grant.id, []))
+        organisations = xero_organisations.list_connected(session, account_id)
+        backfills = sync.start_initial_backfills(session, account_id) if with_backfill else []
+    log.info(
+        "xero.connected", account=account_id, organisations=len(organisations), missing_endpoints=missing_endpoints
+    )
+    _resume_sync([SyncSource(account_id, organisation.id) for organisation in organisations], reread_ids)
+    for run in backfills:
+        jobs.enqueue_run(run)
+    return organisations
+
+
+def _save_organisation(session: Session, account_id: int, grant_id: int, organisation: AuthorisedOrganisation) -> int:
+    return xero_organisations.connect(
+        session,
+        account_id,
+        grant_id,
+        tenant_id=organisation.tenant_id,
+        connection_id=organisation.connection_id,
+        name=organisation.name,
+    )
+
+
+def _resume_sync(sources: list[SyncSource], reread_ids: Collection[int]) -> None:
+    """Resume the events and runs of reconnected sources, and start catch-ups of what they missed.
+
+    The organisations in `reread_ids` (0: Copper) are read in full, because endpoints were refused to them before.
     """
     with transaction() as session:
         for source in sources:
             inbox.resume(session, source)
             runs.resume(session, source.account_id, source.organisation_id)
     for source in sources:
-        jobs.wake_source(source)
-        kind = Kind.BACKFILL if source.organisation_id in refused else Kind.CATCH_UP
-        for run in sync.begin_one(source, kind):
-            jobs.wake_run(run)
+        jobs.enqueue_drain(source)
+        kind = RunKind.BACKFILL if source.organisation_id in reread_ids else RunKind.CATCH_UP
+        for run in sync.start_source_run(source, kind):
+            jobs.enqueue_run(run)
 
 
-def backfill(account_id: int) -> None:
-    """Import what was never read in full: all of a new account, or the organisations that were added."""
+def start_backfills(account_id: int) -> None:
+    """Start backfills of the sources never read in full: those of a new account, or added organisations."""
     with transaction() as session:
-        imports = sync.begin_import(session, account_id)
-    for run in imports:
-        jobs.wake_run(run)
+        backfills = sync.start_initial_backfills(session, account_id)
+    for run in backfills:
+        jobs.enqueue_run(run)
 
 
-def drop_organisation(account_id: int, organisation_id: int, *, who: str) -> str | None:
-    """Drop an organisation; its rows and its connection at Xero follow. Returns its name, None when there is none."""
+def remove_organisation(account_id: int, organisation_id: int, *, actor: str) -> str | None:
+    """Remove an organisation and enqueue the cleanup of its rows and its Xero connection.
+
+    Returns its name; None if there is no such organisation.
+    """
     with transaction() as session:
-        name = closing.drop(session, account_id, organisation_id)
+        name = deprovisioning.remove_organisation(session, account_id, organisation_id)
         if name is not None:
-            audit.note(session, account_id, who, "organisation.dropped", name)
-    jobs.wake_leftovers()
+            audit.record(session, account_id, actor, "organisation.removed", name)
+    jobs.enqueue_cleanup()
     if name is not None:
-        tell_changed(account_id)
+        publish_change(account_id)
     return name
 
 
-def disconnect(account_id: int, *, who: str) -> None:
-    """Close an account: our side at once, the vendors and the data by the workers, for as long as it takes."""
+def disconnect(account_id: int, *, actor: str) -> None:
+    """Disconnect an account: access ends at once; workers then disconnect the vendors and erase the data."""
     with transaction() as session:
-        connections = accounts.xero_connections(session, account_id)
+        connections = xero_organisations.list_xero_connections(session, account_id)
         grants = [
-            (DroppedGrant(grant.id, grant.token, grant.identity.user_id), connections.get(grant.id, []))
-            for grant in accounts.grants(session, account_id)
+            (DeletedGrant(grant.id, grant.token, grant.identity.user_id), connections.get(grant.id, []))
+            for grant in xero_grants.list_grants(session, account_id)
         ]
-        state = accounts.copper_state(session, account_id)
-        copper = accounts.copper_access(session, account_id) if state is not None else None
-        closing.shut(session, account_id, grants, copper)
-        audit.note(session, audit.INSTALLATION, who, "account.disconnected", f"account {account_id}")
+        is_copper_connected = copper_credentials.find_connection(session, account_id) is not None
+        copper = copper_credentials.get(session, account_id) if is_copper_connected else None
+        deprovisioning.close_account(session, account_id, grants, copper)
+        audit.record(session, INSTALLATION, actor, "account.disconnected", f"account {account_id}")
     log.info("account.closed", account=account_id)
-    jobs.wake_leftovers()
+    jobs.enqueue_cleanup()
 
 
-def make_key(account_id: int, name: str, scopes: Collection[str] = ("read",), *, who: str = COMMAND) -> str:
-    """A new API key for the account, shown this once."""
+def create_key(account_id: int, name: str, scopes: Collection[str] = ("read",), *, actor: str = COMMAND_LINE) -> str:
+    """Create an API key for the account and return its secret, which is not stored in clear text."""
     with transaction() as session:
-        key = access.make_key(session, account_id, name, list(scopes))
-        audit.note(session, account_id, who, "key.made", f"{name} ({', '.join(scopes)})")
+        key = api_keys.create(session, account_id, name, list(scopes))
+        audit.record(session, account_id, actor, "key.created", f"{name} ({', '.join(scopes)})")
     return key

@@ -1,63 +1,64 @@
-"""What can go wrong with a vendor, as a job can act upon it."""
+"""What can go wrong with a vendor, in terms of what a job can do about it."""
 
 from __future__ import annotations
 
 
 class VendorError(Exception):
-    """A vendor refused or failed; `retry_after` in seconds where waiting helps, None where it does not."""
+    """A vendor refused or failed. `retry_after` is in seconds if a retry can help, and None if it cannot."""
 
-    def __init__(self, said: str, retry_after: float | None = None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
         self.retry_after = retry_after
 
 
-class PassingError(VendorError):
-    """A failure that goes away: an overload, a broken connection, a limit.
+class TransientError(VendorError):
+    """A failure that passes: an overload, a broken connection, a limit.
 
-    `suspect` says that it may as well be what was asked for (a 500): alone in a call, it counts as a try.
+    `ambiguous` means that the request itself may be the cause (a 500). If it was the only one in its call, the failure
+    then counts as an attempt.
     """
 
-    def __init__(self, said: str, retry_after: float | None = None, *, suspect: bool = False) -> None:
-        super().__init__(said, retry_after)
-        self.suspect = suspect
+    def __init__(self, message: str, retry_after: float | None = None, *, ambiguous: bool = False) -> None:
+        super().__init__(message, retry_after)
+        self.ambiguous = ambiguous
 
 
-class BudgetSpentError(PassingError):
-    """The shared call budget allows no call now; nothing was sent. `retry_after` is always given."""
+class BudgetExhaustedError(TransientError):
+    """The shared call budget allows no call now; nothing was sent. `retry_after` is always set."""
 
     retry_after: float
 
 
-class ReconnectNeededError(VendorError):
-    """The grant or key is gone: only an admin can help."""
+class AuthorizationLostError(VendorError):
+    """The grant or API key is no longer valid: only an admin can reconnect."""
 
 
 class EndpointRefusedError(VendorError):
-    """The credential works, but does not open this endpoint: a scope, a plan or a role is missing.
+    """The credential works, but not for this endpoint: a scope, a plan or a role is missing.
 
-    Only an admin can help, and all other work goes on. `endpoint` is the vendor's name of it.
+    Only an admin can help; all other work continues. `endpoint` is the vendor's name of it.
     """
 
-    def __init__(self, said: str, endpoint: str) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, endpoint: str) -> None:
+        super().__init__(message)
         self.endpoint = endpoint
 
 
 class InvalidRequestError(VendorError):
-    """The vendor does not accept what was asked for (400, 422)."""
+    """The vendor rejected the request as invalid (400, 422)."""
 
 
-class FilterRefusedError(VendorError):
-    """The vendor refuses a search's filter, or ignores it: what changed must be found without it."""
+class UnsupportedFilterError(VendorError):
+    """The vendor rejects or ignores a search filter: changes must be found without it."""
 
 
-class NotThereError(VendorError):
+class NotFoundError(VendorError):
     """The vendor has no such record (404)."""
 
 
-class UnreadableError(VendorError):
-    """The vendor's answer is JSON, but not what was asked for: asking again brings the same."""
+class UnexpectedResponseError(VendorError):
+    """The response is valid JSON, but does not contain what was requested. A retry would return the same."""
 
 
 class NotConnectedError(Exception):
-    """What was asked for needs a connection that isn't there; the text names it and what helps."""
+    """The operation needs a connection that does not exist; the message names it and says what helps."""

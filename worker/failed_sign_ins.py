@@ -1,4 +1,4 @@
-"""Failed sign-ins on the audit log of the account that they were for: a line in ten minutes, however many."""
+"""Failed sign-ins in the audit log of the account that they were for: at most one entry in ten minutes."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from runtime.settings import settings
 from store import accounts, audit
 from store.database import transaction
 from worker import known_keys
-from worker.broker import client, text_of
+from worker.redis_client import as_text, shared_client
 
 log = structlog.get_logger()
-QUIET_SECONDS = 600
-COUNT_SECONDS = 86_400
-SOMEBODY = "somebody"
+MIN_ENTRY_INTERVAL_SECONDS = 600
+COUNT_RETENTION_SECONDS = 86_400
+UNKNOWN_ACTOR = "unknown user"
 
 
-def note(email: str) -> None:
-    """A Copper key was refused that came with this address: told to the account whose key came with it before."""
-    copper_account_id = known_keys.account_of_email(email)
+def record_for_email(email: str) -> None:
+    """Record that Copper rejected a key with this address, for the account whose key has worked with it before."""
+    copper_account_id = known_keys.find_account_by_email(email)
     if copper_account_id is None:
         return
     with transaction() as session:
-        account_id = accounts.account_of_copper(session, copper_account_id)
+        account_id = accounts.find_by_copper_account_id(session, copper_account_id)
     if account_id is not None:
-        note_for(account_id, SOMEBODY, "with a Copper key")
+        record_for_account(account_id, UNKNOWN_ACTOR, "with a Copper key")
 
 
-def note_for(account_id: int, who: str, how: str) -> None:
-    """A Copper key was refused to `who` of an account; without Redis, which keeps the lines few, it is not told."""
-    name = f"{settings().redis_namespace}:failed-sign-in:{account_id}"
+def record_for_account(account_id: int, actor: str, method: str) -> None:
+    """Record a failed sign-in of `actor`. Without Redis, which limits the entries, nothing is recorded."""
+    counter = f"{settings().redis_namespace}:failed-sign-in:{account_id}"
     try:
-        if not client().set(f"{name}:quiet", "1", nx=True, ex=QUIET_SECONDS):
-            client().incr(name)
-            client().expire(name, COUNT_SECONDS)
+        if not shared_client().set(f"{counter}:quiet", "1", nx=True, ex=MIN_ENTRY_INTERVAL_SECONDS):
+            shared_client().incr(counter)
+            shared_client().expire(counter, COUNT_RETENTION_SECONDS)
             return
-        left_out = whole_number(text_of(client().getdel(name) or "")) or 0
+        unrecorded = whole_number(as_text(shared_client().getdel(counter) or "")) or 0
     except redis.RedisError as error:
-        log.info("sign_in.untold", account=account_id, error=type(error).__name__)
+        log.info("sign_in.record_failed", account=account_id, error=type(error).__name__)
         return
-    more = f"; {left_out} more since the last line" if left_out else ""
+    suffix = f"; {unrecorded} more since the last entry" if unrecorded else ""
     with transaction() as session:
-        audit.note(session, account_id, who, "sign_in.failed", f"{how}{more}")
+        audit.record(session, account_id, actor, "sign_in.failed", f"{method}{suffix}")

@@ -1,6 +1,6 @@
-"""Whether an account is well: connected, imported, fresh, and nothing put aside. One definition for every reader.
+"""Account health: whether an account is connected, imported and up to date, with nothing quarantined.
 
-Status, doctor and the pages each make their own words of these findings.
+Status, doctor and the pages share this definition; each words the findings itself.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from datetime import datetime
 from enum import StrEnum
 
 from runtime.settings import settings
-from store.accounts import Connection, Organisation
-from store.refusals import Refusal
+from store.connection_status import ConnectionStatus
+from store.models import RunState
+from store.refused_endpoints import Refusal
 from store.runs import Run
+from store.xero_organisations import Organisation
 from worker import heartbeat
-from worker.steps import Kind
+from worker.sync_types import RunKind
 from worker.xero import scopes
 
 COPPER = 0
-# A source that missed so many catch-ups is out of date.
+# A source that missed more catch-ups than this is out of date.
 MAX_MISSED_CATCH_UPS = 4
 MIN_STALE_SECONDS = 60.0
-# What a plan or a role of Copper's may well leave out: the rest works without it.
+# Endpoints that a Copper plan or role may exclude. Everything else works without them.
 OPTIONAL_ENDPOINTS = ("leads", "users/search", "webhooks/lead")
 
 
-class Code(StrEnum):
-    """What can be wrong with an account."""
+class FindingCode(StrEnum):
+    """Problems that an account can have."""
 
     COPPER_NOT_CONNECTED = "copper_not_connected"
     XERO_NOT_CONNECTED = "xero_not_connected"
@@ -44,135 +46,145 @@ class Code(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. `source_id` names the connection (0: Copper), None where it is no connection's.
+    """One problem of an account.
 
-    `subject` is the connection's name, or the process that is down; `run_kind` and `detail` are a failed run's.
-    `detail` is also the scope that is missing, or the endpoint that Copper refuses, `noun` what is not updated for
-    want of it; `count` is how many events are put aside, `since` when the source was last synced (None: never).
+    `organisation_id` is that of the connection (0: Copper); None if the problem is not a connection's. `subject` is the
+    connection's name, or the process that is down. `detail` is the error of a failed run (of kind `run_kind`), the
+    missing scope or the refused endpoint; `resource` is what is not synced because of that. `count` is the number of
+    quarantined events; `since` is when the source was last synced (None: never).
     """
 
-    code: Code
-    source_id: int | None = None
+    code: FindingCode
+    organisation_id: int | None = None
     subject: str = ""
-    run_kind: Kind | None = None
+    run_kind: RunKind | None = None
     detail: str = ""
-    noun: str = ""
+    resource: str = ""
     count: int = 0
     since: datetime | None = None
 
 
 @dataclass(frozen=True)
-class AccountState:
-    """What the findings of an account follow from; `now` is the database's clock."""
+class AccountSnapshot:
+    """The data that an account's findings are derived from; `now` is the database's clock."""
 
     now: datetime
-    connections: Sequence[Connection]
+    connections: Sequence[ConnectionStatus]
     runs: Sequence[Run]
     last_success: Mapping[int, datetime]
-    quarantined: int
+    quarantined_events: int
     synced_at: datetime | None
     heartbeats: Mapping[str, float]
     organisations: Sequence[Organisation] = ()
     refusals: Sequence[Refusal] = ()
 
 
-def examine(state: AccountState) -> tuple[Finding, ...]:
-    """Everything that is wrong with an account, the most pressing first."""
-    findings = [*_connections(state), *_permissions(state), *_refusals(state)]
-    findings += [*_runs(state), *_imports(state), *_processes(state.heartbeats)]
-    findings += _freshness(state)
-    if state.quarantined:
-        findings.append(Finding(Code.EVENTS_QUARANTINED, count=state.quarantined))
-    if not findings and state.synced_at is not None and _is_stale(state.synced_at, state.now):
-        findings.append(Finding(Code.OUT_OF_DATE, since=state.synced_at))
+def check_account(snapshot: AccountSnapshot) -> tuple[Finding, ...]:
+    """Return all problems of an account, the most urgent first."""
+    findings = [*_check_connections(snapshot), *_check_scopes(snapshot), *_check_refusals(snapshot)]
+    findings += [*_check_runs(snapshot), *_check_imports(snapshot), *_check_processes(snapshot.heartbeats)]
+    findings += _check_freshness(snapshot)
+    if snapshot.quarantined_events:
+        findings.append(Finding(FindingCode.EVENTS_QUARANTINED, count=snapshot.quarantined_events))
+    if not findings and snapshot.synced_at is not None and _is_stale(snapshot.synced_at, snapshot.now):
+        findings.append(Finding(FindingCode.OUT_OF_DATE, since=snapshot.synced_at))
     return tuple(findings)
 
 
 def is_process_down(process: str, heartbeats: Mapping[str, float]) -> bool:
-    """Whether a kind of process has no heartbeat, or only an old one."""
+    """Whether a process has no recent heartbeat."""
     age = heartbeats.get(process)
-    return age is None or age > heartbeat.max_age(process, settings().sweep_seconds)
+    return age is None or age > heartbeat.max_age(process, settings().sweep_interval_seconds)
 
 
-def _connections(state: AccountState) -> Iterator[Finding]:
-    known = {connection.source_id for connection in state.connections}
-    if COPPER not in known:
-        yield Finding(Code.COPPER_NOT_CONNECTED, COPPER, "Copper")
-    if not known - {COPPER}:
-        yield Finding(Code.XERO_NOT_CONNECTED)
-    for connection in state.connections:
-        if connection.is_lost:
-            code = Code.XERO_DISCONNECTED if connection.source_id else Code.COPPER_KEY_REJECTED
-            yield Finding(code, connection.source_id, connection.name)
+def _check_connections(snapshot: AccountSnapshot) -> Iterator[Finding]:
+    organisation_ids = {connection.organisation_id for connection in snapshot.connections}
+    if COPPER not in organisation_ids:
+        yield Finding(FindingCode.COPPER_NOT_CONNECTED, COPPER, "Copper")
+    if not organisation_ids - {COPPER}:
+        yield Finding(FindingCode.XERO_NOT_CONNECTED)
+    for connection in snapshot.connections:
+        if connection.needs_reauth:
+            code = FindingCode.XERO_DISCONNECTED if connection.organisation_id else FindingCode.COPPER_KEY_REJECTED
+            yield Finding(code, connection.organisation_id, connection.name)
 
 
-def permissions(organisation: Organisation) -> tuple[str, ...]:
-    """The scopes that an organisation's connection lacks."""
-    return tuple(scopes.permission(endpoint) for endpoint in organisation.refused if endpoint in scopes.NEEDED)
+def missing_scopes(organisation: Organisation) -> tuple[str, ...]:
+    """Return the scopes that an organisation's connection lacks."""
+    return tuple(
+        scopes.required_scope(endpoint) for endpoint in organisation.refused if endpoint in scopes.ENDPOINT_SCOPES
+    )
 
 
-def notes(refusals: Sequence[Refusal]) -> tuple[Finding, ...]:
-    """What an account may well do without: worth knowing, nothing to be done."""
-    return tuple(_refused(refusal) for refusal in refusals if refusal.endpoint in OPTIONAL_ENDPOINTS)
+def optional_findings(refusals: Sequence[Refusal]) -> tuple[Finding, ...]:
+    """Return findings about optional endpoints, which need no action."""
+    return tuple(_endpoint_refused(refusal) for refusal in refusals if refusal.endpoint in OPTIONAL_ENDPOINTS)
 
 
-def _permissions(state: AccountState) -> Iterator[Finding]:
-    names = {connection.source_id: connection.name for connection in _connected(state)}
-    for organisation in state.organisations:
+def _check_scopes(snapshot: AccountSnapshot) -> Iterator[Finding]:
+    names = {connection.organisation_id: connection.name for connection in _connected(snapshot)}
+    for organisation in snapshot.organisations:
         for endpoint in organisation.refused:
-            if endpoint in scopes.NEEDED and organisation.id in names:
+            if endpoint in scopes.ENDPOINT_SCOPES and organisation.id in names:
                 yield Finding(
-                    Code.PERMISSION_MISSING,
+                    FindingCode.PERMISSION_MISSING,
                     organisation.id,
                     names[organisation.id],
-                    detail=scopes.permission(endpoint),
-                    noun=scopes.NOUNS[endpoint],
+                    detail=scopes.required_scope(endpoint),
+                    resource=scopes.ENDPOINT_LABELS[endpoint],
                 )
 
 
-def _refusals(state: AccountState) -> Iterator[Finding]:
-    for refusal in state.refusals:
+def _check_refusals(snapshot: AccountSnapshot) -> Iterator[Finding]:
+    for refusal in snapshot.refusals:
         if refusal.endpoint not in OPTIONAL_ENDPOINTS:
-            yield _refused(refusal)
+            yield _endpoint_refused(refusal)
 
 
-def _refused(refusal: Refusal) -> Finding:
-    return Finding(Code.ENDPOINT_REFUSED, COPPER, "Copper", detail=refusal.endpoint)
+def _endpoint_refused(refusal: Refusal) -> Finding:
+    return Finding(FindingCode.ENDPOINT_REFUSED, COPPER, "Copper", detail=refusal.endpoint)
 
 
-def _connected(state: AccountState) -> list[Connection]:
-    return [connection for connection in state.connections if not connection.is_lost]
+def _connected(snapshot: AccountSnapshot) -> list[ConnectionStatus]:
+    return [connection for connection in snapshot.connections if not connection.needs_reauth]
 
 
-def _runs(state: AccountState) -> Iterator[Finding]:
-    names = {connection.source_id: connection.name for connection in _connected(state)}
-    for run in state.runs:
-        if run.state == "failed" and run.organisation_id in names:
+def _check_runs(snapshot: AccountSnapshot) -> Iterator[Finding]:
+    names = {connection.organisation_id: connection.name for connection in _connected(snapshot)}
+    for run in snapshot.runs:
+        if run.state == RunState.FAILED and run.organisation_id in names:
             detail = f"{run.stage}: {run.error}"
             yield Finding(
-                Code.RUN_FAILED, run.organisation_id, names[run.organisation_id], Kind(run.kind), detail=detail
+                FindingCode.RUN_FAILED,
+                run.organisation_id,
+                names[run.organisation_id],
+                RunKind(run.kind),
+                detail=detail,
             )
 
 
-def _imports(state: AccountState) -> Iterator[Finding]:
-    importing = {run.organisation_id for run in state.runs if run.state == "running" and Kind(run.kind).writes}
-    for connection in _connected(state):
-        if connection.seen_to is None and connection.source_id not in importing:
-            yield Finding(Code.NOT_IMPORTED, connection.source_id, connection.name)
+def _check_imports(snapshot: AccountSnapshot) -> Iterator[Finding]:
+    importing = {
+        run.organisation_id for run in snapshot.runs if run.state == RunState.RUNNING and RunKind(run.kind).writes
+    }
+    for connection in _connected(snapshot):
+        if connection.synced_through is None and connection.organisation_id not in importing:
+            yield Finding(FindingCode.NOT_IMPORTED, connection.organisation_id, connection.name)
 
 
-def _processes(heartbeats: Mapping[str, float]) -> Iterator[Finding]:
+def _check_processes(heartbeats: Mapping[str, float]) -> Iterator[Finding]:
     for process in heartbeat.PROCESSES:
         if is_process_down(process, heartbeats):
-            yield Finding(Code.PROCESS_DOWN, subject=process)
+            yield Finding(FindingCode.PROCESS_DOWN, subject=process)
 
 
-def _freshness(state: AccountState) -> Iterator[Finding]:
-    for connection in _connected(state):
-        synced = state.last_success.get(connection.source_id)
-        if connection.seen_to is not None and synced is not None and _is_stale(synced, state.now):
-            yield Finding(Code.OUT_OF_DATE, connection.source_id, connection.name, since=synced)
+def _check_freshness(snapshot: AccountSnapshot) -> Iterator[Finding]:
+    for connection in _connected(snapshot):
+        synced_at = snapshot.last_success.get(connection.organisation_id)
+        if connection.synced_through is not None and synced_at is not None and _is_stale(synced_at, snapshot.now):
+            yield Finding(FindingCode.OUT_OF_DATE, connection.organisation_id, connection.name, since=synced_at)
 
 
-def _is_stale(at: datetime, now: datetime) -> bool:
-    return (now - at).total_seconds() > max(MAX_MISSED_CATCH_UPS * settings().catch_up_seconds, MIN_STALE_SECONDS)
+def _is_stale(synced_at: datetime, now: datetime) -> bool:
+    max_age = max(MAX_MISSED_CATCH_UPS * settings().catch_up_interval_seconds, MIN_STALE_SECONDS)
+    return (now - synced_at).total_seconds() > max_age

@@ -1,4 +1,4 @@
-"""The actors: each a door to one function elsewhere. Importing this connects the process to its broker."""
+"""Dramatiq actors: thin wrappers around functions elsewhere. Importing this module connects to the broker."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ import structlog
 from runtime.settings import settings
 from store import tenancy
 from store.database import transaction
-from store.inbox import Source
+from store.inbox import SyncSource
 from store.models import RecordType
 from store.runs import Run
-from worker import events, history, leftovers, projecting, relations, requested_catch_ups, sync
-from worker.broker import awake, broker, turn, wake, wake_later
+from worker import cleanup_tasks, created_dates, events, projector, relations, requested_catch_ups, sync
+from worker.broker import broker
+from worker.enqueue import clear_dedup_key, enqueue_later, enqueue_once
 from worker.errors import VendorError
-from worker.requested_catch_ups import Requested
+from worker.locks import concurrency_slot
+from worker.requested_catch_ups import CatchUpOutcome
 from worker.xero import oauth
 
 log = structlog.get_logger()
 broker()
-# No job holds a thread for long while others wait: floods and backfills take turns with a single event.
+# No job holds a thread for long while others wait, so that single events get their turn beside floods and backfills.
 STEP_SECONDS = 2.0
-# Threads that one source may hold: a vendor that hangs for one account leaves the others theirs.
-TURNS_AT_ONCE = 2
-GRANTS_AT_ONCE = 100
-EVENTS, PROJECTION, SYNC, SPARE = "events", "projection", "sync", "spare"
+# Threads that one source may hold, so that a vendor which hangs for one account leaves threads to the others.
+MAX_DRAINS_PER_SOURCE = 2
+MAX_GRANTS_PER_JOB = 100
+EVENTS, PROJECTION, SYNC, BACKGROUND = "events", "projection", "sync", "background"
 P = ParamSpec("P")
 
 
-def _until_closed(work: Callable[Concatenate[int, P], None]) -> Callable[Concatenate[int, P], None]:
-    """A job of an account. Whatever it fails with once the account is closed, nobody has to know."""
+def _ignore_errors_once_closed(work: Callable[Concatenate[int, P], None]) -> Callable[Concatenate[int, P], None]:
+    """Wrap a job of an account, so that its errors are only logged once the account is closed."""
 
     @wraps(work)
     def job(account_id: int, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -51,124 +53,124 @@ def _until_closed(work: Callable[Concatenate[int, P], None]) -> Callable[Concate
 
 
 @dramatiq.actor(actor_name="drain", queue_name=EVENTS, max_retries=0)
-@_until_closed
+@_ignore_errors_once_closed
 def drain(account_id: int, organisation_id: int) -> None:
-    """Apply all waiting events of one organisation, or (organisation 0) of the account's Copper."""
-    source = Source(account_id, organisation_id)
-    awake("drain", account_id, organisation_id)
-    with turn(f"{account_id}:{organisation_id}", TURNS_AT_ONCE) as mine:
-        if not mine:
+    """Apply the pending events of one organisation, or (organisation 0) of the account's Copper."""
+    source = SyncSource(account_id, organisation_id)
+    clear_dedup_key("drain", account_id, organisation_id)
+    with concurrency_slot(f"{account_id}:{organisation_id}", MAX_DRAINS_PER_SOURCE) as is_acquired:
+        if not is_acquired:
             return
-        if events.is_flood(source):
-            wake(drain, account_id, organisation_id)
-        done = events.drain(source, events.TURN_SECONDS)
-    _follow(source, done.catch_up)
-    if done.again_in:
-        wake_later(drain, done.again_in, account_id, organisation_id)
-    elif done.again_in is not None or events.wait(source):
-        wake(drain, account_id, organisation_id)
+        if events.has_large_backlog(source):
+            enqueue_once(drain, account_id, organisation_id)
+        result = events.drain(source, events.DRAIN_SECONDS)
+    _enqueue_catch_up(source, result.catch_up)
+    if result.retry_after:
+        enqueue_later(drain, result.retry_after, account_id, organisation_id)
+    elif result.retry_after is not None or events.has_pending(source):
+        enqueue_once(drain, account_id, organisation_id)
 
 
-@dramatiq.actor(actor_name="begin_requested_catch_up", queue_name=EVENTS, max_retries=0)
-@_until_closed
-def begin_requested_catch_up(account_id: int, organisation_id: int) -> None:
-    """Begin the catch-up that events of an organisation asked for too soon after the one before."""
-    source = Source(account_id, organisation_id)
-    _follow(source, requested_catch_ups.begin(source))
+@dramatiq.actor(actor_name="start_requested_catch_up", queue_name=EVENTS, max_retries=0)
+@_ignore_errors_once_closed
+def start_requested_catch_up(account_id: int, organisation_id: int) -> None:
+    """Start a catch-up that events requested too soon after the previous one."""
+    source = SyncSource(account_id, organisation_id)
+    _enqueue_catch_up(source, requested_catch_ups.start_requested(source))
 
 
-def _follow(source: Source, requested: Requested) -> None:
-    if requested.run is not None:
-        wake_run(requested.run)
-    if requested.again_in is not None:
-        wake_later(begin_requested_catch_up, requested.again_in, source.account_id, source.organisation_id)
+def _enqueue_catch_up(source: SyncSource, outcome: CatchUpOutcome) -> None:
+    if outcome.run is not None:
+        enqueue_run(outcome.run)
+    if outcome.retry_after is not None:
+        enqueue_later(start_requested_catch_up, outcome.retry_after, source.account_id, source.organisation_id)
 
 
 @dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)
-@_until_closed
+@_ignore_errors_once_closed
 def project(account_id: int) -> None:
-    """Project an account's marks: a run's, page after page, and what another job left behind."""
-    awake("project", account_id)
-    with turn(f"project:{account_id}", 1) as mine:
-        if not mine:
+    """Project an account's pending marks: those of a run's pages, and those that another job left."""
+    clear_dedup_key("project", account_id)
+    with concurrency_slot(f"project:{account_id}", 1) as is_acquired:
+        if not is_acquired:
             return
-        projecting.project(account_id, STEP_SECONDS)
-    if projecting.waits(account_id):
-        wake(project, account_id)
+        projector.project(account_id, STEP_SECONDS)
+    if projector.has_pending(account_id):
+        enqueue_once(project, account_id)
 
 
 @dramatiq.actor(actor_name="advance_run", queue_name=SYNC, max_retries=0)
-@_until_closed
+@_ignore_errors_once_closed
 def advance_run(account_id: int, run_id: int) -> None:
-    """Take a run's next pages for some seconds, then hand on to the next job of the chain."""
-    awake("advance_run", account_id, run_id)
-    until = time.monotonic() + STEP_SECONDS
+    """Process a run's next pages for some seconds, then enqueue the next job of the run."""
+    clear_dedup_key("advance_run", account_id, run_id)
+    deadline = time.monotonic() + STEP_SECONDS
     while True:
-        done = sync.step(account_id, run_id)
-        if done.more:
-            wake(project, account_id)
-        if not done.more or done.delay or time.monotonic() > until:
+        outcome = sync.step(account_id, run_id)
+        if outcome.has_more:
+            enqueue_once(project, account_id)
+        if not outcome.has_more or outcome.delay or time.monotonic() > deadline:
             break
-    if done.more and done.delay:
-        wake_later(advance_run, done.delay, account_id, run_id)
-    elif done.more:
-        wake(advance_run, account_id, run_id)
+    if outcome.has_more and outcome.delay:
+        enqueue_later(advance_run, outcome.delay, account_id, run_id)
+    elif outcome.has_more:
+        enqueue_once(advance_run, account_id, run_id)
 
 
-@dramatiq.actor(actor_name="rotate_relations", queue_name=SPARE, max_retries=0)
-@_until_closed
-def rotate_relations(account_id: int) -> None:
-    """Read the relations that were read longest ago."""
-    awake("rotate_relations", account_id)
+@dramatiq.actor(actor_name="refresh_stale_relations", queue_name=BACKGROUND, max_retries=0)
+@_ignore_errors_once_closed
+def refresh_stale_relations(account_id: int) -> None:
+    """Fetch the relations that were fetched longest ago."""
+    clear_dedup_key("refresh_stale_relations", account_id)
     try:
-        relations.rotate(account_id)
+        relations.refresh_stale(account_id)
     except VendorError as error:
-        log.info("relations.put_off", account=account_id, error=str(error))
+        log.info("relations.deferred", account=account_id, error=str(error))
 
 
-@dramatiq.actor(actor_name="refresh_relations", queue_name=SPARE, max_retries=0)
-@_until_closed
-def refresh_relations(account_id: int, kind: str, record_id: int) -> None:
-    """Read the relations of a record that somebody looked at, if they are old."""
-    awake("refresh_relations", account_id, kind, record_id)
+@dramatiq.actor(actor_name="refresh_record_relations", queue_name=BACKGROUND, max_retries=0)
+@_ignore_errors_once_closed
+def refresh_record_relations(account_id: int, record_type: str, record_id: int) -> None:
+    """Fetch the relations of a record that was just viewed, if they are stale."""
+    clear_dedup_key("refresh_record_relations", account_id, record_type, record_id)
     try:
-        relations.refresh(account_id, RecordType(kind), record_id)
+        relations.refresh_record(account_id, RecordType(record_type), record_id)
     except VendorError as error:
-        log.info("relations.put_off", account=account_id, error=str(error))
+        log.info("relations.deferred", account=account_id, error=str(error))
 
 
-@dramatiq.actor(actor_name="look_up_history", queue_name=SPARE, max_retries=0)
-@_until_closed
-def look_up_history(account_id: int, organisation_id: int) -> None:
-    """Look up the true created dates of an organisation's newest invoices."""
-    awake("look_up_history", account_id, organisation_id)
-    history.look_up(account_id, organisation_id)
+@dramatiq.actor(actor_name="backfill_created_dates", queue_name=BACKGROUND, max_retries=0)
+@_ignore_errors_once_closed
+def backfill_created_dates(account_id: int, organisation_id: int) -> None:
+    """Look up the created dates of an organisation's newest invoices."""
+    clear_dedup_key("backfill_created_dates", account_id, organisation_id)
+    created_dates.backfill(account_id, organisation_id)
 
 
-@dramatiq.actor(actor_name="keep_grants_alive", queue_name=SPARE, max_retries=0)
-def keep_grants_alive() -> None:
-    """Refresh the grants that were idle for days."""
-    awake("keep_grants_alive")
-    oauth.keep_alive(settings().grant_idle_days * 86_400, GRANTS_AT_ONCE)
+@dramatiq.actor(actor_name="refresh_idle_grants", queue_name=BACKGROUND, max_retries=0)
+def refresh_idle_grants() -> None:
+    """Refresh the grants that were not used for days, before Xero lets them expire."""
+    clear_dedup_key("refresh_idle_grants")
+    oauth.refresh_idle_grants(settings().grant_max_idle_days * 86_400, MAX_GRANTS_PER_JOB)
 
 
-@dramatiq.actor(actor_name="clean_up", queue_name=SPARE, max_retries=0)
-def clean_up() -> None:
-    """Tell vendors of what was closed here, and erase its data."""
-    awake("clean_up")
-    leftovers.clean_up()
+@dramatiq.actor(actor_name="run_cleanup", queue_name=BACKGROUND, max_retries=0)
+def run_cleanup() -> None:
+    """Disconnect removed accounts and organisations at the vendors, and erase their data."""
+    clear_dedup_key("run_cleanup")
+    cleanup_tasks.run_due()
 
 
-def wake_leftovers() -> bool:
-    """Have what was closed cleaned up soon."""
-    return wake(clean_up)
+def enqueue_cleanup() -> bool:
+    """Enqueue the due cleanup tasks; False if Redis is unavailable."""
+    return enqueue_once(run_cleanup)
 
 
-def wake_source(source: Source) -> bool:
-    """Have a source drained soon."""
-    return wake(drain, source.account_id, source.organisation_id)
+def enqueue_drain(source: SyncSource) -> bool:
+    """Enqueue a drain of a source; False if Redis is unavailable."""
+    return enqueue_once(drain, source.account_id, source.organisation_id)
 
 
-def wake_run(run: Run) -> bool:
-    """Have a run's next page fetched soon."""
-    return wake(advance_run, run.account_id, run.id)
+def enqueue_run(run: Run) -> bool:
+    """Enqueue the next page of a run; False if Redis is unavailable."""
+    return enqueue_once(advance_run, run.account_id, run.id)

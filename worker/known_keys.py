@@ -1,7 +1,7 @@
-"""Which Copper keys have worked here, and whose address they came with. Kept in Redis, as pseudonyms.
+"""The Copper keys that have worked here, and their owners' e-mail addresses. Kept in Redis as pseudonyms.
 
-Whoever comes with such a key is no guesser, however many others guess from the same address. What is kept of an
-account goes with it.
+A client with such a key is not a guesser, however many others guess from the same address. The entries of an account
+are deleted with it.
 """
 
 from __future__ import annotations
@@ -11,79 +11,79 @@ import structlog
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
-from store.secrets import pseudonyms
-from worker.broker import client, text_of
+from store.crypto import pseudonyms
+from worker.redis_client import as_text, shared_client
 
 log = structlog.get_logger()
-KNOWN_SECONDS = 90 * 86_400
+RETENTION_SECONDS = 90 * 86_400
 
 
-def _names(kind: str, marks: tuple[str, ...]) -> list[str]:
-    return [f"{settings().redis_namespace}:known:{kind}:{mark}" for mark in marks]
+def _entry_names(category: str, digests: tuple[str, ...]) -> list[str]:
+    return [f"{settings().redis_namespace}:known:{category}:{digest}" for digest in digests]
 
 
-def _group(copper_account_id: int) -> str:
-    """Where it is kept which names stand for an account, so that they go with it."""
+def _account_set(copper_account_id: int) -> str:
+    """The set of the names of an account's entries, by which they are deleted."""
     return f"{settings().redis_namespace}:known:account:{copper_account_id}"
 
 
-def _key_names(key: str) -> list[str]:
-    """The names under each of our keys, the newest first."""
-    return _names("key", pseudonyms("copper-key", key))
+def _key_entries(api_key: str) -> list[str]:
+    """The names of a key's entry under each of our encryption keys, the newest first."""
+    return _entry_names("key", pseudonyms("copper-key", api_key))
 
 
-def _email_names(email: str) -> list[str]:
-    return _names("email", pseudonyms("email", email.strip().casefold()))
+def _email_entries(email: str) -> list[str]:
+    return _entry_names("email", pseudonyms("email", email.strip().casefold()))
 
 
-def remember(key: str, email: str, copper_account_id: int) -> None:
-    """A key has worked, together with its owner's address. Lost where Redis is away, which costs a wait at most."""
-    names = [_key_names(key)[0], _email_names(email)[0]]
-    group = _group(copper_account_id)
-    with client().pipeline() as changes:
+def record(api_key: str, email: str, copper_account_id: int) -> None:
+    """Record that a key has worked with its owner's address. If Redis is down, the owner may have to wait later."""
+    names = [_key_entries(api_key)[0], _email_entries(email)[0]]
+    account_set = _account_set(copper_account_id)
+    with shared_client().pipeline() as pipeline:
         for name in names:
-            changes.set(name, str(copper_account_id), ex=KNOWN_SECONDS)
-        changes.sadd(group, *names)
-        changes.expire(group, KNOWN_SECONDS)
+            pipeline.set(name, str(copper_account_id), ex=RETENTION_SECONDS)
+        pipeline.sadd(account_set, *names)
+        pipeline.expire(account_set, RETENTION_SECONDS)
         try:
-            changes.execute()
+            pipeline.execute()
         except redis.RedisError as error:
-            log.info("key.not_remembered", error=type(error).__name__)
+            log.info("known_key.record_failed", error=type(error).__name__)
 
 
-def account_of_key(key: str) -> int | None:
-    """The Copper account that a key has opened here before; None where it has not."""
-    return _account(_key_names(key))
+def find_account_by_key(api_key: str) -> int | None:
+    """The Copper account that a key has worked for here; None if it has not."""
+    return _find_account(_key_entries(api_key))
 
 
-def account_of_email(email: str) -> int | None:
-    """The Copper account whose key has come with this address before; None where none has."""
-    return _account(_email_names(email))
+def find_account_by_email(email: str) -> int | None:
+    """The Copper account whose key has worked with this address; None if there is none."""
+    return _find_account(_email_entries(email))
 
 
-def forget_account(copper_account_id: int) -> None:
-    """Forget every key and address of an account; raises `redis.RedisError` when Redis is away."""
-    group = _group(copper_account_id)
-    _forget([text_of(name) for name in client().smembers(group)], copper_account_id)
-    client().delete(group)
+def delete_account(copper_account_id: int) -> None:
+    """Delete all keys and addresses of an account; raises `redis.RedisError` if Redis is unavailable."""
+    account_set = _account_set(copper_account_id)
+    _delete([as_text(name) for name in shared_client().smembers(account_set)], copper_account_id)
+    shared_client().delete(account_set)
 
 
-def forget_email(email: str, copper_account_id: int) -> None:
-    """Forget that an account's key has come with this address; raises `redis.RedisError` when Redis is away."""
-    _forget(_email_names(email), copper_account_id)
+def delete_email(email: str, copper_account_id: int) -> None:
+    """Delete an address that an account's key has worked with; raises `redis.RedisError` if Redis is unavailable."""
+    _delete(_email_entries(email), copper_account_id)
 
 
-def _forget(names: list[str], copper_account_id: int) -> None:
-    """What has come with another account's key since is that account's, and stays."""
+def _delete(names: list[str], copper_account_id: int) -> None:
+    """Delete the entries that are still this account's: another account's key may have replaced them."""
     for name in names:
-        if text_of(client().get(name) or "") == str(copper_account_id):
-            client().delete(name)
+        if as_text(shared_client().get(name) or "") == str(copper_account_id):
+            shared_client().delete(name)
 
 
-def _account(names: list[str]) -> int | None:
+def _find_account(names: list[str]) -> int | None:
     try:
-        found = client().mget(names)
+        values = shared_client().mget(names)
     except redis.RedisError:
         return None
-    known = next((value for value in found if value), None)
-    return whole_number(text_of(known)) if known else None
+    account = next((value for value in values if value), None)
+    return whole_number(as_text(account)) if account else None

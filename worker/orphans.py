@@ -1,43 +1,44 @@
-"""Deleting rows whose account or organisation is gone, in bounded batches; and taking up erasures that got lost."""
+"""Delete rows whose account or organisation no longer exists, in bounded batches, and restart lost erasures."""
 
 from __future__ import annotations
 
 import structlog
 
-from store import closing, orphans
-from store.closing import DATA_TABLES
+from store import deprovisioning, orphans
 from store.database import transaction
-from worker import instruments
+from store.deprovisioning import DATA_TABLES
+from worker import metrics
 
 log = structlog.get_logger()
-ROWS, ROUNDS = 5_000, 20
-# A counter that appears with its first row has not risen in Prometheus' eyes: each begins at zero.
+BATCH_ROWS, MAX_BATCHES = 5_000, 20
+# Prometheus sees no increase in a counter that appears with its first row, so each one starts at zero.
 for _table in DATA_TABLES:
-    instruments.ORPHANS.labels(_table)
+    metrics.ORPHANS_DELETED.labels(_table)
 
 
-def sweep() -> int:
-    """Delete the orphans of every table, as many as `ROUNDS` batches take; returns how many rows went."""
-    found = {table: rows for table in DATA_TABLES if (rows := _sweep_table(table))}
-    for table, rows in found.items():
-        instruments.ORPHANS.labels(table).inc(rows)
-    if found:
-        log.error("orphans.deleted", rows=sum(found.values()), tables=found)
+def delete_orphans() -> int:
+    """Delete the orphans of every table, at most `MAX_BATCHES` batches each; return the number of rows deleted."""
+    rows_by_table = {table: rows for table in DATA_TABLES if (rows := _delete_from_table(table))}
+    total = sum(rows_by_table.values())
+    for table, rows in rows_by_table.items():
+        metrics.ORPHANS_DELETED.labels(table).inc(rows)
+    if total:
+        log.error("orphans.deleted", rows=total, tables=rows_by_table)
     with transaction() as session:
-        resumed = closing.resume_erasures(session)
-    if resumed:
-        log.error("erasures.resumed", accounts=resumed)
-    return sum(found.values())
+        requeued = deprovisioning.requeue_lost_erasures(session)
+    if requeued:
+        log.error("erasures.requeued", accounts=requeued)
+    return total
 
 
-def _sweep_table(table: str) -> int:
+def _delete_from_table(table: str) -> int:
     with transaction() as session:
-        account_ids = orphans.accounts_without_row(session, table)
+        account_ids = orphans.find_orphaned_accounts(session, table)
     total = 0
-    for _ in range(ROUNDS):
+    for _ in range(MAX_BATCHES):
         with transaction() as session:
-            rows = orphans.delete(session, table, account_ids, ROWS) if account_ids else 0
-            rows += orphans.delete_of_organisations(session, table, ROWS)
+            rows = orphans.delete_of_accounts(session, table, account_ids, BATCH_ROWS) if account_ids else 0
+            rows += orphans.delete_of_organisations(session, table, BATCH_ROWS)
         total += rows
         if not rows:
             break

@@ -1,8 +1,8 @@
-"""Reading what vendors send: a row is kept for its id alone, and a field that cannot be understood is "not given".
+"""Tolerant parsing of vendors' rows: only the id is required, and a field that cannot be read counts as not given.
 
-A value that is null, absent or blank was not given. One of another type, out of range or not to be read at all is
-dropped and counted by its name; its row, and the other entries of its list, are kept. Only what has no id, or is no
-JSON object, cannot be kept.
+A value that is null, absent or blank was not given. A value of the wrong type, out of range or malformed is dropped and
+counted by its field name; its row, and the other entries of its list, are kept. Only a row without an id, or one that
+is not a JSON object, cannot be kept.
 """
 
 from __future__ import annotations
@@ -17,57 +17,58 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, PrivateAttr, ValidationError
 
-MAX_NAME, MAX_NUMBER, MAX_WORD, MAX_CURRENCY = 500, 255, 30, 10
+MAX_NAME, MAX_DOCUMENT_NUMBER, MAX_SHORT_TEXT, MAX_CURRENCY = 500, 255, 30, 10
+MAX_LONG_TEXT = 20_000
 MAX_ENTRIES = 1_000
 MAX_ID = 2**63 - 1
 MAX_PASSES = 10
-# More digits than any currency needs; what PostgreSQL would have to write out in thousands of them stays out.
+# More digits than any currency needs. PostgreSQL would write out an exponent as thousands of digits.
 MAX_INTEGER_DIGITS, MAX_DECIMALS, MAX_NUMBER_TEXT = 20, 30, 60
-NO_UUID = "0" * 32
-# Clocks of one vendor's machines differ; a version later than this lies beyond the vendor's own clock.
+NIL_UUID = "0" * 32
+# The clocks of one vendor's hosts differ. A version later than this is beyond the vendor's own clock.
 MAX_CLOCK_SKEW = timedelta(minutes=5)
-# Unix times from here on are milliseconds: as seconds they would lie beyond the year 5000.
-FIRST_MILLISECONDS = 10**11
+# Unix times from here on are milliseconds: as seconds they would be beyond the year 5000.
+MIN_MILLISECONDS = 10**11
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 DOT_NET_DATE = re.compile(r"/Date\((-?\d{1,20})([+-]\d{4})?\)/", re.ASCII)
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-# What stands where an id should stand, yet looks like none, is a value, and stays out of logs.
+# An id field that does not look like an id holds some other value, which must not be logged.
 LOGGED_ID = re.compile(r"[0-9A-Za-z{}-]{1,64}")
 
 
-def clean(value: str, limit: int) -> str:
-    """Text that PostgreSQL and UTF-8 can hold: no zero characters, no lone surrogates, at most `limit` characters."""
+def sanitise_text(value: str, limit: int) -> str:
+    """Text that PostgreSQL and UTF-8 can store: no NUL characters, no lone surrogates, at most `limit` characters."""
     if not value.isascii():
         value = LONE_SURROGATES.sub("\ufffd", value)
     return value.replace("\x00", "")[:limit]
 
 
-def text(limit: int) -> Callable[[Any], str]:
-    """A reader of text, cut at `limit` characters and empty where none was given; a number is read as its digits."""
+def text_parser(limit: int) -> Callable[[Any], str]:
+    """A parser of text: cut at `limit` characters, empty if none was given; a number becomes its digits."""
 
-    def read(value: Any) -> str:
+    def parse_text(value: Any) -> str:
         if value is None:
             return ""
         if isinstance(value, str):
-            return clean(value, limit)
+            return sanitise_text(value, limit)
         if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
             return str(value)[:limit]
         raise ValueError("neither text nor a number")
 
-    return read
+    return parse_text
 
 
 def is_blank(value: Any) -> bool:
-    """Whether nothing was given: null, or text of blanks alone."""
+    """Whether nothing was given: null, or only white space."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def decimal_number(value: Any) -> Decimal | None:
-    """A number with all its digits, given as a number or as text; None where none was given.
+def parse_decimal(value: Any) -> Decimal | None:
+    """A number with all its digits, given as a number or as text; None if none was given.
 
-    Raises `ValueError` for what is no number, is not finite, or has more digits than 20 before and 30 after the point.
+    Raises `ValueError` if it is not a number, not finite, or has more than 20 digits before or 30 after the point.
     """
     if is_blank(value):
         return None
@@ -91,9 +92,9 @@ def decimal_number(value: Any) -> Decimal | None:
     return number if number or abs(exponent) <= MAX_DECIMALS else Decimal(0)
 
 
-def whole_number(value: Any) -> int | None:
-    """A whole number, given as a number (`12.0` too) or as text; None where none was given; else `ValueError`."""
-    number = decimal_number(value)
+def parse_integer(value: Any) -> int | None:
+    """An integer, given as a number (`12.0` too) or as text; None if none was given; otherwise `ValueError`."""
+    number = parse_decimal(value)
     if number is None:
         return None
     if number != number.to_integral_value():
@@ -101,72 +102,71 @@ def whole_number(value: Any) -> int | None:
     return int(number)
 
 
-def positive_id(value: Any) -> int | None:
-    """An id as Copper has them, from 1 to what PostgreSQL's bigint holds; None where none was given."""
-    number = whole_number(value)
+def parse_id(value: Any) -> int | None:
+    """A Copper id, from 1 to the maximum of PostgreSQL's bigint; None if none was given."""
+    number = parse_integer(value)
     if number is not None and not 0 < number <= MAX_ID:
         raise ValueError("out of range")
     return number
 
 
-def identifier(value: Any) -> Any:
-    """A UUID's text without blanks; None where none was given, and for the one that is all zeros."""
+def strip_uuid(value: Any) -> Any:
+    """The text of a UUID without white space; None if none was given, and for the nil UUID."""
     if not isinstance(value, str):
         return value
     value = value.strip()
-    return None if not value or (value[1:3] == "00" and value.strip("{}").replace("-", "") == NO_UUID) else value
+    return None if not value or (value[1:3] == "00" and value.strip("{}").replace("-", "") == NIL_UUID) else value
 
 
-def moment(value: Any) -> datetime | None:
+def parse_instant(value: Any) -> datetime | None:
     """An instant: `/Date(1541176290160+0000)/`, ISO 8601, or Unix time in seconds or milliseconds, also as text.
 
-    Without a zone it is UTC. The year 1 (.NET's empty date) and the Unix time 0 mean that none was given. Raises
-    `ValueError` for anything else, and for what lies beyond the calendar.
+    Without a time zone it is UTC. The year 1 (.NET's empty date) and the Unix time 0 mean that none was given. Raises
+    `ValueError` for anything else, and for what is beyond the calendar.
     """
     if is_blank(value):
         return None
     if isinstance(value, str):
         value = value.strip()
         if match := DOT_NET_DATE.fullmatch(value):
-            return _since_epoch(timedelta_of(milliseconds=int(match[1])))
+            return _since_epoch(_time_span(milliseconds=int(match[1])))
         if not NUMBER.fullmatch(value):
             return _in_utc(datetime.fromisoformat(value))
-    number = decimal_number(value)
+    number = parse_decimal(value)
     if not number:
         return None
     if number < 0:
         raise ValueError("before 1970")
-    unit = "milliseconds" if number >= FIRST_MILLISECONDS else "seconds"
-    return _since_epoch(timedelta_of(**{unit: float(number)}))
+    unit = "milliseconds" if number >= MIN_MILLISECONDS else "seconds"
+    return _since_epoch(_time_span(**{unit: float(number)}))
 
 
-def timedelta_of(**amounts: float) -> timedelta:
-    """A span of time; raises `ValueError` where it is too long."""
+def _time_span(**units: float) -> timedelta:
     try:
-        return timedelta(**amounts)
+        return timedelta(**units)
     except OverflowError:
         raise ValueError("beyond the calendar") from None
 
 
 def _since_epoch(span: timedelta) -> datetime | None:
     try:
-        found = EPOCH + span
+        instant = EPOCH + span
     except OverflowError:
         raise ValueError("beyond the calendar") from None
-    return found if found.year > 1 else None
+    return instant if instant.year > 1 else None
 
 
-def _in_utc(found: datetime) -> datetime | None:
-    if found.year <= 1:
+def _in_utc(instant: datetime) -> datetime | None:
+    if instant.year <= 1:
         return None
     try:
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except OverflowError:
         raise ValueError("beyond the calendar") from None
 
 
-def calendar_date(value: Any) -> date | None:
-    """A calendar date: `2018-10-20`, with any time behind it, or the day of `/Date(…)/` in the zone that it names.
+def parse_date(value: Any) -> date | None:
+    """A calendar date: `2018-10-20`, with or without a time, or the day of `/Date(…)/` in the time zone that it names.
 
     The year 1 means that none was given. Raises `ValueError` for anything else.
     """
@@ -176,17 +176,17 @@ def calendar_date(value: Any) -> date | None:
     if isinstance(value, str) and (match := DOT_NET_DATE.fullmatch(value.strip())):
         offset = match[2]
         minutes = int(offset[0] + "1") * (int(offset[1:3]) * 60 + int(offset[3:5])) if offset else 0
-        found = _since_epoch(timedelta_of(milliseconds=int(match[1]), minutes=minutes))
-        return found.date() if found else None
+        local_time = _since_epoch(_time_span(milliseconds=int(match[1]), minutes=minutes))
+        return local_time.date() if local_time else None
     if isinstance(value, str) and not is_blank(value) and not NUMBER.fullmatch(value.strip()):
         day = date.fromisoformat(value.strip()[:10])
         return day if day.year > 1 else None
-    found = moment(value)
-    return found.date() if found else None
+    instant = parse_instant(value)
+    return instant.date() if instant else None
 
 
 def as_list(value: Any) -> Any:
-    """A list, of at most 1,000 entries; one object or text that stands for itself is a list of one."""
+    """A list of at most 1,000 entries; a single object or text becomes a list of one."""
     if value is None:
         return []
     if isinstance(value, (dict, str)):
@@ -194,33 +194,33 @@ def as_list(value: Any) -> Any:
     return value[:MAX_ENTRIES] if isinstance(value, list) else value
 
 
-Name = Annotated[str, BeforeValidator(text(MAX_NAME))]
-Number = Annotated[str, BeforeValidator(text(MAX_NUMBER))]
-Word = Annotated[str, BeforeValidator(text(MAX_WORD))]
-Currency = Annotated[str, BeforeValidator(text(MAX_CURRENCY))]
-LongText = Annotated[str, BeforeValidator(text(20_000))]
-Amount = Annotated[Decimal | None, BeforeValidator(decimal_number)]
-WholeNumber = Annotated[int | None, BeforeValidator(whole_number)]
-Moment = Annotated[datetime | None, BeforeValidator(moment)]
-CalendarDate = Annotated[date | None, BeforeValidator(calendar_date)]
-RowId = Annotated[int, BeforeValidator(positive_id)]
-RelatedId = Annotated[int | None, BeforeValidator(positive_id)]
-RowUuid = Annotated[UUID, BeforeValidator(identifier)]
-RelatedUuid = Annotated[UUID | None, BeforeValidator(identifier)]
+Name = Annotated[str, BeforeValidator(text_parser(MAX_NAME))]
+DocumentNumber = Annotated[str, BeforeValidator(text_parser(MAX_DOCUMENT_NUMBER))]
+ShortText = Annotated[str, BeforeValidator(text_parser(MAX_SHORT_TEXT))]
+Currency = Annotated[str, BeforeValidator(text_parser(MAX_CURRENCY))]
+LongText = Annotated[str, BeforeValidator(text_parser(MAX_LONG_TEXT))]
+Amount = Annotated[Decimal | None, BeforeValidator(parse_decimal)]
+Integer = Annotated[int | None, BeforeValidator(parse_integer)]
+Instant = Annotated[datetime | None, BeforeValidator(parse_instant)]
+CalendarDate = Annotated[date | None, BeforeValidator(parse_date)]
+RowId = Annotated[int, BeforeValidator(parse_id)]
+RelatedId = Annotated[int | None, BeforeValidator(parse_id)]
+RowUuid = Annotated[UUID, BeforeValidator(strip_uuid)]
+RelatedUuid = Annotated[UUID | None, BeforeValidator(strip_uuid)]
 
 
-class WireRow(BaseModel):
-    """A row with a version, the vendor's time of its last change.
+class VersionedRow(BaseModel):
+    """A row with a version: the vendor's time of its last change.
 
-    A row whose version was not given, or lies beyond the vendor's clock, counts as changed when it was fetched.
+    A row without a version, or with one beyond the vendor's clock, counts as changed when it was fetched.
     """
 
-    updated_at: Moment = None
+    updated_at: Instant = None
     _fetched_at: datetime | None = PrivateAttr(None)
 
     @property
     def has_version(self) -> bool:
-        """Whether the vendor said when the row was last changed."""
+        """Whether the vendor sent when the row was last changed."""
         return self.updated_at is not None
 
     @property
@@ -228,117 +228,120 @@ class WireRow(BaseModel):
         """When the row was last changed, as far as known."""
         return self.updated_at or self._fetched_at or datetime.now(UTC)
 
-    def bound_version(self, clock: datetime) -> bool:
-        """Note the vendor's clock at the fetch; returns whether the row's version lies beyond it and was dropped."""
-        self._fetched_at = clock
-        is_beyond = self.updated_at is not None and self.updated_at > clock + MAX_CLOCK_SKEW
+    def drop_future_version(self, vendor_time: datetime) -> bool:
+        """Record the vendor's clock at the fetch; returns whether the row's version was beyond it and was dropped."""
+        self._fetched_at = vendor_time
+        is_beyond = self.updated_at is not None and self.updated_at > vendor_time + MAX_CLOCK_SKEW
         if is_beyond:
             self.updated_at = None
         return is_beyond
 
 
-Wire = TypeVar("Wire", bound=BaseModel)
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 @dataclass
 class FieldCount:
-    """In how many rows of an answer a field could not be read, and the id of the first of them."""
+    """The number of rows of a response in which a field was dropped, and the id of the first of them."""
 
     rows: int
     row_id: str
 
 
 @dataclass
-class ParseResult(Generic[Wire]):
-    """What could be read of an answer's rows.
+class ParseResult(Generic[Schema]):
+    """The rows of a response that could be read, and what was dropped.
 
-    `unreadable` says by id (in lower case) what is wrong with rows that could not be kept, `unidentified` counts those
-    without an id; `fields` counts what was dropped from the rows that were kept.
+    `unreadable` has an error message, by id in lower case, for each row that was dropped; `rows_without_id` counts the
+    dropped rows that have no id. `dropped_fields` counts the fields that were dropped from the rows in `items`.
     """
 
-    items: list[Wire] = field(default_factory=list)
+    items: list[Schema] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
-    unidentified: int = 0
-    fields: dict[str, FieldCount] = field(default_factory=dict)
+    rows_without_id: int = 0
+    dropped_fields: dict[str, FieldCount] = field(default_factory=dict)
 
     @property
     def unreadable_rows(self) -> int:
-        """How many rows could not be kept."""
-        return len(self.unreadable) + self.unidentified
+        """The number of rows that were dropped."""
+        return len(self.unreadable) + self.rows_without_id
 
-    def count_fields(self, names: Iterable[str], row_id: str) -> None:
-        """Count fields that were dropped from one row."""
+    def count_dropped_fields(self, names: Iterable[str], row_id: str) -> None:
+        """Count the fields that were dropped from one row."""
         for name in names:
-            known = self.fields.get(name)
-            if known is None:
-                self.fields[name] = FieldCount(1, row_id)
+            count = self.dropped_fields.get(name)
+            if count is None:
+                self.dropped_fields[name] = FieldCount(1, row_id)
             else:
-                known.rows += 1
+                count.rows += 1
 
 
-def parse(model: type[Wire], raw: Iterable[Any], key: str, clock: datetime | None = None) -> ParseResult[Wire]:
-    """Read rows as `model`, whose id is in `key`; `clock` is the vendor's at the time of the answer."""
-    result: ParseResult[Wire] = ParseResult()
-    for item in raw:
+def parse_rows(
+    schema: type[Schema], rows: Iterable[Any], id_field: str, vendor_time: datetime | None = None
+) -> ParseResult[Schema]:
+    """Parse rows as `schema`; their id is in `id_field`, and `vendor_time` is the vendor's clock at the response."""
+    result: ParseResult[Schema] = ParseResult()
+    for raw_row in rows:
         dropped: set[str] = set()
-        row = _read(model, item, dropped)
-        row_id = _row_id(item, key)
+        row = _parse_row(schema, raw_row, dropped)
+        row_id = _loggable_id(raw_row, id_field)
         if row is None:
             if row_id:
-                result.unreadable[row_id.lower()] = f"could not be read: {', '.join(sorted(dropped)) or key}"
+                result.unreadable[row_id.lower()] = f"could not be read: {', '.join(sorted(dropped)) or id_field}"
             else:
-                result.unidentified += 1
+                result.rows_without_id += 1
             continue
-        if clock is not None and isinstance(row, WireRow) and row.bound_version(clock):
-            dropped.add(model.model_fields["updated_at"].alias or "updated_at")
+        if vendor_time is not None and isinstance(row, VersionedRow) and row.drop_future_version(vendor_time):
+            dropped.add(schema.model_fields["updated_at"].alias or "updated_at")
         result.items.append(row)
-        result.count_fields(dropped, row_id)
+        result.count_dropped_fields(dropped, row_id)
     return result
 
 
-def _row_id(item: Any, key: str) -> str:
-    """A row's id as it may stand in a log, empty where it has none."""
-    value = item.get(key) if isinstance(item, dict) else None
+def _loggable_id(raw_row: Any, id_field: str) -> str:
+    """A row's id if it may appear in logs; empty if there is none."""
+    value = raw_row.get(id_field) if isinstance(raw_row, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
         return ""
-    name = str(value)
-    return name if LOGGED_ID.fullmatch(name) else ""
+    row_id = str(value)
+    return row_id if LOGGED_ID.fullmatch(row_id) else ""
 
 
-def _read(model: type[Wire], item: Any, dropped: set[str]) -> Wire | None:
-    """One row, without the fields that do not fit, whose names are added to `dropped`; None when it has no id."""
+def _parse_row(schema: type[Schema], raw_row: Any, dropped: set[str]) -> Schema | None:
+    """One row without its invalid fields, whose names are added to `dropped`; None if it has no id."""
     for _ in range(MAX_PASSES):
         try:
-            return model.model_validate(item)
+            return schema.model_validate(raw_row)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-        places = [part["loc"] for part in found]
-        dropped.update(".".join(part for part in place if isinstance(part, str)) for place in places if place)
-        if not all(places) or any(part["type"] == "missing" and len(part["loc"]) == 1 for part in found):
+            errors = error.errors(include_url=False, include_context=False, include_input=False)
+        paths = [error_details["loc"] for error_details in errors]
+        dropped.update(".".join(key for key in path if isinstance(key, str)) for path in paths if path)
+        is_id_missing = any(details["type"] == "missing" and len(details["loc"]) == 1 for details in errors)
+        if is_id_missing or not all(paths):
             return None
-        item = _without(item, places)
+        raw_row = _without(raw_row, paths)
     return None
 
 
-def _without(value: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
-    """A copy of `value` without what stands at `places`, or, where a place is not there, without what would hold it."""
-    below: dict[int | str, list[tuple[int | str, ...]]] = {}
-    for place in places:
-        below.setdefault(place[0], []).append(place[1:])
+def _without(value: Any, paths: Sequence[tuple[int | str, ...]]) -> Any:
+    """A copy of `value` without the values at `paths`. If a path does not exist, its nearest parent is removed."""
+    subpaths: dict[int | str, list[tuple[int | str, ...]]] = {}
+    for path in paths:
+        subpaths.setdefault(path[0], []).append(path[1:])
     if isinstance(value, dict):
-        kept = ((key, _kept(item, below[key]) if key in below else (item,)) for key, item in value.items())
-        return {key: item[0] for key, item in kept if item}
-    parts = (_kept(item, below[index]) if index in below else (item,) for index, item in enumerate(value))
-    return [part[0] for part in parts if part]
+        entries = ((key, _prune(item, subpaths[key]) if key in subpaths else (item,)) for key, item in value.items())
+        return {key: pruned[0] for key, pruned in entries if pruned}
+    items = (_prune(item, subpaths[index]) if index in subpaths else (item,) for index, item in enumerate(value))
+    return [pruned[0] for pruned in items if pruned]
 
 
-def _kept(value: Any, places: Sequence[tuple[int | str, ...]]) -> tuple[Any, ...]:
-    """What is left of a value, as a tuple of one; an empty one when it goes altogether."""
-    is_there = all(place and _holds(value, place[0]) for place in places)
-    return (_without(value, places),) if is_there else ()
+def _prune(value: Any, paths: Sequence[tuple[int | str, ...]]) -> tuple[Any, ...]:
+    """The rest of a value as a tuple of one; an empty tuple if the whole value is removed."""
+    is_inside = all(path and _has_key(value, path[0]) for path in paths)
+    return (_without(value, paths),) if is_inside else ()
 
 
-def _holds(value: Any, key: int | str) -> bool:
+def _has_key(value: Any, key: int | str) -> bool:
     if isinstance(value, dict):
         return isinstance(key, str) and key in value
     return isinstance(value, list) and isinstance(key, int) and key < len(value)

@@ -1,4 +1,4 @@
-"""Whether the web process sees its clients' own addresses, or those of a proxy that it was not told of."""
+"""Statistics that show whether the web process sees its clients' own addresses, or those of an untrusted proxy."""
 
 from __future__ import annotations
 
@@ -11,58 +11,57 @@ import structlog
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
-from worker.broker import client, text_of
+from worker.redis_client import as_text, shared_client
 
 log = structlog.get_logger()
-KEPT_SECONDS = 86_400
-MOST_PLACES = 3
+RETENTION_SECONDS = 86_400
+MAX_ORIGINS = 3
 INTERNET = "internet"
 
 
 @dataclass(frozen=True)
-class Sightings:
-    """Requests of today (UTC): all, those whose X-Forwarded-For was not believed, and where they came from.
+class ClientAddressStats:
+    """Today's requests (UTC): all, those with an X-Forwarded-For from an untrusted address, and their origins.
 
-    `places` has a pseudonym for each private network and one word for all of the internet, three at most.
+    `origins` has a pseudonym for each private network and one word for the whole internet, at most three.
     """
 
     requests: int
-    disbelieved: int
-    places: frozenset[str]
+    untrusted: int
+    origins: frozenset[str]
 
     @property
-    def is_behind_stranger(self) -> bool:
-        """Whether most requests come with X-Forwarded-For from where it is not believed."""
-        return self.disbelieved * 2 > self.requests
+    def is_behind_untrusted_proxy(self) -> bool:
+        """Whether most requests have an X-Forwarded-For from an untrusted address."""
+        return self.untrusted * 2 > self.requests
 
     @property
-    def is_one_private_address(self) -> bool:
-        """Whether all come from one private address, as they do behind a proxy that says nothing."""
-        return len(self.places) == 1 and INTERNET not in self.places
+    def has_single_private_origin(self) -> bool:
+        """Whether all requests come from one private network, as behind a proxy that sets no header."""
+        return len(self.origins) == 1 and INTERNET not in self.origins
 
 
-def _name(what: str) -> str:
-    return f"{settings().redis_namespace}:clients:{datetime.now(UTC):%Y%m%d}:{what}"
+def _key(name: str) -> str:
+    return f"{settings().redis_namespace}:clients:{datetime.now(UTC):%Y%m%d}:{name}"
 
 
-def note(requests: int, disbelieved: int, places: Collection[str]) -> None:
-    """Add what a web process saw since the last time."""
+def record(requests: int, untrusted: int, origins: Collection[str]) -> None:
+    """Add the counts of a web process since its last call."""
     try:
-        pipe = client().pipeline()
-        pipe.hincrby(_name("counts"), "requests", requests)
-        pipe.hincrby(_name("counts"), "disbelieved", disbelieved)
-        pipe.expire(_name("counts"), KEPT_SECONDS)
-        if places and client().scard(_name("places")) < MOST_PLACES:
-            pipe.sadd(_name("places"), *places)
-            pipe.expire(_name("places"), KEPT_SECONDS)
-        pipe.execute()
+        pipeline = shared_client().pipeline()
+        pipeline.hincrby(_key("counts"), "requests", requests)
+        pipeline.hincrby(_key("counts"), "untrusted", untrusted)
+        pipeline.expire(_key("counts"), RETENTION_SECONDS)
+        if origins and shared_client().scard(_key("origins")) < MAX_ORIGINS:
+            pipeline.sadd(_key("origins"), *origins)
+            pipeline.expire(_key("origins"), RETENTION_SECONDS)
+        pipeline.execute()
     except redis.RedisError as error:
-        log.info("clients.not_noted", error=type(error).__name__)
+        log.info("client_addresses.record_failed", error=type(error).__name__)
 
 
-def read() -> Sightings:
-    """What all web processes saw; raises `redis.RedisError` where Redis is away."""
-    counts, places = client().hgetall(_name("counts")), client().smembers(_name("places"))
-    numbers = {text_of(key): whole_number(text_of(value)) or 0 for key, value in counts.items()}
-    seen = frozenset(map(text_of, places))
-    return Sightings(numbers.get("requests", 0), numbers.get("disbelieved", 0), seen)
+def read_today() -> ClientAddressStats:
+    """Today's statistics of all web processes; raises `redis.RedisError` if Redis is unavailable."""
+    counts, origins = shared_client().hgetall(_key("counts")), shared_client().smembers(_key("origins"))
+    numbers = {as_text(name): whole_number(as_text(value)) or 0 for name, value in counts.items()}
+    return ClientAddressStats(numbers.get("requests", 0), numbers.get("untrusted", 0), frozenset(map(as_text, origins)))

@@ -1,7 +1,7 @@
-"""Relations, which no webhook reports: read again in rotation, and when somebody looks at a record.
+"""Refresh relations, which no webhook reports: the stalest ones regularly, and those of a record when it is viewed.
 
-A person's company and an opportunity's primary contact are fields of the record, 200 records a call; an
-opportunity's other people and companies are one call each.
+A person's company and an opportunity's primary contact are fields of the record: 200 records per call. An opportunity's
+other people and companies cost one call per opportunity.
 """
 
 from __future__ import annotations
@@ -12,122 +12,128 @@ from datetime import UTC, datetime
 import structlog
 
 from runtime.settings import settings
-from store import due, mirror
+from store import mirror, refresh_candidates
 from store.database import transaction
 from store.models import RecordType
-from worker.budget import Purpose
-from worker.copper.client import PAGE_SIZE, CopperClient, Records, connected
+from worker.budget import Priority
+from worker.copper.client import PAGE_SIZE, CopperClient, RecordPage, client_for_account
 from worker.copper.stages import write_records
-from worker.errors import EndpointRefusedError, PassingError, UnreadableError
-from worker.projecting import project
+from worker.errors import EndpointRefusedError, TransientError, UnexpectedResponseError
+from worker.projector import project
 
 log = structlog.get_logger()
-PEOPLE_OF_COMPANY = 2_000
-COMPANIES_OF_OPPORTUNITY = 5
+MAX_PEOPLE_PER_COMPANY = 2_000
+MAX_COMPANIES_PER_OPPORTUNITY = 5
 
 
-def rotate(account_id: int) -> int:
-    """Read the relations that were read longest ago, from spare budget; returns how many calls it took.
+def refresh_stale(account_id: int) -> int:
+    """Fetch the relations that were fetched longest ago, from the background budget; return the number of calls made.
 
-    Whatever was read in the last `relations_age_seconds` is left alone.
+    Relations fetched within `relations_max_age_seconds` are skipped.
     """
-    client, most = connected(account_id, Purpose.SPARE), settings().rotation_calls
+    client, max_calls = client_for_account(account_id, Priority.BACKGROUND), settings().relations_refresh_max_calls
     calls = 0
     try:
-        for kind in (RecordType.PERSON, RecordType.OPPORTUNITY):
+        for record_type in (RecordType.PERSON, RecordType.OPPORTUNITY):
             with suppress(EndpointRefusedError):
-                calls += _rotate_records(account_id, client, kind, most // 4)
+                calls += _refresh_stale_records(account_id, client, record_type, max_calls // 4)
         with suppress(EndpointRefusedError):
-            calls += _rotate_related(account_id, client, most - calls)
-    except PassingError as error:
-        log.info("relations.put_off", account=account_id, error=str(error))
+            calls += _refresh_stale_relations(account_id, client, max_calls - calls)
+    except TransientError as error:
+        log.info("relations.deferred", account=account_id, error=str(error))
     if calls:
         project(account_id)
-        log.info("relations.rotated", account=account_id, calls=calls)
+        log.info("relations.refreshed", account=account_id, calls=calls)
     return calls
 
 
-def _rotate_records(account_id: int, client: CopperClient, kind: RecordType, most: int) -> int:
-    """The records fetched longest ago, a page a call."""
-    for calls in range(most):
+def _refresh_stale_records(account_id: int, client: CopperClient, record_type: RecordType, max_calls: int) -> int:
+    """Fetch the records that were fetched longest ago, one page per call."""
+    max_age = settings().relations_max_age_seconds
+    for calls in range(max_calls):
         with transaction() as session:
-            ids = due.oldest_fetched(session, account_id, kind, settings().relations_age_seconds, PAGE_SIZE)
-        if not ids:
+            record_ids = refresh_candidates.stale_record_ids(session, account_id, record_type, max_age, PAGE_SIZE)
+        if not record_ids:
             return calls
-        _write(account_id, kind, client.records(kind, ids))
-    return most
+        _write(account_id, record_type, client.records_by_id(record_type, record_ids))
+    return max_calls
 
 
-def _rotate_related(account_id: int, client: CopperClient, most: int) -> int:
+def _refresh_stale_relations(account_id: int, client: CopperClient, max_calls: int) -> int:
+    max_age = settings().relations_max_age_seconds
     with transaction() as session:
-        ids = due.oldest_relations(session, account_id, settings().relations_age_seconds, max(most, 0))
-    for one in ids:
-        _read_related(account_id, client, one)
-    return len(ids)
+        opportunity_ids = refresh_candidates.stale_relation_ids(session, account_id, max_age, max(max_calls, 0))
+    for opportunity_id in opportunity_ids:
+        _fetch_relations(account_id, client, opportunity_id)
+    return len(opportunity_ids)
 
 
-def _read_related(account_id: int, client: CopperClient, opportunity_id: int) -> list[mirror.RelationRow]:
-    """The ends as Copper has them; none, and the mirror stays as it is, where its answer cannot be read."""
-    began = datetime.now(UTC)
+def _fetch_relations(account_id: int, client: CopperClient, opportunity_id: int) -> list[mirror.RelationRow]:
+    """Fetch an opportunity's relations and write them to the mirror.
+
+    Returns none, and leaves the mirror unchanged, if Copper's response cannot be parsed.
+    """
+    fetched_at = datetime.now(UTC)
     try:
-        ends = client.related(opportunity_id)
-    except UnreadableError:
+        relations = client.list_relations(opportunity_id)
+    except UnexpectedResponseError:
         with transaction() as session:
-            mirror.read_relations(session, account_id, RecordType.OPPORTUNITY, [opportunity_id], began)
+            mirror.mark_relations_fetched(session, account_id, RecordType.OPPORTUNITY, [opportunity_id], fetched_at)
         return []
     with transaction() as session:
-        if ends is None:
-            mirror.bury_records(session, account_id, RecordType.OPPORTUNITY, [opportunity_id], began)
+        if relations is None:
+            mirror.tombstone_records(session, account_id, RecordType.OPPORTUNITY, [opportunity_id], fetched_at)
         else:
-            mirror.replace_related(session, account_id, {opportunity_id: ends}, began)
-    return ends or []
+            mirror.replace_opportunity_relations(session, account_id, {opportunity_id: relations}, fetched_at)
+    return relations or []
 
 
-def _write(account_id: int, kind: RecordType, records: Records) -> None:
+def _write(account_id: int, record_type: RecordType, records: RecordPage) -> None:
     with transaction() as session:
-        write_records(session, account_id, kind, records)
+        write_records(session, account_id, record_type, records)
 
 
-def refresh(account_id: int, kind: RecordType, record_id: int) -> bool:
-    """Read a company's or opportunity's relations again if they are older than `relations_age_seconds`.
+def refresh_record(account_id: int, record_type: RecordType, record_id: int) -> bool:
+    """Fetch a company's or opportunity's relations if they are older than `relations_max_age_seconds`.
 
-    Returns whether they were (leads and people show their own addresses' invoices, whatever they are related
-    to). Raises `PassingError` when Copper or the budget says later: the next look asks again.
+    Returns whether they were. Leads and people are skipped, because only their own addresses count. Raises
+    `TransientError` if Copper or the budget asks to wait; the next view of the record tries again.
     """
-    if kind not in {RecordType.COMPANY, RecordType.OPPORTUNITY}:
+    if record_type not in {RecordType.COMPANY, RecordType.OPPORTUNITY}:
         return False
     with transaction() as session:
-        age = due.relations_age(session, account_id, kind, record_id)
-    if age is None or age < settings().relations_age_seconds:
+        age = refresh_candidates.relations_age(session, account_id, record_type, record_id)
+    if age is None or age < settings().relations_max_age_seconds:
         return False
-    client = connected(account_id, Purpose.SPARE)
-    if kind is RecordType.COMPANY:
+    client = client_for_account(account_id, Priority.BACKGROUND)
+    if record_type is RecordType.COMPANY:
         _refresh_company(account_id, client, record_id)
     else:
-        _write(account_id, kind, client.records(kind, [record_id]))
-        ends = _read_related(account_id, client, record_id)
-        companies = [one.related_id for one in ends if one.related_type is RecordType.COMPANY]
-        for company in companies[:COMPANIES_OF_OPPORTUNITY]:
-            _refresh_company(account_id, client, company)
+        _write(account_id, record_type, client.records_by_id(record_type, [record_id]))
+        relations = _fetch_relations(account_id, client, record_id)
+        company_ids = [relation.related_id for relation in relations if relation.related_type is RecordType.COMPANY]
+        for company_id in company_ids[:MAX_COMPANIES_PER_OPPORTUNITY]:
+            _refresh_company(account_id, client, company_id)
     project(account_id)
     return True
 
 
 def _refresh_company(account_id: int, client: CopperClient, company_id: int) -> None:
-    """A company's people as Copper lists them now, and those that the mirror still counts among them."""
-    began = datetime.now(UTC)
-    seen: set[int] = set()
-    for page in range(1, PEOPLE_OF_COMPANY // PAGE_SIZE + 1):
-        records = client.page(RecordType.PERSON, page, companies=[company_id])
-        seen |= {one.id for one in records.items}
+    """Fetch a company's people as Copper lists them, and those that only the mirror still relates to it."""
+    fetched_at = datetime.now(UTC)
+    listed_ids: set[int] = set()
+    for page in range(1, MAX_PEOPLE_PER_COMPANY // PAGE_SIZE + 1):
+        records = client.list_records(RecordType.PERSON, page, company_ids=[company_id])
+        listed_ids |= {person.id for person in records.items}
         _write(account_id, RecordType.PERSON, records)
-        if records.received < PAGE_SIZE:
+        if records.received_count < PAGE_SIZE:
             break
     with transaction() as session:
-        place = (RecordType.COMPANY, company_id)
-        known = due.related_to(session, account_id, RecordType.PERSON, place, PEOPLE_OF_COMPANY)
-    left = [one for one in known if one not in seen]
-    if left:
-        _write(account_id, RecordType.PERSON, client.records(RecordType.PERSON, left))
+        mirrored_ids = refresh_candidates.records_related_to(
+            session, account_id, RecordType.PERSON, (RecordType.COMPANY, company_id), MAX_PEOPLE_PER_COMPANY
+        )
+    unlisted_ids = [person_id for person_id in mirrored_ids if person_id not in listed_ids]
+    if unlisted_ids:
+        _write(account_id, RecordType.PERSON, client.records_by_id(RecordType.PERSON, unlisted_ids))
     with transaction() as session:
-        mirror.read_relations(session, account_id, RecordType.COMPANY, [company_id], began)
+        mirror.mark_relations_fetched(session, account_id, RecordType.COMPANY, [company_id], fetched_at)

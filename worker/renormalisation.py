@@ -1,4 +1,4 @@
-"""Addresses that an earlier version normalised by other rules, put right; and the proof that none is left."""
+"""Normalise stored addresses again after the normalisation rules changed, and verify that none is left."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from store.addresses import (
     FIRST_RECORD,
     Replacement,
     StoredAddress,
-    changeable,
-    odd_contact_addresses,
-    odd_record_addresses,
+    iterate_normalisable,
+    list_unusual_contact_addresses,
+    list_unusual_record_addresses,
     replace_contact_addresses,
     replace_record_addresses,
 )
 from store.database import AccountClosedError, Session, transaction
-from worker.addresses import addresses_of
+from worker.addresses import extract_addresses
 
 log = structlog.get_logger()
-Find = Callable[[Session, int, StoredAddress], list[StoredAddress]]
-Replace = Callable[[Session, int, list[Replacement]], int]
+ListAddresses = Callable[[Session, int, StoredAddress], list[StoredAddress]]
+ReplaceAddresses = Callable[[Session, int, list[Replacement]], int]
 
 
 def renormalise_all() -> int:
-    """Normalise the odd addresses of every account anew; returns how many rows changed.
+    """Normalise the unusual addresses of every account again; return the number of rows changed.
 
-    Only rows that the current version has not written are looked at, of which there are few: what was typed is
-    known again once a reconciliation has read everything.
+    Only the few rows that the current version has not written are processed. The original text of an address is
+    available again once a reconciliation has read everything.
     """
     with transaction() as session:
-        account_ids = [account.id for account in accounts.accounts(session)]
+        account_ids = [account.id for account in accounts.list_accounts(session)]
     changed = 0
     for account_id in account_ids:
         with suppress(AccountClosedError):
@@ -43,29 +43,34 @@ def renormalise_all() -> int:
 
 
 def renormalise(account_id: int) -> int:
-    """The same for one account. What it changes is marked, and shows with the next projection."""
-    changed = _pass(account_id, FIRST_CONTACT, odd_contact_addresses, replace_contact_addresses)
-    changed += _pass(account_id, FIRST_RECORD, odd_record_addresses, replace_record_addresses)
+    """Normalise the unusual addresses of one account again; the next projection shows the changes."""
+    changed = _renormalise_table(account_id, FIRST_CONTACT, list_unusual_contact_addresses, replace_contact_addresses)
+    changed += _renormalise_table(account_id, FIRST_RECORD, list_unusual_record_addresses, replace_record_addresses)
     if changed:
         log.info("addresses.renormalised", account=account_id, addresses=changed)
     return changed
 
 
-def _pass(account_id: int, after: StoredAddress, find: Find, replace: Replace) -> int:
-    """Go through one table, each batch in a transaction of its own."""
+def _renormalise_table(
+    account_id: int, after: StoredAddress, list_addresses: ListAddresses, replace: ReplaceAddresses
+) -> int:
+    """Process one table in batches, each in a transaction of its own."""
     changed = 0
     while True:
         with transaction() as session:
-            found = find(session, account_id, after)
-            wanted = [Replacement(stored, addresses_of(stored.email)) for stored in found]
-            stale = [one for one in wanted if list(one.addresses) != [one.stored.email]]
+            batch = list_addresses(session, account_id, after)
+            replacements = [Replacement(stored, extract_addresses(stored.email)) for stored in batch]
+            stale = [
+                replacement for replacement in replacements if list(replacement.addresses) != [replacement.stored.email]
+            ]
             changed += replace(session, account_id, stale) if stale else 0
-        if not found:
+        if not batch:
             return changed
-        after = found[-1]
+        after = batch[-1]
 
 
 def count_stale(account_id: int) -> int:
-    """How many stored addresses differ from what was typed as it is normalised now."""
+    """Return the number of stored addresses that the current rules would normalise differently."""
     with transaction() as session:
-        return sum(list(addresses_of(typed)) != [email] for email, typed in changeable(session, account_id))
+        stored = iterate_normalisable(session, account_id)
+        return sum(list(extract_addresses(typed)) != [email] for email, typed in stored)

@@ -1,11 +1,11 @@
-"""Catch-ups that events ask for.
+"""Catch-ups requested by events.
 
-Xero's payments, credit notes and whatever it adds next change invoices without an INVOICE event, and name nothing that
-is fetched by id. An event of any category says at least that something changed in its organisation, so it begins a
-catch-up there. Of Copper's notifications beyond the limit nothing is kept but that there were some: that begins a
-catch-up of the account's Copper, or a reconciliation where deletions were among them, which no catch-up sees. It
-begins in the transaction that finishes the events: whatever dies, they either still wait or are covered by a run that
-fetches later than they came.
+Xero's payments, credit notes and future categories change invoices without an INVOICE event, and name nothing that can
+be fetched by id. An event of any category at least says that something changed in its organisation: it starts a
+catch-up there. Copper notifications beyond the limit are only counted: they start a catch-up of Copper, or
+a reconciliation if deletions were among them, because a catch-up cannot see deletions. The run is started in the
+transaction that finishes the events: after a crash they are either still pending, or covered by a run that fetches
+later than they were received.
 """
 
 from __future__ import annotations
@@ -14,97 +14,102 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from store import accounts, chores, inbox, runs
+from store import copper_credentials, inbox, runs, scheduled_tasks, xero_organisations
 from store.database import Session, transaction
-from store.inbox import Source
+from store.inbox import SyncSource
 from store.runs import Run
-from worker import instruments
+from worker import metrics
 from worker.copper import stages as copper_stages
-from worker.steps import Kind
+from worker.sync_types import RunKind
 from worker.xero import stages as xero_stages
 
 log = structlog.get_logger()
-SECONDS_BETWEEN = 30.0
-# Reading everything costs thousands of calls.
-SECONDS_BETWEEN_RECONCILIATIONS = 3_600.0
-# One that is at work may have fetched before the event came: another follows it.
-SECONDS_WHILE_RUNNING = 5.0
-CHORE = "requested_catch_up"
+MIN_CATCH_UP_INTERVAL_SECONDS = 30.0
+# A reconciliation costs thousands of calls.
+MIN_RECONCILIATION_INTERVAL_SECONDS = 3_600.0
+# A running run may have fetched before the event was received, so another one has to follow it.
+RUNNING_DELAY_SECONDS = 5.0
+CATCH_UP_TASK, RECONCILIATION_TASK = "requested_catch_up", "requested_reconciliation"
 
 
 @dataclass(frozen=True)
-class Requested:
-    """The run begun, the events that it covers, and in how many seconds to look again (None: none waits)."""
+class CatchUpOutcome:
+    """The run started, the number of events it covers, and seconds until the next attempt (None: none is pending)."""
 
     run: Run | None = None
-    events: int = 0
-    again_in: float | None = None
+    event_count: int = 0
+    retry_after: float | None = None
 
 
-NOTHING = Requested()
+NO_CATCH_UP = CatchUpOutcome()
 
 
-def begin(source: Source) -> Requested:
-    """Begin the catch-up that events of `source` ask for, at most one in 30 s."""
+def start_requested(source: SyncSource) -> CatchUpOutcome:
+    """Start the catch-up that events of `source` request, at most one in `MIN_CATCH_UP_INTERVAL_SECONDS`."""
     with transaction() as session:
-        if not inbox.requests_catch_up(session, source):
-            return NOTHING
-        requested = _begin_copper(session, source) if source.is_copper else _begin(session, source, Kind.CATCH_UP)
-    if requested.run is not None:
-        instruments.RUNS.labels(requested.run.kind).inc()
-        place = {"account": source.account_id, "organisation": source.organisation_id}
-        log.info(f"{requested.run.kind}.requested", **place, run=requested.run.id, events=requested.events)
-    return requested
+        if not inbox.has_catch_up_requests(session, source):
+            return NO_CATCH_UP
+        outcome = _start_copper(session, source) if source.is_copper else _start(session, source, RunKind.CATCH_UP)
+    if outcome.run is not None:
+        metrics.SYNC_RUNS_STARTED.labels(outcome.run.kind).inc()
+        log.info(
+            f"{outcome.run.kind}.requested",
+            account=source.account_id,
+            organisation=source.organisation_id,
+            run=outcome.run.id,
+            events=outcome.event_count,
+        )
+    return outcome
 
 
-def _begin_copper(session: Session, source: Source) -> Requested:
-    """What reads everything answers for the catch-ups, too."""
-    whole = _begin_if_asked(session, source, Kind.RECONCILIATION)
-    if whole.run is not None:
-        return replace(whole, events=whole.events + inbox.finish_requests(session, source, inbox.CATCH_UP))
-    changes = _begin_if_asked(session, source, Kind.CATCH_UP)
-    waits = [one.again_in for one in (whole, changes) if one.again_in is not None]
-    return Requested(changes.run, whole.events + changes.events, min(waits, default=None))
+def _start_copper(session: Session, source: SyncSource) -> CatchUpOutcome:
+    """Start a requested reconciliation, which covers requested catch-ups as well; otherwise a requested catch-up."""
+    reconciliation = _start_if_requested(session, source, RunKind.RECONCILIATION)
+    if reconciliation.run is not None:
+        covered = inbox.complete_catch_up_requests(session, source, inbox.CATCH_UP)
+        return replace(reconciliation, event_count=reconciliation.event_count + covered)
+    catch_up = _start_if_requested(session, source, RunKind.CATCH_UP)
+    delays = [outcome.retry_after for outcome in (reconciliation, catch_up) if outcome.retry_after is not None]
+    return CatchUpOutcome(catch_up.run, reconciliation.event_count + catch_up.event_count, min(delays, default=None))
 
 
-def _begin_if_asked(session: Session, source: Source, kind: Kind) -> Requested:
-    return (
-        _begin(session, source, kind, kind.value) if inbox.requests_catch_up(session, source, kind.value) else NOTHING
-    )
+def _start_if_requested(session: Session, source: SyncSource, kind: RunKind) -> CatchUpOutcome:
+    if not inbox.has_catch_up_requests(session, source, kind.value):
+        return NO_CATCH_UP
+    return _start(session, source, kind, kind.value)
 
 
-def _begin(session: Session, source: Source, kind: Kind, only: str | None = None) -> Requested:
-    """Begin a run for the events of the kind `only` (None: of any)."""
-    place = (source.account_id, source.organisation_id)
-    running = runs.running_kinds(session, *place)
-    was_read = _was_read(session, source)
-    if not was_read and Kind.BACKFILL.value not in running:
-        # It is gone, or nothing of it is here yet: whatever reads it first reads all of it.
-        return Requested(events=inbox.finish_requests(session, source, only))
+def _start(session: Session, source: SyncSource, kind: RunKind, category: str | None = None) -> CatchUpOutcome:
+    """Start a run for the events of a category (None: of any)."""
+    scope = (source.account_id, source.organisation_id)
+    running = runs.running_kinds(session, *scope)
+    was_read = _was_read_in_full(session, source)
+    if not was_read and RunKind.BACKFILL.value not in running:
+        # The source was removed, or its first backfill has not started: that will read everything.
+        return CatchUpOutcome(event_count=inbox.complete_catch_up_requests(session, source, category))
     if not was_read or kind.value in running:
-        return _defer(session, source, SECONDS_WHILE_RUNNING, only)
-    name, seconds = f"{CHORE}:{source.organisation_id}", SECONDS_BETWEEN
-    if kind is Kind.RECONCILIATION:
-        name, seconds = "requested_reconciliation", SECONDS_BETWEEN_RECONCILIATIONS
-    wait = chores.claim_one(session, source.account_id, name, seconds)
-    if wait:
-        return _defer(session, source, wait, only)
+        return _defer(session, source, RUNNING_DELAY_SECONDS, category)
+    task, interval = f"{CATCH_UP_TASK}:{source.organisation_id}", MIN_CATCH_UP_INTERVAL_SECONDS
+    if kind is RunKind.RECONCILIATION:
+        task, interval = RECONCILIATION_TASK, MIN_RECONCILIATION_INTERVAL_SECONDS
+    delay = scheduled_tasks.claim_for_account(session, source.account_id, task, interval)
+    if delay:
+        return _defer(session, source, delay, category)
     stages = copper_stages if source.is_copper else xero_stages
-    run = runs.start_another(session, *place, kind.value, stages.stages(kind)[0])
+    run = runs.start_if_idle(session, *scope, kind.value, stages.stages(kind)[0])
     if run is None:
-        return _defer(session, source, SECONDS_WHILE_RUNNING, only)
-    return Requested(run, inbox.finish_requests(session, source, only))
+        return _defer(session, source, RUNNING_DELAY_SECONDS, category)
+    return CatchUpOutcome(run, inbox.complete_catch_up_requests(session, source, category))
 
 
-def _was_read(session: Session, source: Source) -> bool:
-    """Whether all of it was read once, so that there is something to catch up with."""
+def _was_read_in_full(session: Session, source: SyncSource) -> bool:
     if source.is_copper:
-        state = accounts.copper_state(session, source.account_id)
-        return state is not None and state.records_seen_to is not None
-    organisation = accounts.organisation(session, source.account_id, source.organisation_id)
-    return organisation is not None and organisation.invoices_seen_to is not None
+        connection = copper_credentials.find_connection(session, source.account_id)
+        return connection is not None and connection.records_synced_through is not None
+    organisation = xero_organisations.find(session, source.account_id, source.organisation_id)
+    return organisation is not None and organisation.invoices_synced_through is not None
 
 
-def _defer(session: Session, source: Source, seconds: float, only: str | None) -> Requested:
-    inbox.defer_requests(session, source, seconds, only)
-    return Requested(again_in=seconds)
+def _defer(session: Session, source: SyncSource, seconds: float, category: str | None) -> CatchUpOutcome:
+    inbox.defer_catch_up_requests(session, source, seconds, category)
+    return CatchUpOutcome(retry_after=seconds)

@@ -1,4 +1,4 @@
-"""What runs when. What is due stands in PostgreSQL, claimed by one statement: any number of schedulers may run."""
+"""The scheduler and its tasks. Due tasks are claimed atomically in PostgreSQL, so any number of schedulers may run."""
 
 from __future__ import annotations
 
@@ -12,235 +12,247 @@ from prometheus_client import start_http_server
 
 from runtime.settings import settings
 from store import (
-    access,
     accounts,
+    api_usage,
     audit,
     browser_sessions,
-    chores,
-    closing,
-    freshness,
+    delivery_gaps,
+    deprovisioning,
+    event_latency,
+    heartbeats,
     inbox,
     invitations,
-    meters,
+    oauth_state,
     projection,
     runs,
-    sequences,
+    scheduled_tasks,
     unreadable_fields,
     webhook_quotas,
+    xero_organisations,
 )
 from store.database import AccountClosedError, transaction
-from worker import heartbeat, instruments, jobs, orphans, renormalisation, sync
-from worker.broker import wake
-from worker.steps import Kind
+from worker import heartbeat, jobs, metrics, orphans, renormalisation, sync
+from worker.enqueue import enqueue_once
+from worker.sync_types import RunKind
 
 log = structlog.get_logger()
-HOLE_SECONDS = 60.0
-RETENTION_SECONDS = 3_600.0
-ORPHANS_SECONDS = 3_600.0
-ADDRESSES_SECONDS = 86_400.0
-RETENTION_ROWS, RETENTION_ROUNDS = 5_000, 20
-GRANTS_SECONDS = 3_600.0
-AUDIT_DAYS = 366
-WEB_BEAT_SECONDS = 5.0
-WEB_AWAY_SECONDS = 12.0
+DELIVERY_GAP_GRACE_SECONDS = 60.0
+RETENTION_INTERVAL_SECONDS = 3_600.0
+ORPHANS_INTERVAL_SECONDS = 3_600.0
+ADDRESSES_INTERVAL_SECONDS = 86_400.0
+RETENTION_BATCH_ROWS, RETENTION_MAX_BATCHES = 5_000, 20
+GRANTS_INTERVAL_SECONDS = 3_600.0
+AUDIT_RETENTION_DAYS = 366
+WEB_HEARTBEAT_SECONDS = 5.0
+WEB_DOWN_AFTER_SECONDS = 12.0
 
 
 def sweep() -> int:
-    """Wake whoever has something waiting in PostgreSQL; returns how many were found.
+    """Enqueue jobs for all pending work in PostgreSQL; return how much was found.
 
-    What Redis lost, what was put off for later, and what a killed worker held too long are all found here.
+    This recovers jobs that Redis lost, deferred work that is due again, and expired leases of killed workers.
     """
     with transaction() as session:
-        sources = inbox.waiting(session)
-        dirty = projection.waiting(session)
-        steps = runs.waiting(session)
+        sources = inbox.pending_sources(session)
+        account_ids = projection.accounts_pending(session)
+        pending_runs = runs.list_pending(session)
     for source in sources:
-        jobs.wake_source(source)
-    for account_id in dirty:
-        wake(jobs.project, account_id)
-    for account_id, run_id in steps:
-        wake(jobs.advance_run, account_id, run_id)
-    found = len(sources) + len(dirty) + len(steps)
-    for what, number in (("sources", len(sources)), ("marks", len(dirty)), ("runs", len(steps))):
-        instruments.FOUND.labels(what).inc(number)
-    if found:
-        log.info("sweep.found", sources=len(sources), dirty=len(dirty), runs=len(steps))
-    return found
+        jobs.enqueue_drain(source)
+    for account_id in account_ids:
+        enqueue_once(jobs.project, account_id)
+    for account_id, run_id in pending_runs:
+        enqueue_once(jobs.advance_run, account_id, run_id)
+    counts = {"sources": len(sources), "marks": len(account_ids), "runs": len(pending_runs)}
+    for work_type, count in counts.items():
+        metrics.SWEEP_RECOVERED.labels(work_type).inc(count)
+    total = sum(counts.values())
+    if total:
+        log.info("sweep.recovered", **counts)
+    return total
 
 
-def start(account_ids: list[int], kind: Kind, why: str) -> None:
-    """Begin a run of every source of some accounts."""
+def start_runs(account_ids: list[int], kind: RunKind, reason: str) -> None:
+    """Start a run of every source of the accounts."""
     for account_id in account_ids:
         try:
-            begun = sync.begin(account_id, kind)
+            runs_started = sync.start_account_runs(account_id, kind)
         except AccountClosedError:
             continue
-        for run in begun:
-            jobs.wake_run(run)
-        instruments.RUNS.labels(kind.value).inc(len(begun))
-        log.info("runs.begun", account=account_id, kind=kind.value, runs=len(begun), why=why)
+        for run in runs_started:
+            jobs.enqueue_run(run)
+        metrics.SYNC_RUNS_STARTED.labels(kind.value).inc(len(runs_started))
+        log.info("runs.started", account=account_id, kind=kind.value, runs=len(runs_started), reason=reason)
 
 
-def catch_up_everyone(why: str) -> None:
-    """Catch up every account at once: events were missed, and nobody can tell whose."""
+def catch_up_all_accounts(reason: str) -> None:
+    """Start a catch-up of every account, because events of unknown accounts were missed."""
     with transaction() as session:
-        everyone = [one.id for one in accounts.accounts(session)]
-    start(everyone, Kind.CATCH_UP, why)
+        account_ids = [account.id for account in accounts.list_accounts(session)]
+    start_runs(account_ids, RunKind.CATCH_UP, reason)
 
 
 def catch_up() -> None:
-    """Begin the catch-ups that are due."""
+    """Start the catch-ups that are due."""
     with transaction() as session:
-        due = chores.claim(session, "catch_up", settings().catch_up_seconds)
-    start(due, Kind.CATCH_UP, "due")
+        due = scheduled_tasks.claim(session, "catch_up", settings().catch_up_interval_seconds)
+    start_runs(due, RunKind.CATCH_UP, "due")
 
 
 def reconcile() -> None:
-    """Begin the nightly reconciliations whose time has come."""
-    chosen = settings()
+    """Start the nightly reconciliations that are due."""
+    config = settings()
     with transaction() as session:
-        due = chores.claim_nightly(session, "reconciliation", chosen.reconcile_hour, chosen.reconcile_spread_hours)
-    start(due, Kind.RECONCILIATION, "nightly")
+        due = scheduled_tasks.claim_nightly(
+            session, "reconciliation", config.reconcile_hour, config.reconcile_spread_hours
+        )
+    start_runs(due, RunKind.RECONCILIATION, "nightly")
 
 
-def find_missed_deliveries() -> None:
-    """Catch up when a hole in Xero's sequence numbers stays open."""
+def detect_delivery_gaps() -> None:
+    """Catch up all accounts if a gap in the sequence numbers of Xero's deliveries stays open."""
     with transaction() as session:
-        missed = sequences.settle(session, HOLE_SECONDS)
-    if missed:
-        catch_up_everyone("a hole in Xero's sequence numbers")
+        has_gap = delivery_gaps.detect_gaps(session, DELIVERY_GAP_GRACE_SECONDS)
+    if has_gap:
+        catch_up_all_accounts("a gap in Xero's sequence numbers")
 
 
-def rotate_relations() -> None:
-    """Have the relations read that were read longest ago."""
+def refresh_stale_relations() -> None:
+    """Enqueue refreshes of the relations that were fetched longest ago."""
     with transaction() as session:
-        due = chores.claim(session, "relations", settings().rotation_seconds)
+        due = scheduled_tasks.claim(session, "relations", settings().relations_refresh_interval_seconds)
     for account_id in due:
-        wake(jobs.rotate_relations, account_id)
+        enqueue_once(jobs.refresh_stale_relations, account_id)
 
 
-def look_up_history() -> None:
-    """Have the newest invoices' true created dates looked up."""
-    if not settings().history_calls:
+def backfill_created_dates() -> None:
+    """Enqueue look-ups of the newest invoices' created dates."""
+    if not settings().created_date_lookup_max_calls:
         return
     with transaction() as session:
-        due = chores.claim(session, "history", settings().history_seconds)
-        places = [(one, place.id) for one in due for place in accounts.organisations(session, one)]
-    for place in places:
-        wake(jobs.look_up_history, *place)
+        due = scheduled_tasks.claim(session, "created_dates", settings().created_date_lookup_interval_seconds)
+        organisations = [
+            (account_id, organisation.id)
+            for account_id in due
+            for organisation in xero_organisations.list_connected(session, account_id)
+        ]
+    for account_id, organisation_id in organisations:
+        enqueue_once(jobs.backfill_created_dates, account_id, organisation_id)
 
 
-def keep_grants_alive() -> None:
-    """Have idle grants refreshed."""
+def refresh_idle_grants() -> None:
+    """Enqueue a refresh of the grants that were not used for days."""
     with transaction() as session:
-        due = chores.claim_installation(session, "grants", GRANTS_SECONDS)
+        due = scheduled_tasks.claim_installation(session, "grants", GRANTS_INTERVAL_SECONDS)
     if due:
-        wake(jobs.keep_grants_alive)
+        enqueue_once(jobs.refresh_idle_grants)
 
 
-def clean_up() -> None:
-    """Have what was closed, and is not cleaned up yet, taken up again."""
+def run_cleanup() -> None:
+    """Enqueue the cleanup of removed accounts and organisations, if any is due."""
     with transaction() as session:
-        waiting = closing.waiting(session)
-    if waiting:
-        jobs.wake_leftovers()
+        pending_tasks = deprovisioning.count_due_tasks(session)
+    if pending_tasks:
+        jobs.enqueue_cleanup()
 
 
 def renormalise_addresses() -> None:
-    """Normalise anew what an earlier version kept by other rules: at the first start after an upgrade, then daily."""
+    """Normalise the addresses that an earlier version stored by other rules: after an upgrade, then daily."""
     with transaction() as session:
-        due = chores.claim_installation(session, "addresses", ADDRESSES_SECONDS)
+        due = scheduled_tasks.claim_installation(session, "addresses", ADDRESSES_INTERVAL_SECONDS)
     if due:
         renormalisation.renormalise_all()
 
 
-def forget() -> None:
-    """Delete what is kept for a time only: finished events, meters, ended runs and sessions, the audit trail."""
-    chosen = settings()
+def purge_expired() -> None:
+    """Delete rows past their retention: events, API usage, runs, sessions, audit entries and others."""
+    config = settings()
+    inbox_days, quarantine_days = config.inbox_retention_days, config.quarantine_retention_days
     with transaction() as session:
-        if not chores.claim_installation(session, "retention", RETENTION_SECONDS):
+        if not scheduled_tasks.claim_installation(session, "retention", RETENTION_INTERVAL_SECONDS):
             return
-        forgotten = meters.forget(session, chosen.meter_days) + runs.forget(session, chosen.inbox_days)
-        forgotten += browser_sessions.purge(session) + audit.forget(session, AUDIT_DAYS)
-        forgotten += freshness.forget(session, chosen.inbox_days)
-        forgotten += unreadable_fields.purge(session, chosen.inbox_days)
-        forgotten += invitations.purge(session, chosen.inbox_days)
-        forgotten += webhook_quotas.purge(session, chosen.inbox_days)
-    for _ in range(RETENTION_ROUNDS):
+        deleted = api_usage.delete_expired(session, config.api_usage_retention_days) + runs.delete_expired(
+            session, inbox_days
+        )
+        deleted += browser_sessions.purge(session) + audit.delete_expired(session, AUDIT_RETENTION_DAYS)
+        deleted += event_latency.delete_expired(session, inbox_days)
+        deleted += unreadable_fields.purge(session, inbox_days)
+        deleted += invitations.purge(session, inbox_days)
+        deleted += webhook_quotas.delete_expired(session, inbox_days)
+    for _ in range(RETENTION_MAX_BATCHES):
         with transaction() as session:
-            gone = inbox.forget(session, chosen.inbox_days, chosen.quarantine_days, RETENTION_ROWS)
-        forgotten += gone
-        if gone < RETENTION_ROWS:
+            batch_rows = inbox.delete_expired(session, inbox_days, quarantine_days, RETENTION_BATCH_ROWS)
+        deleted += batch_rows
+        if batch_rows < RETENTION_BATCH_ROWS:
             break
-    if forgotten:
-        log.info("rows.forgotten", rows=forgotten)
+    if deleted:
+        log.info("retention.deleted", rows=deleted)
 
 
-def purge_states() -> None:
-    """Delete what waited for browsers that did not come back in time."""
+def purge_oauth_states() -> None:
+    """Delete OAuth states of browsers that did not return in time."""
     with transaction() as session:
-        access.purge_states(session)
+        oauth_state.purge(session)
 
 
-def sweep_orphans() -> None:
-    """Delete what belongs to accounts and organisations that are gone."""
+def delete_orphans() -> None:
+    """Delete rows whose account or organisation no longer exists."""
     with transaction() as session:
-        due = chores.claim_installation(session, "orphans", ORPHANS_SECONDS)
+        due = scheduled_tasks.claim_installation(session, "orphans", ORPHANS_INTERVAL_SECONDS)
     if due:
-        orphans.sweep()
+        orphans.delete_orphans()
 
 
-def note_web() -> bool:
-    """Note that the web process is up; when none was for a while, catch up: Copper sends nothing twice.
+def record_web_heartbeat() -> bool:
+    """Record that the web process is up. Return whether it was down before.
 
-    Returns whether it was away.
+    After a downtime all accounts are caught up, because Copper never redelivers.
     """
     with transaction() as session:
-        ago = chores.beat(session, "web")
-    away = ago is not None and ago > WEB_AWAY_SECONDS
-    if away:
-        catch_up_everyone("the web process was down")
-    return away
+        seconds_since = heartbeats.record_heartbeat(session, "web")
+    was_down = seconds_since is not None and seconds_since > WEB_DOWN_AFTER_SECONDS
+    if was_down:
+        catch_up_all_accounts("the web process was down")
+    return was_down
 
 
-def note_scheduler() -> None:
-    """Record that the scheduler is up: last of all tasks, so that one which hangs shows."""
-    heartbeat.beat("scheduler")
+def record_scheduler_heartbeat() -> None:
+    """Record that the scheduler is up. It is the last task, so that a hanging one stops the heartbeat."""
+    heartbeat.record("scheduler")
 
 
 TASKS = (
     sweep,
     catch_up,
     reconcile,
-    find_missed_deliveries,
-    rotate_relations,
-    look_up_history,
-    keep_grants_alive,
-    clean_up,
+    detect_delivery_gaps,
+    refresh_stale_relations,
+    backfill_created_dates,
+    refresh_idle_grants,
+    run_cleanup,
     renormalise_addresses,
-    forget,
-    purge_states,
-    sweep_orphans,
-    note_scheduler,
+    purge_expired,
+    purge_oauth_states,
+    delete_orphans,
+    record_scheduler_heartbeat,
 )
 
 
 def tick() -> None:
-    """Look at everything once; what fails is tried again at the next tick and holds up nothing else."""
+    """Run all tasks once. A task that fails is retried at the next tick and does not block the others."""
     for task in TASKS:
-        began, outcome = time.monotonic(), "done"
+        started, outcome = time.monotonic(), "ok"
         try:
             task()
         except Exception as error:
-            outcome = "failed"
-            log.warning("tick.failed", task=task.__name__, error=type(error).__name__)
-        instruments.TICKS.labels(task.__name__, outcome).observe(time.monotonic() - began)
+            outcome = "error"
+            log.warning("task.failed", task=task.__name__, error=type(error).__name__)
+        metrics.TASK_DURATION.labels(task.__name__, outcome).observe(time.monotonic() - started)
 
 
 def serve() -> None:
-    """Run the schedule until told to stop."""
+    """Run the scheduler until SIGTERM or SIGINT."""
     scheduler = BlockingScheduler(timezone="UTC")
-    scheduler.add_job(tick, "interval", seconds=settings().sweep_seconds, coalesce=True, max_instances=1)
+    scheduler.add_job(tick, "interval", seconds=settings().sweep_interval_seconds, coalesce=True, max_instances=1)
 
     def stop(_: int, __: FrameType | None) -> None:
         scheduler.shutdown(wait=False)
@@ -249,6 +261,6 @@ def serve() -> None:
     signal.signal(signal.SIGINT, stop)
     if port := settings().scheduler_metrics_port:
         start_http_server(port, settings().metrics_host)
-    log.info("scheduler.started", sweep_seconds=settings().sweep_seconds)
+    log.info("scheduler.started", sweep_interval_seconds=settings().sweep_interval_seconds)
     tick()
     scheduler.start()

@@ -1,7 +1,8 @@
-"""Counting what could not be read of a vendor's answer: a metric, a log line a field, and a row in the database."""
+"""Report fields and rows of a vendor's response that could not be read: in a metric, in the log and in the database."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,17 @@ import structlog
 from store import unreadable_fields
 from store.database import transaction
 from store.unreadable_fields import WHOLE_ROW
-from worker import instruments
+from worker import metrics
 from worker.parsing import ParseResult
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class AnswerSource:
-    """Whose answer it is: a vendor's (`xero`, `copper`), for an organisation (0: Copper) of an account.
+class ResponseSource:
+    """Where a response came from: a vendor (`xero`, `copper`), for an organisation (0: Copper) of an account.
 
-    The account is 0 while it is being connected: nothing is kept for it then.
+    The account is 0 while it is being connected: nothing is stored for it then.
     """
 
     vendor: str
@@ -29,23 +30,23 @@ class AnswerSource:
     resource: str
 
 
-def report(result: ParseResult[Any], source: AnswerSource) -> None:
-    """Count the fields and the rows that could not be read; logs name fields and ids, never a value."""
-    counted = [(name, found.rows, found.row_id) for name, found in sorted(result.fields.items())]
+def report_unreadable_rows(result: ParseResult[Any], source: ResponseSource) -> None:
+    """Report the fields and the rows that could not be read. Logs contain field names and ids, never a value."""
+    fields = [(name, count.rows, count.row_id) for name, count in sorted(result.dropped_fields.items())]
     if result.unreadable_rows:
-        counted.append((WHOLE_ROW, result.unreadable_rows, next(iter(result.unreadable), "")))
-    report_fields(counted, source)
+        fields.append((WHOLE_ROW, result.unreadable_rows, next(iter(result.unreadable), "")))
+    _report(fields, source)
 
 
-def report_answer(source: AnswerSource) -> None:
-    """Count an answer of which nothing could be read."""
-    report_fields([(WHOLE_ROW, 1, "")], source)
+def report_unreadable_response(source: ResponseSource) -> None:
+    """Report a response of which nothing could be read."""
+    _report([(WHOLE_ROW, 1, "")], source)
 
 
-def report_fields(counted: list[tuple[str, int, str]], source: AnswerSource) -> None:
-    """Count fields by name, each with a number of rows and the id of one of them."""
-    for name, rows, row_id in counted:
-        instruments.UNREADABLE.labels(source.vendor, source.resource, name).inc(rows)
+def _report(fields: Sequence[tuple[str, int, str]], source: ResponseSource) -> None:
+    """Report fields: each with its name, the number of rows and the id of one of them."""
+    for name, row_count, row_id in fields:
+        metrics.UNREADABLE_FIELDS.labels(source.vendor, source.resource, name).inc(row_count)
         log.warning(
             "field.unreadable" if name else "row.unreadable",
             vendor=source.vendor,
@@ -54,9 +55,8 @@ def report_fields(counted: list[tuple[str, int, str]], source: AnswerSource) -> 
             resource=source.resource,
             field=name,
             row=row_id,
-            rows=rows,
+            rows=row_count,
         )
-    if counted and source.account_id:
+    if fields and source.account_id:
         with transaction() as session:
-            place = (source.account_id, source.organisation_id)
-            unreadable_fields.count(session, *place, source.resource, counted)
+            unreadable_fields.record(session, source.account_id, source.organisation_id, source.resource, fields)

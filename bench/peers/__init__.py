@@ -1,1 +1,1 @@
-"""Other engines that do a part of what Patina does, driven by scripts of their own."""
+"""Comparable engines that cover a part of what Patina does, each run by its own script."""

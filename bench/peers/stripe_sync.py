@@ -14,15 +14,15 @@ HERE = Path(__file__).resolve().parent
 INSTALL_SECONDS, RUN_SECONDS = 300, 600
 
 
-class NoPeerError(Exception):
-    """The peer cannot be measured here; the text says why."""
+class PeerUnavailableError(Exception):
+    """The peer cannot be measured here; the message says why."""
 
 
 def install() -> None:
-    """Install what the lock names; raises `NoPeerError` without npm, or where no registry answers."""
+    """Install the locked packages; raises `PeerUnavailableError` without npm or a reachable registry."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        raise NoPeerError("the peer needs Node.js with npm, and neither is here")
-    told = subprocess.run(
+        raise PeerUnavailableError("the peer needs Node.js with npm")
+    completed = subprocess.run(
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
         cwd=HERE,
         capture_output=True,
@@ -30,23 +30,22 @@ def install() -> None:
         timeout=INSTALL_SECONDS,
         check=False,
     )
-    if told.returncode:
-        raise NoPeerError(f"npm could not install the peer: {told.stderr.strip()[-200:]}")
+    if completed.returncode:
+        raise PeerUnavailableError(f"npm could not install the peer: {completed.stderr.strip()[-200:]}")
 
 
-def rate(what: str, *counts: int) -> float:
-    """How many a second of `upserts` (invoices) or `webhooks` (events, on so many invoices), on this process's
-    database."""
-    command = ["node", "stripe_sync.cjs", what, _address(), *map(str, counts)]
-    told = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
-    if told.returncode:
-        raise NoPeerError(f"the peer failed: {told.stderr.strip()[-500:]}")
-    found = json.loads(told.stdout.splitlines()[-1])
-    return float(found["done"] / found["seconds"])
+def rate(benchmark: str, *counts: int) -> float:
+    """The peer's rate per second for `upserts` (invoices) or `webhooks` (events, invoices), on the current database."""
+    command = ["node", "stripe_sync.cjs", benchmark, _database_url(), *map(str, counts)]
+    completed = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    if completed.returncode:
+        raise PeerUnavailableError(f"the peer failed: {completed.stderr.strip()[-500:]}")
+    result = json.loads(completed.stdout.splitlines()[-1])
+    return float(result["done"] / result["seconds"])
 
 
-def _address() -> str:
-    """The database as node-postgres reads it: the folder of the socket is a parameter there as well."""
+def _database_url() -> str:
+    """The database URL as node-postgres reads it: the directory of the socket is a query parameter."""
     parts = urlsplit(conninfo())
     named = {name: values[0] for name, values in parse_qs(parts.query).items()}
     host, port = named.get("host", parts.hostname or ""), named.get("port", parts.port or 5432)

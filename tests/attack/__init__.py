@@ -1,1 +1,1 @@
-"""Attacks on a whole installation, and what another tenant notices of them: `make attack`."""
+"""Attacks on a complete installation, and their effect on another tenant: `make attack`."""

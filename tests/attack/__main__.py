@@ -20,32 +20,39 @@ from tests.attack.settings import only_one, settle
 
 
 def main() -> int:
-    """Carry out the attacks; the last line says how they went."""
+    """Run the attacks; the last line of the output is the summary."""
     parser = argparse.ArgumentParser(prog="make attack", description="Attack a whole installation on this machine.")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="parts of names; `load`: the measurement")
     parser.add_argument("--list", action="store_true", help="name the attacks and end")
     parser.add_argument("--json", action="store_true", help="print what was seen as JSON before the last line")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     logs.configure("attack", for_command=True)
     with only_one():
         settle()
-        # Importing the jobs binds this process to its broker: only now are the settings those of the installation.
+        # Importing the jobs creates the broker, so the settings must be set before.
         from tests.attack import runner
         from tests.attack.catalogue import ATTACKS
 
-        if chosen.list:
+        if arguments.list:
             print("\n".join(f"{attack.name}: {attack.about}" for attack in ATTACKS))
             return 0
-        with_load = not chosen.only or runner.LOAD in chosen.only
-        words = [word for word in chosen.only if word != runner.LOAD]
-        attacks = [] if chosen.only and not words else runner.select(words)
+        with_load = not arguments.only or runner.LOAD in arguments.only
+        filters = [name_filter for name_filter in arguments.only if name_filter != runner.LOAD]
+        attacks = [] if arguments.only and not filters else runner.select(filters)
         if not attacks and not with_load:
             parser.error("no attack has such a name")
-        # Ended from outside, everything that was started ends too.
+        # On SIGTERM, everything that was started is stopped too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         verdicts, measured = runner.run(attacks, with_load=with_load, console=Console(stderr=True))
-        if chosen.json:
-            print(json.dumps({"attacks": [asdict(one) for one in verdicts], "load": [asdict(one) for one in measured]}))
+        if arguments.json:
+            print(
+                json.dumps(
+                    {
+                        "attacks": [asdict(verdict) for verdict in verdicts],
+                        "load": [asdict(verdict) for verdict in measured],
+                    }
+                )
+            )
         well, lines = runner.summarise(verdicts, measured)
         print("\n".join(lines))
         return 0 if well else 1

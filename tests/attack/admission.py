@@ -1,4 +1,4 @@
-"""Who comes in, and what they may leave behind: strangers, hostile tenants, a colleague who is lured."""
+"""Attacks on admission: strangers, hostile tenants, and a lured colleague."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from worker import connect
 MALFORMED, MALFORMED_BYTES = 130, 300_000
 MOST_MALFORMED, MOST_BYTES = 100, 100 * 17 * 1024
 IGNORED, IDS_A_NOTIFICATION, MOST_IGNORED = 20, 1_000, 1_000
-# Twice what a Copper account may name in a minute: the two may fall into two minutes.
+# Twice Copper's quota per minute, because the requests may fall into two minutes.
 FOLLOWED, MOST_FOLLOWED = 10, 6_100
 MADE_UP_CODE = "AAAA-BBBB-CCCC-DDDD-EEEE-FFFF-GGGG"
 CALLBACKS, MOST_TICKETS = 300, 0
-# Two digits that no panel shows: theirs are 10 to 99.
+# Two digits that no panel shows: their numbers are 10 to 99.
 WRONG_NUMBERS = ("00", "01", "02", "03")
 
 
 def hook_of(tenant: Tenant) -> dict[str, Any]:
-    """A subscription as Copper shows it to the tenant itself: its address and its secret."""
+    """A subscription with its URL and its secret, which Copper shows to the tenant itself."""
     headers = {"X-PW-AccessToken": tenant.copper_key, "X-PW-UserEmail": tenant.email}
     headers["X-PW-Application"] = "developer_api"
-    answer = httpx.get(f"{settings().copper_api_url}/webhooks", headers=headers, trust_env=False, timeout=10)
-    found: dict[str, Any] = answer.json()[0]
-    return found
+    response = httpx.get(f"{settings().copper_api_url}/webhooks", headers=headers, trust_env=False, timeout=10)
+    hook: dict[str, Any] = response.json()[0]
+    return hook
 
 
 def _notify(site: Site, hook: dict[str, Any], **body: Any) -> int:
@@ -42,25 +42,25 @@ def _notify(site: Site, hook: dict[str, Any], **body: Any) -> int:
 
 
 def stranger_needs_an_invitation(site: Site) -> Evidence:
-    """Connect a Copper account that nobody invited; then fill the database as a tenant, by one's own webhooks."""
+    """Connect an uninvited Copper account; then fill the database as a tenant, with one's own webhooks."""
     evidence = Evidence()
-    made = site.sandbox.act("add_account", name="Stranger")
+    copper_account = site.sandbox.simulate("add_account", name="Stranger")
     stranger = Visitor(site)
-    answer = stranger.sign_in(made["api_key"], made["email"])
-    if "/connect" in str(answer.url):
-        stranger.send("/connect", key=made["api_key"], email=made["email"], code=MADE_UP_CODE)
-    accounts = query("SELECT id FROM account WHERE copper_account_id = :copper", copper=made["account"])
+    response = stranger.sign_in(copper_account["api_key"], copper_account["email"])
+    if "/connect" in str(response.url):
+        stranger.send("/connect", key=copper_account["api_key"], email=copper_account["email"], code=MADE_UP_CODE)
+    accounts = query("SELECT id FROM account WHERE copper_account_id = :copper", copper=copper_account["account"])
     for (account,) in accounts:
-        connect.disconnect(account, who="the attack")
+        connect.disconnect(account, actor="the attack")
     evidence.expect(not accounts, f"a stranger's Copper key {'made an account' if accounts else 'was refused'}")
-    evidence.expect(answer.status_code < 500, f"a stranger was answered {answer.status_code}")
+    evidence.expect(response.status_code < 500, f"a stranger was answered {response.status_code}")
     _fill(site, evidence)
     return evidence
 
 
 def _fill(site: Site, evidence: Evidence) -> None:
-    """Send what cannot be read, then what is of no interest, as much as one likes."""
-    tenant = site.theirs
+    """Send many unreadable bodies, and then many irrelevant notifications."""
+    tenant = site.attacker
     hook = hook_of(tenant)
     filler = "x" * MALFORMED_BYTES
     at_once(8, lambda part: [_notify(site, hook, ids=f"{part} {n}", filler=filler) for n in range(MALFORMED // 8)])
@@ -86,8 +86,8 @@ def _fill(site: Site, evidence: Evidence) -> None:
         ids = [600_000_000 + part * IDS_A_NOTIFICATION + n for n in range(IDS_A_NOTIFICATION)]
         statuses.add(_notify(site, hook, ids=ids, type="person", event="update"))
     grown = _rows(tenant) - before
-    said = f"{FOLLOWED * IDS_A_NOTIFICATION} changed records at once, answered {sorted(statuses)}, left {grown} rows"
-    evidence.expect(grown <= MOST_FOLLOWED and statuses == {200}, said)
+    detail = f"{FOLLOWED * IDS_A_NOTIFICATION} changed records at once, answered {sorted(statuses)}, left {grown} rows"
+    evidence.expect(grown <= MOST_FOLLOWED and statuses == {200}, detail)
 
 
 def _rows(tenant: Tenant) -> int:
@@ -95,7 +95,7 @@ def _rows(tenant: Tenant) -> int:
 
 
 def copper_callback_stores_nothing_unasked(site: Site) -> Evidence:
-    """Post codes and states that nobody asked for to the callback, thousands of characters each."""
+    """Post unsolicited codes and states to the callback, thousands of characters each."""
     evidence = Evidence()
     count = "SELECT count(*) FROM oauth_state WHERE purpose = 'ticket'"
     before = query(count)[0][0]
@@ -105,15 +105,15 @@ def copper_callback_stores_nothing_unasked(site: Site) -> Evidence:
         with site.client() as client:
             return [client.post("/callback/copper", data=form).status_code for _ in range(CALLBACKS // 10)]
 
-    statuses = {status for answers in at_once(10, post) if isinstance(answers, list) for status in answers}
-    kept = query(count)[0][0] - before
-    evidence.expect(kept <= MOST_TICKETS, f"{CALLBACKS} callbacks answered {sorted(statuses)} left {kept} rows")
+    statuses = {status for responses in at_once(10, post) if isinstance(responses, list) for status in responses}
+    stored = query(count)[0][0] - before
+    evidence.expect(stored <= MOST_TICKETS, f"{CALLBACKS} callbacks answered {sorted(statuses)} left {stored} rows")
     return evidence
 
 
 def webhook_secret_is_not_kept(site: Site) -> Evidence:
-    """Send a notification that cannot be read, and look for its secret in what is kept of it."""
-    evidence, tenant = Evidence(), site.ours
+    """Send an unreadable notification, and search the stored row for its secret."""
+    evidence, tenant = Evidence(), site.victim
     hook = hook_of(tenant)
     status = _notify(site, hook, ids="no list", type="person", note=secrets.token_hex(8))
     bodies = query("SELECT body FROM inbox WHERE account_id = :a AND body IS NOT NULL", a=tenant.account)
@@ -124,23 +124,23 @@ def webhook_secret_is_not_kept(site: Site) -> Evidence:
 
 
 def panel_code_cannot_be_phished(site: Site) -> Evidence:
-    """Have a colleague's browser open the attacker's sign-in; redeem the code, or guess the number that it asks for."""
-    evidence, tenant = Evidence(), site.ours
+    """Make a colleague's browser open the attacker's sign-in; exchange the code, or guess the number."""
+    evidence, tenant = Evidence(), site.victim
     secret = secrets.token_urlsafe(32)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).decode().rstrip("=")
     colleague = Visitor(site)
     opened = colleague.http.get("/panel/signin", params={"challenge": challenge})
     page = httpx.get(f"{opened.headers['location']}&login_hint={tenant.email}", trust_env=False).text
-    sent = dict(re.findall(r'name="(code|state)" value="([^"]*)"', page))
-    finish = colleague.http.post("/callback/copper", data=sent)
-    colleague.page = answer = colleague.http.get(finish.headers["location"])
+    form = dict(re.findall(r'name="(code|state)" value="([^"]*)"', page))
+    finish = colleague.http.post("/callback/copper", data=form)
+    colleague.page = response = colleague.http.get(finish.headers["location"])
     for guess in WRONG_NUMBERS:
-        token = re.search(r'name="token" value="([^"]*)"', answer.text)
+        token = re.search(r'name="token" value="([^"]*)"', response.text)
         if token is None:
             break
-        colleague.page = answer
-        answer = colleague.send("/signin/copper/confirm", token=token[1], number=guess, follow=False)
-    code = answer.headers.get("location", "").partition("#")[2]
+        colleague.page = response
+        response = colleague.send("/signin/copper/confirm", token=token[1], number=guess, follow=False)
+    code = response.headers.get("location", "").partition("#")[2]
     with site.client() as attacker:
         body = {"code": code, "secret": secret}
         status = attacker.post("/panel/session", json=body, headers=tenant.panel_headers).status_code

@@ -1,4 +1,4 @@
-"""An account with very many rows, so that its pages and exports cost what a large customer's do."""
+"""An account with very many rows, so that its pages and exports cost as much as a large customer's."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ CONTACTS = 100_000
 EXPORTED = 200_000
 
 STATEMENTS = (
-    """INSERT INTO crm_record (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)
+    """INSERT INTO copper_record (account_id, record_type, record_id, name, updated_at, fetched_at, changed_at)
        SELECT :account, 'person', 500000000 + n, 'Person ' || n, now(), now(), now()
        FROM generate_series(1, :count) n""",
-    """INSERT INTO crm_record_email (account_id, record_type, record_id, email)
+    """INSERT INTO copper_record_email (account_id, record_type, record_id, email)
        SELECT :account, 'person', 500000000 + n, 'p' || n || '@bulk.test' FROM generate_series(1, :count) n""",
     """INSERT INTO xero_contact (account_id, organisation_id, contact_id, name, status, updated_at, fetched_at,
            changed_at)
        SELECT :account, :organisation, md5('contact' || n)::uuid, 'Contact ' || n, 'ACTIVE', now(), now(), now()
        FROM generate_series(1, :count) n""",
-    """INSERT INTO invoice (account_id, organisation_id, invoice_id, contact_id, type, status, number, issue_date,
+    """INSERT INTO xero_invoice (account_id, organisation_id, invoice_id, contact_id, type, status, number, issue_date,
            due_date, total, balance, currency, created_at, created_source, updated_at, fetched_at, changed_at)
        SELECT :account, :organisation, md5('invoice' || n)::uuid, md5('contact' || n)::uuid, 'ACCREC', 'AUTHORISED',
            'BULK-' || n, '2024-01-01', '2024-02-01', 115, 115, 'NZD', now(), 'webhook', now(), now(), now()
@@ -31,7 +31,7 @@ STATEMENTS = (
 
 
 def fill(site: Site, tenant: Tenant) -> None:
-    """Give the account its rows, once in the life of the installation."""
+    """Create the account's rows, once per installation."""
     if tenant.account in site.filled:
         return
     site.filled.add(tenant.account)
@@ -39,4 +39,4 @@ def fill(site: Site, tenant: Tenant) -> None:
     params = {"account": tenant.account, "organisation": organisation, "count": CONTACTS, "exported": EXPORTED}
     for statement in STATEMENTS:
         query(statement, **{name: value for name, value in params.items() if f":{name}" in statement})
-    query("ANALYZE crm_record, crm_record_email, xero_contact, invoice, record_invoice")
+    query("ANALYZE copper_record, copper_record_email, xero_contact, invoice, record_invoice")

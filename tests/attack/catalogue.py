@@ -1,4 +1,4 @@
-"""Every attack that was found to work once, in the order of how much harm it did."""
+"""Every attack that once succeeded, ordered by severity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether odd input stays input: no server error, no secret in a log, no key carried elsewhere, no formula."""
+"""Attacks with malformed input: server errors, secrets in logs, redirects with keys, formula injection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from runtime.settings import override, settings
+from runtime.settings import override_settings, settings
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Visitor, events, query
 from tests.serving import wait_until
@@ -42,13 +42,13 @@ FORMULAS = (
 )
 SPLIT = "Acme;=1+cmd|' /C calc'!A0"
 SIGNS = "=+-@"
-# Contacts as Xero would have named them, each with an invoice.
+# Contacts with chosen names, each with an invoice.
 NAMED_CONTACTS = (
     """INSERT INTO xero_contact (account_id, organisation_id, contact_id, name, status, updated_at, fetched_at,
            changed_at)
        SELECT :account, :organisation, md5('formula' || n)::uuid, name, 'ACTIVE', now(), now(), now()
        FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS named(name, n)""",
-    """INSERT INTO invoice (account_id, organisation_id, invoice_id, contact_id, type, status, number, issue_date,
+    """INSERT INTO xero_invoice (account_id, organisation_id, invoice_id, contact_id, type, status, number, issue_date,
            due_date, total, balance, currency, created_at, created_source, updated_at, fetched_at, changed_at)
        SELECT :account, :organisation, md5('formula invoice' || n)::uuid, md5('formula' || n)::uuid, 'ACCREC',
            'AUTHORISED', 'FORMULA-' || n, '2024-01-01', '2024-02-01', 115, 115, 'NZD', now(), 'webhook', now(), now(),
@@ -58,18 +58,18 @@ NAMED_CONTACTS = (
 
 
 def odd_input_is_no_server_error(site: Site) -> Evidence:
-    """Send NULs, huge numbers and odd headers everywhere; then take the database away."""
-    evidence, tenant = Evidence(), site.ours
+    """Send NULs, huge numbers and malformed headers everywhere; then make the database unavailable."""
+    evidence, tenant = Evidence(), site.victim
     admin = site.admin(tenant)
     after = base64.urlsafe_b64encode(b"1E+140000 5").decode()
     keyed, panel = tenant.key_headers, tenant.panel_headers
     record = f"/panel/records/person/{tenant.person}"
-    asked: list[tuple[str, str, dict[str, str]]] = [
+    requests: list[tuple[str, str, dict[str, str]]] = [
         ("GET", "/records?q=%00", {}),
         ("GET", "/unmatched?q=%00", {}),
         ("GET", "/receivables?currency=%00", {}),
         ("GET", "/receivables?status=%00", {}),
-        ("GET", f"/trail?before={HUGE}", {}),
+        ("GET", f"/audit?before={HUGE}", {}),
         ("GET", f"/keys/{HUGE}/revoke", {}),
         ("GET", "/v1/companies?currency=%00", keyed),
         ("GET", f"/v1/companies?after={after}", keyed),
@@ -82,11 +82,13 @@ def odd_input_is_no_server_error(site: Site) -> Evidence:
         ("GET", "/connect", {"host": "["}),
         ("GET", "/connect", {"cookie": "patina-session=\u00ff\u00fe; patina-browser=%00"}),
     ]
-    for method, path, headers in asked:
-        sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    for method, path, headers in requests:
+        raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         client = site.client() if headers else admin.http
-        shown = {name: value for name, value in headers.items() if name != "authorization"}
-        _judge(evidence, f"{method} {path} {shown or ''}".strip(), client.request(method, path, headers=sent))
+        safe_headers = {name: value for name, value in headers.items() if name != "authorization"}
+        _judge(
+            evidence, f"{method} {path} {safe_headers or ''}".strip(), client.request(method, path, headers=raw_headers)
+        )
     for path in ("/keys", "/admins"):
         admin.open("/keys" if path == "/keys" else "/settings")
         _judge(evidence, f"POST {path} with a NUL", admin.send(path, name="a\x00b", user="1\x00", follow=False))
@@ -94,16 +96,16 @@ def odd_input_is_no_server_error(site: Site) -> Evidence:
     return evidence
 
 
-def _judge(evidence: Evidence, what: str, answer: Any, *, most: int = 499) -> None:
-    missing = [name for name in GUARDS if name not in answer.headers]
-    evidence.expect(answer.status_code <= most, f"{what}: {answer.status_code}")
-    if answer.status_code != 400 or answer.content:
-        evidence.expect(not missing, f"{what}: {answer.status_code} without {', '.join(missing)}")
+def _judge(evidence: Evidence, description: str, response: Any, *, max_status: int = 499) -> None:
+    missing = [name for name in GUARDS if name not in response.headers]
+    evidence.expect(response.status_code <= max_status, f"{description}: {response.status_code}")
+    if response.status_code != 400 or response.content:
+        evidence.expect(not missing, f"{description}: {response.status_code} without {', '.join(missing)}")
 
 
 def _without_database(site: Site, evidence: Evidence, admin: Visitor) -> None:
-    """Every path says 503 while PostgreSQL cannot be reached."""
-    tenant = site.ours
+    """Every path returns 503 while PostgreSQL is unavailable."""
+    tenant = site.victim
     paths: list[tuple[str, dict[str, str]]] = [
         (f"/v1/people/{tenant.person}/invoices", tenant.key_headers),
         (f"/v1/people/{tenant.person}/match", tenant.key_headers),
@@ -115,25 +117,25 @@ def _without_database(site: Site, evidence: Evidence, admin: Visitor) -> None:
     with database_away():
         for path, headers in paths:
             client = site.client(timeout=60) if headers else admin.http
-            answer = client.get(path, headers=headers)
-            _judge(evidence, f"{path} without a database", answer, most=503)
-            evidence.expect(answer.status_code == 503, f"{path} without a database: {answer.status_code}")
-    wait_until(site.is_ready, seconds=30, what="the web process with its database")
+            response = client.get(path, headers=headers)
+            _judge(evidence, f"{path} without a database", response, max_status=503)
+            evidence.expect(response.status_code == 503, f"{path} without a database: {response.status_code}")
+    wait_until(site.is_ready, seconds=30, description="the web process with its database")
 
 
 @contextmanager
 def database_away() -> Iterator[None]:
-    """PostgreSQL's socket is taken away, and every connection to it ended, until the block ends."""
+    """Remove PostgreSQL's socket and terminate its connections, until the block ends."""
     from runtime import embedded
     from runtime.servers import APPLICATION_ROLE, SUPERUSER, Postgres
-    from store.database import let_go
+    from store.database import dispose_engine
     from tests.attack.settings import HOME
 
     server = Postgres(HOME / "postgres")
     url = embedded.database_url().replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
-    socket_file = server.run / ".s.PGSQL.5432"
+    socket_file = server.socket_dir / ".s.PGSQL.5432"
     aside = socket_file.with_name("aside")
-    let_go()
+    dispose_engine()
     with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), autocommit=True) as connection:
         socket_file.rename(aside)
         try:
@@ -147,14 +149,14 @@ def database_away() -> Iterator[None]:
 
 
 def failure_logs_no_secret(site: Site) -> Evidence:
-    """Send a key that no header can carry, and make the process fail in other ways; then read its log."""
+    """Send a key that is not a valid header, and cause other failures; then search the log for secrets."""
     evidence, before = Evidence(), len(site.log())
-    admin = site.admin(site.theirs)
+    admin = site.admin(site.attacker)
     admin.open("/settings")
     for ending in ("\nabc", "\r\nX-A: b", "\u2028abc", "\x00abc"):
-        admin.send("/copper/key", key=f"SECRETKEY123{ending}", email=site.theirs.email, follow=False)
+        admin.send("/copper/key", key=f"SECRETKEY123{ending}", email=site.attacker.email, follow=False)
     Visitor(site).http.post("/connect", headers={"origin": "http://["}, data={"key": "SECRETKEY123"})
-    # What is logged of a failure may come a moment after the answer.
+    # A failure may be logged shortly after the response.
     time.sleep(LOG_SECONDS)
     log = site.log()[before:]
     lines = [line for line in log.splitlines() if line.strip()]
@@ -166,14 +168,14 @@ def failure_logs_no_secret(site: Site) -> Evidence:
 
 
 class _Redirecting(BaseHTTPRequestHandler):
-    """Sends every request on to another host, and keeps what that host was then told."""
+    """Redirects every request to another host, and records what that host receives."""
 
     target = ""
-    told: list[dict[str, str]] = []
+    received: list[dict[str, str]] = []
 
     def do_GET(self) -> None:
         if self.path.startswith("/internal"):
-            type(self).told.append(dict(self.headers.items()))
+            type(self).received.append(dict(self.headers.items()))
             self.send_response(200)
             self.end_headers()
             return
@@ -182,37 +184,37 @@ class _Redirecting(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is printed."""
+        """Log nothing."""
 
 
 def redirect_carries_no_key(site: Site) -> Evidence:
-    """Play a Copper that redirects to another host, and see what that host is sent."""
+    """Simulate a Copper that redirects to another host, and check what that host receives."""
     evidence = Evidence()
     first, second = (ThreadingHTTPServer((host, 0), _Redirecting) for host in ("127.0.0.1", "127.0.0.2"))
     _Redirecting.target = f"http://127.0.0.2:{second.server_port}"
-    _Redirecting.told = []
+    _Redirecting.received = []
     before = settings().copper_api_url
     try:
         for server in (first, second):
             threading.Thread(target=server.serve_forever, daemon=True).start()
-        override({"COPPER_API_URL": f"http://127.0.0.1:{first.server_port}"})
+        override_settings({"COPPER_API_URL": f"http://127.0.0.1:{first.server_port}"})
         with suppress(VendorError):
             connect.identify("SECRET-COPPER-KEY", "ann@acme.test")
     finally:
-        override({"COPPER_API_URL": before})
+        override_settings({"COPPER_API_URL": before})
         for server in (first, second):
             server.shutdown()
             server.server_close()
-    keys = sum("SECRET-COPPER-KEY" in str(headers) for headers in _Redirecting.told)
+    keys = sum("SECRET-COPPER-KEY" in str(headers) for headers in _Redirecting.received)
     evidence.expect(
-        not _Redirecting.told, f"the other host was called {len(_Redirecting.told)} times, {keys} with the key"
+        not _Redirecting.received, f"the other host was called {len(_Redirecting.received)} times, {keys} with the key"
     )
     return evidence
 
 
 def export_starts_no_formula(site: Site) -> Evidence:
-    """Name contacts like formulas in every spelling, and read the export as spreadsheets do."""
-    evidence, tenant = Evidence(), site.theirs
+    """Name contacts like formulas in every spelling, and parse the export like a spreadsheet."""
+    evidence, tenant = Evidence(), site.attacker
     names = [*(f"{formula} contact" for formula in FORMULAS), SPLIT]
     organisation = query("SELECT id FROM xero_organisation WHERE account_id = :a ORDER BY id", a=tenant.account)[0][0]
     for statement in NAMED_CONTACTS:
@@ -227,11 +229,11 @@ def export_starts_no_formula(site: Site) -> Evidence:
 
 
 def is_formula(cell: str) -> bool:
-    """Whether a spreadsheet may take a cell for a formula; blanks and what nobody sees before the sign do not help."""
+    """Whether a spreadsheet may interpret a cell as a formula, after blanks and invisible characters."""
     plain = unicodedata.normalize("NFKC", cell)
-    seen = plain.lstrip("".join(sorted({char for char in plain if _is_blank(char)})))
-    is_number = seen[1:].replace(".", "", 1).isdigit()
-    return seen[:1] in tuple(SIGNS) and not (seen[:1] in "+-" and is_number)
+    visible = plain.lstrip("".join(sorted({char for char in plain if _is_blank(char)})))
+    is_number = visible[1:].replace(".", "", 1).isdigit()
+    return visible[:1] in tuple(SIGNS) and not (visible[:1] in "+-" and is_number)
 
 
 def _is_blank(char: str) -> bool:

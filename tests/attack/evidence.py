@@ -1,4 +1,4 @@
-"""What an attack saw, and what that says: open while any expectation was not met."""
+"""The evidence of an attack: it is open if any expectation was not met."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class Evidence:
-    """Observations of one attack, each with whether the installation withstood it."""
+    """The observations of an attack, each with whether the installation withstood it."""
 
     observations: list[tuple[bool, str]] = field(default_factory=list)
 
     def expect(self, withstood: bool, saw: str, otherwise: str = "") -> None:
-        """Note one observation; `otherwise` is what was seen where the installation did not withstand."""
+        """Record an observation; `otherwise` is the text if the installation did not withstand."""
         self.observations.append((bool(withstood), saw if withstood or not otherwise else otherwise))
 
     @property
     def is_open(self) -> bool:
-        """Whether the attack got what it wanted anywhere; one that saw nothing proves nothing."""
+        """Whether the attack succeeded anywhere; an attack without observations counts as open."""
         return not self.observations or any(not withstood for withstood, _ in self.observations)
 
     @property
     def saw(self) -> str:
-        """What an open attack got, or all that a closed one tried."""
+        """What an open attack achieved, or what a closed one tried."""
         failures = [saw for withstood, saw in self.observations if not withstood]
         return "; ".join(failures or [saw for _, saw in self.observations]) or "nothing was observed"
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack; it is named after what must hold, and its docstring says what is tried."""
+    """An attack; its name states what must hold, and its docstring what it tries."""
 
     run: Callable[[Site], Evidence]
 

@@ -1,8 +1,8 @@
-"""What a hostile tenant sends, from a process of its own: `python tests/attack/flood.py` with one `Order` as JSON.
+"""The flood of a hostile tenant, in its own process: `python tests/attack/flood.py` with an `Order` as JSON.
 
 It is run by its path, and imports nothing of the project, so that it is at work at once.
 Everything is bounded by the order's seconds. Whoever is refused pauses for three seconds, as a flood does that wants to
-get through; the last line of the output counts the answers by status.
+get through; the last line of the output counts the responses by status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 PAUSE_SECONDS = 3.0
-ANSWER_SECONDS = 30.0
+RESPONSE_SECONDS = 30.0
 CONNECTING_AT_ONCE = 100
 HOSTILE_ADDRESS = "127.8.0.1"
 LOWEST_PRIORITY = 19
@@ -32,7 +32,7 @@ Headers = dict[str, str]
 
 @dataclass(frozen=True)
 class Order:
-    """What to send: how many of each at once, until `seconds` are over.
+    """What to send: the number of concurrent requests of each type, for `seconds`.
 
     `panel_path` is held by `held` connections with `panel_headers`; `pages` and `exports` go with `session_headers`,
     of the exports `unread` are never read; `sign_ins` come from as many addresses; `keys` are sent a second,
@@ -56,7 +56,7 @@ class Order:
 
 
 class Line:
-    """One connection that carries one request after another."""
+    """A connection for sequential requests."""
 
     def __init__(self, url: str, address: str) -> None:
         self._host = urlsplit(url).hostname or ""
@@ -66,10 +66,10 @@ class Line:
         self._writer: asyncio.StreamWriter | None = None
 
     async def send(self, method: str, path: str, headers: Headers, body: bytes = b"") -> asyncio.StreamReader:
-        """Send a request; the answer is yet to be read."""
+        """Send a request without reading the response."""
         if self._writer is None or self._writer.is_closing():
             opening = asyncio.open_connection(self._host, self._port, local_addr=(self._address, 0))
-            self._reader, self._writer = await asyncio.wait_for(opening, ANSWER_SECONDS)
+            self._reader, self._writer = await asyncio.wait_for(opening, RESPONSE_SECONDS)
         assert self._reader is not None
         assert self._writer is not None
         lines = [f"{method} {path} HTTP/1.1", f"host: {self._host}:{self._port}"]
@@ -80,43 +80,45 @@ class Line:
         await self._writer.drain()
         return self._reader
 
-    async def answer(self, reader: asyncio.StreamReader) -> tuple[int, Headers, bytes]:
-        """Read all of the next answer."""
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_SECONDS)
-        first, *rest = head.decode("latin-1").strip().split("\r\n")
-        answered = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-        if "content-length" in answered:
-            text = await asyncio.wait_for(reader.readexactly(int(answered["content-length"])), ANSWER_SECONDS)
+    async def read_response(self, reader: asyncio.StreamReader) -> tuple[int, Headers, bytes]:
+        """Read the next response completely."""
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), RESPONSE_SECONDS)
+        first, *header_lines = head.decode("latin-1").strip().split("\r\n")
+        response_headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in header_lines)
+        }
+        if "content-length" in response_headers:
+            text = await asyncio.wait_for(reader.readexactly(int(response_headers["content-length"])), RESPONSE_SECONDS)
         elif first.split()[1] in {"204", "304"}:
             text = b""
         else:
-            text = await asyncio.wait_for(reader.read(), ANSWER_SECONDS)
+            text = await asyncio.wait_for(reader.read(), RESPONSE_SECONDS)
             self.close()
-        return int(first.split()[1]), answered, text
+        return int(first.split()[1]), response_headers, text
 
     async def ask(self, method: str, path: str, headers: Headers, body: bytes = b"") -> tuple[int, Headers, bytes]:
-        """Send a request and read all of its answer."""
-        return await self.answer(await self.send(method, path, headers, body))
+        """Send a request and read its response completely."""
+        return await self.read_response(await self.send(method, path, headers, body))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 class Flood:
-    """One order, carried out."""
+    """Executes an order."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.until = time.monotonic() + order.seconds
-        self.answers: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
         self.tag = ""
 
     async def run(self) -> None:
-        """Do all of it at once, and end in time."""
+        """Run all requests concurrently, and end in time."""
         order = self.order
         if order.held:
             await self._learn_tag()
@@ -137,26 +139,26 @@ class Flood:
             status = 0
             with suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
                 status = await work(line, number)
-            self.answers[f"{name} {status or 'none'}"] += 1
+            self.counts[f"{name} {status or 'none'}"] += 1
             if status not in {200, 303, 304}:
                 line.close()
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _learn_tag(self) -> None:
-        """See once what the record shows, so that every connection can wait for what comes next."""
+        """Fetch the record's ETag once, so that every connection can long poll for the next change."""
         line = Line(self.order.url, HOSTILE_ADDRESS)
         with suppress(OSError, EOFError, TimeoutError):
-            _, answered, _text = await line.ask("GET", self.order.panel_path, self.order.panel_headers)
-            self.tag = answered.get("etag", "")
+            _, response_headers, _text = await line.ask("GET", self.order.panel_path, self.order.panel_headers)
+            self.tag = response_headers.get("etag", "")
         line.close()
 
     async def _hold(self, line: Line, _: int) -> int:
-        """Have an answer held back until the record changes, as an open panel does."""
-        held = {**self.order.panel_headers, "prefer": "wait=20", "if-none-match": self.tag}
+        """Long poll the record, like an open panel."""
+        headers = {**self.order.panel_headers, "prefer": "wait=20", "if-none-match": self.tag}
         async with self.connecting:
-            reader = await line.send("GET", self.order.panel_path, held)
-        status, answered, _text = await line.answer(reader)
-        self.tag = answered.get("etag", self.tag)
+            reader = await line.send("GET", self.order.panel_path, headers)
+        status, response_headers, _text = await line.read_response(reader)
+        self.tag = response_headers.get("etag", self.tag)
         return status
 
     async def _page(self, line: Line, _: int) -> int:
@@ -171,31 +173,31 @@ class Flood:
         return {**self.order.session_headers, "connection": "close"}
 
     async def _leave_unread(self) -> None:
-        """Begin a download and read nothing of it; begin again when it was ended."""
+        """Start a download without reading it; start again when the server ends it."""
         line = Line(self.order.url, HOSTILE_ADDRESS)
         while time.monotonic() < self.until:
             with suppress(OSError, EOFError, TimeoutError):
                 reader = await line.send("GET", self.order.export_path, self._closing())
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_SECONDS)
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), RESPONSE_SECONDS)
                 status = head.split()[1].decode()
-                self.answers[f"unread {status}"] += 1
+                self.counts[f"unread {status}"] += 1
                 if status == "200":
                     await asyncio.sleep(max(0.0, self.until - time.monotonic()))
             line.close()
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _sign_in(self, line: Line, number: int) -> int:
-        """Try to sign in with a made-up key, as an anonymous visitor."""
-        _, answered, text = await line.ask("GET", "/connect", {"accept": "text/html"})
-        found = CSRF.search(text.decode(errors="replace"))
-        form = {"csrf": found[1] if found else "", "key": f"made-up-{number}", "email": f"user{number}@stranger.test"}
-        cookie = answered.get("set-cookie", "").partition(";")[0]
+        """Try to sign in with an invalid key, as an anonymous visitor."""
+        _, response_headers, text = await line.ask("GET", "/connect", {"accept": "text/html"})
+        match = CSRF.search(text.decode(errors="replace"))
+        form = {"csrf": match[1] if match else "", "key": f"made-up-{number}", "email": f"user{number}@stranger.test"}
+        cookie = response_headers.get("set-cookie", "").partition(";")[0]
         headers = {"cookie": cookie, "content-type": "application/x-www-form-urlencoded"}
         status, _headers, _text = await line.ask("POST", "/connect", headers, urlencode(form).encode())
         return status
 
     async def _made_up_keys(self) -> None:
-        """Ask for a record with another key each time, at a rate."""
+        """Request a record with a different invalid key each time, at a fixed rate."""
         lines = [Line(self.order.url, HOSTILE_ADDRESS) for _ in range(16)]
         due = time.monotonic()
 
@@ -211,17 +213,17 @@ class Flood:
                         headers = {"authorization": f"Bearer pat_made_up_{number}_{count}"}
                         reader = await line.send("GET", "/v1/people/1/invoices", headers)
                     for _ in range(self.order.keys_together):
-                        status, _headers, _text = await line.answer(reader)
-                        self.answers[f"key {status}"] += 1
+                        status, _headers, _text = await line.read_response(reader)
+                        self.counts[f"key {status}"] += 1
 
         await asyncio.gather(*(send(number) for number in range(len(lines))))
 
 
 @contextmanager
 def flooding(order: Order) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that carries out the order while the block lasts."""
-    words = [sys.executable, __file__, json.dumps(asdict(order))]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+    """Run a flood process until the block ends."""
+    arguments = [sys.executable, __file__, json.dumps(asdict(order))]
+    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
     try:
         yield process
     finally:
@@ -232,7 +234,7 @@ def flooding(order: Order) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def carry_out(order: Order) -> dict[str, int]:
-    """Carry out an order to its end; returns the answers, counted by what was sent and the status."""
+    """Execute an order to its end; returns the number of responses by request type and status."""
     with flooding(order) as process:
         output, _ = process.communicate(timeout=order.seconds + 60)
     counted: dict[str, int] = json.loads(output.decode().strip().splitlines()[-1])
@@ -240,19 +242,19 @@ def carry_out(order: Order) -> dict[str, int]:
 
 
 def yield_processors() -> None:
-    """Take only the processor time that nobody else wants: a real attacker computes on machines of its own."""
+    """Use only idle processor time, because a real attacker has their own machines."""
     os.nice(LOWEST_PRIORITY)
-    # Where Linux schedules sessions as groups, a process's own priority counts only within its session.
+    # With autogroup scheduling, a process's priority only counts within its session.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(LOWEST_PRIORITY))
 
 
 def main() -> int:
-    """Carry out the order of the command line."""
+    """Execute the order given on the command line."""
     yield_processors()
     flood = Flood(Order(**json.loads(sys.argv[1])))
     asyncio.run(flood.run())
-    print(json.dumps(flood.answers))
+    print(json.dumps(flood.counts))
     return 0
 
 

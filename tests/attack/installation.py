@@ -1,4 +1,4 @@
-"""Starts a real installation on embedded services, and ends all of it whatever happens."""
+"""Starts a real installation on embedded services, and always stops it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from runtime.settings import settings
 from store.database import migrate
 from tests.attack.settings import HOME
 from tests.attack.site import Site, program
-from tests.chaos import Stage, free_port
-from tests.processes import Processes, end
-from tests.serving import answers, wait_until
+from tests.chaos import Environment, free_port
+from tests.processes import Processes, terminate
+from tests.serving import responds, wait_until
 from tests.world import Sandbox, World
-from web.server import allow_files
+from web.server import raise_file_limit
 
 PROCESSES = ("web", "worker", "scheduler")
 OPEN_FILES = 8_192
@@ -28,36 +28,38 @@ START_SECONDS = 180
 
 @contextmanager
 def installation() -> Iterator[Site]:
-    """The installation, for as long as the block lasts."""
-    # Held requests by the thousand need as many open files.
-    allow_files(OPEN_FILES)
-    stage, others = Stage(HOME), Processes()
+    """Run the installation until the block ends."""
+    # Thousands of long polls need as many open files.
+    raise_file_limit(OPEN_FILES)
+    environment, processes = Environment(HOME), Processes()
     try:
-        yield _start(stage, others)
+        yield _start(environment, processes)
     finally:
-        end(others)
-        stage.close()
+        terminate(processes)
+        environment.close()
 
 
-def _start(stage: Stage, others: Processes) -> Site:
+def _start(environment: Environment, processes: Processes) -> Site:
     url, vendors = settings().public_url, urlsplit(settings().xero_api_url).port
     embedded.database_url()
     embedded.redis_url()
     migrate()
-    stage.start("sandbox", "--port", str(vendors), "--size", "0", "--no-limits")
+    environment.start("sandbox", "--port", str(vendors), "--size", "0", "--no-limits")
     for name in PROCESSES:
-        stage.start(name)
-    wait_until(lambda: answers(f"http://127.0.0.1:{vendors}/control/state"), seconds=START_SECONDS, what="the sandbox")
-    wait_until(lambda: answers(f"{url}/readyz"), seconds=START_SECONDS, what="the web process")
+        environment.start(name)
+    wait_until(
+        lambda: responds(f"http://127.0.0.1:{vendors}/control/state"), seconds=START_SECONDS, description="the sandbox"
+    )
+    wait_until(lambda: responds(f"{url}/readyz"), seconds=START_SECONDS, description="the web process")
     site = Site(HOME, Sandbox(f"http://127.0.0.1:{vendors}"), url, workers=True)
-    site.web_process = psutil.Process(stage.children["web"].pid)
-    _start_nginx(site, others)
-    World(site.sandbox, httpx.Client(base_url=url, timeout=30, trust_env=False), workers=True).listen()
+    site.web_process = psutil.Process(environment.children["web"].pid)
+    _start_nginx(site, processes)
+    World(site.sandbox, httpx.Client(base_url=url, timeout=30, trust_env=False), workers=True).enable_xero_webhook()
     return site
 
 
-def _start_nginx(site: Site, others: Processes) -> None:
-    """The documented configuration before the web process, where nginx is installed."""
+def _start_nginx(site: Site, processes: Processes) -> None:
+    """Start nginx with the documented configuration, if it is installed."""
     if program("nginx") is None:
         return
     from tests.test_proxy import run_nginx
@@ -65,19 +67,19 @@ def _start_nginx(site: Site, others: Processes) -> None:
     folder = site.home / "nginx"
     folder.mkdir()
     process, port, *_ = run_nginx(folder, settings().port, free_port())
-    others.append(process)
+    processes.append(process)
     site.proxy = f"https://127.0.0.1:{port}"
     site.plain_proxy = _plain_address(folder)
     with site.through_nginx() as client:
-        wait_until(lambda: _is_up(client), seconds=30, what="nginx")
+        wait_until(lambda: _is_up(client), seconds=30, description="nginx")
 
 
 def _plain_address(folder: Path) -> str | None:
-    """Where nginx listens without TLS."""
+    """The address on which nginx listens without TLS."""
     for line in (folder / "site.conf").read_text().splitlines():
-        words = line.strip().rstrip(";").split()
-        if words[:1] == ["listen"] and "ssl" not in words and words[1].startswith("127.0.0.1:"):
-            return f"http://{words[1]}"
+        parts = line.strip().rstrip(";").split()
+        if parts[:1] == ["listen"] and "ssl" not in parts and parts[1].startswith("127.0.0.1:"):
+            return f"http://{parts[1]}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Whether requests and tries are bounded, and by whose address: heads, sign-ins, proxies, logs of refusals."""
+"""Attacks on request limits: headers, sign-ins, proxies, logs of refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Visitor, events, new_address
 from tests.chaos import ROOT
 from tests.serving import wait_until
-from worker.broker import client as redis_client
+from worker.redis_client import shared_client as redis_client
 
 HEAD_BYTES, STEP_BYTES = 4 * 1024 * 1024, 64 * 1024
 HEAD_SECONDS = 20.0
@@ -25,24 +25,24 @@ DEPLOY = ROOT / "docs" / "deploy"
 
 
 def _connect(site: Site) -> socket.socket:
-    place = urlsplit(site.url)
-    line = socket.create_connection((place.hostname or "", place.port or 0), timeout=5)
+    parts = urlsplit(site.url)
+    line = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5)
     line.sendall(b"GET /healthz HTTP/1.1\r\nHost: patina\r\n")
     return line
 
 
 def endless_request_head_ends(site: Site) -> Evidence:
-    """Send heads that never end to the web process itself: one header of megabytes, many headers, and a slow one."""
+    """Send endless request headers to the web process: one of megabytes, many headers, and a slow one."""
     evidence = Evidence()
     slow = _connect(site)
-    began = time.monotonic()
+    started = time.monotonic()
     for name, piece in (("one header", b"a" * STEP_BYTES), ("many headers", b"X-A: b\r\n" * (STEP_BYTES // 8))):
-        sent = _bytes_taken(site, piece, b"X-A: " if name == "one header" else b"")
-        evidence.expect(sent < HEAD_BYTES, f"a head of {name} was taken up to {sent // 1024} KiB")
-    slow.settimeout(max(0.1, HEAD_SECONDS - (time.monotonic() - began)))
+        sent_bytes = _bytes_taken(site, piece, b"X-A: " if name == "one header" else b"")
+        evidence.expect(sent_bytes < HEAD_BYTES, f"a head of {name} was taken up to {sent_bytes // 1024} KiB")
+    slow.settimeout(max(0.1, HEAD_SECONDS - (time.monotonic() - started)))
     try:
         slow.recv(1_000)
-        evidence.expect(True, f"an unfinished head was ended after {time.monotonic() - began:.0f} s")
+        evidence.expect(True, f"an unfinished head was ended after {time.monotonic() - started:.0f} s")
     except TimeoutError:
         evidence.expect(False, f"an unfinished head is kept after {HEAD_SECONDS:.0f} s")
     finally:
@@ -51,27 +51,27 @@ def endless_request_head_ends(site: Site) -> Evidence:
 
 
 def _bytes_taken(site: Site, piece: bytes, first: bytes) -> int:
-    """How much of a head is taken before the connection ends, or is answered."""
-    sent = 0
+    """The bytes of a header that are accepted before the connection ends or is answered."""
+    sent_bytes = 0
     with _connect(site) as line:
         try:
             line.sendall(first)
-            while sent < HEAD_BYTES:
+            while sent_bytes < HEAD_BYTES:
                 line.sendall(piece)
-                sent += len(piece)
+                sent_bytes += len(piece)
                 line.settimeout(0.02)
                 try:
                     line.recv(1_000)
-                    return sent
+                    return sent_bytes
                 except TimeoutError:
                     line.settimeout(5)
         except OSError:
             pass
-    return sent
+    return sent_bytes
 
 
 def _try(site: Site, forwarded: str = "", *, address: str = "", email: str = "nobody@stranger.test") -> int:
-    """One wrong try to sign in: the status of the answer."""
+    """Sign in with a wrong key; returns the status."""
     visitor = Visitor(site, address)
     if forwarded:
         visitor.http.headers["x-forwarded-for"] = forwarded
@@ -80,10 +80,12 @@ def _try(site: Site, forwarded: str = "", *, address: str = "", email: str = "no
 
 
 def wrong_tries_do_not_lock_out_admins(site: Site) -> Evidence:
-    """Use up the tries of one address, of a network, of an admin's name; claim other addresses than one's own."""
-    evidence, tenant = Evidence(), site.ours
-    known = "trusted_proxies" in Settings.model_fields
-    evidence.expect(known, "a setting says which proxies are trusted", "no setting says which proxies are trusted")
+    """Use up the sign-in attempts of an address, a network, and an admin's name; forge client addresses."""
+    evidence, tenant = Evidence(), site.victim
+    is_supported = "trusted_proxies" in Settings.model_fields
+    evidence.expect(
+        is_supported, "a setting says which proxies are trusted", "no setting says which proxies are trusted"
+    )
     for path in (DEPLOY / "compose.yaml", ROOT / "docs" / "deploy.md"):
         is_set = "TRUSTED_PROXIES" in path.read_text()
         evidence.expect(is_set, f"{path.name} sets TRUSTED_PROXIES", f"{path.name} does not set TRUSTED_PROXIES")
@@ -96,34 +98,34 @@ def wrong_tries_do_not_lock_out_admins(site: Site) -> Evidence:
     evidence.expect(
         status == 200 and inside, f"after {TRIES} wrong tries in an admin's name ({last}), the admin: {status}"
     )
-    for what, pattern, sender in (
+    for description, pattern, sender in (
         ("the addresses of one IPv6 /64", "2001:db8:1:2::{}", "127.0.0.1"),
         ("addresses that a client claims for itself", "198.51.100.{}", new_address()),
     ):
         is_counted = _is_counted(site, pattern, sender)
-        evidence.expect(is_counted, f"{what} count as one", f"{TRIES} tries from {what} were all taken")
+        evidence.expect(is_counted, f"{description} count as one", f"{TRIES} tries from {description} were all taken")
     return evidence
 
 
 def _is_counted(site: Site, pattern: str, sender: str) -> bool:
-    """Whether tries that name ever other addresses of a pattern are refused in the end."""
-    answers = [
+    """Whether attempts with ever new forged addresses are refused in the end."""
+    statuses = [
         _try(site, pattern.format(number + 1), address=sender, email=f"u{number}@x.test") for number in range(TRIES)
     ]
-    return 429 in answers
+    return 429 in statuses
 
 
 def foreign_host_is_not_echoed(site: Site) -> Evidence:
-    """Ask under another host's name, straight and through nginx, for what redirects."""
+    """Request redirecting paths with a forged host name, directly and through nginx."""
     evidence = Evidence()
     for url in filter(None, (site.url, site.proxy, site.plain_proxy)):
         with site.client(url=url) as client:
             for path in ("/connect/", "/settings/", "/"):
                 try:
-                    answer = client.get(path, headers={"host": "evil.example"})
+                    response = client.get(path, headers={"host": "evil.example"})
                 except httpx.TransportError:
                     continue
-                target = answer.headers.get("location", "")
+                target = response.headers.get("location", "")
                 if "evil.example" in target:
                     evidence.expect(False, f"{path} redirects to {target}")
     evidence.expect(True, "no redirect names the host that was asked for")
@@ -131,7 +133,7 @@ def foreign_host_is_not_echoed(site: Site) -> Evidence:
 
 
 def readiness_is_cheap(site: Site) -> Evidence:
-    """Ask whether the process is ready a hundred times, and through nginx."""
+    """Request readiness a hundred times, and through nginx."""
     evidence, process = Evidence(), site.web_process
     assert process is not None
     with site.client() as client:
@@ -149,38 +151,38 @@ def readiness_is_cheap(site: Site) -> Evidence:
 
 
 def refusals_are_logged(site: Site) -> Evidence:
-    """Be refused in five ways; each must leave a line that says what was refused, why, and from where."""
+    """Cause five types of refusals; each must be logged with path, reason and source."""
     evidence, before = Evidence(), len(site.log())
     refused: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/v1/people/1/invoices", {"headers": {"authorization": "Bearer pat_unknown_key_of_nobody"}}),
         ("POST", "/webhooks/xero", {"content": b"{}", "headers": {"x-xero-signature": "forged"}}),
         ("POST", "/webhooks/copper/no-such-path", {"content": b"{}"}),
-        ("GET", "/v1/invoices.csv", {"headers": site.ours.key_headers}),
+        ("GET", "/v1/invoices.csv", {"headers": site.victim.key_headers}),
         ("POST", "/connect", {"data": {"csrf": "forged", "key": "k", "email": "e@x.test"}}),
     ]
-    for method, path, more in refused:
+    for method, path, headers in refused:
         with site.client() as client:
-            client.request(method, path, **more)
+            client.request(method, path, **headers)
     _try(site)
     expected = ("/v1/", "/webhooks/xero", "/webhooks/copper", "/connect")
 
     def missing() -> list[str]:
-        found = [line for line in events(site.log()[before:]) if "refused" in str(line.get("event", ""))]
-        routes = " ".join(str(line.get("route", "")) for line in found if line.get("reason") and line.get("address"))
+        logged = [line for line in events(site.log()[before:]) if "refused" in str(line.get("event", ""))]
+        routes = " ".join(str(line.get("route", "")) for line in logged if line.get("reason") and line.get("address"))
         return [route for route in expected if route not in routes]
 
     try:
-        wait_until(lambda: not missing(), seconds=5, what="lines about refusals")
+        wait_until(lambda: not missing(), seconds=5, description="lines about refusals")
     except AssertionError:
         evidence.expect(False, f"no line tells of what was refused at {', '.join(missing())}")
     evidence.expect(True, "each refusal left a line with route, reason and address")
-    said = [line for line in site.log()[before:].splitlines() if "127.9." in line]
-    evidence.expect(not said, f"{len(said)} lines name an address in the clear")
+    lines = [line for line in site.log()[before:].splitlines() if "127.9." in line]
+    evidence.expect(not lines, f"{len(lines)} lines name an address in the clear")
     return evidence
 
 
 def client_addresses_are_not_reversible(site: Site) -> Evidence:
-    """Try to sign in, then look in Redis for anything that can be computed from the address alone."""
+    """Try to sign in, then search Redis for anything that can be computed from the address alone."""
     evidence, address = Evidence(), new_address()
     _try(site, address=address)
     with site.client(address) as client:
@@ -188,6 +190,8 @@ def client_addresses_are_not_reversible(site: Site) -> Evidence:
     guesses = {address, *(hashlib.new(name, address.encode()).hexdigest()[:12] for name in ("sha256", "sha1", "md5"))}
     keys = [key.decode(errors="replace") for key in redis_client().scan_iter("*", count=1_000)]
     named = settings().redis_namespace
-    found = [key for key in keys if any(guess in key for guess in guesses)]
-    evidence.expect(not found, f"{len(found)} of {len(keys)} keys of {named} can be computed from the address alone")
+    guessed = [key for key in keys if any(guess in key for guess in guesses)]
+    evidence.expect(
+        not guessed, f"{len(guessed)} of {len(keys)} keys of {named} can be computed from the address alone"
+    )
     return evidence

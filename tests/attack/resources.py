@@ -1,4 +1,4 @@
-"""Whether one tenant, or a stranger, can use up what all share: threads, connections, statements, counters."""
+"""Attacks on shared resources: threads, connections, statements, counters."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import psutil
 from tests.attack import bulk
 from tests.attack.evidence import Evidence
 from tests.attack.flood import Order, carry_out, flooding
-from tests.attack.settings import API_MINUTE_LIMIT
+from tests.attack.settings import API_REQUESTS_PER_MINUTE
 from tests.attack.site import Site, Tenant, at_once, slowest
 from tests.serving import wait_until
 
 SLOW_COPPER_SECONDS = 15.0
 SIGN_INS, HELD, PAGES = 45, 1_500, 30
-# On a machine that is busy with other things as well, what was usual counts.
+# On a busy machine, the usual latency is the reference.
 MOST_SECONDS, MOST_TIMES = 2.0, 4.0
 FLOOD_SECONDS, FLOOD_RATE, FLOOD_TOGETHER = 15, 3_000, 50
 MOST_MORE_CPU = 5.0
-# Files that the web process has open while nobody is connected, and then some.
+# Files that the web process has open without connections, with a margin.
 CALM_FILES = 200
 
 
 def panel_path(tenant: Tenant) -> str:
-    """The part of the panel that shows the tenant's person."""
+    """The panel path of the tenant's person."""
     return f"/panel/records/person/{tenant.person}"
 
 
 def cookies_of(site: Site, tenant: Tenant) -> dict[str, str]:
-    """A session of the tenant's admin, as a header."""
+    """A cookie header of the tenant's admin."""
     browser = site.admin(tenant).http
-    return {"cookie": "; ".join(f"{one.name}={one.value}" for one in browser.cookies.jar)}
+    return {"cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)}
 
 
 def _requests(site: Site) -> dict[str, tuple[str, dict[str, str]]]:
-    """What another tenant asks for meanwhile: its panel, and a page of the API that takes a thread."""
-    tenant = site.ours
+    """The requests of another tenant: its panel, and an API page that needs a thread."""
+    tenant = site.victim
     return {
         "panel": (panel_path(tenant), tenant.panel_headers),
         "match": (f"/v1/people/{tenant.person}/match", tenant.admin_headers),
@@ -48,12 +48,12 @@ def _requests(site: Site) -> dict[str, tuple[str, dict[str, str]]]:
 
 
 def _watch(site: Site, evidence: Evidence, during: str, *names: str, seconds: float = 3.0) -> None:
-    """Note how long another tenant waits for what it asks for, one after the other, for some seconds each."""
+    """Measure the latency of another tenant's requests, each for some seconds."""
     for name in names:
-        longest, troubles = _wait_for(site, name, seconds)
-        quick = longest < max(MOST_SECONDS, MOST_TIMES * site.usual.get(name, 0.0))
-        said = f"{during}: another tenant's {name} takes {longest:.2f} s at most {troubles[:3] or ''}"
-        evidence.expect(quick and not troubles, said.strip())
+        max_seconds, errors = _wait_for(site, name, seconds)
+        quick = max_seconds < max(MOST_SECONDS, MOST_TIMES * site.usual.get(name, 0.0))
+        detail = f"{during}: another tenant's {name} takes {max_seconds:.2f} s at most {errors[:3] or ''}"
+        evidence.expect(quick and not errors, detail.strip())
 
 
 def _wait_for(site: Site, name: str, seconds: float) -> tuple[float, list[str]]:
@@ -63,7 +63,7 @@ def _wait_for(site: Site, name: str, seconds: float) -> tuple[float, list[str]]:
 
 
 def _learn(site: Site) -> None:
-    """How long these take on this machine while nobody attacks, once."""
+    """Measure the latency of these requests without an attack, once."""
     for name in _requests(site):
         if name not in site.usual:
             site.usual[name] = _wait_for(site, name, 1.0)[0]
@@ -73,24 +73,24 @@ def slow_copper_does_not_hold_pages(site: Site) -> Evidence:
     """Try to sign in from 45 addresses at once while Copper takes fifteen seconds to answer."""
     evidence = Evidence()
     _learn(site)
-    slow = {"vendor": "copper", "kind": "latency", "path": "users/me", "seconds": SLOW_COPPER_SECONDS}
+    slow = {"vendor": "copper", "type": "latency", "path": "users/me", "seconds": SLOW_COPPER_SECONDS}
     order = Order(site.url, 10, sign_ins=SIGN_INS)
     before = site.sandbox.calls("users/me")
     with site.faults(slow), flooding(order):
-        wait_until(lambda: site.sandbox.calls("users/me") > before, seconds=20, what="a sign-in at Copper")
+        wait_until(lambda: site.sandbox.calls("users/me") > before, seconds=20, description="a sign-in at Copper")
         time.sleep(1)
         _watch(site, evidence, f"{SIGN_INS} sign-ins while Copper is slow", "panel", "match")
     return evidence
 
 
-def _let_connect(site: Site, wanted: int, seconds: float = 20.0) -> int:
-    """Wait until so many connections are open, or no more come; returns how many the web process holds."""
+def _let_connect(site: Site, expected: int, seconds: float = 20.0) -> int:
+    """Wait until the expected connections are open, or no more arrive; returns their number."""
     process = site.web_process
     assert process is not None
     before, until = -1, time.monotonic() + seconds
     while time.monotonic() < until:
         count = process.num_fds()
-        if count >= wanted or (count <= before and count > CALM_FILES):
+        if count >= expected or (count <= before and count > CALM_FILES):
             break
         before = count
         time.sleep(1.5)
@@ -99,14 +99,14 @@ def _let_connect(site: Site, wanted: int, seconds: float = 20.0) -> int:
 
 @contextmanager
 def changing(site: Site, tenant: Tenant) -> Iterator[None]:
-    """The tenant's invoice changes once a second until the block ends."""
+    """Change the tenant's invoice once a second until the block ends."""
     stop = Event()
 
     def change() -> None:
         total = 200
         while not stop.wait(1):
             total += 1
-            site.sandbox.act("change_invoice", invoice=tenant.invoice, total=f"{total}.00")
+            site.sandbox.simulate("update_invoice", invoice=tenant.invoice, total=f"{total}.00")
 
     thread = Thread(target=change, daemon=True)
     thread.start()
@@ -118,20 +118,20 @@ def changing(site: Site, tenant: Tenant) -> Iterator[None]:
 
 
 def held_panels_do_not_slow_others(site: Site) -> Evidence:
-    """Hold 1,500 answers of one's own panel back, and change what they show every second."""
-    evidence, tenant = Evidence(), site.theirs
+    """Open 1,500 long polls of one's own panel, and change its record every second."""
+    evidence, tenant = Evidence(), site.attacker
     _learn(site)
     order = Order(site.url, 45, held=HELD, panel_path=panel_path(tenant), panel_headers=tenant.panel_headers)
     with flooding(order), changing(site, tenant):
-        held = _let_connect(site, HELD)
-        evidence.expect(True, f"{held} connections held")
+        held_count = _let_connect(site, HELD)
+        evidence.expect(True, f"{held_count} connections held")
         _watch(site, evidence, f"{HELD} held requests and a change a second", "panel", "match", seconds=5)
     return evidence
 
 
 def pages_and_exports_do_not_starve_others(site: Site) -> Evidence:
-    """Ask for 30 large pages at once; then for exports, of which some are never read."""
-    evidence, tenant = Evidence(), site.theirs
+    """Request 30 large pages at once; then exports, some of which are never read."""
+    evidence, tenant = Evidence(), site.attacker
     _learn(site)
     bulk.fill(site, tenant)
     session = cookies_of(site, tenant)
@@ -146,17 +146,17 @@ def pages_and_exports_do_not_starve_others(site: Site) -> Evidence:
 
 
 def _cpu(site: Site, seconds: float = 3.0) -> float:
-    """Per cent of a core that the web process takes for twenty reads a second."""
-    tenant, process = site.ours, site.web_process
+    """The per cent of a core that the web process uses for twenty reads a second."""
+    tenant, process = site.victim, site.web_process
     assert process is not None
     with site.client() as client:
         path = f"/v1/people/{tenant.person}/invoices"
         client.get(path, headers=tenant.key_headers)
-        began, spent = time.monotonic(), sum(process.cpu_times()[:2])
-        while time.monotonic() - began < seconds:
+        started, cpu_seconds = time.monotonic(), sum(process.cpu_times()[:2])
+        while time.monotonic() - started < seconds:
             client.get(path, headers=tenant.key_headers)
             time.sleep(0.05)
-        return 100 * (sum(process.cpu_times()[:2]) - spent) / (time.monotonic() - began)
+        return 100 * (sum(process.cpu_times()[:2]) - cpu_seconds) / (time.monotonic() - started)
 
 
 def _memory(process: psutil.Process) -> float:
@@ -164,31 +164,33 @@ def _memory(process: psutil.Process) -> float:
 
 
 def made_up_keys_cost_nothing(site: Site) -> Evidence:
-    """Call the API with another made-up key each time; afterwards reads must cost what they did."""
+    """Call the API with a different invalid key each time; afterwards reads must cost the same as before."""
     evidence = Evidence()
     process = site.web_process
     assert process is not None
-    before, held = _cpu(site), _memory(process)
+    before, memory = _cpu(site), _memory(process)
     order = Order(site.url, FLOOD_SECONDS, keys=FLOOD_RATE, keys_together=FLOOD_TOGETHER)
-    answers = carry_out(order)
+    counts = carry_out(order)
     after = _cpu(site)
-    said = f"after {sum(answers.values())} made-up keys reads take {after:.1f} % of a core, before {before:.1f} %"
-    evidence.expect(after < before + MOST_MORE_CPU, f"{said}; memory {held:.0f} -> {_memory(process):.0f} MB")
-    # On a machine that is too busy to send as many as an address may, none is refused for that.
-    enough = answers.get("key 429", 0) > 0 or sum(answers.values()) <= API_MINUTE_LIMIT
-    evidence.expect(enough, f"answers {answers}")
+    detail = f"after {sum(counts.values())} made-up keys reads take {after:.1f} % of a core, before {before:.1f} %"
+    evidence.expect(after < before + MOST_MORE_CPU, f"{detail}; memory {memory:.0f} -> {_memory(process):.0f} MB")
+    # A busy machine may send too few requests to be rate limited.
+    enough = counts.get("key 429", 0) > 0 or sum(counts.values()) <= API_REQUESTS_PER_MINUTE
+    evidence.expect(enough, f"answers {counts}")
     return evidence
 
 
 def panel_viewers_do_not_share_a_limit(site: Site) -> Evidence:
-    """Use up the panel's calls of a minute at one address; a colleague's panel at another one must still answer."""
-    evidence, tenant = Evidence(), site.theirs
-    # A record of no type: counted as any other, and answered with little work.
+    """Use up the panel's rate limit at one address; a colleague's panel at another address must still work."""
+    evidence, tenant = Evidence(), site.attacker
+    # An invalid record type: counted like any other, with little work.
     path = "/panel/records/nothing/1"
-    calls = API_MINUTE_LIMIT // 6 + 3
+    calls = API_REQUESTS_PER_MINUTE // 6 + 3
     with site.client() as greedy, site.client() as colleague:
-        asked = at_once(6, lambda _: [greedy.get(path, headers=tenant.panel_headers).status_code for _ in range(calls)])
-        refused = [status for statuses in asked for status in statuses].count(429)
+        statuses = at_once(
+            6, lambda _: [greedy.get(path, headers=tenant.panel_headers).status_code for _ in range(calls)]
+        )
+        refused = [status for statuses in statuses for status in statuses].count(429)
         status = colleague.get(panel_path(tenant), headers=tenant.panel_headers).status_code
     evidence.expect(refused > 0, f"{refused} of {6 * calls} calls of one address are refused")
     evidence.expect(status == 200, f"a colleague at another address is then answered {status}")

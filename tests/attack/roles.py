@@ -1,4 +1,4 @@
-"""What the database lets whom do: other databases of the cluster, the pages' role, functions of the owner."""
+"""Attacks on database privileges: other databases of the cluster, the pages role, functions of the owner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _superuser() -> str:
 
 
 def _page_roles() -> list[str]:
-    """The roles that pages and reads take: all that are granted to the application's role and may not sign in."""
+    """The roles of pages and reads: all that are granted to the application's role and may not log in."""
     rows = query(
         "SELECT r.rolname FROM pg_roles r WHERE r.rolname LIKE 'patina%' AND NOT r.rolcanlogin"
         " AND pg_has_role(current_user, r.oid, 'MEMBER')"
@@ -30,9 +30,9 @@ def _page_roles() -> list[str]:
 
 
 def other_database_of_cluster_sees_nothing(site: Site) -> Evidence:
-    """Come as the user of another installation in the same cluster, member of whatever roles its migration made."""
+    """Connect as the user of another installation in the same cluster, a member of its own roles."""
     evidence = Evidence()
-    account = site.ours.account
+    account = site.victim.account
     with psycopg.connect(_superuser(), autocommit=True) as owner:
         owner.execute(f"CREATE ROLE {STAGING} LOGIN PASSWORD '{PASSWORD}'")
         for (role,) in owner.execute("SELECT rolname FROM pg_roles WHERE rolname = 'patina_bound'").fetchall():
@@ -56,9 +56,9 @@ def other_database_of_cluster_sees_nothing(site: Site) -> Evidence:
 
 
 def audit_log_cannot_be_flooded_or_altered(site: Site) -> Evidence:
-    """Export nothing thirty times with a key; then ask which roles of the pages may change the audit log."""
-    evidence, tenant = Evidence(), site.theirs
-    count = "SELECT count(*) FROM audit WHERE account_id = :a AND action = 'rows.exported'"
+    """Export thirty times with a key; then check which page roles may change the audit log."""
+    evidence, tenant = Evidence(), site.attacker
+    count = "SELECT count(*) FROM audit_log WHERE account_id = :a AND action = 'rows.exported'"
     before = query(count, a=tenant.account)[0][0]
     with site.client() as client:
         for _ in range(EMPTY_EXPORTS):
@@ -67,28 +67,30 @@ def audit_log_cannot_be_flooded_or_altered(site: Site) -> Evidence:
     evidence.expect(lines <= MOST_LINES, f"{EMPTY_EXPORTS} empty exports left {lines} lines in the audit log")
     for role in _page_roles():
         may = [
-            right
-            for right in ("UPDATE", "DELETE", "TRUNCATE")
-            if query("SELECT has_table_privilege(:role, 'audit', :right)", role=role, right=right)[0][0]
+            privilege
+            for privilege in ("UPDATE", "DELETE", "TRUNCATE")
+            if query("SELECT has_table_privilege(:role, 'audit', :right)", role=role, right=privilege)[0][0]
         ]
         evidence.expect(not may, f"{role} may {', '.join(may) or 'not change'} the audit log")
     return evidence
 
 
 def small_leaks_are_closed(site: Site) -> Evidence:
-    """Look for keys on command lines, owners' rights in pages, functions for everybody, and an open sandbox."""
+    """Look for keys on command lines, owner privileges in pages, public functions, and an open sandbox."""
     evidence = Evidence()
-    said = command("connect", "--help")
+    output = command("connect", "--help")
     evidence.expect(
-        "--copper-key" not in said,
+        "--copper-key" not in output,
         "`patina connect` takes no key in its words",
         "`patina connect` takes a key that `ps` shows",
     )
-    from worker import overview
+    from worker import account_status
 
-    source = inspect.getsource(overview)
+    source = inspect.getsource(account_status)
     evidence.expect(
-        "bound(" in source, "the status page reads in the account's bounds", "the status page reads as owner"
+        "account_transaction(" in source,
+        "the status page reads in the account's bounds",
+        "the status page reads as owner",
     )
     loose = query(
         "SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
@@ -103,8 +105,8 @@ def small_leaks_are_closed(site: Site) -> Evidence:
         {"content-type": "text/plain", "sec-fetch-site": "cross-site"},
     ):
         body = '{"name": "Planted"}'
-        answer = httpx.post(
-            f"{site.sandbox.url}/control/act/add_account", content=body, headers=headers, trust_env=False
+        response = httpx.post(
+            f"{site.sandbox.url}/control/actions/add_account", content=body, headers=headers, trust_env=False
         )
-        evidence.expect(answer.status_code >= 400, f"the sandbox takes {headers} ({answer.status_code})")
+        evidence.expect(response.status_code >= 400, f"the sandbox takes {headers} ({response.status_code})")
     return evidence

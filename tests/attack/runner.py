@@ -1,4 +1,4 @@
-"""Carries out attacks one after the other, each within a bound, and says how they went."""
+"""Runs attacks one after the other, each with a timeout, and reports the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOAD = "load"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an attack after some seconds."""
+    """The result of an attack, and the seconds it took."""
 
     name: str
     is_open: bool
@@ -33,12 +33,12 @@ class Verdict:
 
 
 class TookTooLong(BaseException):
-    """An attack did not end in time; no `except Exception` on its way may keep it."""
+    """An attack timed out; not an `Exception`, so that no handler on the way catches it."""
 
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """End the block with `TookTooLong` after some seconds."""
+    """Raise `TookTooLong` in the block after some seconds."""
 
     def end(*_: object) -> NoReturn:
         raise TookTooLong
@@ -53,8 +53,8 @@ def within(seconds: int) -> Iterator[None]:
 
 
 def carry_out(attack: Attack, site: Site) -> Verdict:
-    """One attack; one that cannot be carried out has shown nothing, and so counts as open."""
-    began = time.monotonic()
+    """Run an attack; an attack that fails has no evidence, and so counts as open."""
+    started = time.monotonic()
     try:
         with within(ATTACK_SECONDS):
             evidence = attack.run(site)
@@ -62,16 +62,16 @@ def carry_out(attack: Attack, site: Site) -> Verdict:
         evidence = Evidence([(False, f"it did not end within {ATTACK_SECONDS} s")])
     except Exception as error:
         evidence = Evidence([(False, f"it could not be carried out: {type(error).__name__}: {str(error)[:300]}")])
-    return Verdict(attack.name, evidence.is_open, evidence.saw, time.monotonic() - began)
+    return Verdict(attack.name, evidence.is_open, evidence.saw, time.monotonic() - started)
 
 
-def select(words: Sequence[str]) -> list[Attack]:
-    """The attacks whose name contains one of the words; all of them without words."""
-    return [attack for attack in ATTACKS if not words or any(word in attack.name for word in words)]
+def select(filters: Sequence[str]) -> list[Attack]:
+    """The attacks whose name contains one of the filters; all of them without filters."""
+    return [attack for attack in ATTACKS if not filters or any(name_filter in attack.name for name_filter in filters)]
 
 
 def run(attacks: Sequence[Attack], *, with_load: bool, console: Console) -> tuple[list[Verdict], list[Measurement]]:
-    """Carry out attacks, then measure what another tenant notices: without the attack, and with it."""
+    """Run attacks, then measure another tenant's latency without an attack and with it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     verdicts: list[Verdict] = []
     measured: list[Measurement] = []
@@ -100,11 +100,11 @@ def _tell(console: Console, verdict: Verdict) -> None:
 
 
 def summarise(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) -> tuple[bool, list[str]]:
-    """Whether all is well, and what to print: the measurement, and one line about all of it."""
-    opened = [verdict.name for verdict in verdicts if verdict.is_open]
-    well = not opened and all(attacked.is_within_bounds for attacked in measured[1:])
-    names = f" ({', '.join(opened)})" if opened else ""
-    last = f"attack {'ok' if well else 'failed'}: findings {len(verdicts)}, open {len(opened)}{names}"
+    """Whether all attacks are closed, and the report: the measurement, and a summary line."""
+    open_names = [verdict.name for verdict in verdicts if verdict.is_open]
+    well = not open_names and all(attacked.is_within_bounds for attacked in measured[1:])
+    names = f" ({', '.join(open_names)})" if open_names else ""
+    last = f"attack {'ok' if well else 'failed'}: findings {len(verdicts)}, open {len(open_names)}{names}"
     if measured:
         attacked = measured[-1]
         last += f", other tenant p99 {attacked.read.p99:.0f} ms / {attacked.panel.p99:.0f} ms"
@@ -113,8 +113,8 @@ def summarise(verdicts: Sequence[Verdict], measured: Sequence[Measurement]) -> t
 
 def _table(measured: Sequence[Measurement]) -> Iterator[str]:
     for name, measurement in zip(("without the attack", "with the attack"), measured, strict=False):
-        for kind, waits in (("read", measurement.read), ("panel", measurement.panel)):
+        for endpoint, waits in (("read", measurement.read), ("panel", measurement.panel)):
             yield (
-                f"{name}: {kind} p50 {waits.p50:.0f} ms, p99 {waits.p99:.0f} ms,"
+                f"{name}: {endpoint} p50 {waits.p50:.0f} ms, p99 {waits.p99:.0f} ms,"
                 f" {waits.failed} of {waits.count} not answered"
             )

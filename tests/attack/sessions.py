@@ -1,4 +1,4 @@
-"""Sessions: whether they end when they should, and whether somebody can end them; what addresses remember."""
+"""Attacks on sessions: expiry, revocation, and secrets in URLs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOURS_IDLE = 13
 
 
 def sessions_end_and_can_be_ended(site: Site) -> Evidence:
-    """Sign in anew, wait, replace the Copper key, sign out: the sessions of before must be over."""
+    """Sign in again, wait, replace the Copper key, sign out: the previous sessions must have ended."""
     evidence, tenant = Evidence(), site.open_tenant("Signed in")
     browser = site.admin(tenant)
     old = httpx.Cookies(browser.http.cookies)
@@ -23,19 +23,21 @@ def sessions_end_and_can_be_ended(site: Site) -> Evidence:
     )
     idle = _idle_survives(site, site.admin(tenant).http.cookies, tenant.account)
     evidence.expect(not idle, "an idle session ends", f"a session that was idle for {HOURS_IDLE} hours opens pages")
-    other = site.admin(tenant).http.cookies
+    other_cookies = site.admin(tenant).http.cookies
     admin = site.admin(tenant)
-    listed = admin.open("/sessions").status_code
-    evidence.expect(listed == 200, "a page lists the open sessions", "no page lists the sessions")
+    status = admin.open("/sessions").status_code
+    evidence.expect(status == 200, "a page lists the open sessions", "no page lists the sessions")
     admin.open("/settings")
-    fresh = site.sandbox.act("add_user", account=tenant.world.copper, name="Second Admin", admin=True)
-    admin.send("/copper/key", key=fresh["api_key"], email=fresh["email"])
-    evidence.expect(not _is_inside(site, other), "a new Copper key ends the others", "a new Copper key ends no session")
+    second_admin = site.sandbox.simulate("add_user", account=tenant.world.copper, name="Second Admin", admin=True)
+    admin.send("/copper/key", key=second_admin["api_key"], email=second_admin["email"])
+    evidence.expect(
+        not _is_inside(site, other_cookies), "a new Copper key ends the others", "a new Copper key ends no session"
+    )
     leaving = site.admin(tenant)
     leaving.open("/settings")
-    answer = leaving.send("/signout", follow=False)
+    response = leaving.send("/signout", follow=False)
     evidence.expect(
-        "clear-site-data" in answer.headers,
+        "clear-site-data" in response.headers,
         "signing out clears the browser",
         "signing out clears nothing in the browser",
     )
@@ -54,13 +56,13 @@ def _is_inside(site: Site, cookies: httpx.Cookies) -> bool:
 
 
 def _idle_survives(site: Site, cookies: httpx.Cookies, account: int) -> bool:
-    """Whether a session that nobody used for thirteen hours still opens pages."""
-    columns = query("SELECT column_name FROM information_schema.columns WHERE table_name = 'web_session'")
+    """Whether a session still works after thirteen idle hours."""
+    columns = query("SELECT column_name FROM information_schema.columns WHERE table_name = 'browser_session'")
     used = [name for (name,) in columns if name in {"last_used_at", "last_seen_at", "seen_at", "used_at"}]
     if not used:
         return True
     query(
-        f"UPDATE web_session SET {used[0]} = now() - make_interval(hours => :hours) WHERE account_id = :a",
+        f"UPDATE browser_session SET {used[0]} = now() - make_interval(hours => :hours) WHERE account_id = :a",
         hours=HOURS_IDLE,
         a=account,
     )

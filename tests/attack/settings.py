@@ -1,4 +1,4 @@
-"""The settings of an installation under attack, in force before anything else is imported."""
+"""The settings of an installation under attack, set before any other import."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from runtime.settings import override
+from runtime.settings import override_settings
 from sandbox import server
 from tests.chaos import ROOT, free_port
 
 HOME = ROOT / ".patina" / "attack"
-API_MINUTE_LIMIT = 1_500
-# The name that the documented configuration of nginx has.
+API_REQUESTS_PER_MINUTE = 1_500
+# The host name in the documented nginx configuration.
 HOST = "patina.example.com"
 
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Keep a second run in the same working copy out until the block ends."""
+    """Prevent a second run in the same working copy until the block ends."""
     HOME.parent.mkdir(parents=True, exist_ok=True)
     with HOME.with_suffix(".lock").open("w") as lock:
         try:
@@ -31,14 +31,14 @@ def only_one() -> Iterator[None]:
 
 
 def settle() -> None:
-    """Begin with an empty folder, and the settings of an ordinary installation of which nothing is due meanwhile."""
+    """Create an empty folder, and set the settings of a typical installation without scheduled tasks."""
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     web, vendors = free_port(), free_port()
     values = {
         **server.environment(f"http://127.0.0.1:{vendors}"),
-        # The sandbox lets everybody in; here strangers are to need an invitation.
-        "COPPER_ACCOUNTS": "",
+        # The sandbox's settings admit every account; here strangers need an invitation.
+        "ALLOWED_COPPER_ACCOUNTS": "",
         "ALLOWED_HOSTS": HOST,
         "PATINA_HOME": str(HOME),
         "EMBEDDED_SERVICES": "true",
@@ -51,20 +51,20 @@ def settle() -> None:
         "WORKER_THREADS": "4",
         "CONNECT_TIMEOUT": "5",
         "READ_TIMEOUT": "30",
-        "SWEEP_SECONDS": "1",
-        "CATCH_UP_SECONDS": "86400",
+        "SWEEP_INTERVAL_SECONDS": "1",
+        "CATCH_UP_INTERVAL_SECONDS": "86400",
         "RECONCILE_HOUR": str((datetime.now(UTC).hour + 12) % 24),
-        "ROTATION_SECONDS": "86400",
-        "HISTORY_CALLS": "0",
-        # The vendors' minute is two seconds here: no attack is to wait for it.
-        "LIMIT_WINDOW_SECONDS": "2",
-        "COPPER_MINUTE_LIMIT": "5000",
-        "XERO_MINUTE_LIMIT": "1000",
-        "API_MINUTE_LIMIT": str(API_MINUTE_LIMIT),
-        # nginx is the one proxy; every other client of an attack has an address of its own.
+        "RELATIONS_REFRESH_INTERVAL_SECONDS": "86400",
+        "CREATED_DATE_LOOKUP_MAX_CALLS": "0",
+        # A rate limit window of two seconds, so that no attack waits for it.
+        "RATE_LIMIT_WINDOW_SECONDS": "2",
+        "COPPER_CALLS_PER_MINUTE": "5000",
+        "XERO_CALLS_PER_MINUTE": "1000",
+        "API_REQUESTS_PER_MINUTE": str(API_REQUESTS_PER_MINUTE),
+        # nginx is the only proxy; every other client has its own address.
         "TRUSTED_PROXIES": "127.0.0.1",
         "METRICS_TOKEN": "the-token-of-the-attack",
         "LOG_LEVEL": "info",
         "LOG_FORMAT": "json",
     }
-    override(values)
+    override_settings(values)

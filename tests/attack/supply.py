@@ -1,4 +1,4 @@
-"""What Patina is shipped with and in: the embedded servers, the image, the compose file, bundled programs."""
+"""Attacks on the packaging: the embedded servers, the image, the compose file, bundled programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 import yaml
 
-from runtime.servers import KINDS, Postgres, Redis
+from runtime.servers import SERVERS, Postgres, Redis
 from tests.attack.evidence import Evidence
 from tests.attack.settings import HOME
 from tests.attack.site import Site, is_root, query
@@ -18,7 +18,7 @@ from tests.test_image import is_in_context
 
 DEPLOY = ROOT / "docs" / "deploy"
 CAPABILITIES = re.compile(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\s*([0-9a-f]+)$", re.MULTILINE)
-# Files of an operator that lie about in a working copy, none of which belongs into an image.
+# Files that an operator may have in a working copy, none of which belongs in an image.
 STRAY = (
     "docs/deploy/patina.env",
     "patina.env",
@@ -38,15 +38,15 @@ STRAY = (
 
 
 def embedded_database_is_no_way_to_root(site: Site) -> Evidence:
-    """Look at the embedded servers' users, capabilities and folders, and at what Patina's own role may do."""
+    """Check the embedded servers' users, capabilities and folders, and the privileges of Patina's database role."""
     evidence = Evidence()
-    for kind, server_kind in KINDS.items():
-        server = server_kind(HOME / kind)
-        process = server.running()
-        assert process is not None, f"{kind} does not run"
-        _judge_process(evidence, kind, process)
-        mode = server.run.stat().st_mode & 0o777
-        evidence.expect(mode == 0o700, f"{kind}: the socket's folder has mode {mode:o}")
+    for name, server_class in SERVERS.items():
+        server = server_class(HOME / name)
+        process = server.running_process()
+        assert process is not None, f"{name} does not run"
+        _judge_process(evidence, name, process)
+        mode = server.socket_dir.stat().st_mode & 0o777
+        evidence.expect(mode == 0o700, f"{name}: the socket's folder has mode {mode:o}")
     attributes = query("SELECT rolsuper, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = current_user")[0]
     evidence.expect(
         not any(attributes), f"Patina's role is superuser, replicates, bypasses policies: {tuple(attributes)}"
@@ -61,18 +61,20 @@ def embedded_database_is_no_way_to_root(site: Site) -> Evidence:
     return evidence
 
 
-def _judge_process(evidence: Evidence, kind: str, process: psutil.Process) -> None:
+def _judge_process(evidence: Evidence, service: str, process: psutil.Process) -> None:
     if not is_root():
-        evidence.expect(True, f"{kind} runs as a plain user, as all of this does")
+        evidence.expect(True, f"{service} runs as a plain user, as all of this does")
         return
     uid = process.uids().effective
     status = Path(f"/proc/{process.pid}/status").read_text()
-    held = [value for value in CAPABILITIES.findall(status) if int(value, 16)]
-    evidence.expect(uid != 0 and not held, f"{kind} runs as user {uid} with {len(held)} sets of capabilities")
+    capabilities = [value for value in CAPABILITIES.findall(status) if int(value, 16)]
+    evidence.expect(
+        uid != 0 and not capabilities, f"{service} runs as user {uid} with {len(capabilities)} sets of capabilities"
+    )
 
 
 def image_holds_no_secret(site: Site) -> Evidence:
-    """Work out which files of an operator a build would copy into the image."""
+    """Find the operator's files that a build would copy into the image."""
     evidence = Evidence()
     sources = _copied((DEPLOY / "Containerfile").read_text())
     for name in STRAY:
@@ -84,34 +86,34 @@ def image_holds_no_secret(site: Site) -> Evidence:
 
 
 def _copied(containerfile: str) -> list[str]:
-    """What the Containerfile copies from the build's context."""
-    found: list[str] = []
+    """The paths that the Containerfile copies from the build context."""
+    copied: list[str] = []
     for line in containerfile.replace("\\\n", " ").splitlines():
-        words = [word for word in line.split() if not word.startswith("--")]
-        if words[:1] in (["COPY"], ["ADD"]):
-            found += [word.removeprefix("./") or "." for word in words[1:-1]]
-    return found
+        parts = [word for word in line.split() if not word.startswith("--")]
+        if parts[:1] in (["COPY"], ["ADD"]):
+            copied += [word.removeprefix("./") or "." for word in parts[1:-1]]
+    return copied
 
 
 def bundled_programs_are_listed(site: Site) -> Evidence:
-    """Ask the embedded servers' programs for their versions, and look for them in the inventory."""
+    """Check that the versions of the embedded servers' programs are in the inventory."""
     evidence = Evidence()
-    inventory = (ROOT / "docs" / "licences.md").read_text()
-    for words in (
+    inventory = (ROOT / "docs" / "licenses.md").read_text()
+    for command in (
         [str(Redis(HOME / "redis").binary), "--version"],
         [str(Postgres(HOME / "postgres").bin / "postgres"), "--version"],
     ):
-        said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout
-        name, version = re.search(r"Valkey|Redis|PostgreSQL", said), re.search(r"\d+\.\d+(\.\d+)?", said)
-        assert name is not None, said
-        assert version is not None, said
-        listed = f"| {name[0]} | {version[0]} |" in inventory
-        evidence.expect(listed, f"{name[0]} {version[0]} is {'' if listed else 'not '}in the inventory")
+        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        name, version = re.search(r"Valkey|Redis|PostgreSQL", output), re.search(r"\d+\.\d+(\.\d+)?", output)
+        assert name is not None, output
+        assert version is not None, output
+        is_listed = f"| {name[0]} | {version[0]} |" in inventory
+        evidence.expect(is_listed, f"{name[0]} {version[0]} is {'' if is_listed else 'not '}in the inventory")
     return evidence
 
 
 def compose_grants_least_privilege(site: Site) -> Evidence:
-    """Read the compose file as an attacker who got into one container."""
+    """Check the compose file from the view of an attacker inside a container."""
     evidence = Evidence()
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     superuser = services["postgres"].get("environment", {}).get("POSTGRES_USER", "postgres")
@@ -122,7 +124,11 @@ def compose_grants_least_privilege(site: Site) -> Evidence:
     evidence.expect("noeviction" in redis, "a full Redis drops nothing", "a full Redis may drop messages")
     for name in ("web", "worker", "scheduler"):
         service = services[name]
-        closed = service.get("read_only") and "ALL" in service.get("cap_drop", [])
-        closed = closed and any("no-new-privileges" in option for option in service.get("security_opt", []))
-        evidence.expect(bool(closed), f"{name} is read-only, without capabilities, and gains none: {bool(closed)}")
+        is_restricted = service.get("read_only") and "ALL" in service.get("cap_drop", [])
+        is_restricted = is_restricted and any(
+            "no-new-privileges" in option for option in service.get("security_opt", [])
+        )
+        evidence.expect(
+            bool(is_restricted), f"{name} is read-only, without capabilities, and gains none: {bool(is_restricted)}"
+        )
     return evidence

@@ -1,4 +1,4 @@
-"""Where the clients live: Python ones in an environment of their own, because their pins are not ours; npm ones beside.
+"""Installs the clients: the Python ones in a separate environment, because their pins differ from ours, and npm ones.
 
 Both are installed once, under `.patina/clients`, from locks with hashes and without addresses.
 """
@@ -23,14 +23,14 @@ INSTALL_SECONDS, RUN_SECONDS = 600, 120
 
 
 def run(command: list[str], *, seconds: float, cwd: Path = HERE) -> str:
-    """A command's output; fails the test with the end of what it wrote to stderr."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False)
-    assert done.returncode == 0, f"{' '.join(command[:4])}: {done.stderr.strip()[-2_000:]}"
-    return done.stdout
+    """Run a command and return its output; fails the test with the end of its stderr."""
+    completed = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False)
+    assert completed.returncode == 0, f"{' '.join(command[:4])}: {completed.stderr.strip()[-2_000:]}"
+    return completed.stdout
 
 
 def installed(name: str, made_from: bytes, install: Callable[[Path], None]) -> Path:
-    """A folder that `install` fills once for all test processes, and anew when what it is made from changes."""
+    """A folder that `install` fills once for all test processes, and again when its sources change."""
     folder = HOME / f"{name}-{hashlib.sha256(made_from).hexdigest()[:12]}"
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / f"{name}.lock").open("w") as lock:
@@ -43,7 +43,7 @@ def installed(name: str, made_from: bytes, install: Callable[[Path], None]) -> P
 
 
 def python() -> str:
-    """The interpreter of the Python clients' environment."""
+    """The Python interpreter of the clients' environment."""
     lock = HERE / "requirements.lock"
 
     def install(folder: Path) -> None:
@@ -55,14 +55,14 @@ def python() -> str:
 
 
 def drive(driver: str, **values: Any) -> dict[str, Any]:
-    """What a driver printed last, as JSON."""
+    """Run a driver and return its JSON output."""
     command = [python(), str(HERE / f"{driver}_driver.py"), json.dumps(values)]
-    told: dict[str, Any] = json.loads(run(command, seconds=RUN_SECONDS).splitlines()[-1])
-    return told
+    payload: dict[str, Any] = json.loads(run(command, seconds=RUN_SECONDS).splitlines()[-1])
+    return payload
 
 
 def node_modules(folder_name: str) -> Path:
-    """The modules that the lock of `tests/clients/{folder_name}` names; the test is skipped without Node.js."""
+    """The modules in the lock of `tests/clients/{folder_name}`; the test is skipped without Node.js."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("Node.js with npm is not here")
     source = HERE / folder_name

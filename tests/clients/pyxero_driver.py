@@ -1,4 +1,4 @@
-"""Drives an address with pyxero, and prints what came of it as JSON."""
+"""Calls a base URL with pyxero, and prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def numbers(invoices: list[dict[str, Any]]) -> list[str]:
 def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
     auth.XERO_BASE_URL = f"{base}/xero"
     auth.XERO_OAUTH2_TOKEN_URL = f"{base}/xero/connect/token"
-    held = OAuth2Credentials("sandbox-client", "sandbox-secret", token=token)
-    tenants = held.get_tenants()
-    held.tenant_id = tenants[0]["tenantId"]
-    xero = Xero(held)
-    first = held.token["access_token"]
-    held.refresh()
+    credentials = OAuth2Credentials("sandbox-client", "sandbox-secret", token=token)
+    tenants = credentials.get_tenants()
+    credentials.tenant_id = tenants[0]["tenantId"]
+    xero = Xero(credentials)
+    first = credentials.token["access_token"]
+    credentials.refresh()
     return {
         "tenants": [tenant["tenantName"] for tenant in tenants],
-        "of_this_consent": len(held.get_tenants(auth_event_id=tenants[0]["authEventId"])),
+        "of_this_consent": len(credentials.get_tenants(auth_event_id=tenants[0]["authEventId"])),
         "organisation": xero.organisations.all()[0]["Timezone"],
         "drafts": numbers(xero.invoices.filter(Status="DRAFT")),
         "by_raw": numbers(xero.invoices.filter(raw='Total > 50 AND CurrencyCode != "JPY"')),
@@ -52,7 +52,7 @@ def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
             refused(lambda: xero.invoices.filter(raw="Nonsense==1")),
             refused(lambda: xero.quotes.all()),
         ],
-        "refreshed": held.token["access_token"] != first,
+        "refreshed": credentials.token["access_token"] != first,
     }
 
 

@@ -1,4 +1,4 @@
-"""Reads an address with tap-copper, and prints what came of it as JSON: for each stream its records."""
+"""Reads from a base URL with tap-copper, and prints the records of each stream as JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tap_copper.streams import STREAMS
 from tap_copper.streams.abstracts import BaseStream
 
 
-def read(stream: BaseStream) -> list[dict[str, Any]]:
-    """The records of a stream, each put through its schema as the tap does it."""
+def read_stream(stream: BaseStream) -> list[dict[str, Any]]:
+    """The records of a stream, each transformed by its schema as the tap does it."""
     with Transformer(integer_datetime_fmt=UNIX_MILLISECONDS_INTEGER_DATETIME_PARSING) as transformer:
         return [
             transformer.transform(stream._normalize_record_dates(record), stream.schema, stream.metadata)
@@ -30,12 +30,12 @@ def main(base: str, key: str, email: str, page_size: int) -> dict[str, Any]:
     client.base_url = f"{base}/copper/developer_api/v1"
     catalog = discover(config)
     streams = ("people", "leads", "companies", "opportunities", "users")
-    found: dict[str, Any] = {name: read(STREAMS[name](client, catalog.get_stream(name))) for name in streams}
+    records: dict[str, Any] = {name: read_stream(STREAMS[name](client, catalog.get_stream(name))) for name in streams}
     try:
-        read(STREAMS["account"](client, catalog.get_stream("account")))
+        read_stream(STREAMS["account"](client, catalog.get_stream("account")))
     except CopperError as error:
-        found["account"] = f"{type(error).__name__}: {error}"
-    return found
+        records["account"] = f"{type(error).__name__}: {error}"
+    return records
 
 
 if __name__ == "__main__":

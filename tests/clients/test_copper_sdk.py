@@ -1,4 +1,4 @@
-"""The sandbox's Copper page: a CRM for people, and the parent that Copper's own App SDK expects."""
+"""The sandbox's Copper page: a CRM, and the parent that Copper's own App SDK expects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ APP = "http://app.test/panel?token=t"
 
 
 class Crm:
-    """A company with two people and an opportunity, a lead, and the page that shows them."""
+    """The sandbox's Copper page, with a company, two people, an opportunity and a lead."""
 
     def __init__(self, page: Page, sandbox: Sandbox) -> None:
         self.page = page
         self.sandbox = sandbox
-        self.account = sandbox.act("add_account", name="Acme Sales")
+        self.account = sandbox.simulate("add_account", name="Acme Sales")
         self.company = self.make("company", "Beacon Foods")
         self.ann = self.make("person", "Ann Lee", emails=["ann@beacon.test"], company=self.company)
         self.bob = self.make("person", "Bob <b>Moe</b>", emails=["bob@else.test"])
@@ -33,23 +33,25 @@ class Crm:
         self.complaints: list[str] = []
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
-    def make(self, kind: str, name: str, **values: Any) -> int:
-        made = self.sandbox.act("make_record", type=kind, name=name, account=self.account["account"], **values)
-        return int(made["id"])
+    def make(self, record_type: str, name: str, **values: Any) -> int:
+        record = self.sandbox.simulate(
+            "create_record", type=record_type, name=name, account=self.account["account"], **values
+        )
+        return int(record["id"])
 
     def record(self, plural: str, record_id: int) -> dict[str, Any]:
         headers = {"X-PW-AccessToken": self.account["api_key"], "X-PW-Application": "developer_api"}
         headers["X-PW-UserEmail"] = self.account["email"]
-        answer = self.sandbox.http.get(f"/copper/developer_api/v1/{plural}/{record_id}", headers=headers)
-        found: dict[str, Any] = answer.json()
-        return found
+        response = self.sandbox.http.get(f"/copper/developer_api/v1/{plural}/{record_id}", headers=headers)
+        payload: dict[str, Any] = response.json()
+        return payload
 
     def open(self, address: str = "") -> None:
         self.page.goto(f"{self.sandbox.url}/copper/companies/{self.account['account']}/app{address}")
 
     def open_app(self, sdk: str, address: str) -> Frame:
-        """Open a record with the app installed: a page that does nothing but load the SDK."""
-        self.sandbox.act("install_app", url=APP, account=self.account["account"])
+        """Open a record with an installed app, a page that only loads the SDK."""
+        self.sandbox.simulate("install_app", url=APP, account=self.account["account"])
         script = "const sdk = (window.Copper.default || window.Copper).init(); window.events = [];"
         for event in ("contextUpdated", "addButtonClicked", "hello"):
             script += f"sdk.on('{event}', (data) => window.events.push(['{event}', data]));"
@@ -59,12 +61,12 @@ class Crm:
         return self.frame("sidebar")
 
     def frame(self, location: str) -> Frame:
-        """The app's frame of a location, with the SDK ready in it."""
+        """The app's frame at a location, with the SDK loaded."""
         element = self.page.wait_for_selector(f"iframe[src*='location={location}']")
-        found = element.content_frame() if element else None
-        assert found is not None
-        found.wait_for_function("window.events !== undefined")
-        return found
+        content = element.content_frame() if element else None
+        assert content is not None
+        content.wait_for_function("window.events !== undefined")
+        return content
 
 
 @pytest.fixture
@@ -72,23 +74,23 @@ def crm(browser: Browser, sandbox: Sandbox) -> Iterator[Crm]:
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(10_000)
-    found = Crm(page, sandbox)
-    yield found
+    crm_page = Crm(page, sandbox)
+    yield crm_page
     context.close()
-    assert found.complaints == []
+    assert crm_page.complaints == []
 
 
 @pytest.fixture(scope="session")
 def sdk() -> str:
-    """The real SDK, as Copper publishes it."""
+    """The real SDK, as published by Copper."""
     path = environment.node_modules("npm") / "copper-sdk" / "dist" / "copper-sdk.js"
     return path.read_text()
 
 
 def rejection(frame: Frame, call: str) -> str:
-    """Why a call of the SDK was rejected."""
-    found: str = frame.evaluate(f"{call}.then(() => 'not rejected', (error) => String(error))")
-    return found
+    """The error message of a rejected SDK call."""
+    message: str = frame.evaluate(f"{call}.then(() => 'not rejected', (error) => String(error))")
+    return message
 
 
 def test_the_sdk_learns_which_record_which_user_and_which_account(crm: Crm, sdk: str) -> None:
@@ -113,7 +115,7 @@ def quoted(address: str) -> str:
     return address.replace(":", "%3A").replace("/", "%2F")
 
 
-def test_what_the_app_says_of_its_looks_changes_that_alone(crm: Crm, sdk: str) -> None:
+def test_setui_only_changes_the_given_properties(crm: Crm, sdk: str) -> None:
     frame = crm.open_app(sdk, f"#/organization/{crm.company}")
     frame.evaluate("sdk.setAppUI({count: 4})")
     frame.evaluate("sdk.setAppUI({height: 321})")
@@ -129,15 +131,15 @@ def test_what_the_app_says_of_its_looks_changes_that_alone(crm: Crm, sdk: str) -
     expect(crm.page.locator("#app-card.full")).to_have_count(0)
 
 
-def test_the_app_leads_to_another_record_and_hears_of_it(crm: Crm, sdk: str) -> None:
+def test_the_app_navigates_to_another_record_and_is_notified(crm: Crm, sdk: str) -> None:
     frame = crm.open_app(sdk, f"#/organization/{crm.company}")
     frame.evaluate(f"sdk.navigateToEntityDetail('opportunity', {crm.deal})")
     frame.wait_for_function(f"events.some(([, data]) => data.entityData.id === {crm.deal})")
     expect(crm.page.locator("#name")).to_have_text("Fit-out")
-    assert "not played" in rejection(frame, "sdk.navigateToEntityDetail('task', 1)")
+    assert "not supported" in rejection(frame, "sdk.navigateToEntityDetail('task', 1)")
 
 
-def test_the_app_saves_the_fields_that_may_be_edited(crm: Crm, sdk: str) -> None:
+def test_the_app_saves_editable_fields(crm: Crm, sdk: str) -> None:
     frame = crm.open_app(sdk, f"#/contact/{crm.ann}")
     saved = frame.evaluate(
         "sdk.getContext().then(({context}) => { context.name = 'Ann Moe'; return context.save(); })"
@@ -153,30 +155,30 @@ def test_the_app_calls_the_developer_api_as_its_user(crm: Crm, sdk: str) -> None
     frame = crm.open_app(sdk, f"#/organization/{crm.company}")
     assert frame.evaluate("sdk.api('/v1/users/me')")["email"] == crm.account["email"]
     body = "JSON.stringify({emails: ['ann@beacon.test']})"
-    found = frame.evaluate(f"sdk.api('/v1/people/search', {{method: 'POST', body: {body}}})")
-    assert [person["id"] for person in found] == [crm.ann]
-    assert "does not play POST /activities" in rejection(frame, "sdk.logActivity(0, 'called')")
-    assert "does not play POST /people" in rejection(frame, "sdk.createEntity('person', {name: 'x'})")
+    people = frame.evaluate(f"sdk.api('/v1/people/search', {{method: 'POST', body: {body}}})")
+    assert [person["id"] for person in people] == [crm.ann]
+    assert "does not support POST /activities" in rejection(frame, "sdk.logActivity(0, 'called')")
+    assert "does not support POST /people" in rejection(frame, "sdk.createEntity('person', {name: 'x'})")
     assert "not found" in rejection(frame, "sdk.api('/v1/people/1')")
 
 
-def test_what_the_page_does_not_play_is_answered_with_an_error(crm: Crm, sdk: str) -> None:
+def test_unsupported_messages_are_answered_with_an_error(crm: Crm, sdk: str) -> None:
     frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
     for call in ("sdk.getRouteInfo()", "sdk.getSelectedRecords()", "sdk.navigateToSavedFilter('person', 1)"):
-        assert rejection(frame, call) == "not played by the sandbox"
-    assert rejection(frame, "sdk._deferredPost('dance')") == "not played by the sandbox"
+        assert rejection(frame, call) == "not supported by the sandbox"
+    assert rejection(frame, "sdk._deferredPost('dance')") == "not supported by the sandbox"
     for number, unknown in enumerate(("__proto__", "constructor", "toString"), 70):
-        answer = frame.evaluate(
+        response = frame.evaluate(
             "([type, id]) => new Promise((done) => {"
             "addEventListener('message', (event) => { if (event.data.id === id) done(event.data.error); });"
             "top.postMessage({type, id, instanceId: sdk.instanceId}, sdk.parentOrigin); })",
             [unknown, number],
         )
-        assert answer == "not played by the sandbox"
-    crm.complaints.clear()  # The SDK itself trips over an answer to one of these names.
+        assert response == "not supported by the sandbox"
+    crm.complaints.clear()  # The SDK itself fails on a response to one of these names.
 
 
-def test_a_modal_is_a_second_frame_that_can_write_to_the_first(crm: Crm, sdk: str) -> None:
+def test_a_modal_is_a_second_frame_that_can_message_the_first(crm: Crm, sdk: str) -> None:
     frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
     frame.evaluate("sdk.getUserInfo()")
     frame.evaluate("sdk.showModal({width: 300})")
@@ -188,16 +190,16 @@ def test_a_modal_is_a_second_frame_that_can_write_to_the_first(crm: Crm, sdk: st
     expect(crm.page.locator("iframe")).to_have_count(1)
 
 
-def test_messages_from_elsewhere_are_not_answered(crm: Crm, sdk: str) -> None:
+def test_messages_from_other_origins_are_ignored(crm: Crm, sdk: str) -> None:
     frame = crm.open_app(sdk, f"#/lead/{crm.lead}")
     frame.evaluate("sdk.getUserInfo()")
-    before = crm.page.evaluate("heard.length")
+    before = crm.page.evaluate("receivedMessages.length")
     crm.page.evaluate(
         "window.postMessage({type: 'setUI', data: {count: 9}, instanceId: 'sandbox-sidebar', id: 1}, '*')"
     )
     frame.evaluate("top.postMessage({type: 'setUI', data: {count: 9}, instanceId: 'other', id: 1}, '*')")
     frame.evaluate("sdk.getUserInfo()")
-    assert crm.page.evaluate("heard.length") == before + 1
+    assert crm.page.evaluate("receivedMessages.length") == before + 1
     expect(crm.page.locator("#count")).to_have_text("0")
 
 
@@ -232,7 +234,7 @@ def test_a_record_is_edited_in_place(crm: Crm) -> None:
     page.get_by_label("Emails").fill("bob@beacon.test, b@home.test")
     page.get_by_label("Emails").press("Enter")
     expect(page.locator("#fields")).to_contain_text("b@home.test")
-    emails = [one["email"] for one in crm.record("people", crm.bob)["emails"]]
+    emails = [email["email"] for email in crm.record("people", crm.bob)["emails"]]
     assert emails == ["bob@beacon.test", "b@home.test"]
     page.get_by_role("button", name="Edit").press("Enter")
     page.keyboard.press("Escape")
@@ -240,7 +242,7 @@ def test_a_record_is_edited_in_place(crm: Crm) -> None:
     expect(page.locator("#form")).to_be_hidden()
 
 
-def test_the_page_fits_every_width_and_is_readable_in_light_and_dark(crm: Crm) -> None:
+def test_the_page_fits_every_width_and_is_accessible_in_light_and_dark(crm: Crm) -> None:
     for scheme in SCHEMES:
         crm.page.emulate_media(color_scheme=scheme)
         for address in ("", f"#/organization/{crm.company}", f"#/contact/{crm.bob}"):
@@ -249,11 +251,11 @@ def test_the_page_fits_every_width_and_is_readable_in_light_and_dark(crm: Crm) -
             for width in (1280, 800, 390):
                 crm.page.set_viewport_size({"width": width, "height": 844})
                 assert crm.page.evaluate("document.documentElement.scrollWidth") <= width
-            found = Axe().run(crm.page).response["violations"]
-            assert [one["id"] for one in found if one["impact"] in {"serious", "critical"}] == []
+            violations = Axe().run(crm.page).response["violations"]
+            assert [violation["id"] for violation in violations if violation["impact"] in {"serious", "critical"}] == []
 
 
-def test_a_list_of_thousands_comes_fifty_at_a_time(crm: Crm) -> None:
+def test_a_list_is_loaded_fifty_rows_at_a_time(crm: Crm) -> None:
     for number in range(60):
         crm.make("lead", f"Lead {number:02d}")
     crm.open("#/list/lead")

@@ -11,8 +11,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from runtime.settings import override
-from store import accounts
+from runtime.settings import override_settings
+from store import xero_organisations
 from store.database import transaction
 from tests.chaos import free_port
 from tests.clients import environment
@@ -20,7 +20,7 @@ from tests.processes import Processes
 from tests.serving import wait_until
 from tests.test_sandbox_xero import OPENAPI
 from tests.world import World
-from worker.budget import Purpose
+from worker.budget import Priority
 from worker.xero.client import XeroClient
 
 pytestmark = pytest.mark.timeout(900)
@@ -31,12 +31,12 @@ MOCK_SECONDS = 60
 
 @pytest.fixture
 def client(world: World, processes: Processes, tmp_path: Path) -> XeroClient:
-    """The worker's client of one organisation, its calls going to Prism instead of Xero."""
+    """The worker's client of an organisation, which calls Prism instead of Xero."""
     if not CONTRACT.exists():
         pytest.skip("Xero's published contract is not here")
     program = environment.node_modules("npm") / "@stoplight" / "prism-cli" / "dist" / "index.js"
     contract = json.loads(CONTRACT.read_text())
-    contract["paths"] = {f"/api.xro/2.0{path}": held for path, held in contract["paths"].items()}
+    contract["paths"] = {f"/api.xro/2.0{path}": operations for path, operations in contract["paths"].items()}
     (tmp_path / "contract.json").write_text(json.dumps(contract))
     port = free_port()
     command = ["node", str(program), "mock", "-p", str(port), str(tmp_path / "contract.json")]
@@ -44,10 +44,10 @@ def client(world: World, processes: Processes, tmp_path: Path) -> XeroClient:
         processes.append(subprocess.Popen(command, stdout=log, stderr=log))
     base = f"http://127.0.0.1:{port}"
     with transaction() as session:
-        (organisation,) = accounts.organisations(session, world.account)
-    wait_until(lambda: _answers(base), seconds=MOCK_SECONDS, what="Prism")
-    override({"XERO_API_URL": base, "READ_TIMEOUT": "60"})
-    return XeroClient(organisation, Purpose.EVENTS)
+        (organisation,) = xero_organisations.list_connected(session, world.account)
+    wait_until(lambda: _answers(base), seconds=MOCK_SECONDS, description="Prism")
+    override_settings({"XERO_API_URL": base, "READ_TIMEOUT": "60"})
+    return XeroClient(organisation, Priority.EVENTS)
 
 
 def _answers(base: str) -> bool:
@@ -57,32 +57,32 @@ def _answers(base: str) -> bool:
         return False
 
 
-def test_the_contracts_examples_are_read_in_full(client: XeroClient) -> None:
-    assert client.organisation_details().name
-    for answer in (
-        client.invoices(1),
-        client.invoices(1, contacts=[SOME_ID]),
+def test_the_contracts_examples_are_parsed_in_full(client: XeroClient) -> None:
+    assert client.get_organisation().name
+    for response in (
+        client.list_invoices(1),
+        client.list_invoices(1, contact_ids=[SOME_ID]),
         client.invoices_by_id([SOME_ID]),
     ):
-        assert answer.items, "an empty answer proves nothing"
-        assert answer.unreadable == {}
-    for contacts in (client.contacts(1), client.contacts_by_id([SOME_ID])):
+        assert response.items, "an empty answer proves nothing"
+        assert response.unreadable == {}
+    for contacts in (client.list_contacts(1), client.contacts_by_id([SOME_ID])):
         assert contacts.items
         assert contacts.unreadable == {}
-    assert client.history(SOME_ID)
+    assert client.oldest_history_time(SOME_ID)
 
 
-def test_asking_for_what_changed_keeps_to_the_contract(client: XeroClient) -> None:
+def test_requests_for_changes_conform_to_the_contract(client: XeroClient) -> None:
     since = datetime(2026, 1, 31, 12, tzinfo=UTC)
-    assert client.invoices(1, since=since).items
-    assert client.contacts(1, since=since).items
+    assert client.list_invoices(1, since=since).items
+    assert client.list_contacts(1, since=since).items
 
 
 def test_prism_refuses_what_the_contract_does_not_allow(client: XeroClient) -> None:
     from runtime.settings import settings
 
     headers = {"Authorization": "Bearer x", "Xero-Tenant-Id": str(SOME_ID), "Accept": "application/json"}
-    answer = httpx.get(
+    response = httpx.get(
         f"{settings().xero_api_url}/api.xro/2.0/Invoices?page=one", headers=headers, trust_env=False, timeout=30
     )
-    assert answer.status_code == 422, "otherwise the tests above prove nothing"
+    assert response.status_code == 422, "otherwise the tests above prove nothing"

@@ -1,4 +1,4 @@
-"""Clients that others wrote and keep, at work on the sandbox: Xero's own SDK, pyxero, tap-copper."""
+"""Third-party clients with the sandbox: Xero's own SDK, pyxero, tap-copper."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture
 def call(sandbox: Sandbox) -> dict[str, Any]:
-    """A half-paid invoice, a draft, and one that was changed last, in an organisation in London."""
-    act = sandbox.act
+    """A partly paid invoice, a draft, and a recently changed invoice, in an organisation in London."""
+    act = sandbox.simulate
     tenant = act("add_organisation", name="First", country="GB", currency="GBP")["tenant"]
-    act("make_contact", name="Acme Ltd", email="ann@acme.test", tenant=tenant)
-    act("make_contact", name="Bo", tenant=tenant)
-    act("make_invoice", contact="Acme Ltd", number="INV-1", total="100", issued="2026-01-15")
-    act("make_invoice", contact="Acme Ltd", number="INV-2", total="9.50", status="DRAFT", issued="2026-03-01")
-    act("make_invoice", contact="Bo", number="INV-3", total="700", currency="JPY", issued="2026-02-01")
+    act("create_contact", name="Acme Ltd", email="ann@acme.test", tenant=tenant)
+    act("create_contact", name="Bo", tenant=tenant)
+    act("create_invoice", contact="Acme Ltd", number="INV-1", total="100", issued="2026-01-15")
+    act("create_invoice", contact="Acme Ltd", number="INV-2", total="9.50", status="DRAFT", issued="2026-03-01")
+    act("create_invoice", contact="Bo", number="INV-3", total="700", currency="JPY", issued="2026-02-01")
     act("pay_invoice", invoice="INV-1", amount="40")
-    sandbox.control("PUT", "clock", json={"ahead": 120})
+    sandbox.control("PUT", "clock", json={"offset_seconds": 120})
     act("pay_invoice", invoice="INV-3")
     token = authorise(sandbox)
     since = (datetime.now(UTC) + timedelta(seconds=60)).isoformat(timespec="seconds")
@@ -88,16 +88,16 @@ def test_pyxero_reads_the_sandbox(call: dict[str, Any]) -> None:
 def test_tap_copper_reads_the_sandbox_through_its_own_schemas(page_size: int) -> None:
     world = Generator(SandboxWorld(), 5, 12).fill()
     (account,) = world.accounts.values()
-    with serving(server.create(world, limits=Limits(on=False))) as url:
+    with serving(server.create(world, limits=Limits(enabled=False))) as url:
         user = account.users[0]
-        found = environment.drive("tap_copper", base=url, key=user.api_key, email=user.email, page_size=page_size)
-    for stream, kind in (("people", "person"), ("opportunities", "opportunity")):
-        assert {record["id"] for record in found[stream]} == set(account.records[kind])
-    # It asks for one page of these, and names its size in the query.
-    for stream, kind in (("companies", "company"), ("leads", "lead")):
-        assert len(found[stream]) == min(page_size, len(account.records[kind]))
-    person = found["people"][0]
-    known = account.records["person"][person["id"]]
-    assert (person["name"], person["emails"][0]["email"]) == (known.name, known.emails[0])
-    # Its GETs have a body, which Copper's front end has been seen to refuse.
-    assert found["account"].startswith("CopperBadRequestError")
+        streams = environment.drive("tap_copper", base=url, key=user.api_key, email=user.email, page_size=page_size)
+    for stream, record_type in (("people", "person"), ("opportunities", "opportunity")):
+        assert {record["id"] for record in streams[stream]} == set(account.records[record_type])
+    # The tap requests one page of these, with the page size in the query.
+    for stream, record_type in (("companies", "company"), ("leads", "lead")):
+        assert len(streams[stream]) == min(page_size, len(account.records[record_type]))
+    person = streams["people"][0]
+    record = account.records["person"][person["id"]]
+    assert (person["name"], person["emails"][0]["email"]) == (record.name, record.emails[0])
+    # The tap's GET requests have a body, which Copper's front end refuses.
+    assert streams["account"].startswith("CopperBadRequestError")

@@ -1,4 +1,4 @@
-"""Drives an address with Xero's own SDK for Python, and prints what came of it as JSON."""
+"""Calls a base URL with Xero's own SDK for Python, and prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from xero_python.exceptions import HTTPStatusException
 from xero_python.identity import IdentityApi
 
 
-def numbers(answer: Any) -> list[str]:
-    return [invoice.invoice_number for invoice in answer.invoices]
+def numbers(response: Any) -> list[str]:
+    return [invoice.invoice_number for invoice in response.invoices]
 
 
 def refused(call: Callable[[], Any]) -> str:
@@ -31,19 +31,22 @@ def refused(call: Callable[[], Any]) -> str:
 def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
     TokenApi.refresh_token_url = f"{base}/xero/connect/token"
     TokenApi.revoke_token_url = f"{base}/xero/connect/revocation"
-    held = dict(token)
+    stored_token = dict(token)
     settings = Configuration(oauth2_token=OAuth2Token(client_id="sandbox-client", client_secret="sandbox-secret"))
-    client = ApiClient(settings, oauth2_token_getter=lambda: held, oauth2_token_saver=held.update)
+    client = ApiClient(settings, oauth2_token_getter=lambda: stored_token, oauth2_token_saver=stored_token.update)
     books = AccountingApi(client, base_url=f"{base}/xero/api.xro/2.0")
     identity = IdentityApi(client, base_url=f"{base}/xero")
     connections = identity.get_connections()
     tenant = connections[0].tenant_id
     page = books.get_invoices(tenant, page=1, page_size=2, order="InvoiceNumber ASC")
     (half_paid,) = books.get_invoices(tenant, invoice_numbers=["INV-1"]).invoices
-    first = held["access_token"]
+    first = stored_token["access_token"]
     client.refresh_oauth2_token()
     return {
-        "connections": [[one.tenant_name, one.auth_event_id == connections[0].auth_event_id] for one in connections],
+        "connections": [
+            [connection.tenant_name, connection.auth_event_id == connections[0].auth_event_id]
+            for connection in connections
+        ],
         "of_this_consent": len(identity.get_connections(auth_event_id=connections[0].auth_event_id)),
         "organisation": [
             (organisation := books.get_organisations(tenant).organisations[0]).name,
@@ -61,7 +64,9 @@ def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
         "summary": books.get_invoices(tenant, summary_only=True, page=1).invoices[0].line_items,
         "single": books.get_invoice(tenant, "INV-1").invoices[0].contact.email_address,
         "history": [line.changes for line in books.get_invoice_history(tenant, half_paid.invoice_id).history_records],
-        "contacts": [one.name for one in books.get_contacts(tenant, where='EmailAddress=="ann@acme.test"').contacts],
+        "contacts": [
+            contact.name for contact in books.get_contacts(tenant, where='EmailAddress=="ann@acme.test"').contacts
+        ],
         "refused": [
             refused(lambda: books.get_invoice(tenant, "00000000-0000-4000-8000-000000000000")),
             refused(lambda: books.get_invoices(tenant, where="Nonsense==1")),
@@ -69,7 +74,7 @@ def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
             refused(lambda: books.get_quotes(tenant)),
             refused(lambda: books.get_organisations("00000000-0000-4000-8000-000000000000")),
         ],
-        "refreshed": held["access_token"] != first and books.get_organisations(tenant).organisations[0].name,
+        "refreshed": stored_token["access_token"] != first and books.get_organisations(tenant).organisations[0].name,
     }
 
 

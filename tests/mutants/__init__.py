@@ -1,1 +1,1 @@
-"""Deliberate breaks of the product, each of which a named test must catch (`make mutants`)."""
+"""Mutants of the product, each of which named tests must catch (`make mutants`)."""

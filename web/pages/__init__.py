@@ -1,11 +1,11 @@
-"""The pages that an admin looks at: status, records, lists, settings, keys, sessions, the trail, set-up, leaving."""
+"""Admin pages: sign-in and set-up, status, records, receivables, settings, API keys, sessions, the audit log."""
 
 from fastapi import APIRouter, Depends
 
-from web.page_limits import count_session, take_place
+from web.page_limits import acquire_page_slot, limit_session_pages
 from web.pages import account, connect, keys, lists, panel_confirmation, records, render, sessions, settings, status
 
-LIMITS = [Depends(count_session), Depends(render.meet), Depends(take_place, scope="function")]
-router = APIRouter(include_in_schema=False, dependencies=LIMITS)
-for part in (connect, panel_confirmation, status, records, lists, settings, keys, sessions, account):
-    router.include_router(part.router)
+DEPENDENCIES = [Depends(limit_session_pages), Depends(render.load_browser), Depends(acquire_page_slot, scope="function")]
+router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
+for module in (connect, panel_confirmation, status, records, lists, settings, keys, sessions, account):
+    router.include_router(module.router)

@@ -1,4 +1,4 @@
-"""API keys: created, shown once, revoked; and the panel's address, the last step of set-up."""
+"""API keys: creating, showing once, revoking; and the panel's URL, the last step of set-up."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import FormData
 
-from store import access, accounts, audit
-from store.access import KeySummary, StateError
+from store import accounts, api_keys, audit, oauth_state
+from store.api_keys import ApiKeySummary
 from store.browser_sessions import BrowserSession
-from store.database import bound
+from store.crypto import generate_token
+from store.database import account_transaction
 from store.models import SetupStep
-from store.secrets import fresh_token
+from store.oauth_state import OAuthStateError
 from web import browser, forms, links
 from web.forms import FormState, Name
-from web.pages import confirm
-from web.pages.render import Id, go, page
+from web.pages.confirmation import require_confirmation
+from web.pages.render import Id, redirect, render_page
 from web.problems import ProblemError
 
 router = APIRouter()
-KEY = "key"
+NEW_KEY = "key"
 PANEL_KEY_NAME = "Copper panel"
 SCOPES = {
     "read": "Read: invoices by record",
@@ -35,138 +36,145 @@ MESSAGES = {
 }
 
 
-class NewKey(BaseModel):
-    """What the form for a new key asks."""
+class NewKeyForm(BaseModel):
+    """The form for a new key."""
 
     name: Annotated[Name, Field(max_length=100)]
     scope: Literal["read", "admin", "panel"] = "read"
 
 
-def _keys(account_id: int) -> list[KeySummary]:
-    with bound(account_id) as database:
-        return access.keys(database, account_id)
+def _list_keys(account_id: int) -> list[ApiKeySummary]:
+    with account_transaction(account_id) as session:
+        return api_keys.list_active(session, account_id)
 
 
-def _page(request: Request, form: FormState = forms.EMPTY) -> Response:
-    session = browser.admin(request.state.browser)
-    status = 422 if form.is_refused else 200
-    return page(request, "keys.html", status=status, keys=_keys(session.account_id), form=form, scopes=SCOPES)
+def _keys_page(request: Request, form: FormState = forms.EMPTY_FORM) -> Response:
+    browser_session = browser.require_admin(request.state.browser)
+    return render_page(
+        request,
+        "keys.html",
+        status=422 if form.has_errors else 200,
+        keys=_list_keys(browser_session.account_id),
+        form=form,
+        scopes=SCOPES,
+    )
 
 
 @router.get("/keys")
 def show(request: Request) -> Response:
-    """The account's keys."""
-    return _page(request)
+    """The account's API keys."""
+    return _keys_page(request)
 
 
 @router.post("/keys")
-@confirm.first("create an API key", back="/keys")
-def create(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Create a key; the next page shows it, once."""
-    session = browser.admin(request.state.browser)
-    wanted = forms.read(NewKey, form, MESSAGES)
-    if isinstance(wanted, dict):
-        return _page(request, forms.refused(form, wanted))
-    ticket = _create(request, session, wanted.name, wanted.scope)
-    return go(request, f"/keys/new?ticket={ticket}")
+@require_confirmation("create an API key", cancel_path="/keys")
+def create(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Create a key; the next page shows it once."""
+    browser_session = browser.require_admin(request.state.browser)
+    new_key = forms.parse_form(NewKeyForm, form, MESSAGES)
+    if isinstance(new_key, dict):
+        return _keys_page(request, forms.rejected_form(form, new_key))
+    ticket = _create_key(request, browser_session, new_key.name, new_key.scope)
+    return redirect(request, f"/keys/new?ticket={ticket}")
 
 
-def _create(request: Request, session: BrowserSession, name: str, scope: str) -> str:
-    """Create a key, its audit row and what shows it once, in one transaction; returns the ticket that shows it."""
-    ticket = fresh_token()
-    with bound(session.account_id) as database:
-        key = access.make_key(database, session.account_id, name, [scope])
-        audit.note(database, session.account_id, session.user_name, "key.made", f"{name} ({scope})")
+def _create_key(request: Request, browser_session: BrowserSession, name: str, scope: str) -> str:
+    """Create a key, its audit entry and a one-time ticket to show it, in one transaction; returns the ticket."""
+    ticket = generate_token()
+    with account_transaction(browser_session.account_id) as session:
+        key = api_keys.create(session, browser_session.account_id, name, [scope])
+        audit.record(session, browser_session.account_id, browser_session.user_name, "key.created", f"{name} ({scope})")
         values = {"key": key, "scope": scope}
-        access.save_state(database, session.account_id, ticket, KEY, request.state.browser.name, values)
+        oauth_state.save(session, browser_session.account_id, ticket, NEW_KEY, request.state.browser.name, values)
     return ticket
 
 
-def _take(request: Request, session: BrowserSession, ticket: str) -> dict[str, str] | None:
-    """The key that a ticket shows, if it was not shown yet, in the browser that created it."""
-    with bound(session.account_id) as database:
-        taken = access.take_state(database, session.account_id, ticket, request.state.browser.name)
+def _redeem_ticket(request: Request, browser_session: BrowserSession, ticket: str) -> dict[str, str] | None:
+    """The key and scope of a ticket; None if it was already used, or was issued to another browser."""
+    with account_transaction(browser_session.account_id) as session:
+        stored = oauth_state.consume(session, browser_session.account_id, ticket, request.state.browser.name)
     try:
-        return taken.checked(KEY)
-    except StateError:
+        return stored.verify(NEW_KEY)
+    except OAuthStateError:
         return None
 
 
 @router.get("/keys/new")
 def show_new(request: Request, ticket: str = "") -> Response:
-    """A new key, this once; afterwards the page says that it cannot be shown again."""
-    session = browser.admin(request.state.browser)
+    """Show a new key once; afterwards the page says that it cannot be shown again."""
+    browser_session = browser.require_admin(request.state.browser)
     if not ticket:
-        return go(request, "/keys")
-    created = _take(request, session, ticket)
+        return redirect(request, "/keys")
+    created = _redeem_ticket(request, browser_session, ticket)
     is_panel = created is not None and created["scope"] == "panel"
     secret = created and (links.panel(created["key"]) if is_panel else created["key"])
-    return page(request, "key_created.html", secret=secret, is_panel=is_panel)
+    return render_page(request, "key_created.html", secret=secret, is_panel=is_panel)
 
 
 @router.get("/keys/{key_id}/revoke")
-def ask_to_revoke(request: Request, key_id: Id) -> Response:
-    """Say what a key is before it is revoked."""
-    session = browser.admin(request.state.browser)
-    key = next((key for key in _keys(session.account_id) if key.id == key_id), None)
+def show_revoke(request: Request, key_id: Id) -> Response:
+    """Describe a key before it is revoked."""
+    browser_session = browser.require_admin(request.state.browser)
+    key = next((key for key in _list_keys(browser_session.account_id) if key.id == key_id), None)
     if key is None:
         raise ProblemError(404, "This API key doesn't exist, or it was already revoked.")
-    return page(request, "revoke.html", key=key, scopes=SCOPES)
+    return render_page(request, "revoke.html", key=key, scopes=SCOPES)
 
 
 @router.post("/keys/{key_id}/revoke")
-def revoke(request: Request, key_id: Id, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Revoke a key, from the next request on."""
-    session = browser.admin(request.state.browser)
-    with bound(session.account_id) as database:
-        name = access.revoke_key(database, session.account_id, key_id)
+def revoke(request: Request, key_id: Id, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Revoke a key; its next request is rejected."""
+    browser_session = browser.require_admin(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        name = api_keys.revoke(session, browser_session.account_id, key_id)
         if name is not None:
-            audit.note(database, session.account_id, session.user_name, "key.revoked", name)
+            audit.record(session, browser_session.account_id, browser_session.user_name, "key.revoked", name)
     if name is None:
         raise ProblemError(404, "This API key doesn't exist, or it was already revoked.")
-    return go(request, "/keys", notice=f"API key {name} revoked.")
+    return redirect(request, "/keys", notice=f"API key {name} revoked.")
 
 
 # The panel in Copper
 
 
-def panel_keys(account_id: int) -> list[KeySummary]:
-    """The keys that open the panel and nothing else, oldest first."""
-    return [key for key in _keys(account_id) if key.scopes == ("panel",)]
+def panel_keys(account_id: int) -> list[ApiKeySummary]:
+    """The keys with the panel scope only, oldest first."""
+    return [key for key in _list_keys(account_id) if key.scopes == ("panel",)]
 
 
 @router.get("/setup/panel")
 def show_panel_setup(request: Request, ticket: str = "") -> Response:
-    """How the panel comes into Copper; its address is shown once, when it was just created."""
-    session = browser.admin(request.state.browser)
-    created = _take(request, session, ticket) if ticket else None
-    known = panel_keys(session.account_id)
-    with bound(session.account_id) as database:
-        step = accounts.setup_step(database, session.account_id)
-    opened = [key.last_used_at for key in known if key.last_used_at is not None]
-    return page(
+    """How to add the panel to Copper; a URL that was just created is shown once."""
+    browser_session = browser.require_admin(request.state.browser)
+    created = _redeem_ticket(request, browser_session, ticket) if ticket else None
+    existing_keys = panel_keys(browser_session.account_id)
+    with account_transaction(browser_session.account_id) as session:
+        step = accounts.get_setup_step(session, browser_session.account_id)
+    opened = [key.last_used_at for key in existing_keys if key.last_used_at is not None]
+    return render_page(
         request,
         "panel_setup.html",
         secret=links.panel(created["key"]) if created else None,
         was_shown=bool(ticket) and created is None,
-        known=known,
-        opened_at=max(opened, default=None),
+        existing_keys=existing_keys,
+        last_opened_at=max(opened, default=None),
         in_setup=step is not SetupStep.DONE,
     )
 
 
 @router.post("/setup/panel")
-@confirm.first("create a URL for the panel", back="/setup/panel")
-def create_panel_key(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Create an address for the panel; the next page shows it, once."""
-    session = browser.admin(request.state.browser)
-    return go(request, f"/setup/panel?ticket={_create(request, session, PANEL_KEY_NAME, 'panel')}")
+@require_confirmation("create a URL for the panel", cancel_path="/setup/panel")
+def create_panel_key(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Create a URL for the panel; the next page shows it once."""
+    browser_session = browser.require_admin(request.state.browser)
+    ticket = _create_key(request, browser_session, PANEL_KEY_NAME, "panel")
+    return redirect(request, f"/setup/panel?ticket={ticket}")
 
 
 @router.post("/setup/panel/finish")
-def finish(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """End set-up, with the panel in Copper or without it."""
-    session = browser.admin(request.state.browser)
-    with bound(session.account_id) as database:
-        accounts.finish_setup_step(database, session.account_id, SetupStep.PANEL)
-    return go(request, "/status")
+def finish_setup(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Finish set-up, with or without the panel."""
+    browser_session = browser.require_admin(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        accounts.complete_setup_step(session, browser_session.account_id, SetupStep.PANEL)
+    return redirect(request, "/status")

@@ -1,4 +1,4 @@
-"""Who owes, and what matches nobody."""
+"""Receivables, and unmatched contacts and records."""
 
 from __future__ import annotations
 
@@ -7,110 +7,120 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from store import accounts, balances, matching
-from store.balances import Place
-from store.database import bound
+from store import accounts, balances, match_reports
+from store.balances import RankingCursor
+from store.database import account_transaction
 from store.models import RecordType
-from web import answers, browser, exports, forms, links, locales, words
-from web.exports import Form
+from web import browser, cursors, exports, forms, labels, links, locales
+from web.exports import ExportFormat
 from web.forms import FormState
 from web.pages import notices
-from web.pages.render import page
+from web.pages.render import render_page
 
 router = APIRouter()
-ROWS = 50
-MOST_LISTED = 100
-CURRENCY = "^[A-Za-z]{0,3}$"
+ROWS_PER_PAGE = 50
+MAX_LISTED = 100
+CURRENCY_PATTERN = "^[A-Za-z]{0,3}$"
 
 
 @router.get("/receivables")
-def receivables(
+def show_receivables(
     request: Request,
     type: RecordType = RecordType.COMPANY,
     sort: Literal["open", "overdue"] = "overdue",
-    currency: Annotated[str | None, Query(pattern=CURRENCY)] = None,
+    currency: Annotated[str | None, Query(pattern=CURRENCY_PATTERN)] = None,
     after: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
-    """Records by what they owe in one currency."""
-    session = browser.admin(request.state.browser)
-    place = answers.read_place(after) if after else None
-    with bound(session.account_id) as database:
-        known = balances.currencies(database, session.account_id, type)
-        chosen = currency if currency is not None else (known[0] if known else "")
-        ranked = balances.ranked(
-            database, session.account_id, type, currency=chosen, sort=sort, after=place, limit=ROWS + 1
+    """Records ranked by their overdue or outstanding balance in one currency."""
+    browser_session = browser.require_admin(request.state.browser)
+    cursor = cursors.decode_ranking(after) if after else None
+    with account_transaction(browser_session.account_id) as session:
+        currencies = balances.list_currencies(session, browser_session.account_id, type)
+        selected_currency = currency if currency is not None else next(iter(currencies), "")
+        receivables = balances.rank_records(
+            session,
+            browser_session.account_id,
+            type,
+            currency=selected_currency,
+            sort=sort,
+            after=cursor,
+            limit=ROWS_PER_PAGE + 1,
         )
-        missing = notices.connection(database, session.account_id)
-    last = ranked[ROWS - 1] if len(ranked) > ROWS else None
-    return page(
+        connection_notice = notices.for_connection(session, browser_session.account_id)
+    last = receivables[ROWS_PER_PAGE - 1] if len(receivables) > ROWS_PER_PAGE else None
+    return render_page(
         request,
         "receivables.html",
-        trouble=missing,
-        kind=type,
-        kinds=list(RecordType),
+        alert=connection_notice,
+        record_type=type,
+        record_types=list(RecordType),
         sort=sort,
-        currency=chosen,
-        currencies=known,
-        ranked=ranked[:ROWS],
-        locale=locales.of(request),
-        after=answers.write_place(Place(getattr(last, sort), last.record_id)) if last else None,
-        is_first=place is None,
+        currency=selected_currency,
+        currencies=currencies,
+        receivables=receivables[:ROWS_PER_PAGE],
+        locale=locales.negotiate(request),
+        after=cursors.encode_ranking(RankingCursor(getattr(last, sort), last.record_id)) if last else None,
+        is_first_page=cursor is None,
     )
 
 
 @router.get("/unmatched")
-def unmatched(
+def show_unmatched(
     request: Request,
-    currency: Annotated[str | None, Query(pattern=CURRENCY)] = None,
+    currency: Annotated[str | None, Query(pattern=CURRENCY_PATTERN)] = None,
     type: Annotated[str, Query(pattern="^(lead|person|company|opportunity)?$")] = "",
 ) -> Response:
     """Xero contacts with sales invoices that no record matches, and records that no contact matches."""
-    return unmatched_page(request, currency=currency, kind=RecordType(type) if type else None)
+    return unmatched_page(request, currency=currency, record_type=RecordType(type) if type else None)
 
 
 def unmatched_page(
     request: Request,
     *,
     currency: str | None = None,
-    kind: RecordType | None = None,
-    form: FormState = forms.EMPTY,
+    record_type: RecordType | None = None,
+    form: FormState = forms.EMPTY_FORM,
 ) -> Response:
-    """The page, with the form of a link that was refused at the contact that it was for."""
-    session = browser.admin(request.state.browser)
-    with bound(session.account_id) as database:
-        contacts = matching.unmatched_contacts(database, session.account_id, currency, MOST_LISTED + 1)
-        records = matching.unmatched_records(database, session.account_id, kind, MOST_LISTED + 1)
-        copper = accounts.copper_account(database, session.account_id)
-        missing = notices.connection(database, session.account_id)
-    return page(
+    """The unmatched page; a rejected link form is shown open, beside its contact."""
+    browser_session = browser.require_admin(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        contacts = match_reports.list_unmatched_contacts(session, browser_session.account_id, currency, MAX_LISTED + 1)
+        records = match_reports.list_unmatched_records(session, browser_session.account_id, record_type, MAX_LISTED + 1)
+        copper_account_id = accounts.get_copper_account_id(session, browser_session.account_id)
+        connection_notice = notices.for_connection(session, browser_session.account_id)
+    return render_page(
         request,
         "unmatched.html",
-        status=422 if form.is_refused else 200,
+        status=422 if form.has_errors else 200,
         form=form,
-        trouble=missing,
-        contacts=contacts[:MOST_LISTED],
-        more_contacts=len(contacts) > MOST_LISTED,
-        records=records[:MOST_LISTED],
-        more_records=len(records) > MOST_LISTED,
-        most=MOST_LISTED,
-        kind=kind,
-        kinds=list(RecordType),
-        locale=locales.of(request),
-        in_xero=links.contact,
-        in_copper=lambda kind, record: links.record(copper, kind, record),
-        why=words.unmatched,
+        alert=connection_notice,
+        contacts=contacts[:MAX_LISTED],
+        has_more_contacts=len(contacts) > MAX_LISTED,
+        records=records[:MAX_LISTED],
+        has_more_records=len(records) > MAX_LISTED,
+        max_listed=MAX_LISTED,
+        record_type=record_type,
+        record_types=list(RecordType),
+        locale=locales.negotiate(request),
+        xero_url=links.contact,
+        copper_url=lambda record_type, record_id: links.record(copper_account_id, record_type, record_id),
+        unmatched_reason=labels.unmatched_reason,
     )
 
 
-@router.get("/export/unmatched-contacts.{form}")
-async def export_contacts(request: Request, form: Form) -> Response:
-    """All of the contacts as a file."""
-    session = browser.admin(request.state.browser)
-    return await exports.unmatched_contacts(request, session.account_id, session.user_name, form)
+@router.get("/export/unmatched-contacts.{format}")
+async def export_contacts(request: Request, format: ExportFormat) -> Response:
+    """Export all unmatched contacts."""
+    browser_session = browser.require_admin(request.state.browser)
+    return await exports.export_unmatched_contacts(
+        request, browser_session.account_id, browser_session.user_name, format
+    )
 
 
-@router.get("/export/unmatched-records.{form}")
-async def export_records(request: Request, form: Form) -> Response:
-    """All of the records as a file."""
-    session = browser.admin(request.state.browser)
-    return await exports.unmatched_records(request, session.account_id, session.user_name, form)
+@router.get("/export/unmatched-records.{format}")
+async def export_records(request: Request, format: ExportFormat) -> Response:
+    """Export all unmatched records."""
+    browser_session = browser.require_admin(request.state.browser)
+    return await exports.export_unmatched_records(
+        request, browser_session.account_id, browser_session.user_name, format
+    )

@@ -1,22 +1,22 @@
-"""What the pages say first: whether Xero is connected, and how the account does, with the button that helps."""
+"""Notices above a page's content: a missing Xero connection or a health problem, with the button that helps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from store import accounts
+from store import xero_organisations
 from store.database import Session
 from web import findings
-from worker.health import Code, Finding
-from worker.overview import AccountOverview
-from worker.steps import Kind
+from worker.account_status import AccountStatus
+from worker.health import Finding, FindingCode
+from worker.sync_types import RunKind
 
 ALL_TYPES_OFF = "No record type is selected, so nobody sees any invoices in Copper."
 
 
 @dataclass(frozen=True)
 class Action:
-    """A button: a link, or a form to send (`is_post`)."""
+    """A button: a link, or a form that is posted (`is_post`)."""
 
     path: str
     label: str
@@ -25,7 +25,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence above a page's content, and what helps; `is_error` unless waiting is all that it takes."""
+    """A notice above a page's content; `is_error` unless the situation resolves itself."""
 
     text: str
     action: Action | None = None
@@ -39,35 +39,35 @@ IMPORTING = Notice(
 )
 
 
-def connection(session: Session, account_id: int) -> Notice | None:
-    """What to say where there are no invoices because none can have come: Xero is not connected."""
-    return None if accounts.organisations(session, account_id) else CONNECT
+def for_connection(session: Session, account_id: int) -> Notice | None:
+    """The notice that Xero is not connected, so that there are no invoices; None if it is."""
+    return None if xero_organisations.list_connected(session, account_id) else CONNECT
 
 
-def health(overview: AccountOverview) -> Notice | None:
-    """What is not well, with the button that helps most; or that an import is under way; None when all is well."""
-    if not any(source.organisation_id for source in overview.sources):
+def for_health(status: AccountStatus) -> Notice | None:
+    """The account's health problems with the most useful button, or a running import; None if all is well."""
+    if not any(source.organisation_id for source in status.sources):
         return CONNECT
-    if overview.findings:
-        text = " ".join(findings.sentence(finding) for finding in overview.findings)
-        return Notice(text, next(filter(None, map(action, overview.findings)), None))
-    if any(run.kind == Kind.BACKFILL for run in overview.running):
+    if status.findings:
+        text = " ".join(findings.finding_message(finding) for finding in status.findings)
+        return Notice(text, next(filter(None, map(action_for, status.findings)), None))
+    if any(run.kind == RunKind.BACKFILL for run in status.active_runs):
         return IMPORTING
     return None
 
 
-def action(finding: Finding) -> Action | None:
-    """The button that helps; None where an admin can do nothing here."""
+def action_for(finding: Finding) -> Action | None:
+    """The button that helps with a finding; None if an admin can do nothing here."""
     match finding.code:
-        case Code.COPPER_NOT_CONNECTED | Code.COPPER_KEY_REJECTED:
+        case FindingCode.COPPER_NOT_CONNECTED | FindingCode.COPPER_KEY_REJECTED:
             return Action("/settings#copper-key", "Replace the API key")
-        case Code.XERO_NOT_CONNECTED:
+        case FindingCode.XERO_NOT_CONNECTED:
             return CONNECT.action
-        case Code.XERO_DISCONNECTED | Code.PERMISSION_MISSING:
+        case FindingCode.XERO_DISCONNECTED | FindingCode.PERMISSION_MISSING:
             return Action("/connect/xero", "Reconnect")
-        case Code.NOT_IMPORTED:
+        case FindingCode.NOT_IMPORTED:
             return START_IMPORT.action
-        case Code.EVENTS_QUARANTINED:
+        case FindingCode.EVENTS_QUARANTINED:
             return Action("/status#quarantine", "Review")
         case _:
             return None

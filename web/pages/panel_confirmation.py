@@ -1,7 +1,7 @@
-"""The window that signs a viewer in to the panel asks whether they opened it: by the number that their panel shows.
+"""Confirmation of a panel sign-in: its window asks for the number that the panel which opened it shows.
 
-A link to this window may come from anybody, and whoever signs in and passes its code on has let somebody else in under
-their name. Who was sent here by a link has no panel that shows the number.
+An attacker may send somebody a link to this window, and would be signed in as them if they passed its code on. Whoever
+was lured here by a link has no panel that shows the number.
 """
 
 from __future__ import annotations
@@ -15,55 +15,57 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
-from store import access, accounts
-from store.access import ANYBODY, StateError
+from store import accounts, oauth_state
+from store.crypto import generate_token
 from store.database import transaction
-from store.secrets import fresh_token
-from web import browser, forms, throttle
+from store.oauth_state import NO_ACCOUNT, OAuthStateError
+from web import browser, forms, rate_limits
 from web.client_address import client_label
 from web.forms import FormState
-from web.pages.render import go, page
+from web.pages.render import redirect, render_message, render_page
 from worker.copper.identity import CopperIdentity
 
 log = structlog.get_logger()
 router = APIRouter()
 PANEL, CONFIRM = "panel", "confirm"
-PATH = "/signin/copper/confirm"
+CONFIRM_PATH = "/signin/copper/confirm"
 CODE_BYTES = 10
-TRIES = 3
+MAX_ATTEMPTS = 3
 WRONG_NUMBER = "The panel shows another number. Check it there and try again."
-ENDED = "That wasn't the number in the panel. Go back to the panel in Copper and sign in again."
+TOO_MANY_ATTEMPTS = "That wasn't the number in the panel. Go back to the panel in Copper and sign in again."
 
 
-def number(challenge: str) -> str:
-    """The two digits that a panel shows while its window is open: from its challenge, as `panel.js` computes them."""
+def verification_number(challenge: str) -> str:
+    """The two digits that the panel shows while its window is open; `panel.js` computes them the same way."""
     digest = base64.urlsafe_b64decode(f"{challenge}=")
     return str(int.from_bytes(digest[:2], "big") % 90 + 10)
 
 
-def ask(request: Request, who: CopperIdentity, challenge: str) -> Response | None:
-    """Name who is about to sign in where, and ask for the panel's number; None when their account isn't connected."""
+def confirmation_page(request: Request, identity: CopperIdentity, challenge: str) -> Response | None:
+    """Ask for the panel's number, naming user and account; None if the account isn't connected."""
     with transaction() as session:
-        if accounts.account_of_copper(session, who.account.id) is None:
+        if accounts.find_by_copper_account_id(session, identity.account.id) is None:
             return None
-        token = fresh_token()
+        token = generate_token()
         values = {
             "challenge": challenge,
-            "copper_account": who.account.id,
-            "account": who.account.name,
-            "user": who.user.id,
-            "name": who.user.name,
-            "tries": TRIES,
+            "copper_account": identity.account.id,
+            "account": identity.account.name,
+            "user": identity.user.id,
+            "name": identity.user.name,
+            "tries": MAX_ATTEMPTS,
         }
-        access.save_state(session, ANYBODY, token, CONFIRM, request.state.browser.name, values)
-    return _page(request, token, values)
+        oauth_state.save(session, NO_ACCOUNT, token, CONFIRM, request.state.browser.name, values)
+    return _confirmation_page(request, token, values)
 
 
-def _page(request: Request, token: str, values: dict[str, Any], form: FormState = forms.EMPTY) -> Response:
-    return page(
+def _confirmation_page(
+    request: Request, token: str, values: dict[str, Any], form: FormState = forms.EMPTY_FORM
+) -> Response:
+    return render_page(
         request,
         "panel_confirm.html",
-        status=422 if form.is_refused else 200,
+        status=422 if form.has_errors else 200,
         token=token,
         user=values["name"],
         account=values["account"],
@@ -71,39 +73,39 @@ def _page(request: Request, token: str, values: dict[str, Any], form: FormState 
     )
 
 
-@router.post(PATH)
-def confirm(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Hand the code to the window that knows the number; a wrong one is asked for again, twice."""
-    throttle.viewer_sign_in(request)
-    token, given = str(form.get("token", "")), forms.line(str(form.get("number", "")))
+@router.post(CONFIRM_PATH)
+def confirm(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Give the window its code if the number is right; asks again after a wrong number, twice."""
+    rate_limits.limit_viewer_sign_in(request)
+    token, number = str(form.get("token", "")), forms.clean_line(str(form.get("number", "")))
     with transaction() as session:
-        taken = access.take_state(session, ANYBODY, token, request.state.browser.name)
+        stored = oauth_state.consume(session, NO_ACCOUNT, token, request.state.browser.name)
     try:
-        values = taken.checked(CONFIRM)
-    except StateError as problem:
-        return _ended(request, f"Something went wrong: {problem}. Go back to the panel in Copper and sign in again.")
-    if given == number(values["challenge"]):
-        return _hand_over(request, values)
+        values = stored.verify(CONFIRM)
+    except OAuthStateError as error:
+        return _error_page(request, f"Something went wrong: {error}. Go back to the panel in Copper and sign in again.")
+    if number == verification_number(values["challenge"]):
+        return _issue_code(request, values)
     log.info("panel_sign_in.refused", reason="wrong number", tries_left=values["tries"] - 1)
     if values["tries"] <= 1:
-        return _ended(request, ENDED)
+        return _error_page(request, TOO_MANY_ATTEMPTS)
     values["tries"] -= 1
     with transaction() as session:
-        access.save_state(session, ANYBODY, token, CONFIRM, request.state.browser.name, values)
-    return _page(request, token, values, forms.refused(form, {"number": WRONG_NUMBER}))
+        oauth_state.save(session, NO_ACCOUNT, token, CONFIRM, request.state.browser.name, values)
+    return _confirmation_page(request, token, values, forms.rejected_form(form, {"number": WRONG_NUMBER}))
 
 
-def _ended(request: Request, said: str) -> Response:
-    return page(request, "message.html", status=400, title="Not signed in", said=said, link=None)
+def _error_page(request: Request, message: str) -> Response:
+    return render_message(request, "Not signed in", message, status=400)
 
 
-def _hand_over(request: Request, values: dict[str, Any]) -> Response:
-    """Give the window a code for the panel that opened it; it stands in the address's fragment alone."""
+def _issue_code(request: Request, values: dict[str, Any]) -> Response:
+    """Redirect to the page that passes a one-time code to the panel; the code is only in the URL's fragment."""
     code = base64.b32encode(randomness.token_bytes(CODE_BYTES)).decode()
-    carried = {"user": values["user"], "name": values["name"], "window": client_label(request)}
+    identity = {"user": values["user"], "name": values["name"], "window": client_label(request)}
     with transaction() as session:
-        account_id = accounts.account_of_copper(session, values["copper_account"])
+        account_id = accounts.find_by_copper_account_id(session, values["copper_account"])
         if account_id is None:
-            return _ended(request, "This Copper account isn't connected any more.")
-        access.save_state(session, account_id, code, PANEL, values["challenge"], carried)
-    return go(request, f"/panel/signed-in#{code}")
+            return _error_page(request, "This Copper account isn't connected any more.")
+        oauth_state.save(session, account_id, code, PANEL, values["challenge"], identity)
+    return redirect(request, f"/panel/signed-in#{code}")

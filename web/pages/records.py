@@ -1,4 +1,4 @@
-"""Any record as a user of Copper sees it, for admins; why it shows what it shows; and links made by hand."""
+"""Records as Copper users see them: search, invoices, match details, manual links and exports."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 
-from store import accounts, audit, matching
-from store import links as by_hand
-from store.database import bound
-from store.links import Link, LinkError
+from store import accounts, audit, contact_links, match_reports
+from store.contact_links import Link, LinkError
+from store.crypto import decrypt_text, encrypt_text
+from store.database import account_transaction
 from store.models import RecordType
-from store.secrets import seal_text, unseal_text
-from web import browser, exports, forms, links, locales, shown, words
-from web.exports import Form
+from web import browser, exports, forms, labels, links, locales, record_view
+from web.exports import ExportFormat
 from web.forms import FormState, WholeNumber
-from web.invoices import RecordId
 from web.pages import notices
 from web.pages.lists import unmatched_page
-from web.pages.render import go, page
+from web.pages.render import redirect, render_page
 from web.problems import ProblemError
+from web.record_paths import RecordId
 from worker import jobs
-from worker.addresses import normalised
-from worker.broker import wake
-from worker.explain import explain
+from worker.addresses import normalise_address
+from worker.enqueue import enqueue_once
+from worker.match_report import build_match_report
 
 router = APIRouter()
-MOST_FOUND = 50
-MAX_SEARCH = 320
-MAX_SEALED = 2_500
-"""Characters of the longest search text once it is sealed, four bytes a character, and some to spare."""
-SEARCH_SECONDS = 86_400
+MAX_RESULTS = 50
+MAX_SEARCH_LENGTH = 320
+MAX_ENCRYPTED_SEARCH = 2_500
+"""Characters; enough for the longest search of four-byte characters once it is encrypted."""
+SEARCH_MAX_AGE_SECONDS = 86_400
 LINK_MESSAGES = {
     "organisation": "This isn't an organisation of your account.",
     "contact": "This isn't a Xero contact.",
@@ -44,194 +43,218 @@ LINK_MESSAGES = {
 
 
 class LinkForm(BaseModel):
-    """A contact, and the record that it is linked to."""
+    """A link between a Xero contact and a record."""
 
     organisation: WholeNumber
     contact: UUID
     type: RecordType
     record: WholeNumber
 
-    def link(self) -> Link:
-        """The link that the form names."""
+    def to_link(self) -> Link:
+        """The link that the form describes."""
         return Link(self.organisation, self.contact, self.type, self.record)
 
 
 @router.post("/records")
-def search(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Take a search text, and lead to what it finds.
+def search(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Redirect to the results of a search.
 
-    Names and addresses are personal data: in the address of the page, where histories and proxies keep it, the text
-    is sealed. So the page may be reloaded and gone back to, and nothing of the text is kept here.
+    Names and addresses are personal data, and browser histories and proxies store URLs: so the search text in the URL
+    is encrypted. The results page can still be reloaded, and nothing is stored on the server.
     """
-    session = browser.admin(request.state.browser)
-    wanted = forms.line(str(form.get("q", "")))
-    if len(wanted) > MAX_SEARCH:
-        return _records_page(request, wanted, forms.refused(form, {"q": "This search is too long. Shorten it."}))
-    return go(request, f"/records?search={seal_text(_purpose(session.account_id), wanted)}" if wanted else "/records")
+    browser_session = browser.require_admin(request.state.browser)
+    text = forms.clean_line(str(form.get("q", "")))
+    if len(text) > MAX_SEARCH_LENGTH:
+        return _records_page(request, text, forms.rejected_form(form, {"q": "This search is too long. Shorten it."}))
+    if not text:
+        return redirect(request, "/records")
+    return redirect(request, f"/records?search={encrypt_text(_encryption_purpose(browser_session.account_id), text)}")
 
 
-def _purpose(account_id: int) -> str:
+def _encryption_purpose(account_id: int) -> str:
     return f"search {account_id}"
 
 
 @router.get("/records")
-def records(request: Request, search: Annotated[str, Query(max_length=MAX_SEALED)] = "") -> Response:
-    """Find a record by its name, an email address, its Copper ID or an invoice number."""
-    session = browser.admin(request.state.browser)
-    wanted = unseal_text(_purpose(session.account_id), search, max_age=SEARCH_SECONDS) if search else ""
-    return _records_page(request, wanted or "", has_expired=wanted is None)
+def show_records(request: Request, search: Annotated[str, Query(max_length=MAX_ENCRYPTED_SEARCH)] = "") -> Response:
+    """Search records by name, email address, Copper ID or invoice number."""
+    browser_session = browser.require_admin(request.state.browser)
+    purpose = _encryption_purpose(browser_session.account_id)
+    text = decrypt_text(purpose, search, max_age=SEARCH_MAX_AGE_SECONDS) if search else ""
+    return _records_page(request, text or "", has_expired=text is None)
 
 
 def _records_page(
-    request: Request, wanted: str, form: FormState = forms.EMPTY, *, has_expired: bool = False
+    request: Request, text: str, form: FormState = forms.EMPTY_FORM, *, has_expired: bool = False
 ) -> Response:
-    session = browser.admin(request.state.browser)
-    is_asked = bool(wanted) and not form.is_refused
-    with bound(session.account_id) as database:
-        missing = notices.connection(database, session.account_id)
-        found = (
-            matching.search(database, session.account_id, wanted, MOST_FOUND, normalised(wanted)) if is_asked else []
+    browser_session = browser.require_admin(request.state.browser)
+    account_id, has_searched = browser_session.account_id, bool(text) and not form.has_errors
+    with account_transaction(account_id) as session:
+        connection_notice = notices.for_connection(session, account_id)
+        results = (
+            match_reports.search_records(session, account_id, text, MAX_RESULTS, normalise_address(text))
+            if has_searched
+            else []
         )
-    return page(
+    return render_page(
         request,
         "records.html",
-        status=422 if form.is_refused else 200,
-        q=wanted,
+        status=422 if form.has_errors else 200,
+        q=text,
         form=form,
-        found=found,
-        is_asked=is_asked,
+        results=results,
+        has_searched=has_searched,
         has_expired=has_expired,
-        most=MOST_FOUND,
-        trouble=missing,
+        max_results=MAX_RESULTS,
+        alert=connection_notice,
     )
 
 
-@router.get("/records/{kind}/{record_id}")
-def record(
+@router.get("/records/{record_type}/{record_id}")
+def show_record(
     request: Request,
-    kind: RecordType,
+    record_type: RecordType,
     record_id: RecordId,
     status: Annotated[str, Query(max_length=20)] = "",
-    limit: Annotated[int | None, Query(ge=1, le=shown.LARGEST)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=record_view.MAX_ROWS)] = None,
 ) -> Response:
-    """What a user sees on the record."""
-    session = browser.admin(request.state.browser)
-    locale = locales.of(request)
-    _known(session.account_id, kind, record_id)
-    found = shown.look(session.account_id, kind, record_id, locale, status=forms.line(status), limit=limit)
-    if status and status not in words.STATUS and status not in dict(found.filters):
-        raise ProblemError(422, f'"{forms.line(status)}" isn\'t an invoice status.')
-    return page(request, "record.html", record=found, locale=locale, copper=_in_copper(session.account_id, found))
+    """The invoices that Copper users see on a record."""
+    browser_session = browser.require_admin(request.state.browser)
+    locale = locales.negotiate(request)
+    account_id = browser_session.account_id
+    _require_record(account_id, record_type, record_id)
+    view = record_view.build_record_view(
+        account_id, record_type, record_id, locale, status=forms.clean_line(status), limit=limit
+    )
+    if status and status not in labels.STATUS_LABELS and status not in dict(view.filters):
+        raise ProblemError(422, f'"{forms.clean_line(status)}" isn\'t an invoice status.')
+    copper_url = _copper_url(account_id, record_type, record_id)
+    return render_page(request, "record.html", record=view, locale=locale, copper_url=copper_url)
 
 
-def _known(account_id: int, kind: RecordType, record_id: int) -> None:
-    """Raise `ProblemError` 404 for a record that Copper has not told of."""
-    with bound(account_id) as database:
-        if matching.record(database, account_id, kind, record_id) is None:
-            said = f"No {kind.value} with Copper ID {record_id} has synced. New records usually appear within a minute."
-            raise ProblemError(404, said)
+def _require_record(account_id: int, record_type: RecordType, record_id: int) -> None:
+    """Raise `ProblemError` 404 for a record that has not been synced from Copper."""
+    with account_transaction(account_id) as session:
+        if match_reports.find_record(session, account_id, record_type, record_id) is None:
+            raise ProblemError(
+                404,
+                f"No {record_type.value} with Copper ID {record_id} has synced. "
+                "New records usually appear within a minute.",
+            )
 
 
-def _in_copper(account_id: int, found: shown.RecordView) -> str:
-    with bound(account_id) as database:
-        return links.record(accounts.copper_account(database, account_id), found.kind.value, found.id)
+def _copper_url(account_id: int, record_type: RecordType, record_id: int) -> str:
+    with account_transaction(account_id) as session:
+        return links.record(accounts.get_copper_account_id(session, account_id), record_type.value, record_id)
 
 
-@router.get("/records/{kind}/{record_id}/invoices/{invoice_id}/why")
-def why(request: Request, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
-    """Why an invoice stands on the record."""
-    session = browser.admin(request.state.browser)
-    with bound(session.account_id) as database:
-        found = matching.why(database, session.account_id, kind, record_id, invoice_id)
-        known = matching.record(database, session.account_id, kind, record_id)
-    if found is None:
+@router.get("/records/{record_type}/{record_id}/invoices/{invoice_id}/match")
+def show_match_details(request: Request, record_type: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
+    """Why an invoice is shown on the record."""
+    browser_session = browser.require_admin(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        match = match_reports.explain_invoice(session, browser_session.account_id, record_type, record_id, invoice_id)
+        record = match_reports.find_record(session, browser_session.account_id, record_type, record_id)
+    if match is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
-    name = known.name if known else ""
-    return page(
+    invoice_number, reasons = match
+    return render_page(
         request,
-        "why.html",
-        kind=kind,
+        "match_details.html",
+        record_type=record_type,
         record_id=record_id,
-        name=name,
-        number=found[0] or "This invoice",
-        reasons=found[1],
+        record_name=record.name if record else "",
+        invoice_number=invoice_number or "this invoice",
+        reasons=reasons,
     )
 
 
-@router.get("/records/{kind}/{record_id}/match")
-def match(request: Request, kind: RecordType, record_id: RecordId) -> Response:
-    """Why the record shows what it shows, and what nearly matches."""
-    session = browser.admin(request.state.browser)
-    return _match_page(request, session.account_id, kind, record_id)
+@router.get("/records/{record_type}/{record_id}/match")
+def show_match_report(request: Request, record_type: RecordType, record_id: RecordId) -> Response:
+    """The match report of a record: addresses, matched contacts and possible matches."""
+    browser_session = browser.require_admin(request.state.browser)
+    return _match_page(request, browser_session.account_id, record_type, record_id)
 
 
 def _match_page(
-    request: Request, account_id: int, kind: RecordType, record_id: int, *, error: str | None = None
+    request: Request, account_id: int, record_type: RecordType, record_id: int, *, error: str | None = None
 ) -> Response:
-    found = explain(account_id, kind, record_id)
-    if found.record is None and error is None:
-        _known(account_id, kind, record_id)
-    return page(
+    report = build_match_report(account_id, record_type, record_id)
+    if report.record is None and error is None:
+        _require_record(account_id, record_type, record_id)
+    return render_page(
         request,
         "match.html",
         status=422 if error else 200,
-        found=found,
-        linkable=kind in by_hand.LINKABLE,
-        locale=locales.of(request),
-        in_xero=links.contact,
+        report=report,
+        is_linkable=record_type in contact_links.LINKABLE,
+        locale=locales.negotiate(request),
+        xero_url=links.contact,
         error=error,
     )
 
 
 @router.post("/links")
-def create_link(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
+def create_link(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
     """Link a Xero contact to a lead, person or company."""
-    session = browser.admin(request.state.browser)
+    browser_session = browser.require_admin(request.state.browser)
     from_list = form.get("from") == "unmatched"
-    wanted = forms.read(LinkForm, form, LINK_MESSAGES)
-    if isinstance(wanted, dict):
-        if from_list and "record" in wanted:
-            return unmatched_page(request, form=forms.refused(form, wanted))
-        raise ProblemError(422, next(iter(wanted.values())))
-    link = wanted.link()
+    link_form = forms.parse_form(LinkForm, form, LINK_MESSAGES)
+    if isinstance(link_form, dict):
+        if from_list and "record" in link_form:
+            return unmatched_page(request, form=forms.rejected_form(form, link_form))
+        raise ProblemError(422, next(iter(link_form.values())))
+    link = link_form.to_link()
     try:
-        with bound(session.account_id) as database:
-            is_new = by_hand.link(database, session.account_id, link, session.user_name)
+        with account_transaction(browser_session.account_id) as session:
+            is_new = contact_links.add(session, browser_session.account_id, link, browser_session.user_name)
             if is_new:
-                audit.note(database, session.account_id, session.user_name, "contact.linked", link.reference)
+                audit.record(
+                    session, browser_session.account_id, browser_session.user_name, "contact.linked", link.reference
+                )
     except LinkError as error:
         if from_list:
-            return unmatched_page(request, form=forms.refused(form, {"record": f"{error} Nothing was linked."}))
-        return _match_page(request, session.account_id, link.record_type, link.record_id, error=str(error))
-    wake(jobs.project, session.account_id)
-    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Linked." if is_new else "")
+            return unmatched_page(request, form=forms.rejected_form(form, {"record": f"{error} Nothing was linked."}))
+        return _match_page(request, browser_session.account_id, link.record_type, link.record_id, error=str(error))
+    enqueue_once(jobs.project, browser_session.account_id)
+    return redirect(request, _match_path(link), notice="Linked." if is_new else "")
 
 
-@router.post("/links/undo")
-def unlink(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Undo a link."""
-    session = browser.admin(request.state.browser)
-    wanted = forms.read(LinkForm, form, LINK_MESSAGES)
-    if isinstance(wanted, dict):
-        raise ProblemError(422, next(iter(wanted.values())))
-    with bound(session.account_id) as database:
-        link = wanted.link()
-        was_linked = by_hand.unlink(database, session.account_id, link)
+def _match_path(link: Link) -> str:
+    return f"/records/{link.record_type.value}/{link.record_id}/match"
+
+
+@router.post("/links/remove")
+def remove_link(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Remove a link."""
+    browser_session = browser.require_admin(request.state.browser)
+    link_form = forms.parse_form(LinkForm, form, LINK_MESSAGES)
+    if isinstance(link_form, dict):
+        raise ProblemError(422, next(iter(link_form.values())))
+    link = link_form.to_link()
+    with account_transaction(browser_session.account_id) as session:
+        was_linked = contact_links.remove(session, browser_session.account_id, link)
         if was_linked:
-            audit.note(database, session.account_id, session.user_name, "contact.unlinked", link.reference)
-    wake(jobs.project, session.account_id)
-    return go(request, f"/records/{wanted.type.value}/{wanted.record}/match", notice="Unlinked." if was_linked else "")
+            audit.record(
+                session, browser_session.account_id, browser_session.user_name, "contact.unlinked", link.reference
+            )
+    enqueue_once(jobs.project, browser_session.account_id)
+    return redirect(request, _match_path(link), notice="Unlinked." if was_linked else "")
 
 
-@router.get("/export/records/{kind}/{record_id}.{form}")
-async def export_record(request: Request, kind: RecordType, record_id: RecordId, form: Form) -> Response:
-    """The record's rows as a file."""
-    session = browser.admin(request.state.browser)
-    return await exports.invoices(request, session.account_id, session.user_name, form, kind, record_id)
+@router.get("/export/records/{record_type}/{record_id}.{format}")
+async def export_record(
+    request: Request, record_type: RecordType, record_id: RecordId, format: ExportFormat
+) -> Response:
+    """Export the record's invoices."""
+    browser_session = browser.require_admin(request.state.browser)
+    return await exports.export_invoices(
+        request, browser_session.account_id, browser_session.user_name, format, record_type, record_id
+    )
 
 
-@router.get("/export/invoices.{form}")
-async def export_everything(request: Request, form: Form) -> Response:
-    """All of the account's rows as a file."""
-    session = browser.admin(request.state.browser)
-    return await exports.invoices(request, session.account_id, session.user_name, form)
+@router.get("/export/invoices.{format}")
+async def export_all_invoices(request: Request, format: ExportFormat) -> Response:
+    """Export the invoices of all records."""
+    browser_session = browser.require_admin(request.state.browser)
+    return await exports.export_invoices(request, browser_session.account_id, browser_session.user_name, format)

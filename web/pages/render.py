@@ -1,4 +1,4 @@
-"""Pages by Jinja2: everything that is filled in is escaped, and nothing that is missing passes for empty."""
+"""Renders pages with Jinja2: values are escaped, and undefined variables raise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path as FilePath
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 from fastapi import Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -16,223 +16,247 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from runtime.numbers import MAX_ID
-from store.database import UNAVAILABLE
-from store.secrets import fresh_token
-from web import browser, findings, locales, words
+from store.crypto import generate_token
+from store.database import UNAVAILABLE_ERRORS
+from web import browser, findings, labels, locales
 from web.browser import Browser
-from web.forms import EMPTY
-from web.problems import FAILED_TEXT, TITLES, UNAVAILABLE_TEXT, in_api_words, problem
-from web.security import SecurityHeaders
-from worker.addresses import visible
-from worker.overview import bytes_in_words, drift_words
+from web.forms import EMPTY_FORM
+from web.problems import FAILED_MESSAGE, TITLES, UNAVAILABLE_MESSAGE, describe_validation_errors, problem
+from web.security_headers import SecurityHeadersMiddleware
+from worker.account_status import describe_drift, format_bytes
+from worker.addresses import escape_invisible
 
-HERE = FilePath(__file__).resolve().parent.parent
-STATIC = HERE / "static"
-TIME = Markup('<time datetime="{machine}"{title}>{words}</time>')
+WEB_FOLDER = FilePath(__file__).resolve().parent.parent
+STATIC_FOLDER = WEB_FOLDER / "static"
+TIME_ELEMENT = Markup('<time datetime="{iso}"{title}>{text}</time>')
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
-"""An id of ours in an address, as far as PostgreSQL's bigint goes."""
+"""The id of a row, in a path; at most PostgreSQL's largest bigint."""
 PAGE_TITLES = {400: "Invalid request", 403: "Not allowed", 404: "Page not found", 405: "Page not found"}
-PAGE_TEXTS = {"Not Found": "This page doesn't exist.", "Method Not Allowed": "This page doesn't exist."}
-PARAMETERS = {
-    "record_id": '"{given}" isn\'t a Copper ID.',
-    "kind": '"{given}" isn\'t a record type. Choose lead, person, company or opportunity.',
-    "type": '"{given}" isn\'t a record type. Choose lead, person, company or opportunity.',
-    "invoice_id": '"{given}" isn\'t an invoice ID.',
-    "form": '"{given}" isn\'t a file format. Choose csv or jsonl.',
-    "sort": 'Sort by "open" or "overdue", not by "{given}".',
-    "currency": '"{given}" isn\'t a currency code.',
-    "limit": '"{given}" isn\'t a number of invoices that can be shown.',
-    "status": '"{given}" isn\'t an invoice status.',
+PAGE_MESSAGES = {"Not Found": "This page doesn't exist.", "Method Not Allowed": "This page doesn't exist."}
+PARAMETER_MESSAGES = {
+    "record_id": '"{value}" isn\'t a Copper ID.',
+    "record_type": '"{value}" isn\'t a record type. Choose lead, person, company or opportunity.',
+    "type": '"{value}" isn\'t a record type. Choose lead, person, company or opportunity.',
+    "invoice_id": '"{value}" isn\'t an invoice ID.',
+    "format": '"{value}" isn\'t a file format. Choose csv or jsonl.',
+    "sort": 'Sort by "open" or "overdue", not by "{value}".',
+    "currency": '"{value}" isn\'t a currency code.',
+    "limit": '"{value}" isn\'t a number of invoices that can be shown.',
+    "status": '"{value}" isn\'t an invoice status.',
     "search": "This search is no longer valid. Search again.",
 }
-KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+    environment = Environment(
+        loader=FileSystemLoader(WEB_FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
-        moment=moment,
-        ago=ago,
-        age=age,
-        time=full_time,
+    environment.filters.update(
+        timestamp=timestamp_element,
+        age=age_element,
+        age_text=format_age,
+        duration=format_duration,
         number=lambda value: f"{value:,}",
-        seconds=seconds,
-        bytes=bytes_in_words,
-        drift=drift_words,
-        visible=visible,
-        finding=findings.sentence,
-        counted=words.counted,
+        bytes=format_bytes,
+        drift=describe_drift,
+        escape_invisible=escape_invisible,
+        finding=findings.finding_message,
+        pluralize=labels.pluralize,
     )
-    made.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, EMPTY=EMPTY)
-    return made
+    environment.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, EMPTY_FORM=EMPTY_FORM)
+    return environment
 
 
 @lru_cache(maxsize=20)
 def asset_name(name: str) -> str:
-    """A static file's name with its content's hash in it: it may be kept for ever."""
-    path = STATIC / name
+    """A static file's name with the hash of its content, so that it can be cached for ever."""
+    path = STATIC_FOLDER / name
     return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
 
 
 @lru_cache(maxsize=1)
 def assets() -> dict[str, FilePath]:
-    """Every static file by the name that it is served under."""
-    return {asset_name(path.name): path for path in STATIC.iterdir() if path.suffix in KINDS}
+    """All static files, by the names under which they are served."""
+    return {asset_name(path.name): path for path in STATIC_FOLDER.iterdir() if path.suffix in MEDIA_TYPES}
 
 
-def moment(at: datetime | None) -> str:
-    """A time in full, with its zone: UTC."""
+def format_timestamp(at: datetime | None) -> str:
+    """A date and time in UTC; "never" for None."""
     return at.astimezone(UTC).strftime("%d %b %Y, %H:%M:%S UTC") if at else "never"
 
 
-def full_time(at: datetime | None) -> Markup | str:
-    """A time in full, for people and machines."""
-    return TIME.format(machine=_iso(at), title="", words=moment(at)) if at else "never"
+def timestamp_element(at: datetime | None) -> Markup | str:
+    """A `time` element with the date and time in UTC; "never" for None."""
+    return TIME_ELEMENT.format(iso=_iso(at), title="", text=format_timestamp(at)) if at else "never"
 
 
-def age(at: datetime | None) -> Markup | str:
-    """How long ago something was, for people; the time itself is in the title, and for machines."""
-    title = Markup(' title="{}"').format(moment(at))
-    return TIME.format(machine=_iso(at), title=title, words=ago(at)) if at else "never"
+def age_element(at: datetime | None) -> Markup | str:
+    """A `time` element that says how long ago something was, with the full time as its title; "never" for None."""
+    title = Markup(' title="{}"').format(format_timestamp(at))
+    return TIME_ELEMENT.format(iso=_iso(at), title=title, text=format_age(at)) if at else "never"
 
 
 def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def ago(at: datetime | None) -> str:
-    """How long ago something was, in words."""
+def format_age(at: datetime | None) -> str:
+    """How long ago something was, such as "2 hours ago"; "never" for None."""
     if at is None:
         return "never"
     seconds = max((datetime.now(UTC) - at).total_seconds(), 0)
-    for size, word in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {word}{'s' if count > 1 else ''} ago"
+    for unit_seconds, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= unit_seconds:
+            return f"{labels.pluralize(int(seconds // unit_seconds), unit)} ago"
     return "just now"
 
 
-def seconds(value: float | None) -> str:
-    """A stretch of time in words: as fine as it matters."""
-    if value is None:
+def format_duration(seconds: float | None) -> str:
+    """A duration with as much precision as matters at its size; "not known" for None."""
+    if seconds is None:
         return "not known"
-    if value < 1:
-        return f"{max(value, 0.01):.2g} s"
-    if value < 120:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    return f"{value / 60:.0f} minutes" if value < 7_200 else f"{value / 3_600:.0f} hours"
+    if seconds < 1:
+        return f"{max(seconds, 0.01):.2g} s"
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7_200 else f"{seconds / 3_600:.0f} hours"
 
 
-def meet(request: Request) -> None:
-    """Find out which browser this is, before anything else."""
-    request.state.browser = browser.of(request)
+class PageLink(NamedTuple):
+    """A link to one of our own pages."""
+
+    path: str
+    label: str
 
 
-def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-    """A page for the request's browser."""
-    return render(request.state.browser, template, status=status, path=request.scope["path"], **values)
+def load_browser(request: Request) -> None:
+    """Load the browser and its session; a dependency of every page."""
+    request.state.browser = browser.from_request(request)
 
 
-def render(who: Browser, template: str, *, status: int = 200, path: str = "", **values: Any) -> Response:
-    """A page; `path` is its address, which the navigation marks as the current one."""
-    known = {"session": who.session, "csrf": who.csrf(), "notice": who.notice, "path": path}
-    answer = who.dress(HTMLResponse(text(template, **known, is_refused=status == 422, **values), status))
-    if who.notice:
-        browser.forget_notice(answer)
-    return answer
+def render_page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """Render a page for the request's browser."""
+    return render_page_for(request.state.browser, template, status=status, path=request.scope["path"], **values)
 
 
-def text(template: str, **values: Any) -> str:
-    """A template, filled in."""
+def render_page_for(viewer: Browser, template: str, *, status: int = 200, path: str = "", **values: Any) -> Response:
+    """Render a page for a browser; the navigation marks `path` as the current page."""
+    common = {
+        "browser_session": viewer.session,
+        "csrf": viewer.csrf(),
+        "notice": viewer.notice,
+        "path": path,
+        "is_refused": status == 422,
+    }
+    response = viewer.set_cookies(HTMLResponse(render_template(template, **common, **values), status))
+    if viewer.notice:
+        browser.clear_notice(response)
+    return response
+
+
+def render_message(
+    request: Request, title: str, message: str, *, status: int = 200, link: PageLink | None = None
+) -> Response:
+    """Render a page that is one message, with a link on from it."""
+    return render_page(request, "message.html", status=status, title=title, message=message, link=link)
+
+
+def render_template(template: str, **values: Any) -> str:
+    """Render a template to HTML."""
     return _environment().get_template(template).render(**values)
 
 
-def go(request: Request, path: str, *, notice: str = "") -> Response:
-    """Send the browser on to one of our own pages, which says `notice`."""
-    answer: Response = request.state.browser.dress(RedirectResponse(path, 303))
+def redirect(request: Request, path: str, *, notice: str = "") -> Response:
+    """Redirect to one of our own pages, which shows `notice` once."""
+    response: Response = request.state.browser.set_cookies(RedirectResponse(path, 303))
     if notice:
-        browser.leave_notice(answer, notice)
-    return answer
+        browser.set_notice(response, notice)
+    return response
 
 
-def trouble(request: Request, status: int, detail: str, retry_after: int | None = None) -> Response:
-    """An error as a page for people, and as a problem document for clients of the API."""
-    if not wants_page(request):
+def error_response(request: Request, status: int, detail: str, retry_after: int | None = None) -> Response:
+    """An error: a page for people, a problem document for API clients."""
+    if not wants_html(request):
         return problem(status, detail, retry_after)
-    who = _browser(request, status)
-    title, said = PAGE_TITLES.get(status, TITLES.get(status, "Error")), PAGE_TEXTS.get(detail, detail)
-    path, link = request.scope["path"], _way_back(who, status)
-    answer = render(who, "message.html", status=status, path=path, title=title, said=said, link=link)
+    viewer = _browser_of(request, status)
+    response = render_page_for(
+        viewer,
+        "message.html",
+        status=status,
+        path=request.scope["path"],
+        title=PAGE_TITLES.get(status, TITLES.get(status, "Error")),
+        message=PAGE_MESSAGES.get(detail, detail),
+        link=_link_back(viewer, status),
+    )
     if retry_after is not None:
-        answer.headers["Retry-After"] = str(retry_after)
-    return answer
+        response.headers["Retry-After"] = str(retry_after)
+    return response
 
 
-def too_late(request: Request) -> Response:
-    """A page took too long: what it waits for does not answer."""
-    return trouble(request, 503, UNAVAILABLE_TEXT)
+def timeout_response(request: Request) -> Response:
+    """The answer when a page takes too long because a service does not respond."""
+    return error_response(request, 503, UNAVAILABLE_MESSAGE)
 
 
-def failed(request: Request, _: Exception) -> Response:
-    """A fault of ours. This is answered outside of every middleware, so it brings its own headers."""
+def server_error_response(request: Request, _: Exception) -> Response:
+    """The answer to an unhandled exception; sets the security headers itself, because no middleware sees it."""
     path = request.scope["path"]
-    # The server closes the connection once the fault is logged; who is not told may send the next request on it.
-    closing = {"Connection": "close"}
+    # The server closes the connection after such an error; without the header, a client may reuse it.
+    close_header = {"Connection": "close"}
     if path.startswith("/webhooks/"):
-        return Response(status_code=500, headers=closing)
-    answer = trouble(request, 500, FAILED_TEXT)
-    start: dict[str, Any] = {"type": "http.response.start", "status": 500, "headers": answer.raw_headers}
-    SecurityHeaders(request.app).dress(start, path)
-    answer.raw_headers = start["headers"]
-    answer.headers.update(closing)
-    return answer
+        return Response(status_code=500, headers=close_header)
+    response = error_response(request, 500, FAILED_MESSAGE)
+    start: dict[str, Any] = {"type": "http.response.start", "status": 500, "headers": response.raw_headers}
+    SecurityHeadersMiddleware(request.app).add_headers(start, path)
+    response.raw_headers = start["headers"]
+    response.headers.update(close_header)
+    return response
 
 
-def _browser(request: Request, status: int) -> Browser:
-    """The browser that an error is shown to. An address that no page has was met by nobody yet."""
-    if (known := getattr(request.state, "browser", None)) is not None:
-        return cast(Browser, known)
+def _browser_of(request: Request, status: int) -> Browser:
+    """The browser to which an error is shown; unknown paths have no route, so nothing has loaded it yet."""
+    if (loaded := getattr(request.state, "browser", None)) is not None:
+        return cast(Browser, loaded)
     if status in {404, 405}:
-        with suppress(*UNAVAILABLE):
-            return browser.of(request)
-    return Browser(fresh_token(), is_new=False, token=None, session=None)
+        with suppress(*UNAVAILABLE_ERRORS):
+            return browser.from_request(request)
+    return Browser(generate_token(), is_new=False, token=None, session=None)
 
 
-def _way_back(who: Browser, status: int) -> tuple[str, str] | None:
+def _link_back(viewer: Browser, status: int) -> PageLink | None:
     if status in {500, 503}:
         return None
-    if who.session is None:
-        return ("/connect", "Sign in")
-    return ("/status", "Go to Status") if who.session.is_admin else ("/viewer", "Go back")
+    if viewer.session is None:
+        return PageLink("/connect", "Sign in")
+    return PageLink("/status", "Go to Status") if viewer.session.is_admin else PageLink("/viewer", "Go back")
 
 
-def malformed(request: Request, errors: Sequence[Any]) -> Response:
-    """A parameter that makes no sense: in plain words on a page, by its name for clients of the API."""
-    if not wants_page(request):
-        return problem(400, in_api_words(errors))
-    where, name = errors[0]["loc"][0], str(errors[0]["loc"][-1])
-    given = str(errors[0].get("input", ""))[:40]
-    said = PARAMETERS.get(name, '"{given}" isn\'t valid here.').format(given=given)
-    return trouble(request, 404 if where == "path" else 422, said)
+def invalid_parameters_response(request: Request, errors: Sequence[Any]) -> Response:
+    """The answer to an invalid parameter: in plain words on a page, by parameter name for API clients."""
+    if not wants_html(request):
+        return problem(400, describe_validation_errors(errors))
+    location, name = errors[0]["loc"][0], str(errors[0]["loc"][-1])
+    value = str(errors[0].get("input", ""))[:40]
+    message = PARAMETER_MESSAGES.get(name, '"{value}" isn\'t valid here.').format(value=value)
+    return error_response(request, 404 if location == "path" else 422, message)
 
 
-def wants_page(request: Request) -> bool:
-    """Whether an error is read by a person."""
+def wants_html(request: Request) -> bool:
+    """Whether the client is a browser that shows a page, and not an API client."""
     return "text/html" in request.headers.get("accept", "") and not request.scope["path"].startswith("/v1/")
 
 
-def sign_in_first(request: Request, _: Exception) -> Response:
-    """Nobody is signed in: to the page that does it."""
-    return go(request, "/connect")
+def redirect_to_sign_in(request: Request, _: Exception) -> Response:
+    """The answer when nobody is signed in: a redirect to the sign-in page."""
+    return redirect(request, "/connect")
 
 
-def account_closed(request: Request, error: Exception) -> Response:
-    """The account was disconnected while it was looked at: its sessions and keys have ended."""
-    return sign_in_first(request, error) if wants_page(request) else problem(401, "This account is disconnected.")
+def account_closed_response(request: Request, error: Exception) -> Response:
+    """The answer when the account was disconnected during the request: its sessions and keys have ended."""
+    return redirect_to_sign_in(request, error) if wants_html(request) else problem(401, "This account is disconnected.")

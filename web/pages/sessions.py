@@ -1,4 +1,4 @@
-"""Who is signed in, and from where: an account's sessions for its admins, a viewer's own ones for the viewer."""
+"""Open sessions: all of an account for its admins, their own for viewers."""
 
 from __future__ import annotations
 
@@ -10,73 +10,82 @@ from starlette.datastructures import FormData
 
 from store import audit, browser_sessions
 from store.browser_sessions import BrowserSession, SessionSummary
-from store.database import bound
-from web import browser, words
-from web.pages import confirm
-from web.pages.render import Id, go, page
+from store.database import account_transaction
+from web import browser, labels
+from web.pages.confirmation import require_confirmation
+from web.pages.render import Id, redirect, render_page
 from web.problems import ProblemError
 
 router = APIRouter()
 MAX_LISTED = 200
 
 
-def _own(session: BrowserSession) -> int | None:
-    """Whose sessions somebody may see and end: None is everybody's of the account."""
-    return None if session.is_admin else session.user_id
+def _user_filter(browser_session: BrowserSession) -> int | None:
+    """The user whose sessions somebody may see and end; None for all users of the account."""
+    return None if browser_session.is_admin else browser_session.user_id
 
 
-def _list_path(session: BrowserSession) -> str:
-    return "/sessions" if session.is_admin else "/viewer"
+def _list_path(browser_session: BrowserSession) -> str:
+    return "/sessions" if browser_session.is_admin else "/viewer"
 
 
-def _sessions(session: BrowserSession) -> list[SessionSummary]:
-    with bound(session.account_id) as database:
-        return browser_sessions.open_sessions(database, session.account_id, user_id=_own(session), limit=MAX_LISTED)
+def _list_sessions(browser_session: BrowserSession) -> list[SessionSummary]:
+    with account_transaction(browser_session.account_id) as session:
+        return browser_sessions.list_open(
+            session, browser_session.account_id, user_id=_user_filter(browser_session), limit=MAX_LISTED
+        )
 
 
 @router.get("/sessions")
 def show(request: Request) -> Response:
-    """The account's sessions, the last used first."""
-    session = browser.admin(request.state.browser)
-    return page(request, "sessions.html", sessions=_sessions(session), most=MAX_LISTED)
+    """The account's sessions, most recently used first."""
+    browser_session = browser.require_admin(request.state.browser)
+    return render_page(request, "sessions.html", sessions=_list_sessions(browser_session), max_listed=MAX_LISTED)
 
 
 @router.get("/viewer")
 def show_own(request: Request) -> Response:
-    """What somebody sees who signed in with Copper and is no admin here: their own sessions, the panel's among them."""
-    session = browser.signed_in(request.state.browser)
-    own = [] if session.is_admin else _sessions(session)
-    return page(request, "viewer.html", sessions=own, most=MAX_LISTED)
+    """The page of a viewer who signed in with Copper: their own sessions, including the panel's."""
+    browser_session = browser.require_session(request.state.browser)
+    own = [] if browser_session.is_admin else _list_sessions(browser_session)
+    return render_page(request, "viewer.html", sessions=own, max_listed=MAX_LISTED)
 
 
 @router.get("/sessions/{session_id}/end")
-def to_list(request: Request, session_id: Id) -> Response:
-    """Whoever reloads the address of that form lands on the list."""
-    return go(request, _list_path(browser.signed_in(request.state.browser)))
+def redirect_to_sessions(request: Request, session_id: Id) -> Response:
+    """Redirect a GET of the form's path (a reload) to the list."""
+    return redirect(request, _list_path(browser.require_session(request.state.browser)))
 
 
 @router.post("/sessions/{session_id}/end")
-@confirm.first("end a session", back="/", who=browser.signed_in)
-def end(request: Request, session_id: Id, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """End one session, from its next request on."""
-    session = browser.signed_in(request.state.browser)
-    with bound(session.account_id) as database:
-        whose = browser_sessions.end(database, session.account_id, session_id, user_id=_own(session))
-        if whose is not None:
-            audit.note(database, session.account_id, session.user_name, "session.ended", whose)
-    if whose is None:
+@require_confirmation("end a session", cancel_path="/", require_session=browser.require_session)
+def end(request: Request, session_id: Id, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """End one session; its next request is not signed in."""
+    browser_session = browser.require_session(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        owner = browser_sessions.end(
+            session, browser_session.account_id, session_id, user_id=_user_filter(browser_session)
+        )
+        if owner is not None:
+            audit.record(session, browser_session.account_id, browser_session.user_name, "session.ended", owner)
+    if owner is None:
         raise ProblemError(404, "This session doesn't exist, or it has already ended.")
-    return go(request, _list_path(session), notice="Session ended.")
+    return redirect(request, _list_path(browser_session), notice="Session ended.")
 
 
 @router.post("/sessions/end-others")
-@confirm.first("end all other sessions", back="/", who=browser.signed_in)
-def end_others(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """End all sessions but this one."""
-    session = browser.signed_in(request.state.browser)
-    with bound(session.account_id) as database:
-        count = browser_sessions.end_others(database, session.account_id, kept_id=session.id, user_id=_own(session))
+@require_confirmation("end all other sessions", cancel_path="/", require_session=browser.require_session)
+def end_others(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """End all other sessions."""
+    browser_session = browser.require_session(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        count = browser_sessions.end_all(
+            session,
+            browser_session.account_id,
+            except_id=browser_session.id,
+            user_id=_user_filter(browser_session),
+        )
+        ended = labels.pluralize(count, "session")
         if count:
-            said = words.counted(count, "session")
-            audit.note(database, session.account_id, session.user_name, "sessions.ended", said)
-    return go(request, _list_path(session), notice=f"{words.counted(count, 'session')} ended.")
+            audit.record(session, browser_session.account_id, browser_session.user_name, "sessions.ended", ended)
+    return redirect(request, _list_path(browser_session), notice=f"{ended} ended.")

@@ -1,7 +1,8 @@
-"""How the account does: one sentence first, then figures, then tables; and what to do with events that always fail."""
+"""The status page: a summary, figures and tables; and retrying or dismissing failed events."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -12,96 +13,97 @@ from runtime.numbers import whole_number
 from runtime.settings import settings
 from store import accounts, audit, inbox
 from store.browser_sessions import BrowserSession
-from store.database import Session, bound
-from web import browser, plots, words
+from store.database import Session, account_transaction
+from web import browser, charts, labels
 from web.pages import notices
-from web.pages.render import go, page
+from web.pages.render import redirect, render_page
 from web.problems import ProblemError
-from worker import jobs, overview
-from worker.overview import GIGABYTE, AccountOverview
-from worker.steps import Kind
+from worker import account_status, jobs
+from worker.account_status import GIGABYTE, AccountStatus
+from worker.sync_types import RunKind
 
 router = APIRouter()
-MOST_LISTED = 50
-RUNS = ((Kind.CATCH_UP, "Catch-up"), (Kind.RECONCILIATION, "Reconciliation"), (Kind.BACKFILL, "Import"))
-RUN_NAMES = {kind.value: name for kind, name in RUNS}
+MAX_LISTED_EVENTS = 50
+RUN_LABELS = {RunKind.CATCH_UP: "Catch-up", RunKind.RECONCILIATION: "Reconciliation", RunKind.BACKFILL: "Import"}
 
 
-def overview_of(account_id: int) -> AccountOverview:
-    """The account's overview."""
-    with bound(account_id) as database:
-        known = next(one for one in accounts.accounts(database) if one.id == account_id)
-    return overview.of(known)
+def get_account_status(account_id: int) -> AccountStatus:
+    """The status of an account."""
+    with account_transaction(account_id) as session:
+        account = next(account for account in accounts.list_accounts(session) if account.id == account_id)
+    return account_status.for_account(account)
 
 
 @router.get("/status")
 def show(request: Request) -> Response:
-    """The page."""
-    session = browser.admin(request.state.browser)
-    found = overview_of(session.account_id)
-    with bound(session.account_id) as database:
-        quarantined = inbox.quarantined(database, session.account_id, MOST_LISTED)
-        last_sign_in = audit.last_sign_in(database, session.account_id, besides=session.created_at)
-    finished = {word: [run for run in found.runs if run.kind == kind and run.finished_at] for kind, word in RUNS}
-    return page(
+    """The status page."""
+    browser_session = browser.require_admin(request.state.browser)
+    status = get_account_status(browser_session.account_id)
+    with account_transaction(browser_session.account_id) as session:
+        quarantined = inbox.list_quarantined(session, browser_session.account_id, MAX_LISTED_EVENTS)
+        last_sign_in = audit.last_sign_in(session, browser_session.account_id, besides=browser_session.created_at)
+    finished_runs = [
+        (label, run)
+        for run_kind, label in RUN_LABELS.items()
+        for run in status.runs
+        if run.kind == run_kind and run.finished_at
+    ]
+    calls: Counter[int] = Counter()
+    for usage in status.usage:
+        calls[usage.organisation_id] += usage.calls
+    return render_page(
         request,
         "status.html",
-        found=found,
-        trouble=notices.health(found),
+        account_status=status,
+        alert=notices.for_health(status),
         quarantined=quarantined,
         last_sign_in=last_sign_in,
-        running=found.running,
-        finished=finished,
-        run_names=RUN_NAMES,
-        names={source.organisation_id: source.name for source in found.sources},
-        plot=plots.freshness(found.hours),
-        allowance=settings().egress_allowance_gb,
-        egress=found.egress_plain / GIGABYTE,
-        calls={
-            source.organisation_id: sum(
-                one.calls for one in found.metered if one.organisation_id == source.organisation_id
-            )
-            for source in found.sources
-        },
+        finished_runs=finished_runs,
+        run_labels=RUN_LABELS,
+        source_names={source.organisation_id: source.name for source in status.sources},
+        chart=charts.latency_chart(status.latency_by_hour),
+        download_allowance_gb=settings().xero_download_allowance_gb,
+        downloaded_gb=status.xero_bytes_uncompressed / GIGABYTE,
+        calls=calls,
     )
 
 
-def _chosen(form: FormData) -> list[int] | None:
-    """The events that a form names; None for all of them."""
-    wanted = str(form.get("event", ""))
-    if wanted == "all":
+def _selected_events(form: FormData) -> list[int] | None:
+    """The ids of the events that the form selects; None for all of them."""
+    value = str(form.get("event", ""))
+    if value == "all":
         return None
-    event_id = whole_number(wanted)
+    event_id = whole_number(value)
     if event_id is None:
         raise ProblemError(422, "Choose an event of your account.")
     return [event_id]
 
 
-def _note(database: Session, session: BrowserSession, action: str, count: int) -> str:
-    """Note what was done to events, in its own transaction; returns how many they were, in words."""
-    said = words.counted(count, "event")
+def _audit_events(session: Session, browser_session: BrowserSession, action: str, count: int) -> str:
+    """Record in the audit log what was done to `count` events, if any; returns their number in words."""
+    detail = labels.pluralize(count, "event")
     if count:
-        audit.note(database, session.account_id, session.user_name, action, said)
-    return said
+        audit.record(session, browser_session.account_id, browser_session.user_name, action, detail)
+    return detail
 
 
 @router.post("/events/replay")
-def replay(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Try quarantined events again."""
-    session, wanted = browser.admin(request.state.browser), _chosen(form)
-    with bound(session.account_id) as database:
-        count, sources = inbox.replay(database, session.account_id, wanted)
-        said = _note(database, session, "events.replayed", count)
+def replay(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Retry failed events."""
+    browser_session, event_ids = browser.require_admin(request.state.browser), _selected_events(form)
+    with account_transaction(browser_session.account_id) as session:
+        count, sources = inbox.replay(session, browser_session.account_id, event_ids)
+        events = _audit_events(session, browser_session, "events.replayed", count)
     for source in sources:
-        jobs.wake_source(source)
-    return go(request, "/status#quarantine", notice=f"Retrying {said}." if count else "")
+        jobs.enqueue_drain(source)
+    return redirect(request, "/status#quarantine", notice=f"Retrying {events}." if count else "")
 
 
 @router.post("/events/dismiss")
-def dismiss(request: Request, form: Annotated[FormData, Depends(browser.form)]) -> Response:
-    """Let quarantined events be."""
-    session, wanted = browser.admin(request.state.browser), _chosen(form)
-    with bound(session.account_id) as database:
-        count = inbox.dismiss(database, session.account_id, wanted)
-        said = _note(database, session, "events.dismissed", count)
-    return go(request, "/status#quarantine", notice=f"Dismissed {said}." if count else "")
+def dismiss(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Dismiss failed events."""
+    browser_session, event_ids = browser.require_admin(request.state.browser), _selected_events(form)
+    with account_transaction(browser_session.account_id) as session:
+        count = inbox.dismiss(session, browser_session.account_id, event_ids)
+        events = _audit_events(session, browser_session, "events.dismissed", count)
+    return redirect(request, "/status#quarantine", notice=f"Dismissed {events}." if count else "")

@@ -1,1 +1,1 @@
-"""The panel in Copper: its page, the records it shows, and who may see them."""
+"""The panel in Copper: its page, record views, long polls and authorisation."""

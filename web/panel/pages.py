@@ -1,4 +1,4 @@
-"""The panel's page, its records, and the way in for viewers."""
+"""The panel: its page, the records it shows, and signing in to it."""
 
 from __future__ import annotations
 
@@ -23,226 +23,235 @@ from typing_extensions import override
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
-from store import access, matching
-from store.access import ANYBODY, StateError
-from store.database import Role, bound, transaction
+from store import match_reports, oauth_state
+from store.crypto import digest
+from store.database import Role, account_transaction, transaction
 from store.models import RecordType
-from store.secrets import digest
-from web import browser, locales, looks, refusals, shown, throttle
+from store.oauth_state import NO_ACCOUNT, OAuthStateError
+from web import browser, locales, rate_limits, record_view, refusals
 from web.client_address import client_label
-from web.concurrency import Capacity
-from web.invoices import RecordId
 from web.pages import render
-from web.pages.connect import need_copper_app
+from web.pages.connect import require_copper_app
 from web.pages.panel_confirmation import PANEL
-from web.panel import held_requests
-from web.panel.held_requests import HeldRequests, Holder
-from web.panel.record_views import View, ViewKey
-from web.panel.viewers import NoViewerError, Viewer, panel_of, token_of, viewer, viewer_holder
+from web.panel import long_polls
+from web.panel.authorization import (
+    PanelAccessDeniedError,
+    Viewer,
+    authenticate_panel,
+    authorize_viewer,
+    bearer_key,
+    viewer_quota,
+)
+from web.panel.long_polls import PollQuota
+from web.panel.record_views import RenderedView, ViewKey
 from web.problems import ProblemError, problem
-from web.refusals import Reason
+from web.recent_views import relations_refresh
+from web.record_paths import RecordId
+from web.refusals import RefusalReason
+from web.state import web_state
 from worker.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
-# What panels ask for again and again is for whoever has the token; which browser that is, no page needs to know.
-MET = [Depends(render.meet)]
+# Not for the record routes, which panels poll: those are authorised by the panel key, and need no browser cookies.
+LOAD_BROWSER = [Depends(render.load_browser)]
 CHALLENGE = r"^[A-Za-z0-9_-]{43}$"
-LONGEST_WAIT = 20.0
-ROUTE = "/panel/records/{kind}/{record_id}"
-Looker = Annotated[Viewer, Depends(viewer)]
+MAX_WAIT_SECONDS = 20.0
+RECORD_PATH = "/panel/records/{record_type}/{record_id}"
+CurrentViewer = Annotated[Viewer, Depends(authorize_viewer)]
 
 
-def no_viewer(request: Request, error: Exception) -> Response:
-    """Say what is missing, in the panel's own words."""
-    assert isinstance(error, NoViewerError)
+def access_denied_response(request: Request, error: Exception) -> Response:
+    """Say in the panel why access is denied, and offer to sign in where that may help."""
+    assert isinstance(error, PanelAccessDeniedError)
     if error.status != 503:
-        refusals.mark(request.scope, Reason.PANEL)
-    text = render.text(
-        "panel_refused.html", said=error.said, sign_in=error.sign_in and bool(settings().copper_client_id)
-    )
+        refusals.set_reason(request.scope, RefusalReason.PANEL)
+    can_sign_in = error.sign_in and bool(settings().copper_client_id)
+    html = render.render_template("panel_denied.html", message=error.message, sign_in=can_sign_in)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    return HTMLResponse(text, error.status, headers)
+    return HTMLResponse(html, error.status, headers)
 
 
-@router.get("/panel", dependencies=MET)
+@router.get("/panel", dependencies=LOAD_BROWSER)
 def panel(request: Request) -> Response:
-    """The page that Copper embeds. It holds no data: what is shown comes once Copper has said which record."""
-    origins = settings().framing_origins
+    """The page that Copper embeds. It contains no data: its script loads the record that Copper names."""
+    origins = settings().panel_frame_ancestors
     if request.query_params.get("origin", "") not in origins:
-        said = "This page only works inside Copper. Add its URL there as an embedded app."
-        return render.page(request, "message.html", status=403, title="Open this in Copper", said=said, link=None)
-    return HTMLResponse(render.text("panel.html", origins=origins, has_token=bool(token_of(request))))
+        message = "This page only works inside Copper. Add its URL there as an embedded app."
+        return render.render_message(request, "Open this in Copper", message, status=403)
+    return HTMLResponse(render.render_template("panel.html", origins=origins, has_token=bool(bearer_key(request))))
 
 
-class CrowdedRecord(BaseRoute):
-    """A request to hold an answer back for which there is no place, without what FastAPI does for all others.
+class LongPollRejection(BaseRoute):
+    """Matches long polls beyond a limit and rejects them after a pause, without the cost of FastAPI's own routes.
 
-    Whoever opens panels by the thousand asks mostly for this, and is slowed down by it.
+    Whoever opens thousands of panels sends mostly these; the pause slows them down.
     """
 
-    path = ROUTE
-    _usual = re.compile(ROUTE.format(kind="[a-z]+", record_id="[0-9]{1,18}"))
+    path = RECORD_PATH
+    _pattern = re.compile(RECORD_PATH.format(record_type="[a-z]+", record_id="[0-9]{1,18}"))
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] != "http" or scope["method"] != "GET" or not self._usual.fullmatch(scope["path"]):
+        if scope["type"] != "http" or scope["method"] != "GET" or not self._pattern.fullmatch(scope["path"]):
             return Match.NONE, {}
         request = Request(scope)
-        seconds, held = _wait(request), scope["app"].state.held_requests
-        if not seconds or held.has_room(_holders(request)):
+        seconds = _wait_seconds(request)
+        if not seconds or web_state(request).long_polls.has_room(_quotas(request)):
             return Match.NONE, {}
         return Match.FULL, {"route": self, "path_params": {"seconds": seconds}}
 
     @override
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seconds = min(scope["path_params"]["seconds"], held_requests.REFUSED_AFTER_SECONDS)
-        await scope["app"].state.capacity.pauses.take(seconds)
-        refusals.mark(scope, Reason.RATE)
-        await problem(429, held_requests.TOO_MANY, held_requests.RETRY_SECONDS)(scope, receive, send)
+        seconds = min(scope["path_params"]["seconds"], long_polls.MAX_REJECTION_DELAY_SECONDS)
+        await web_state(Request(scope)).capacity.tarpit.delay(seconds)
+        refusals.set_reason(scope, RefusalReason.RATE)
+        await problem(429, long_polls.TOO_MANY_MESSAGE, long_polls.RETRY_AFTER_SECONDS)(scope, receive, send)
 
 
-async def held_place(request: Request) -> AsyncIterator[float]:
-    """Seconds that the answer may be held back; raises `BusyError` when too many are, before anything is looked up."""
-    seconds = _wait(request)
+async def long_poll_slot(request: Request) -> AsyncIterator[float]:
+    """How many seconds the request may wait; raises `BusyError` beyond a limit, before anything is looked up."""
+    seconds = _wait_seconds(request)
     if not seconds:
         yield 0.0
         return
-    held: HeldRequests = request.app.state.held_requests
-    async with held.place(*_holders(request)):
+    async with web_state(request).long_polls.slot(*_quotas(request)):
         yield seconds
 
 
-def _holders(request: Request) -> tuple[Holder, Holder]:
-    return Holder.of("key", digest(token_of(request))), viewer_holder(request)
+def _quotas(request: Request) -> tuple[PollQuota, PollQuota]:
+    return PollQuota.for_scope("key", digest(bearer_key(request))), viewer_quota(request)
 
 
-@router.get(ROUTE)
+@router.get(RECORD_PATH)
 async def record(
     request: Request,
-    seconds: Annotated[float, Depends(held_place, scope="function")],
-    who: Looker,
-    kind: RecordType,
+    seconds: Annotated[float, Depends(long_poll_slot, scope="function")],
+    viewer: CurrentViewer,
+    record_type: RecordType,
     record_id: RecordId,
     status: Annotated[str, Query(max_length=20)] = "",
-    limit: Annotated[int | None, Query(ge=1, le=shown.LARGEST)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=record_view.MAX_ROWS)] = None,
 ) -> Response:
-    """A record's part of the panel; 304 while it is as `If-None-Match` says.
+    """A record's invoices as HTML for the panel; 304 while the entity tag is that of `If-None-Match`.
 
-    `Prefer: wait=20` (RFC 7240) holds the answer back until it changes, for that many seconds at most.
+    `Prefer: wait=20` (RFC 7240) makes it a long poll: the answer waits for a change, for that many seconds at most.
     """
-    state = request.app.state
-    key = ViewKey(who.account_id, kind, record_id, status, limit, str(locales.of(request)))
-    known = request.headers.get("if-none-match", "").strip('"')
+    state = web_state(request)
+    key = ViewKey(viewer.account_id, record_type, record_id, status, limit, str(locales.negotiate(request)))
+    etag = request.headers.get("if-none-match", "").strip('"')
     if seconds:
-        with state.held_requests.counted(Holder.of("account", who.account_id)):
-            view = await _unless_gone(request, state.record_views.follow(key, known, seconds))
+        with state.long_polls.charge(PollQuota.for_scope("account", viewer.account_id)):
+            view = await _until_disconnect(request, state.record_views.wait_for_change(key, etag, seconds))
     else:
-        view = await state.record_views.look(key)
+        view = await state.record_views.get(key)
     if view is None:
         return Response(status_code=304)
-    state.looks.used(digest(who.token))
-    headers = {"ETag": f'"{view.tag}"', "X-Up-To-Date-As-Of": view.synced_at}
-    background: BackgroundTask | None = looks.after_reading(state.looks, who.account_id, kind, record_id)
-    if view.tag == known:
+    state.key_usage.record(digest(viewer.key))
+    headers = {"ETag": f'"{view.etag}"', "X-Last-Synced-At": view.synced_at}
+    background: BackgroundTask | None = relations_refresh(state.recent_views, viewer.account_id, record_type, record_id)
+    if view.etag == etag:
         return Response(status_code=304, headers=headers, background=background)
     return HTMLResponse(view.html, 200, headers, background=background)
 
 
-async def _unless_gone(request: Request, follow: Coroutine[Any, Any, View]) -> View | None:
-    """What `follow` gives, or None as soon as the client is gone: a panel that was closed holds no place."""
-    following, leaving = asyncio.create_task(follow), asyncio.create_task(_gone(request))
+async def _until_disconnect(request: Request, wait: Coroutine[Any, Any, RenderedView]) -> RenderedView | None:
+    """The result of `wait`; None as soon as the client disconnects, so that a closed panel frees its slot."""
+    waiting, disconnect = asyncio.create_task(wait), asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return await following if following.done() else None
+        await asyncio.wait({waiting, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        return await waiting if waiting.done() else None
     finally:
-        following.cancel()
-        leaving.cancel()
+        waiting.cancel()
+        disconnect.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue
 
 
-def _wait(request: Request) -> float:
+def _wait_seconds(request: Request) -> float:
+    """The seconds of `Prefer: wait=…`, within bounds; 0 without one."""
     name, _, value = request.headers.get("prefer", "").partition("=")
     seconds = whole_number(value.strip()) if name.strip() == "wait" else None
-    # Not all who began at once are to end at once, and to ask again together.
-    return min(float(seconds or 0), LONGEST_WAIT) * random.uniform(0.8, 1)
+    # Jitter: panels that started together must not all end, and poll again, together.
+    return min(float(seconds or 0), MAX_WAIT_SECONDS) * random.uniform(0.8, 1)
 
 
-@router.get("/panel/records/{kind}/{record_id}/invoices/{invoice_id}/why")
-async def why(request: Request, who: Looker, kind: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
-    """Match details: why an invoice is on a record."""
-    capacity: Capacity = request.app.state.capacity
-    return await capacity.panel.run(who.account_id, _why, who.account_id, kind, record_id, invoice_id)
+@router.get(f"{RECORD_PATH}/invoices/{{invoice_id}}/match")
+async def match_details(
+    request: Request, viewer: CurrentViewer, record_type: RecordType, record_id: RecordId, invoice_id: UUID
+) -> Response:
+    """Why an invoice is shown on a record."""
+    account_id, capacity = viewer.account_id, web_state(request).capacity
+    return await capacity.panel.run(account_id, _match_details, account_id, record_type, record_id, invoice_id)
 
 
-def _why(account_id: int, kind: RecordType, record_id: int, invoice_id: UUID) -> Response:
-    with bound(account_id, Role.READS) as session:
-        found = matching.why(session, account_id, kind, record_id, invoice_id)
-    if found is None:
+def _match_details(account_id: int, record_type: RecordType, record_id: int, invoice_id: UUID) -> Response:
+    with account_transaction(account_id, Role.READS) as session:
+        match = match_reports.explain_invoice(session, account_id, record_type, record_id, invoice_id)
+    if match is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
-    return HTMLResponse(render.text("why_part.html", reasons=found[1], kind=kind))
+    return HTMLResponse(render.render_template("_match_details.html", reasons=match[1], record_type=record_type))
 
 
-# Signing in. The panel lives in a frame whose cookies are kept apart (CHIPS), so that what a window of our own is
-# told does not reach it. The window gets a code instead, once it was told the number that the frame shows, and hands
-# it to the frame that opened it, and to nobody else: by a message to our own origin. The code works with the secret of
-# that frame alone (as PKCE does).
+# Signing in. The panel is a frame with partitioned cookies (CHIPS), so a session cookie that our sign-in window gets
+# does not reach it. Instead, once the user has entered the number that the panel shows, the window gets a one-time code
+# and passes it to the panel that opened it, by `postMessage` to our own origin. The code works only with that panel's
+# secret, as with PKCE.
 
 
-@router.get("/panel/signin", dependencies=MET)
+@router.get("/panel/signin", dependencies=LOAD_BROWSER)
 def sign_in(request: Request, challenge: Annotated[str, Query(pattern=CHALLENGE)]) -> Response:
-    """Send the window that the panel opened to Copper."""
-    need_copper_app()
-    throttle.viewer_sign_in(request)
+    """Redirect the sign-in window that the panel opened to Copper."""
+    require_copper_app()
+    rate_limits.limit_viewer_sign_in(request)
     url, state = copper_oauth.begin(f"{settings().public_url}/callback/copper")
     with transaction() as session:
-        access.save_state(session, ANYBODY, state, PANEL, request.state.browser.name, {"challenge": challenge})
-    answer: Response = request.state.browser.dress(RedirectResponse(url, 303))
-    return answer
+        oauth_state.save(session, NO_ACCOUNT, state, PANEL, request.state.browser.name, {"challenge": challenge})
+    response: Response = request.state.browser.set_cookies(RedirectResponse(url, 303))
+    return response
 
 
-@router.get("/panel/signed-in", dependencies=MET)
+@router.get("/panel/signed-in", dependencies=LOAD_BROWSER)
 def signed_in(request: Request) -> Response:
-    """The window's last page: its script hands over the code, which stands in the address's fragment."""
-    return HTMLResponse(render.text("panel_signed_in.html"))
+    """The sign-in window's last page: its script passes the code, which is in the URL's fragment, to the panel."""
+    return HTMLResponse(render.render_template("panel_signed_in.html"))
 
 
-class HandOver(BaseModel):
-    """What the panel redeems: the code that the window got, and the secret whose hash it was opened with."""
+class CodeExchange(BaseModel):
+    """What the panel exchanges for a session: the window's code, and the secret whose hash opened the window."""
 
     code: str = Field(min_length=8, max_length=64)
     secret: str = Field(min_length=43, max_length=43)
 
 
 @router.post("/panel/session")
-async def redeem(request: Request) -> Response:
+async def exchange_code(request: Request) -> Response:
     """Sign the panel in."""
     try:
-        sent = HandOver.model_validate(orjson.loads(await request.body()))
+        exchange = CodeExchange.model_validate(orjson.loads(await request.body()))
     except (ValidationError, ValueError):
         raise ProblemError(400, "Send the code and the secret.") from None
-    await run_in_threadpool(throttle.viewer_sign_in, request)
-    panel = await panel_of(request)
-    return await run_in_threadpool(_redeem, request, sent, panel.account_id)
+    await run_in_threadpool(rate_limits.limit_viewer_sign_in, request)
+    panel = await authenticate_panel(request)
+    return await run_in_threadpool(_exchange_code, request, exchange, panel.account_id)
 
 
-def _redeem(request: Request, sent: HandOver, account_id: int) -> Response:
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(sent.secret.encode()).digest()).decode().rstrip("=")
+def _exchange_code(request: Request, exchange: CodeExchange, account_id: int) -> Response:
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(exchange.secret.encode()).digest()).decode().rstrip("=")
     with transaction() as session:
-        taken = access.take_state(session, account_id, sent.code.strip().upper(), challenge)
+        sign_in_state = oauth_state.consume(session, account_id, exchange.code.strip().upper(), challenge)
     try:
-        user = taken.checked(PANEL)
-    except StateError:
+        values = sign_in_state.verify(PANEL)
+    except OAuthStateError:
         raise ProblemError(403, "This code is invalid or has expired. Sign in again.") from None
-    answer = Response(status_code=204)
-    where = _where(user["window"], client_label(request))
-    browser.open_panel_session(request, answer, account_id, user["user"], user["name"], f"to the panel, {where}")
-    return answer
+    response = Response(status_code=204)
+    detail = f"to the panel, {_networks(values['window'], client_label(request))}"
+    browser.start_panel_session(request, response, account_id, values["user"], values["name"], detail)
+    return response
 
 
-def _where(window: str, panel: str) -> str:
-    """For the audit log: whether the window and the panel were at one address, each as a hash."""
+def _networks(window: str, panel: str) -> str:
+    """For the audit log: the networks of sign-in window and panel, as pseudonyms; one if they are the same."""
     return f"from {panel}" if window == panel else f"window at {window}, panel at {panel}"

@@ -1,4 +1,4 @@
-"""What panels show of records: looked at once for all who wait for the same, off the event loop, in fair turn."""
+"""Renders records for panels: once for all panels that show the same view, off the event loop, in fair turn."""
 
 from __future__ import annotations
 
@@ -10,210 +10,214 @@ from typing import NamedTuple
 from babel import Locale
 
 from store.models import RecordType
-from web import shown
-from web.concurrency import MAX_REST, BusyError, FairLimiter
+from web import record_view
+from web.concurrency import MAX_COOLDOWN_SECONDS, BusyError, FairLimiter
 from web.pages import render
 
-# Twice a second a record is looked at for those who follow it, however often it changes and however many they are.
-BETWEEN_LOOKS = 0.5
-# An answer costs the event loop about half a millisecond: between batches of them others have their turn.
-ANSWERS_A_BATCH = 10
-BETWEEN_BATCHES = 0.01
+# A watched record is rendered at most twice a second, however often it changes and however many panels watch it.
+MIN_REFRESH_INTERVAL = 0.5
+# An answer costs the event loop about half a millisecond: it serves other requests between batches.
+ANSWERS_PER_BATCH = 10
+BATCH_PAUSE_SECONDS = 0.01
 
 
 class ViewKey(NamedTuple):
-    """All that decides what is shown: whoever has the same key sees the same."""
+    """All that decides what a view shows: equal keys give equal views."""
 
     account_id: int
-    kind: RecordType
+    record_type: RecordType
     record_id: int
     status: str
     limit: int | None
-    language: str
+    locale: str
 
 
 @dataclass(frozen=True)
-class View:
-    """A record as a panel shows it: `tag` for `ETag`, the HTML, and when it was last up to date ('': not yet)."""
+class RenderedView:
+    """A record as a panel shows it: its entity tag, the HTML, and when it was last synced ('': not yet)."""
 
-    tag: str
+    etag: str
     html: str
     synced_at: str
 
 
-def read(key: ViewKey) -> View:
-    """Look at a record and write it down."""
-    locale = Locale.parse(key.language)
-    found = shown.look(key.account_id, key.kind, key.record_id, locale, status=key.status, limit=key.limit)
-    html = render.text("record_part.html", record=found, locale=locale, in_panel=True)
-    return View(found.tag, html, found.synced_at.isoformat() if found.synced_at else "")
+def render_view(key: ViewKey) -> RenderedView:
+    """Read a record and render it."""
+    locale = Locale.parse(key.locale)
+    record = record_view.build_record_view(
+        key.account_id, key.record_type, key.record_id, locale, status=key.status, limit=key.limit
+    )
+    html = render.render_template("record_part.html", record=record, locale=locale, in_panel=True)
+    return RenderedView(record.etag, html, record.synced_at.isoformat() if record.synced_at else "")
 
 
 class Waiter(NamedTuple):
-    """What somebody who waits for a record knows of it, and since when they wait, by the event loop's clock."""
+    """The entity tag that a waiting panel has, and since when it waits, by the event loop's clock."""
 
-    tag: str
+    etag: str
     since: float
 
 
 @dataclass
-class FollowedRecord:
-    """A record that somebody waits for, and the latest look at it, with the time at which that began."""
+class WatchedRecord:
+    """A record that panels wait for, with its latest view and when rendering of that view began."""
 
     task: asyncio.Task[None] | None = None
-    waiting: dict[asyncio.Future[View], Waiter] = field(default_factory=dict)
+    waiters: dict[asyncio.Future[RenderedView], Waiter] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    latest: View | None = None
-    looked_at: float = 0.0
+    latest: RenderedView | None = None
+    rendered_at: float = 0.0
 
-    def agrees_with(self, tag: str, since: float) -> bool:
-        """Whether a look that began after `since` found the record as `tag` says."""
-        return self.latest is not None and self.latest.tag == tag and self.looked_at > since
+    def is_current(self, etag: str, since: float) -> bool:
+        """Whether the latest view has this entity tag and began to be rendered after `since`."""
+        return self.latest is not None and self.latest.etag == etag and self.rendered_at > since
 
 
 @dataclass
-class FollowedAccount:
-    """The records of an account that are followed. Those that changed are looked at one after the other."""
+class WatchedAccount:
+    """The watched records of one account; those that changed are rendered one after the other."""
 
-    records: dict[ViewKey, FollowedRecord] = field(default_factory=dict)
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    records: dict[ViewKey, WatchedRecord] = field(default_factory=dict)
+    render_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class RecordViews:
-    """The looks of one web process at records, shared by all who ask for the same at the same time."""
+    """The record views of one web process; concurrent requests for the same view share one rendering."""
 
     def __init__(self, limiter: FairLimiter) -> None:
         self._limiter = limiter
-        self._pending: dict[ViewKey, asyncio.Task[View]] = {}
-        self._followed: dict[int, FollowedAccount] = {}
+        self._pending: dict[ViewKey, asyncio.Task[RenderedView]] = {}
+        self._watched: dict[int, WatchedAccount] = {}
         self._is_closed = False
 
-    async def look(self, key: ViewKey) -> View:
-        """The record as it is now: by a look that begins after this call, with all who call before it begins.
+    async def get(self, key: ViewKey) -> RenderedView:
+        """The current view: rendering starts after this call, and is shared with every call made before it starts.
 
-        Raises `BusyError` when the account has too many looks at work.
+        Raises `BusyError` if too many views of the account are being rendered.
         """
         task = self._pending.get(key)
         if task is None:
-            task = self._pending[key] = asyncio.create_task(self._shared_look(key))
-            task.add_done_callback(_note_end)
+            task = self._pending[key] = asyncio.create_task(self._render_shared(key))
+            task.add_done_callback(_retrieve_exception)
         return await asyncio.shield(task)
 
-    async def _shared_look(self, key: ViewKey) -> View:
+    async def _render_shared(self, key: ViewKey) -> RenderedView:
         try:
-            async with self._limiter.place(key.account_id):
-                # Whoever comes from now on may ask for what this look is too early to see.
+            async with self._limiter.slot(key.account_id):
+                # Later calls must not share this rendering: it may read too early for them.
                 del self._pending[key]
-                return await self._limiter.in_thread(read, key)
+                return await self._limiter.run_in_thread(render_view, key)
         except BusyError:
             del self._pending[key]
             raise
 
-    async def follow(self, key: ViewKey, tag: str, seconds: float) -> View:
-        """The record as soon as it is no longer as `tag` says; as it was last seen when that takes too long.
+    async def wait_for_change(self, key: ViewKey, etag: str, seconds: float) -> RenderedView:
+        """The view once its entity tag differs from `etag`; the latest view after `seconds`.
 
-        Whoever follows a record does not look at it: they have it looked at, with all others who do.
+        All panels that watch a record share one rendering of each change.
         """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[View] = loop.create_future()
-        followed = self._begin(key, answer, tag)
+        future: asyncio.Future[RenderedView] = loop.create_future()
+        record = self._watch(key, future, etag)
         try:
-            if not followed.agrees_with(tag, loop.time() - BETWEEN_LOOKS):
-                followed.changed.set()
+            if not record.is_current(etag, loop.time() - MIN_REFRESH_INTERVAL):
+                record.changed.set()
             if not self._is_closed:
-                await asyncio.wait([answer], timeout=seconds)
-            if answer.done() and not answer.cancelled():
-                return answer.result()
-            return followed.latest or await self.look(key)
+                await asyncio.wait([future], timeout=seconds)
+            if future.done() and not future.cancelled():
+                return future.result()
+            return record.latest or await self.get(key)
         finally:
-            self._end(key, followed, answer)
+            self._unwatch(key, record, future)
 
-    def _begin(self, key: ViewKey, answer: asyncio.Future[View], tag: str) -> FollowedRecord:
-        account = self._followed.setdefault(key.account_id, FollowedAccount())
-        followed = account.records.get(key)
-        if followed is None:
-            followed = account.records[key] = FollowedRecord()
-            followed.task = asyncio.create_task(self._keep_looking(key, account, followed))
-        followed.waiting[answer] = Waiter(tag, asyncio.get_running_loop().time())
-        return followed
+    def _watch(self, key: ViewKey, future: asyncio.Future[RenderedView], etag: str) -> WatchedRecord:
+        account = self._watched.setdefault(key.account_id, WatchedAccount())
+        record = account.records.get(key)
+        if record is None:
+            record = account.records[key] = WatchedRecord()
+            record.task = asyncio.create_task(self._refresh_on_change(key, account, record))
+        record.waiters[future] = Waiter(etag, asyncio.get_running_loop().time())
+        return record
 
-    def _end(self, key: ViewKey, followed: FollowedRecord, answer: asyncio.Future[View]) -> None:
-        del followed.waiting[answer]
-        if answer.done() and not answer.cancelled():
-            answer.exception()
-        if not followed.waiting:
-            # Whoever was answered asks again at once.
-            asyncio.get_running_loop().call_later(BETWEEN_LOOKS, self._drop, key, followed)
+    def _unwatch(self, key: ViewKey, record: WatchedRecord, future: asyncio.Future[RenderedView]) -> None:
+        del record.waiters[future]
+        if future.done() and not future.cancelled():
+            future.exception()
+        if not record.waiters:
+            # A panel that was answered usually polls again at once.
+            asyncio.get_running_loop().call_later(MIN_REFRESH_INTERVAL, self._remove_unwatched, key, record)
 
-    def _drop(self, key: ViewKey, followed: FollowedRecord) -> None:
-        account = self._followed.get(key.account_id)
-        if followed.waiting or account is None or account.records.get(key) is not followed:
+    def _remove_unwatched(self, key: ViewKey, record: WatchedRecord) -> None:
+        account = self._watched.get(key.account_id)
+        if record.waiters or account is None or account.records.get(key) is not record:
             return
-        assert followed.task is not None
-        followed.task.cancel()
+        assert record.task is not None
+        record.task.cancel()
         del account.records[key]
         if not account.records:
-            del self._followed[key.account_id]
+            del self._watched[key.account_id]
 
-    async def _keep_looking(self, key: ViewKey, account: FollowedAccount, followed: FollowedRecord) -> None:
-        """Look whenever the account's rows changed, and answer those who know the record as it no longer is."""
+    async def _refresh_on_change(self, key: ViewKey, account: WatchedAccount, record: WatchedRecord) -> None:
+        """Render the view whenever the account's rows change, and answer the waiters whose view is out of date."""
         loop = asyncio.get_running_loop()
         while True:
-            await followed.changed.wait()
-            async with account.turn:
-                followed.changed.clear()
-                began = loop.time()
-                await self._look_for_all(key, followed, began)
-                # An account's panels take half of a thread's time at most, however many records they show.
-                await asyncio.sleep(min(loop.time() - began, MAX_REST))
-            await asyncio.sleep(max(began + BETWEEN_LOOKS - loop.time(), 0))
+            await record.changed.wait()
+            async with account.render_lock:
+                record.changed.clear()
+                started_at = loop.time()
+                await self._refresh(key, record, started_at)
+                # One account's panels use at most half of a thread's time, however many records they show.
+                await asyncio.sleep(min(loop.time() - started_at, MAX_COOLDOWN_SECONDS))
+            await asyncio.sleep(max(started_at + MIN_REFRESH_INTERVAL - loop.time(), 0))
 
-    async def _look_for_all(self, key: ViewKey, followed: FollowedRecord, began: float) -> None:
+    async def _refresh(self, key: ViewKey, record: WatchedRecord, started_at: float) -> None:
         try:
-            view = await self.look(key)
+            view = await self.get(key)
         except BusyError:
-            followed.changed.set()
+            record.changed.set()
         except Exception as error:
-            # Whoever waits is told, whatever it is; the next change is looked at all the same.
-            await _answer(followed, error, began)
+            # Waiters get the error, whatever it is, and the next change is rendered all the same.
+            await _answer_waiters(record, error, started_at)
         else:
-            followed.latest, followed.looked_at = view, began
-            await _answer(followed, view, began)
+            record.latest, record.rendered_at = view, started_at
+            await _answer_waiters(record, view, started_at)
 
     def notify(self, account_id: int) -> None:
-        """The account's rows changed."""
-        account = self._followed.get(account_id)
-        for followed in account.records.values() if account is not None else ():
-            followed.changed.set()
+        """Refresh the watched records of an account, because its rows changed."""
+        account = self._watched.get(account_id)
+        for record in account.records.values() if account is not None else ():
+            record.changed.set()
 
     def close(self) -> None:
-        """Let everybody go with what they know, and nobody wait from now on."""
+        """Answer all waiters with the view that they have; from now on nothing waits."""
         self._is_closed = True
-        for account in self._followed.values():
-            for followed in account.records.values():
-                for answer in followed.waiting:
-                    answer.cancel()
+        for account in self._watched.values():
+            for record in account.records.values():
+                for future in record.waiters:
+                    future.cancel()
 
 
-async def _answer(followed: FollowedRecord, outcome: View | Exception, began: float) -> None:
-    """Answer those whom the outcome of a look is news for, a few at a time; the others go on waiting, unwoken.
+async def _answer_waiters(record: WatchedRecord, outcome: RenderedView | Exception, started_at: float) -> None:
+    """Answer the waiters to whom the outcome is new, a few at a time; the others go on waiting.
 
-    Whoever came after the look `began` may know better, and waits for the next one.
+    A waiter that came after rendering began may have a newer view, and waits for the next rendering.
     """
-    known = outcome.tag if isinstance(outcome, View) else None
-    due = iter([answer for answer, (tag, since) in followed.waiting.items() if tag != known and since <= began])
-    while batch := list(islice(due, ANSWERS_A_BATCH)):
-        for answer in batch:
-            if answer.done():
+    etag = outcome.etag if isinstance(outcome, RenderedView) else None
+    outdated = iter(
+        [future for future, waiter in record.waiters.items() if waiter.etag != etag and waiter.since <= started_at]
+    )
+    while batch := list(islice(outdated, ANSWERS_PER_BATCH)):
+        for future in batch:
+            if future.done():
                 continue
-            if isinstance(outcome, View):
-                answer.set_result(outcome)
+            if isinstance(outcome, RenderedView):
+                future.set_result(outcome)
             else:
-                answer.set_exception(outcome)
-        await asyncio.sleep(BETWEEN_BATCHES)
+                future.set_exception(outcome)
+        await asyncio.sleep(BATCH_PAUSE_SECONDS)
 
 
-def _note_end(look: asyncio.Task[View]) -> None:
-    """Whatever became of a look that nobody waits for any more, its error was looked at."""
-    if not look.cancelled():
-        look.exception()
+def _retrieve_exception(task: asyncio.Task[RenderedView]) -> None:
+    """Retrieve the exception of a rendering that nobody awaits any more, so that asyncio does not log it."""
+    if not task.cancelled():
+        task.exception()

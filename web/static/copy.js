@@ -1,4 +1,4 @@
-// Copies what a page shows once. Without scripts, one click selects all of it.
+// The copy button of a secret that is shown once. Without JavaScript, one click selects it.
 "use strict";
 for (const button of document.querySelectorAll("[data-copy]")) {
   const source = document.getElementById(button.dataset.copy);

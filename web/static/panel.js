@@ -1,110 +1,111 @@
-// The panel's live part. It speaks the App SDK's messages with Copper, loads the record that Copper shows, and follows
-// its changes by one held request. Nothing of one record is ever shown as another's: when the context changes, the old
-// record goes at once, and an answer counts only for the record and the request that are current when it arrives.
+// The panel's script. It exchanges the App SDK's messages with Copper, loads the record that Copper shows, and follows
+// its changes by long polling. One record's data never appears under another: when the context changes, the old record
+// is removed at once, and a response counts only if its record and request are still the current ones.
 "use strict";
 (() => {
   const params = new URLSearchParams(location.search);
   const origin = params.get("origin"), instanceId = params.get("instanceId"), token = params.get("token");
   const byId = (id) => document.getElementById(id);
-  const place = byId("record"), note = byId("note"), retryButton = byId("retry"), announcement = byId("announcement");
+  const container = byId("record"), note = byId("note"), retryButton = byId("retry"), announcement = byId("announcement");
   if (!token) return;
   if (!document.body.dataset.origins.split(" ").includes(origin) || !instanceId) {
-    place.setAttribute("aria-busy", "false");
-    place.textContent = "This page only works inside Copper. Add its URL there as an embedded app.";
+    container.setAttribute("aria-busy", "false");
+    container.textContent = "This page only works inside Copper. Add its URL there as an embedded app.";
     return;
   }
   document.body.classList.add("live");
-  place.tabIndex = -1;
+  container.tabIndex = -1;
 
-  const TYPES = ["lead", "person", "company", "opportunity"];
-  const WAIT = 20, TIMEOUT = 30, SLOW = 4, CONTEXT_TIMEOUT = 5, MAX_PAUSE = 60, MAX_RETRY_AFTER = 300; // seconds
-  let record = null;          // { type, id, key }: what Copper shows, once it has said so
-  let choice = {};            // the status and number of rows that the viewer wants, and those of the rows on screen
-  let shownChoice = {}, etag = null, answeredAt = null;
-  let request = null, retryTimer = 0, failures = 0, crowded = false, afterRender = null;
-  let lastId = 0, contextId = 0, contextTimer = 0;
-  let retry = null, countdown = 0, popup = null, secret = null, number = "";
+  const RECORD_TYPES = ["lead", "person", "company", "opportunity"];
+  const LONG_POLL_SECONDS = 20, REQUEST_TIMEOUT_SECONDS = 30, SLOW_AFTER_SECONDS = 4, CONTEXT_TIMEOUT_SECONDS = 5;
+  const MAX_BACKOFF_SECONDS = 60, MAX_RETRY_AFTER_SECONDS = 300;
+  let record = null;                             // { type, id, key } of the record that Copper shows, once it is known
+  let requestedView = {}, displayedView = {};    // { status, limit }: what the viewer asked for, and what is displayed
+  let etag = null, lastResponseAt = null;
+  let request = null, retryTimer = 0, failures = 0, isPollingLimited = false, afterRender = null;
+  let lastMessageId = 0, contextRequestId = 0, contextTimer = 0;
+  let retryAction = null, countdownTimer = 0, popup = null, secret = null, verificationNumber = "";
 
   // Messages with Copper
 
-  const post = (type, fields = {}, id = -1) =>
+  const postToCopper = (type, fields = {}, id = -1) =>
     window.top.postMessage({ ...fields, instanceId, version: "0.9.1", type, id }, origin);
-  const badge = (count) => post("setUI", { data: { count } });
+  const setBadge = (count) => postToCopper("setUI", { data: { count } });
 
-  function askContext() {
-    contextId = ++lastId;
+  function requestContext() {
+    contextRequestId = ++lastMessageId;
     clearTimeout(contextTimer);
-    contextTimer = setTimeout(contextUnknown, CONTEXT_TIMEOUT * 1000);
-    post("getContext", {}, contextId);
+    contextTimer = setTimeout(onContextUnavailable, CONTEXT_TIMEOUT_SECONDS * 1000);
+    postToCopper("getContext", {}, contextRequestId);
   }
 
   const handlers = new Map([
     ["getContext", (message) => {
-      if (!contextId || message.id !== contextId) return;
-      contextId = 0;
+      if (!contextRequestId || message.id !== contextRequestId) return;
+      contextRequestId = 0;
       clearTimeout(contextTimer);
-      if (message.error || !message.data) return contextUnknown();
-      open(readContext(message.data));
+      if (message.error || !message.data) return onContextUnavailable();
+      openRecord(parseContext(message.data));
     }],
     ["contextUpdated", (message) => {
-      const named = readContext(message.data || message.msg);
-      if (!record || named.key !== record.key) clear();
-      askContext();
+      const next = parseContext(message.data || message.msg);
+      if (!record || next.key !== record.key) clearRecord();
+      requestContext();
     }],
   ]);
 
-  // The record that a context names; or, with no key, what to say instead of its invoices.
-  function readContext(context) {
-    const type = context?.entityType, given = context?.entityData?.id;
-    if (!TYPES.includes(type) || given === undefined || given === null)
+  // The record of a context; without a key if there is none, with the text to show instead of its invoices.
+  function parseContext(context) {
+    const type = context?.entityType, rawId = context?.entityData?.id;
+    if (!RECORD_TYPES.includes(type) || rawId === undefined || rawId === null)
       return { problem: "Open a lead, person, company or opportunity to see its invoices." };
-    const id = typeof given === "string" && /^[1-9]\d{0,15}$/.test(given) ? Number(given) : given;
+    const id = typeof rawId === "string" && /^[1-9]\d{0,15}$/.test(rawId) ? Number(rawId) : rawId;
     if (!Number.isSafeInteger(id) || id < 1)
       return { problem: "Copper sent a record ID that isn't valid. Open the record again." };
     return { type, id, key: `${type}/${id}` };
   }
 
-  function contextUnknown() {
-    clear();
-    idle();
-    const again = () => { clear(); askContext(); };
-    say("Copper didn't say which record is open. Open the record again, or reload the page.", again);
+  function onContextUnavailable() {
+    clearRecord();
+    showNoRecord();
+    const retry = () => { clearRecord(); requestContext(); };
+    showNote("Copper didn't say which record is open. Open the record again, or reload the page.", retry);
   }
 
-  function open(named) {
-    if (record && named.key === record.key) return load();
-    clear();
-    if (named.key) {
-      record = named;
+  function openRecord(next) {
+    if (record && next.key === record.key) return load();
+    clearRecord();
+    if (next.key) {
+      record = next;
       return load();
     }
-    idle(named.problem);
+    showNoRecord(next.problem);
   }
 
-  // Forget the record and all that is shown of it.
-  function clear() {
-    cancel();
-    record = etag = answeredAt = afterRender = null;
-    choice = shownChoice = {};
+  // Remove the record and everything displayed of it.
+  function clearRecord() {
+    cancelRequest();
+    record = etag = lastResponseAt = afterRender = null;
+    requestedView = displayedView = {};
     failures = 0;
-    say("");
+    showNote("");
     announce("");
-    badge(0);
-    place.replaceChildren(paragraph("loading", "Loading invoices…"));
-    place.setAttribute("aria-busy", "true");
+    setBadge(0);
+    container.replaceChildren(paragraph("loading", "Loading invoices…"));
+    container.setAttribute("aria-busy", "true");
   }
 
-  function idle(text) {
-    place.setAttribute("aria-busy", "false");
-    place.replaceChildren(...(text ? [paragraph("aside", text)] : []));
+  function showNoRecord(text) {
+    container.setAttribute("aria-busy", "false");
+    container.replaceChildren(...(text ? [paragraph("aside", text)] : []));
     if (text) announce("No invoices to show.");
   }
 
   // Requests to Patina
 
-  // An answer with its body, or null: not reached, given up, or out of time.
-  async function ask(path, { headers = {}, controller = new AbortController(), ...options } = {}) {
-    const timer = setTimeout(() => controller.abort(), TIMEOUT * 1000);
+  // The response with its body; null if the request failed, was aborted or timed out.
+  async function fetchFromPatina(path, { headers = {}, controller = new AbortController(), ...options } = {}) {
+    const timer = setTimeout(() => controller.abort(), REQUEST_TIMEOUT_SECONDS * 1000);
     try {
       const init = { ...options, headers: { Authorization: `Bearer ${token}`, ...headers }, signal: controller.signal, cache: "no-store" };
       const response = await fetch(path, init);
@@ -116,104 +117,107 @@
     }
   }
 
-  function cancel() {
+  function cancelRequest() {
     clearTimeout(retryTimer);
     if (request) request.abort();
     request = null;
   }
 
-  async function load({ held = false } = {}) {
-    cancel();
+  async function load({ isLongPoll = false } = {}) {
+    cancelRequest();
     if (!record) return;
-    const controller = (request = new AbortController()), wanted = choice, startedAt = Date.now();
-    const slow = held ? 0 : setTimeout(() => controller === request && unreachable(startedAt + TIMEOUT * 1000), SLOW * 1000);
-    if (!held) {
-      place.setAttribute("aria-busy", "true");
-      if (countdown) stopCountdown("Retrying now…");
+    const controller = (request = new AbortController()), view = requestedView, startedAt = Date.now();
+    const showSlow = () => controller === request && showUnreachable(startedAt + REQUEST_TIMEOUT_SECONDS * 1000);
+    const slowTimer = isLongPoll ? 0 : setTimeout(showSlow, SLOW_AFTER_SECONDS * 1000);
+    if (!isLongPoll) {
+      container.setAttribute("aria-busy", "true");
+      if (countdownTimer) stopCountdown("Retrying now…");
     }
-    const headers = { ...(etag && { "If-None-Match": etag }), ...(held && { Prefer: `wait=${WAIT}` }) };
-    const answer = await ask(`/panel/records/${record.key}?${new URLSearchParams(wanted)}`, { headers, controller });
-    clearTimeout(slow);
+    const headers = { ...(etag && { "If-None-Match": etag }), ...(isLongPoll && { Prefer: `wait=${LONG_POLL_SECONDS}` }) };
+    const result = await fetchFromPatina(`/panel/records/${record.key}?${new URLSearchParams(view)}`, { headers, controller });
+    clearTimeout(slowTimer);
     if (controller !== request) return;
     request = null;
-    place.setAttribute("aria-busy", "false");
-    if (held && answer?.response.status === 429) return followLater(answer.response);
-    const outcome = answer ? take(answer, wanted) : "failed";
-    if (outcome === "failed") return fail(answer);
-    if (outcome === "unchecked") return void (retryTimer = setTimeout(load, pause() * 1000));
-    if (outcome === "refused") return;
-    const tooSoon = answer.response.status === 304 && held && Date.now() - startedAt < 2000;
-    if (held) crowded = false;
-    followed(answer.response, !tooSoon && !crowded);
-    if (!document.hidden) retryTimer = setTimeout(load, tooSoon ? WAIT * 1000 : 0, { held: true });
+    container.setAttribute("aria-busy", "false");
+    if (isLongPoll && result?.response.status === 429) return pollLater(result.response);
+    const outcome = result ? handleResponse(result, view) : "failed";
+    if (outcome === "failed") return onFailure(result);
+    if (outcome === "unchecked") return void (retryTimer = setTimeout(load, backoffSeconds() * 1000));
+    if (outcome === "denied") return;
+    const endedEarly = result.response.status === 304 && isLongPoll && Date.now() - startedAt < 2000;
+    if (isLongPoll) isPollingLimited = false;
+    onSuccess(result.response, !endedEarly && !isPollingLimited);
+    const delaySeconds = endedEarly ? LONG_POLL_SECONDS : 0;
+    if (!document.hidden) retryTimer = setTimeout(load, delaySeconds * 1000, { isLongPoll: true });
   }
 
-  // Show what an answer holds. An answer that is none of Patina's, or another record's, is a failure.
-  function take({ response, body }, wanted) {
-    if (response.status === 304 && etag) return "shown";
-    const part = parse(body);
-    if (part?.matches(".refused") && [401, 403, 503].includes(response.status)) {
-      refuse(part);
-      return response.status === 503 ? "unchecked" : "refused";
+  // Display a response. One that is not Patina's, or is another record's, counts as a failure.
+  function handleResponse({ response, body }, view) {
+    if (response.status === 304 && etag) return "displayed";
+    const part = parseHtml(body);
+    if (part?.matches(".denied") && [401, 403, 503].includes(response.status)) {
+      showDenied(part);
+      return response.status === 503 ? "unchecked" : "denied";
     }
     if (!response.ok || !part?.matches(".record") || part.dataset.record !== record.key) return "failed";
     etag = response.headers.get("ETag");
-    show(part, wanted);
-    return "shown";
+    display(part, view);
+    return "displayed";
   }
 
-  function followed(response, isLive) {
+  function onSuccess(response, isLive) {
     failures = 0;
-    say("");
-    answeredAt = new Date();
-    freshness(isLive, response.headers.get("X-Up-To-Date-As-Of"));
+    showNote("");
+    lastResponseAt = new Date();
+    showLastSynced(isLive, response.headers.get("X-Last-Synced-At"));
   }
 
-  // More panels are open than Patina keeps live: this one looks again by itself.
-  function followLater(response) {
-    crowded = true;
-    freshness(false);
-    if (!document.hidden) retryTimer = setTimeout(load, (retryAfter(response) || WAIT) * 1000);
+  // Too many panels are open for this one to be updated live: it polls at intervals instead.
+  function pollLater(response) {
+    isPollingLimited = true;
+    showLastSynced(false);
+    if (!document.hidden) retryTimer = setTimeout(load, (retryAfterSeconds(response) || LONG_POLL_SECONDS) * 1000);
   }
 
-  const retryAfter = (response) => Math.min(Number(response?.headers.get("Retry-After")), MAX_RETRY_AFTER) || 0;
-  const pause = () => Math.min(5 * 2 ** failures++, MAX_PAUSE) * (0.75 + Math.random() / 2);
+  const retryAfterSeconds = (response) =>
+    Math.min(Number(response?.headers.get("Retry-After")), MAX_RETRY_AFTER_SECONDS) || 0;
+  const backoffSeconds = () => Math.min(5 * 2 ** failures++, MAX_BACKOFF_SECONDS) * (0.75 + Math.random() / 2);
 
-  function fail(answer) {
-    choice = shownChoice;
+  function onFailure(result) {
+    requestedView = displayedView;
     afterRender = null;
-    if (byId("status")) byId("status").value = choice.status || "";
-    const response = answer?.response, wait = retryAfter(response), seconds = wait || pause();
-    unreachable(Date.now() + seconds * 1000, wait && [429, 503].includes(response.status));
+    if (byId("status")) byId("status").value = requestedView.status || "";
+    const response = result?.response, retryAfter = retryAfterSeconds(response), seconds = retryAfter || backoffSeconds();
+    showUnreachable(Date.now() + seconds * 1000, retryAfter && [429, 503].includes(response.status));
     if (!document.hidden) retryTimer = setTimeout(load, seconds * 1000);
   }
 
-  function unreachable(until, isBusy = false) {
-    place.querySelector(".loading")?.remove();
-    const isShown = place.querySelector(".record");
-    if (isShown) freshness(false);
-    const meaning = isShown ? "These figures may be out of date." : "Invoices can't be shown right now.";
-    say(`${isBusy ? "Patina is busy" : "Can't reach Patina"}. ${meaning}`, load, until);
+  function showUnreachable(retryAt, isBusy = false) {
+    container.querySelector(".loading")?.remove();
+    const hasRecord = container.querySelector(".record");
+    if (hasRecord) showLastSynced(false);
+    const consequence = hasRecord ? "These figures may be out of date." : "Invoices can't be shown right now.";
+    showNote(`${isBusy ? "Patina is busy" : "Can't reach Patina"}. ${consequence}`, load, retryAt);
   }
 
-  function refuse(part) {
+  function showDenied(part) {
     etag = null;
-    badge(0);
-    say("");
-    place.replaceChildren(part);
-    showNumber();
+    setBadge(0);
+    showNote("");
+    container.replaceChildren(part);
+    showVerificationNumber();
   }
 
-  // What is on screen
+  // Rendering
 
   function paragraph(className, text) {
-    const made = document.createElement("p");
-    made.className = className;
-    made.textContent = text;
-    return made;
+    const element = document.createElement("p");
+    element.className = className;
+    element.textContent = text;
+    return element;
   }
 
-  function parse(html) {
+  function parseHtml(html) {
     const template = document.createElement("template");
     template.innerHTML = html;
     return template.content.firstElementChild;
@@ -223,99 +227,99 @@
     if (announcement.textContent !== text) announcement.textContent = text;
   }
 
-  // Say what is wrong above the rows; `until` counts down to the next try. Seconds are not announced, the words are once.
-  function say(text, action = null, until = 0) {
+  // Show a note above the rows, with a countdown to `retryAt`. Screen readers announce the text once, not the seconds.
+  function showNote(text, action = null, retryAt = 0) {
     stopCountdown("");
-    retry = action;
-    if (!action && document.activeElement === retryButton) place.focus({ preventScroll: true });
+    retryAction = action;
+    if (!action && document.activeElement === retryButton) container.focus({ preventScroll: true });
     retryButton.hidden = !action;
     if (note.dataset.text !== text) note.replaceChildren(text);
     note.dataset.text = text;
-    if (!until) return;
+    if (!retryAt) return;
     const tick = () => {
-      const seconds = Math.max(Math.ceil((until - Date.now()) / 1000), 0);
-      tell(seconds === 1 ? "Retrying in 1 second." : `Retrying in ${seconds} seconds.`);
+      const seconds = Math.max(Math.ceil((retryAt - Date.now()) / 1000), 0);
+      showCountdown(seconds === 1 ? "Retrying in 1 second." : `Retrying in ${seconds} seconds.`);
     };
     tick();
-    countdown = setInterval(tick, 1000);
+    countdownTimer = setInterval(tick, 1000);
   }
 
-  function tell(text) {
-    let seconds = note.querySelector("span");
-    if (!seconds) {
-      seconds = document.createElement("span");
-      seconds.ariaHidden = "true";
-      note.append(" ", seconds);
+  function showCountdown(text) {
+    let countdown = note.querySelector("span");
+    if (!countdown) {
+      countdown = document.createElement("span");
+      countdown.ariaHidden = "true";
+      note.append(" ", countdown);
     }
-    seconds.textContent = text;
+    countdown.textContent = text;
   }
 
   function stopCountdown(text) {
-    if (countdown) tell(text);
-    clearInterval(countdown);
-    countdown = 0;
+    if (countdownTimer) showCountdown(text);
+    clearInterval(countdownTimer);
+    countdownTimer = 0;
   }
 
-  function freshness(isLive, syncedAt = null) {
-    const line = byId("as-of");
+  function showLastSynced(isLive, syncedAt = null) {
+    const line = byId("last-synced");
     if (!line) return;
-    if (!isLive) return line.replaceChildren("Updated ", time(answeredAt));
-    line.replaceChildren("Live · ", ...(syncedAt ? ["Last synced ", time(new Date(syncedAt))] : ["Not synced yet"]));
+    if (!isLive) return line.replaceChildren("Updated ", timeElement(lastResponseAt));
+    line.replaceChildren("Live · ", ...(syncedAt ? ["Last synced ", timeElement(new Date(syncedAt))] : ["Not synced yet"]));
   }
 
-  function time(at) {
-    const made = document.createElement("time"), isToday = new Date().toDateString() === at.toDateString();
-    made.dateTime = at.toISOString();
-    made.title = at.toLocaleString();
-    made.textContent = at.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
-    return made;
+  function timeElement(at) {
+    const element = document.createElement("time"), isToday = new Date().toDateString() === at.toDateString();
+    element.dateTime = at.toISOString();
+    element.title = at.toLocaleString();
+    element.textContent = at.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+    return element;
   }
 
-  const rowsOf = (part) => new Map([...part.querySelectorAll("tr[data-number]")].map((row) => [row.id, row]));
-  const named = (count) => (count === 1 ? "1 invoice" : `${count.toLocaleString()} invoices`);
+  const rowsById = (part) => new Map([...part.querySelectorAll("tr[data-number]")].map((row) => [row.id, row]));
+  const invoiceCount = (count) => (count === 1 ? "1 invoice" : `${count.toLocaleString()} invoices`);
 
-  function show(part, wanted) {
-    const current = place.querySelector(".record"), focused = document.activeElement;
-    badge(Number(part.dataset.count));
+  function display(part, view) {
+    const current = container.querySelector(".record"), focused = document.activeElement;
+    setBadge(Number(part.dataset.count));
     if (!current) {
-      place.replaceChildren(part);
+      container.replaceChildren(part);
       announce(part.dataset.summary);
-    } else if (wanted === shownChoice) update(current, part);
+    } else if (view === displayedView) updateRows(current, part);
     else {
       morph(current, keepDetails(current, part));
-      const select = byId("status"), status = wanted.status ? `${select?.selectedOptions[0].text.replace(/ \(.*/, "")}: ` : "";
-      announce(`${status}${named(rowsOf(current).size)} shown`);
+      const select = byId("status"), status = view.status ? `${select?.selectedOptions[0].text.replace(/ \(.*/, "")}: ` : "";
+      announce(`${status}${invoiceCount(rowsById(current).size)} shown`);
     }
-    shownChoice = wanted;
-    if (byId("status")) byId("status").value = wanted.status || "";
+    displayedView = view;
+    if (byId("status")) byId("status").value = view.status || "";
     if (afterRender) afterRender();
-    else if (place !== focused && focused?.id && !focused.isConnected) byId(focused.id)?.focus({ preventScroll: true });
+    else if (container !== focused && focused?.id && !focused.isConnected) byId(focused.id)?.focus({ preventScroll: true });
     else if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
     afterRender = null;
   }
 
-  // A change of the rows that the viewer already sees: it fades in, and is announced.
-  function update(current, part) {
+  // Update the rows that are already displayed: changes fade in and are announced.
+  function updateRows(current, part) {
     for (const row of current.querySelectorAll(".changed")) row.classList.remove("changed");
     keepDetails(current, part);
-    const before = rowsOf(current), after = rowsOf(part), updated = [], added = [], removed = [];
+    const before = rowsById(current), after = rowsById(part), updated = [], added = [], removed = [];
     for (const [id, row] of after) {
       if (!before.has(id)) added.push(row);
       else if (!before.get(id).isEqualNode(row)) updated.push(row);
     }
     for (const [id, row] of before) if (!after.has(id)) removed.push(row);
-    const said = [[updated, "updated"], [added, "added"], [added.length ? [] : removed, "removed"]]
+    const changes = [[updated, "updated"], [added, "added"], [added.length ? [] : removed, "removed"]]
       .filter(([rows]) => rows.length)
-      .map(([rows, what]) => `${rows.length > 3 ? named(rows.length) : rows.map((row) => row.dataset.number).join(", ")} ${what}`);
-    const changed = [...updated, ...added].map((row) => row.id);
+      .map(([rows, verb]) => `${rows.length > 3 ? invoiceCount(rows.length) : rows.map((row) => row.dataset.number).join(", ")} ${verb}`);
+    const changedIds = [...updated, ...added].map((row) => row.id);
     morph(current, part);
-    for (const id of changed) byId(id).classList.add("changed");
-    if (said.length) announce(said.join("; "));
+    for (const id of changedIds) byId(id).classList.add("changed");
+    if (changes.length) announce(changes.join("; "));
   }
 
-  // Open match details stay open: they are put into the new part as they are.
+  // Copy open match details into the new part, so that they stay open.
   function keepDetails(current, part) {
-    const rows = rowsOf(part);
+    const rows = rowsById(part);
     for (const details of current.querySelectorAll(".details")) {
       const row = rows.get(details.previousElementSibling.id);
       if (!row) continue;
@@ -325,37 +329,37 @@
     return part;
   }
 
-  // Make `from` like `to` and keep every element that has the same id, so that focus and scroll stay.
+  // Make `from` equal to `to` but keep its elements that have the same id, so that focus and scroll position stay.
   function morph(from, to) {
     if (from.isEqualNode(to)) return;
     for (const { name } of [...from.attributes]) if (!to.hasAttribute(name)) from.removeAttribute(name);
     for (const { name, value } of to.attributes) if (from.getAttribute(name) !== value) from.setAttribute(name, value);
-    const wanted = new Set([...to.children].map((child) => child.id));
-    for (const child of [...from.children]) if (child.id && !wanted.has(child.id)) child.remove();
-    const known = new Map([...from.children].map((child) => [child.id, child]));
-    let at = from.firstChild;
-    const skip = () => { const gone = at; at = at.nextSibling; gone.remove(); };
+    const newIds = new Set([...to.children].map((child) => child.id));
+    for (const child of [...from.children]) if (child.id && !newIds.has(child.id)) child.remove();
+    const existing = new Map([...from.children].map((child) => [child.id, child]));
+    let next = from.firstChild;
+    const removeNext = () => { const node = next; next = next.nextSibling; node.remove(); };
     for (const child of [...to.childNodes]) {
-      let match = child.id ? known.get(child.id) : at && !at.id && at.nodeName === child.nodeName ? at : null;
-      if (child.id && match) while (at && at !== match && !at.id) skip();
-      if (!match) from.insertBefore(child, at);
+      let match = child.id ? existing.get(child.id) : next && !next.id && next.nodeName === child.nodeName ? next : null;
+      if (child.id && match) while (next && next !== match && !next.id) removeNext();
+      if (!match) from.insertBefore(child, next);
       else {
-        if (match !== at) from.insertBefore(match, at);
+        if (match !== next) from.insertBefore(match, next);
         if (match.nodeType !== Node.ELEMENT_NODE) match.nodeValue = child.nodeValue;
         else morph(match, child);
-        at = match.nextSibling;
+        next = match.nextSibling;
       }
     }
-    while (at) skip();
+    while (next) removeNext();
   }
 
   // Match details
 
   function toggleDetails(button) {
-    const row = button.closest("tr"), shown = byId(button.getAttribute("aria-controls"));
-    if (shown) {
-      if (shown.dataset.loading) return;
-      shown.remove();
+    const row = button.closest("tr"), open = byId(button.getAttribute("aria-controls"));
+    if (open) {
+      if (open.dataset.loading) return;
+      open.remove();
       return button.setAttribute("aria-expanded", "false");
     }
     const details = document.createElement("tr"), cell = details.insertCell();
@@ -367,72 +371,78 @@
     cell.colSpan = 7;
     row.after(details);
     button.setAttribute("aria-expanded", "true");
-    fillDetails(details, button.dataset.path);
+    loadDetails(details, button.dataset.path);
   }
 
-  async function fillDetails(details, path) {
-    const asked = record, cell = details.cells[0];
+  async function loadDetails(details, path) {
+    const recordAtStart = record, cell = details.cells[0];
     details.dataset.loading = "true";
     cell.textContent = "Loading…";
-    const answer = await ask(`/panel${path}`);
-    if (record !== asked || !details.isConnected) return;
+    const result = await fetchFromPatina(`/panel${path}`);
+    if (record !== recordAtStart || !details.isConnected) return;
     delete details.dataset.loading;
-    const { response, body } = answer || {};
+    const { response, body } = result || {};
     if (response?.ok) cell.innerHTML = body;
     else if (response?.status === 404) cell.textContent = "This invoice is no longer on this record.";
     else if (response && [401, 403].includes(response.status)) load();
     else {
-      const again = document.createElement("button");
-      again.className = "quiet again";
-      again.textContent = "Try again.";
-      cell.replaceChildren("Couldn't load the reason. ", again);
+      const retry = document.createElement("button");
+      retry.className = "quiet retry-details";
+      retry.textContent = "Try again.";
+      cell.replaceChildren("Couldn't load the reason. ", retry);
     }
   }
 
-  // Signing in: a window of our own, whose code works with the secret of this frame alone.
+  // Signing in happens in a pop-up of our own, whose code works only with this panel's secret.
 
-  const text64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes))).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  const base64Url = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes))).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 
   async function signIn() {
     popup = window.open("", "patina-sign-in", "popup,width=520,height=680");
-    secret = text64(crypto.getRandomValues(new Uint8Array(32)));
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret)), challenge = text64(digest);
-    number = String((new DataView(digest).getUint16(0) % 90) + 10);
+    secret = base64Url(crypto.getRandomValues(new Uint8Array(32)));
+    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret)), challenge = base64Url(digest);
+    verificationNumber = String((new DataView(digest).getUint16(0) % 90) + 10);
     if (popup) popup.location = `/panel/signin?challenge=${challenge}`;
-    else say("Your browser blocked the sign-in window. Allow pop-ups for this page and try again.");
-    showNumber();
+    else showNote("Your browser blocked the sign-in window. Allow pop-ups for this page and try again.");
+    showVerificationNumber();
   }
 
-  // The window asks for the number of the panel that opened it, so that nobody signs in for a panel they don't see.
-  function showNumber() {
+  // The pop-up asks for this number, so that nobody signs in for a panel that they don't see.
+  function showVerificationNumber() {
     if (!byId("code-form")) return;
-    byId("code-form").hidden = byId("number-said").hidden = !secret;
-    byId("number").textContent = number;
+    byId("code-form").hidden = byId("number-hint").hidden = !secret;
+    byId("number").textContent = verificationNumber;
   }
 
-  async function redeem(code) {
+  async function exchangeCode(code) {
     const body = JSON.stringify({ code, secret });
-    const answer = await ask("/panel/session", { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    if (!answer) return say("Can't reach Patina. Try again.");
-    if (!answer.response.ok) return say("That code isn't valid. Sign in again.");
+    const result = await fetchFromPatina("/panel/session", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    if (!result) return showNote("Can't reach Patina. Try again.");
+    if (!result.response.ok) return showNote("That code isn't valid. Sign in again.");
     secret = null;
     if (popup) popup.postMessage("patina-signed-in", location.origin);
     await load();
-    if (byId("sign-in")) say("Your browser blocked the sign-in cookie. Allow cookies for this panel and try again.");
+    if (byId("sign-in")) showNote("Your browser blocked the sign-in cookie. Allow cookies for this panel and try again.");
   }
 
-  // What people do
+  // User actions
 
   function showRows(limit) {
-    const count = rowsOf(place).size;
-    choice = { ...(choice.status && { status: choice.status }), ...(limit && { limit }) };
+    const count = rowsById(container).size;
+    requestedView = { ...(requestedView.status && { status: requestedView.status }), ...(limit && { limit }) };
     afterRender = limit
-      ? () => [...rowsOf(place).values()][count]?.querySelector("a").focus({ preventScroll: true })
+      ? () => [...rowsById(container).values()][count]?.querySelector("a").focus({ preventScroll: true })
       : () => byId("more")?.focus();
     load();
   }
 
-  place.addEventListener("click", (event) => {
+  function retryDetails(details) {
+    const button = details.previousElementSibling.querySelector(".match");
+    button.focus({ preventScroll: true });
+    loadDetails(details, button.dataset.path);
+  }
+
+  container.addEventListener("click", (event) => {
     const target = event.target.closest("a, button");
     if (!target || target.target === "_blank") return;
     if (target.localName === "a") event.preventDefault();
@@ -440,34 +450,29 @@
     else if (target.id === "more") showRows(target.dataset.limit);
     else if (target.id === "fewer") showRows();
     else if (target.classList.contains("match")) event.detail < 2 && toggleDetails(target);
-    else if (target.classList.contains("again")) reload(target.closest("tr"));
+    else if (target.classList.contains("retry-details")) retryDetails(target.closest("tr"));
     else if (target.dataset.type)
-      post("navigateToEntityDetail", { entityType: target.dataset.type, entityId: Number(target.dataset.id) }, ++lastId);
+      postToCopper("navigateToEntityDetail", { entityType: target.dataset.type, entityId: Number(target.dataset.id) }, ++lastMessageId);
   });
-  function reload(details) {
-    const button = details.previousElementSibling.querySelector(".match");
-    button.focus({ preventScroll: true });
-    fillDetails(details, button.dataset.path);
-  }
-  place.addEventListener("change", (event) => {
+  container.addEventListener("change", (event) => {
     if (event.target.id !== "status") return;
-    choice = event.target.value ? { status: event.target.value } : {};
+    requestedView = event.target.value ? { status: event.target.value } : {};
     load();
   });
-  place.addEventListener("submit", (event) => {
+  container.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (event.target.id === "code-form") redeem(event.target.elements.code.value);
+    if (event.target.id === "code-form") exchangeCode(event.target.elements.code.value);
   });
-  place.addEventListener("animationend", (event) => event.target.closest("tr")?.classList.remove("changed"));
-  retryButton.addEventListener("click", () => retry && retry());
+  container.addEventListener("animationend", (event) => event.target.closest("tr")?.classList.remove("changed"));
+  retryButton.addEventListener("click", () => retryAction && retryAction());
   addEventListener("online", () => failures && load());
-  document.addEventListener("visibilitychange", () => (document.hidden ? cancel() : load()));
-  addEventListener("message", ({ origin: from, data }) => {
+  document.addEventListener("visibilitychange", () => (document.hidden ? cancelRequest() : load()));
+  addEventListener("message", ({ origin: senderOrigin, data }) => {
     if (!data || typeof data !== "object") return;
-    if (from === location.origin && typeof data.patinaCode === "string") return void redeem(data.patinaCode);
-    if (from === origin) handlers.get(data.type)?.(data);
+    if (senderOrigin === location.origin && typeof data.patinaCode === "string") return void exchangeCode(data.patinaCode);
+    if (senderOrigin === origin) handlers.get(data.type)?.(data);
   });
 
-  post("init");
-  askContext();
+  postToCopper("init");
+  requestContext();
 })();

@@ -1,5 +1,5 @@
-// The window that signed somebody in hands its code to the panel that opened it: to our own origin, and to no other.
-// It shows the code only where Copper's pages have cut it off from its opener.
+// Passes the sign-in window's code to the panel that opened it, and only to our own origin. If Copper's pages have
+// severed the link to the opener, the code is shown instead.
 "use strict";
 (() => {
   const code = location.hash.slice(1);

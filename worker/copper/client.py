@@ -1,4 +1,4 @@
-"""Calls to Copper's developer API with an account's key."""
+"""A client of Copper's Developer API with an account's API key or a user's token."""
 
 from __future__ import annotations
 
@@ -12,228 +12,235 @@ import structlog
 from pydantic import BaseModel
 
 from runtime.settings import settings
-from store import accounts, refusals
-from store.accounts import CopperAccess
+from store import copper_credentials, refused_endpoints
+from store.copper_credentials import CopperCredentials
 from store.database import transaction
 from store.mirror import RelationRow
-from store.models import RecordType
-from store.refusals import Refusal
-from worker.budget import Budget, Purpose
-from worker.copper.wire import WIRE, WireAccount, WireRecord, WireRelated, WireSubscription, WireUser
+from store.models import GrantStatus, RecordType
+from store.refused_endpoints import Refusal
+from worker.budget import Budget, Priority
+from worker.copper.schemas import (
+    RECORD_SCHEMAS,
+    CopperAccount,
+    CopperRecord,
+    CopperRelatedRecord,
+    CopperSubscription,
+    CopperUser,
+)
 from worker.errors import (
+    AuthorizationLostError,
     EndpointRefusedError,
-    FilterRefusedError,
     InvalidRequestError,
-    NotThereError,
-    ReconnectNeededError,
-    UnreadableError,
+    NotFoundError,
+    UnexpectedResponseError,
+    UnsupportedFilterError,
     VendorError,
 )
-from worker.parsing import ParseResult, parse, whole_number
-from worker.unreadable import AnswerSource, report, report_answer
-from worker.vendor import CallTally, Spender, call, json_of, prepare, timeouts, vendor_time
+from worker.parsing import ParseResult, parse_integer, parse_rows
+from worker.unreadable import ResponseSource, report_unreadable_response, report_unreadable_rows
+from worker.vendor_http import CallContext, CallCounter, call, configure_session, parse_json, server_time, timeouts
 
 log = structlog.get_logger()
 PAGE_SIZE = 200
-USER_PAGES = 20
-Wire = TypeVar("Wire", bound=BaseModel)
-REFUSED_KEY = "Copper refuses the API key: an admin must give a new one"
+MAX_USER_PAGES = 20
+Schema = TypeVar("Schema", bound=BaseModel)
+KEY_REJECTED = "Copper rejects the API key: an admin must provide a new one"
 MODIFIED_FILTER = "minimum_modified_date"
-# No run of the sync has to make up for what these did not bring.
-WITHOUT_DATA = ("account", "users", "webhooks")
+# Endpoints that the sync stores no rows of, so nothing has to be read again after a refusal.
+ENDPOINTS_WITHOUT_ROWS = ("account", "users", "webhooks")
 
 
-def connected(account_id: int, purpose: Purpose) -> CopperClient:
-    """A client with the account's key; raises `ReconnectNeededError` when Copper has refused that key."""
+def client_for_account(account_id: int, priority: Priority) -> CopperClient:
+    """A client with the account's API key; raises `AuthorizationLostError` if Copper has rejected that key."""
     with transaction() as session:
-        state = accounts.copper_state(session, account_id)
-        access = accounts.copper_access(session, account_id)
-        known = refusals.of_account(session, account_id, refusals.COPPER)
-    if state is not None and state.lost:
-        raise ReconnectNeededError(REFUSED_KEY)
-    client = CopperClient.of_key(access, Spender(Budget.of_copper(account_id), purpose))
-    client.owner = KeyOwner(account_id, access, tuple(known))
+        connection = copper_credentials.find_connection(session, account_id)
+        credentials = copper_credentials.get(session, account_id)
+        refusals = refused_endpoints.list_refusals(session, account_id, refused_endpoints.COPPER)
+    if connection is not None and connection.needs_reauth:
+        raise AuthorizationLostError(KEY_REJECTED)
+    client = CopperClient.with_api_key(credentials, CallContext(Budget.for_copper(account_id), priority))
+    client.owner = KeyOwner(account_id, credentials, tuple(refusals))
     return client
 
 
 @dataclass(frozen=True)
 class KeyOwner:
-    """The account whose key a client calls with, and what Copper has refused it."""
+    """The account whose key a client uses, and the endpoints that Copper has refused to it."""
 
     account_id: int
-    access: CopperAccess
+    credentials: CopperCredentials
     refusals: tuple[Refusal, ...]
 
     def is_refused(self, endpoint: str, parameter: str = "") -> bool:
-        """Whether Copper has refused it so lately that asking again is in vain."""
+        """Whether Copper has refused the endpoint so recently that it is not called again."""
         return any(
             (refusal.endpoint, refusal.parameter) == (endpoint, parameter)
-            and refusal.age < refusals.COPPER_TRUST_SECONDS
+            and refusal.age < refused_endpoints.COPPER_TRUST_SECONDS
             for refusal in self.refusals
         )
 
     def was_refused(self, endpoint: str) -> bool:
-        """Whether Copper refused it at the last try, however long ago: what it holds was not read since."""
+        """Whether Copper refused the endpoint at the last attempt, however long ago: its rows are not up to date."""
         return any((refusal.endpoint, refusal.parameter) == (endpoint, "") for refusal in self.refusals)
 
 
 @dataclass(frozen=True)
-class Records:
-    """Records of one type that a fetch brought, ids that no longer exist, and what could not be read, by id.
+class RecordPage:
+    """Records of one page, or of some ids, ids of deleted records, and an error message by id for unreadable records.
 
-    `received` counts what the vendor sent, `vendor_now` is its own clock at the first answer.
+    `received_count` counts the records that Copper sent; `vendor_time` is Copper's own clock at the first response.
     """
 
-    items: list[WireRecord]
+    items: list[CopperRecord]
     fetched_at: datetime
-    gone: list[int] = field(default_factory=list)
+    deleted_ids: list[int] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     total: int | None = None
-    received: int = 0
-    vendor_now: datetime | None = None
+    received_count: int = 0
+    vendor_time: datetime | None = None
 
 
 class CopperClient:
-    """Copper, as the holder of one API key or token sees it.
+    """Copper's API for the holder of one API key or token.
 
-    Every call is counted: by a spender, or by a tally while nobody knows yet whose key it is. `owner` is the account
-    that hears of a refusal.
+    Every call is counted: by a budget, or by a counter while it is unknown whose key it is. Refusals are stored for the
+    `owner`.
     """
 
-    def __init__(self, credentials: dict[str, str], counter: Spender | CallTally) -> None:
-        self._counter = counter
+    def __init__(self, headers: dict[str, str], context: CallContext | CallCounter) -> None:
+        self._context = context
         self.owner: KeyOwner | None = None
-        self._session = prepare(requests.Session())
-        self._session.headers.update({**credentials, "Content-Type": "application/json"})
+        self._http = configure_session(requests.Session())
+        self._http.headers.update({**headers, "Content-Type": "application/json"})
 
     @classmethod
-    def of_key(cls, access: CopperAccess, counter: Spender | CallTally) -> CopperClient:
+    def with_api_key(cls, credentials: CopperCredentials, context: CallContext | CallCounter) -> CopperClient:
         """A client with an account's API key."""
-        credentials = {
-            "X-PW-AccessToken": access.api_key,
+        headers = {
+            "X-PW-AccessToken": credentials.api_key,
             "X-PW-Application": "developer_api",
-            "X-PW-UserEmail": access.email,
+            "X-PW-UserEmail": credentials.email,
         }
-        return cls(credentials, counter)
+        return cls(headers, context)
 
     @classmethod
-    def of_token(cls, token: str, counter: Spender | CallTally) -> CopperClient:
-        """A client with a user's OAuth token, to see who signed in."""
-        return cls({"Authorization": f"Bearer {token}"}, counter)
+    def with_token(cls, token: str, context: CallContext | CallCounter) -> CopperClient:
+        """A client with a user's OAuth token, to identify the user."""
+        return cls({"Authorization": f"Bearer {token}"}, context)
 
-    def count_by(self, spender: Spender) -> None:
-        """Take the calls from now on from an account's budget: it is known whose key this is."""
-        self._counter = spender
+    def use_budget(self, context: CallContext) -> None:
+        """Take further calls from an account's budget, once it is known whose key this is."""
+        self._context = context
 
-    def _ask(self, method: str, path: str, body: Any = None, *, endpoint: str) -> requests.Response:
-        """One call; raises `EndpointRefusedError` where the key works but `endpoint` is not for it.
+    def _request(self, method: str, path: str, body: Any = None, *, endpoint: str) -> requests.Response:
+        """Send one request; raises `EndpointRefusedError` if the key is valid but may not use `endpoint`.
 
-        Copper answers 401 (and 403) for a dead key as well as for what the plan or the role does not include, so
-        the key is dead only when `GET /users/me` is refused, too.
+        Copper returns 401 (and 403) for an invalid key as well as for what the plan or the role does not include. So
+        the key is only invalid if `GET /users/me` is refused too.
         """
         if self.owner is not None and self.owner.is_refused(endpoint):
-            raise _refused(endpoint)
-        answer = self._send(method, path, body)
-        if answer.status_code in {401, 403}:
+            raise _endpoint_refused(endpoint)
+        response = self._send(method, path, body)
+        if response.status_code in {401, 403}:
             if path == "users/me" or self._send("GET", "users/me").status_code in {401, 403}:
-                self._mark_lost()
-                raise ReconnectNeededError(REFUSED_KEY)
+                self._mark_authorization_lost()
+                raise AuthorizationLostError(KEY_REJECTED)
             raise self._mark_refused(endpoint)
-        if answer.status_code in {400, 422}:
-            raise InvalidRequestError(f"Copper answered {answer.status_code} to {method} {path.split('/')[0]}")
-        if answer.status_code >= 400:
-            raise VendorError(f"Copper answered {answer.status_code} to {method} {path.split('/')[0]}")
-        if self.owner is not None and self.owner.was_refused(endpoint) and endpoint.startswith(WITHOUT_DATA):
+        if response.status_code in {400, 422}:
+            raise InvalidRequestError(f"Copper returned {response.status_code} for {method} {path.split('/')[0]}")
+        if response.status_code >= 400:
+            raise VendorError(f"Copper returned {response.status_code} for {method} {path.split('/')[0]}")
+        if self.owner is not None and self.owner.was_refused(endpoint) and endpoint.startswith(ENDPOINTS_WITHOUT_ROWS):
             with transaction() as session:
-                refusals.clear(session, self.owner.account_id, refusals.COPPER, endpoint)
-        return answer
+                refused_endpoints.clear(session, self.owner.account_id, refused_endpoints.COPPER, endpoint)
+        return response
 
     def _send(self, method: str, path: str, body: Any = None) -> requests.Response:
         url = f"{settings().copper_api_url}/{path}"
-        return call(
-            lambda: self._session.request(method, url, json=body, timeout=timeouts(), stream=True), self._counter
-        )
+        return call(lambda: self._http.request(method, url, json=body, timeout=timeouts(), stream=True), self._context)
 
-    def _mark_lost(self) -> None:
+    def _mark_authorization_lost(self) -> None:
         if self.owner is not None:
             with transaction() as session:
-                accounts.mark_copper(session, self.owner.account_id, "reconnect", self.owner.access)
-            log.warning("copper.lost", account=self.owner.account_id)
+                copper_credentials.set_status(
+                    session, self.owner.account_id, GrantStatus.NEEDS_REAUTH, self.owner.credentials
+                )
+            log.warning("copper.authorization_lost", account=self.owner.account_id)
 
     def _mark_refused(self, endpoint: str) -> EndpointRefusedError:
-        # A refusal of one record says nothing of the endpoint.
+        # The refusal of a single record does not apply to its endpoint.
         if self.owner is not None and not endpoint.endswith("{id}"):
             with transaction() as session:
-                refusals.record(session, self.owner.account_id, refusals.COPPER, endpoint)
+                refused_endpoints.record(session, self.owner.account_id, refused_endpoints.COPPER, endpoint)
             log.warning("endpoint.refused", account=self.owner.account_id, endpoint=endpoint)
-        return _refused(endpoint)
+        return _endpoint_refused(endpoint)
 
-    def _source(self, resource: str) -> AnswerSource:
-        return AnswerSource("copper", self.owner.account_id if self.owner is not None else 0, 0, resource)
+    def _source(self, resource: str) -> ResponseSource:
+        return ResponseSource("copper", self.owner.account_id if self.owner is not None else 0, 0, resource)
 
-    def _rows(self, answer: requests.Response, resource: str) -> list[Any]:
-        """The rows of an answer; raises `UnreadableError` where it is no list of them."""
-        raw = json_of(answer)
-        if isinstance(raw, dict) and "id" in raw:
-            return [raw]
-        if not isinstance(raw, list):
-            report_answer(self._source(resource))
-            raise UnreadableError(f"Copper's answer holds no list of {resource}")
-        return raw
+    def _rows(self, response: requests.Response, resource: str) -> list[Any]:
+        """The rows of a response; raises `UnexpectedResponseError` if it is not a list of them."""
+        payload = parse_json(response)
+        if isinstance(payload, dict) and "id" in payload:
+            return [payload]
+        if not isinstance(payload, list):
+            report_unreadable_response(self._source(resource))
+            raise UnexpectedResponseError(f"Copper's response has no list of {resource}")
+        return payload
 
     def _parse(
-        self, model: type[Wire], rows: list[Any], resource: str, clock: datetime | None = None
-    ) -> ParseResult[Wire]:
-        result = parse(model, rows, "id", clock)
-        report(result, self._source(resource))
+        self, schema: type[Schema], rows: list[Any], resource: str, vendor_time: datetime | None = None
+    ) -> ParseResult[Schema]:
+        result = parse_rows(schema, rows, "id", vendor_time)
+        report_unreadable_rows(result, self._source(resource))
         return result
 
-    def _one(self, model: type[Wire], path: str, resource: str, *, endpoint: str) -> Wire:
-        found = self._parse(model, [json_of(self._ask("GET", path, endpoint=endpoint))], resource).items
-        if not found:
-            raise UnreadableError(f"Copper's {resource} could not be read")
-        return found[0]
+    def _get_object(self, schema: type[Schema], path: str, resource: str, *, endpoint: str) -> Schema:
+        payload = parse_json(self._request("GET", path, endpoint=endpoint))
+        items = self._parse(schema, [payload], resource).items
+        if not items:
+            raise UnexpectedResponseError(f"Copper's {resource} could not be read")
+        return items[0]
 
-    def account(self) -> WireAccount:
+    def get_account(self) -> CopperAccount:
         """The account that the key belongs to."""
-        return self._one(WireAccount, "account", "account", endpoint="account")
+        return self._get_object(CopperAccount, "account", "account", endpoint="account")
 
-    def me(self) -> WireUser:
-        """Whose key or token this is; raises `ReconnectNeededError` unless it works."""
-        return self._one(WireUser, "users/me", "user", endpoint="users/me")
+    def get_current_user(self) -> CopperUser:
+        """The user that the key or token belongs to; raises `AuthorizationLostError` if it is invalid."""
+        return self._get_object(CopperUser, "users/me", "user", endpoint="users/me")
 
-    def user(self, user_id: int) -> WireUser:
-        """One user of the account, with their teams; raises `NotThereError` when there is none."""
-        return self._one(WireUser, f"users/{user_id}", "user", endpoint="users/{id}")
+    def get_user(self, user_id: int) -> CopperUser:
+        """A user of the account, with their teams; raises `NotFoundError` if there is no such user."""
+        return self._get_object(CopperUser, f"users/{user_id}", "user", endpoint="users/{id}")
 
-    def users(self) -> list[WireUser]:
+    def list_users(self) -> list[CopperUser]:
         """The account's users with their teams, at most 4,000."""
-        found: list[WireUser] = []
-        for page in range(1, USER_PAGES + 1):
-            body = {"page_number": page, "page_size": PAGE_SIZE}
-            rows = self._rows(self._ask("POST", "users/search", body, endpoint="users/search"), "users")
-            found += self._parse(WireUser, rows, "users").items
+        users: list[CopperUser] = []
+        for page_number in range(1, MAX_USER_PAGES + 1):
+            body = {"page_number": page_number, "page_size": PAGE_SIZE}
+            rows = self._rows(self._request("POST", "users/search", body, endpoint="users/search"), "users")
+            users += self._parse(CopperUser, rows, "users").items
             if len(rows) < PAGE_SIZE:
                 break
-        return found
+        return users
 
-    def page(
+    def list_records(
         self,
-        kind: RecordType,
-        page: int = 1,
+        record_type: RecordType,
+        page_number: int = 1,
         *,
         created_from: int | None = None,
         modified_from: datetime | None = None,
-        companies: Sequence[int] = (),
-    ) -> Records:
-        """A page of 200 records, oldest first, of those created and modified from then on.
+        company_ids: Sequence[int] = (),
+    ) -> RecordPage:
+        """A page of 200 records, oldest first, of those created from `created_from` and modified from `modified_from`.
 
-        The reader moves `created_from` along instead of counting pages, so that records which are deleted
-        behind it shift nothing out of its way, and no more than 100,000 are ever asked for (`page` counts
-        within one second).
+        The caller advances `created_from` instead of counting pages (`page_number` counts within one second). So a
+        deleted record moves no other to a page that was already read, and a search never has more than 100,000 results.
         """
         body: dict[str, Any] = {
-            "page_number": page,
+            "page_number": page_number,
             "page_size": PAGE_SIZE,
             "sort_by": "date_created",
             "sort_direction": "asc",
@@ -242,125 +249,137 @@ class CopperClient:
             body["minimum_created_date"] = created_from
         if modified_from is not None:
             body[MODIFIED_FILTER] = int(modified_from.timestamp())
-        if companies:
-            body["company_ids"] = list(companies)
+        if company_ids:
+            body["company_ids"] = list(company_ids)
         try:
-            records = self._search(kind, body)
+            page = self._search(record_type, body)
         except InvalidRequestError as error:
             if modified_from is None:
                 raise
-            raise FilterRefusedError(str(error)) from None
-        if modified_from is not None and _any_older(records.items, modified_from):
-            raise FilterRefusedError(f"Copper ignores {MODIFIED_FILTER}")
-        return records
+            raise UnsupportedFilterError(str(error)) from None
+        if modified_from is not None and _has_older(page.items, modified_from):
+            raise UnsupportedFilterError(f"Copper ignores {MODIFIED_FILTER}")
+        return page
 
-    def latest(self, kind: RecordType, page: int) -> Records:
+    def list_recently_modified(self, record_type: RecordType, page_number: int) -> RecordPage:
         """A page of 200 records, the last modified first."""
-        body = {"page_number": page, "page_size": PAGE_SIZE, "sort_by": "date_modified", "sort_direction": "desc"}
-        return self._search(kind, body)
+        body = {
+            "page_number": page_number,
+            "page_size": PAGE_SIZE,
+            "sort_by": "date_modified",
+            "sort_direction": "desc",
+        }
+        return self._search(record_type, body)
 
-    def refuses_modified_filter(self, kind: RecordType) -> bool:
-        """Whether a search by modification date has been refused lately."""
-        return self.owner is not None and self.owner.is_refused(kind.plural, MODIFIED_FILTER)
+    def refuses_modified_filter(self, record_type: RecordType) -> bool:
+        """Whether Copper has recently refused a search by modification date."""
+        return self.owner is not None and self.owner.is_refused(record_type.plural, MODIFIED_FILTER)
 
-    def _search(self, kind: RecordType, body: dict[str, Any]) -> Records:
-        """One search; a collection that is not there is a feature that the account does not have (leads)."""
-        began = datetime.now(UTC)
+    def _search(self, record_type: RecordType, body: dict[str, Any]) -> RecordPage:
+        """Search once. A 404 means that the account does not have the feature (leads)."""
+        resource, began = record_type.plural, datetime.now(UTC)
         try:
-            answer = self._ask("POST", f"{kind.plural}/search", body, endpoint=kind.plural)
-        except NotThereError:
-            raise self._mark_refused(kind.plural) from None
-        rows, now = self._rows(answer, kind.plural), vendor_time(answer)
-        result = self._parse(WIRE[kind], rows, kind.plural, now or began)
-        return Records(result.items, began, [], result.unreadable, _total(answer), received=len(rows), vendor_now=now)
+            response = self._request("POST", f"{resource}/search", body, endpoint=resource)
+        except NotFoundError:
+            raise self._mark_refused(resource) from None
+        rows, vendor_time = self._rows(response, resource), server_time(response)
+        result = self._parse(RECORD_SCHEMAS[record_type], rows, resource, vendor_time or began)
+        return RecordPage(
+            result.items,
+            began,
+            unreadable=result.unreadable,
+            total=_total(response),
+            received_count=len(rows),
+            vendor_time=vendor_time,
+        )
 
-    def records(self, kind: RecordType, ids: Sequence[int]) -> Records:
-        """The current state of `ids`, 200 a call; one that the search leaves out is asked for by itself.
+    def records_by_id(self, record_type: RecordType, ids: Sequence[int]) -> RecordPage:
+        """The current state of `ids`, 200 per call; an id that the search leaves out is fetched individually.
 
-        A search may lag behind a record that was made a moment ago: only a 404 says that it is gone.
+        A search may not contain a record that was just created yet: only a 404 means that a record is deleted.
         """
-        began = datetime.now(UTC)
-        found = Records([], began)
-        unique = sorted(set(ids))
-        for start in range(0, len(unique), PAGE_SIZE):
-            chunk = unique[start : start + PAGE_SIZE]
+        page = RecordPage([], datetime.now(UTC))
+        unique_ids = sorted(set(ids))
+        for start in range(0, len(unique_ids), PAGE_SIZE):
+            chunk = unique_ids[start : start + PAGE_SIZE]
             try:
-                some = self._search(kind, {"ids": chunk, "page_size": PAGE_SIZE})
-            except UnreadableError as error:
-                found.unreadable.update({str(record_id): str(error) for record_id in chunk})
+                search_result = self._search(record_type, {"ids": chunk, "page_size": PAGE_SIZE})
+            except UnexpectedResponseError as error:
+                page.unreadable.update({str(record_id): str(error) for record_id in chunk})
                 continue
-            found.items.extend(some.items)
-            found.unreadable.update(some.unreadable)
-        seen = {item.id for item in found.items}
-        for missing in unique:
-            if missing not in seen and str(missing) not in found.unreadable:
-                self._look_again(kind, missing, found)
-        return found
+            page.items.extend(search_result.items)
+            page.unreadable.update(search_result.unreadable)
+        known_ids = {record.id for record in page.items}
+        for record_id in unique_ids:
+            if record_id not in known_ids and str(record_id) not in page.unreadable:
+                self._add_record(page, record_type, record_id)
+        return page
 
-    def _look_again(self, kind: RecordType, record_id: int, found: Records) -> None:
+    def _add_record(self, page: RecordPage, record_type: RecordType, record_id: int) -> None:
+        resource = record_type.plural
         try:
-            answer = self._ask("GET", f"{kind.plural}/{record_id}", endpoint=f"{kind.plural}/{{id}}")
-        except NotThereError:
-            found.gone.append(record_id)
+            response = self._request("GET", f"{resource}/{record_id}", endpoint=f"{resource}/{{id}}")
+        except NotFoundError:
+            page.deleted_ids.append(record_id)
             return
         except EndpointRefusedError as error:
-            # The key's owner may not see this one record: that does not say that it is gone.
-            found.unreadable[str(record_id)] = str(error)
+            # The key's owner may not see this record, which does not mean that it is deleted.
+            page.unreadable[str(record_id)] = str(error)
             return
-        clock = vendor_time(answer) or found.fetched_at
-        result = self._parse(WIRE[kind], [json_of(answer)], kind.plural, clock)
-        found.items.extend(result.items)
+        vendor_time = server_time(response) or page.fetched_at
+        result = self._parse(RECORD_SCHEMAS[record_type], [parse_json(response)], resource, vendor_time)
+        page.items.extend(result.items)
         if result.unreadable_rows:
-            found.unreadable[str(record_id)] = "could not be read: it has no id"
+            page.unreadable[str(record_id)] = "could not be read: it has no id"
 
-    def related(self, opportunity_id: int) -> list[RelationRow] | None:
-        """The people and companies related to an opportunity; None when it is gone.
+    def list_relations(self, opportunity_id: int) -> list[RelationRow] | None:
+        """The people and companies related to an opportunity; None if it is deleted.
 
-        Raises `UnreadableError` when Copper's answer is no list.
+        Raises `UnexpectedResponseError` if Copper's response is not a list.
         """
         try:
             path = f"opportunities/{opportunity_id}/related"
-            answer = self._ask("GET", path, endpoint="opportunities/related")
-        except NotThereError:
+            response = self._request("GET", path, endpoint="opportunities/related")
+        except NotFoundError:
             return None
-        lines = self._parse(WireRelated, self._rows(answer, "relations"), "relations").items
-        return [row for line in lines if (row := line.row())]
+        related = self._parse(CopperRelatedRecord, self._rows(response, "relations"), "relations").items
+        return [row for record in related if (row := record.to_row())]
 
-    def subscriptions(self) -> list[WireSubscription]:
-        """Every webhook subscription of this key, ours and others'."""
-        rows = self._rows(self._ask("GET", "webhooks", endpoint="webhooks"), "webhooks")
-        return self._parse(WireSubscription, rows, "webhooks").items
+    def list_subscriptions(self) -> list[CopperSubscription]:
+        """All webhook subscriptions of this key, including those of other applications."""
+        rows = self._rows(self._request("GET", "webhooks", endpoint="webhooks"), "webhooks")
+        return self._parse(CopperSubscription, rows, "webhooks").items
 
-    def subscribe(self, target: str, kind: str, event: str, secret: dict[str, str]) -> None:
-        """Make one webhook subscription."""
-        body = {"target": target, "type": kind, "event": event, "secret": secret}
-        self._ask("POST", "webhooks", body, endpoint=f"webhooks/{kind}")
+    def subscribe(self, target: str, category: str, event_type: str, secret: dict[str, str]) -> None:
+        """Create one webhook subscription."""
+        body = {"target": target, "type": category, "event": event_type, "secret": secret}
+        self._request("POST", "webhooks", body, endpoint=f"webhooks/{category}")
 
     def unsubscribe(self, subscription_id: int) -> None:
-        """Remove one webhook subscription; one that is gone already is fine."""
+        """Delete one webhook subscription; does nothing if it does not exist."""
         try:
-            self._ask("DELETE", f"webhooks/{subscription_id}", endpoint="webhooks")
-        except NotThereError:
+            self._request("DELETE", f"webhooks/{subscription_id}", endpoint="webhooks")
+        except NotFoundError:
             return
 
 
-def teams_of(users: Collection[WireUser]) -> dict[int, str]:
-    """The teams of some users by id: Copper has no listing of them."""
-    return {team.id: team.name for user in users for team in user.groups}
+def teams_of(users: Collection[CopperUser]) -> dict[int, str]:
+    """The names of the users' teams by id. Copper has no endpoint that lists teams."""
+    return {team.id: team.name for user in users for team in user.teams}
 
 
-def _refused(endpoint: str) -> EndpointRefusedError:
+def _endpoint_refused(endpoint: str) -> EndpointRefusedError:
     return EndpointRefusedError(f"Copper accepts the API key, but refuses {endpoint} to it", endpoint)
 
 
-def _any_older(records: Sequence[WireRecord], since: datetime) -> bool:
-    """Whether the search brought what was modified before the whole second that was asked for."""
+def _has_older(records: Sequence[CopperRecord], since: datetime) -> bool:
+    """Whether a search returned records that were modified before the requested time, in whole seconds."""
     second = int(since.timestamp())
     return any(record.updated_at and int(record.updated_at.timestamp()) < second for record in records)
 
 
-def _total(answer: requests.Response) -> int | None:
+def _total(response: requests.Response) -> int | None:
     try:
-        return whole_number(answer.headers.get("X-PW-TOTAL"))
+        return parse_integer(response.headers.get("X-PW-TOTAL"))
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""Whose Copper key or token it is: asked before anybody can know from which account's budget the calls go."""
+"""Identify the owner of a Copper key or token. Only Copper's response tells whose budget the call belongs to."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 
 from store import accounts
 from store.database import transaction
-from worker.budget import Budget, Purpose
+from worker.budget import Budget, Priority
 from worker.copper.client import CopperClient
-from worker.copper.wire import WireAccount, WireUser
-from worker.vendor import CallTally, Spender
+from worker.copper.schemas import CopperAccount, CopperUser
+from worker.vendor_http import CallContext, CallCounter
 
 
 @dataclass(frozen=True)
 class CopperIdentity:
-    """A Copper user and the account they belong to; `calls` are not counted yet, as the account is new here."""
+    """A Copper user and their account. `uncounted_calls` belong to no budget yet, because the account is new here."""
 
-    user: WireUser
-    account: WireAccount
-    calls: int = 0
+    user: CopperUser
+    account: CopperAccount
+    uncounted_calls: int = 0
 
 
-def of_caller(client_with: Callable[[CallTally], CopperClient]) -> CopperIdentity:
-    """Who calls with the client that `client_with` makes.
+def identify_owner(make_client: Callable[[CallCounter], CopperClient]) -> CopperIdentity:
+    """The user and the account of the credentials that the client from `make_client` uses.
 
-    The first question goes out uncounted, as only its answer says whose budget it belongs to; it is counted there
-    at once, and the second one like any other call. Raises `ReconnectNeededError` for a key that is refused.
+    The first call is not counted before it is sent, because only its response tells whose budget it belongs to. It is
+    counted right after, and the second one like any other call. Raises `AuthorizationLostError` for an invalid key.
     """
-    tally = CallTally()
-    client = client_with(tally)
-    account = client.account()
+    counter = CallCounter()
+    client = make_client(counter)
+    account = client.get_account()
     with transaction() as session:
-        account_id = accounts.account_of_copper(session, account.id)
+        account_id = accounts.find_by_copper_account_id(session, account.id)
     if account_id is None:
-        return CopperIdentity(client.me(), account, tally.calls)
-    budget = Budget.of_copper(account_id)
-    budget.add(Purpose.PERSON, tally.calls)
-    client.count_by(Spender(budget, Purpose.PERSON))
-    return CopperIdentity(client.me(), account)
+        return CopperIdentity(client.get_current_user(), account, counter.calls)
+    budget = Budget.for_copper(account_id)
+    budget.add(Priority.INTERACTIVE, counter.calls)
+    client.use_budget(CallContext(budget, Priority.INTERACTIVE))
+    return CopperIdentity(client.get_current_user(), account)

@@ -1,6 +1,7 @@
-"""Copper's OAuth 2.0 by requests-oauthlib: who is in front of the browser. Open to every user, so no proof of an admin.
+"""Copper's OAuth 2.0 with requests-oauthlib: identifies the user at the browser.
 
-The callback comes as a cross-site POST, so no cookie comes with it: `state` is kept on the server.
+Every Copper user can authorise, so this does not prove that somebody is an admin. The callback is a cross-site POST,
+to which browsers attach no cookie, so `state` is stored on the server.
 """
 
 from __future__ import annotations
@@ -15,41 +16,41 @@ from runtime.settings import settings
 from worker.copper import identity
 from worker.copper.client import CopperClient
 from worker.copper.identity import CopperIdentity
-from worker.errors import PassingError, VendorError
-from worker.vendor import prepare, timeouts
+from worker.errors import TransientError, VendorError
+from worker.vendor_http import configure_session, timeouts
 
 SCOPE = ["developer/v1/all"]
 
 
-def _session(redirect_uri: str) -> OAuth2Session:
-    chosen = settings()
-    chosen.need("copper_client_id", "copper_client_secret")
-    if chosen.uses_loopback_xero:
+def _create_session(redirect_uri: str) -> OAuth2Session:
+    config = settings()
+    config.require("copper_client_id", "copper_client_secret")
+    if config.uses_loopback_xero:
         os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
-    oauth = OAuth2Session(chosen.copper_client_id, redirect_uri=redirect_uri, scope=SCOPE)
-    prepare(oauth)
+    oauth = OAuth2Session(config.copper_client_id, redirect_uri=redirect_uri, scope=SCOPE)
+    configure_session(oauth)
     return oauth
 
 
 def begin(redirect_uri: str) -> tuple[str, str]:
-    """Where to send the browser, and the state to keep."""
-    url, state = _session(redirect_uri).authorization_url(f"{settings().copper_login_url}/oauth/authorize")
+    """The URL to redirect the browser to, and the state to store."""
+    url, state = _create_session(redirect_uri).authorization_url(f"{settings().copper_login_url}/oauth/authorize")
     return url, state
 
 
-def finish(redirect_uri: str, code: str) -> CopperIdentity:
-    """Who came back with `code`. The token is used for this and forgotten."""
-    chosen = settings()
+def exchange_code(redirect_uri: str, code: str) -> CopperIdentity:
+    """The user who came back with `code`. The token is only used to identify the user, and not stored."""
+    config = settings()
     try:
-        token = _session(redirect_uri).fetch_token(
-            f"{chosen.copper_login_url}/oauth/token",
+        token = _create_session(redirect_uri).fetch_token(
+            f"{config.copper_login_url}/oauth/token",
             code=code,
-            client_secret=chosen.copper_client_secret,
+            client_secret=config.copper_client_secret,
             include_client_id=True,
             timeout=timeouts(),
         )
     except OAuth2Error as error:
         raise VendorError(f"Copper refused the sign-in: {error.error}") from None
     except (requests.RequestException, ValueError) as error:
-        raise PassingError(f"Copper did not answer to the sign-in ({type(error).__name__})") from None
-    return identity.of_caller(lambda counter: CopperClient.of_token(token["access_token"], counter))
+        raise TransientError(f"Copper did not respond to the sign-in ({type(error).__name__})") from None
+    return identity.identify_owner(lambda counter: CopperClient.with_token(token["access_token"], counter))

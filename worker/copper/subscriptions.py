@@ -1,62 +1,64 @@
-"""The 12 webhook subscriptions that an account needs: four record types, three events each."""
+"""The 12 webhook subscriptions that an account needs: four record types, three event types each."""
 
 from __future__ import annotations
 
 from runtime.settings import settings
-from store.accounts import CopperAccess
-from store.inbox import COPPER_EVENTS, COPPER_KINDS
+from store.copper_credentials import CopperCredentials
+from store.inbox import COPPER_CATEGORIES, COPPER_EVENTS
 from worker.copper.client import CopperClient
-from worker.copper.wire import WireSubscription
+from worker.copper.schemas import CopperSubscription
 from worker.errors import EndpointRefusedError
 
 PATH = "/webhooks/copper/"
-WANTED = len(COPPER_KINDS) * len(COPPER_EVENTS)
+EXPECTED_COUNT = len(COPPER_CATEGORIES) * len(COPPER_EVENTS)
 SECRET_KEY = "patina_secret"
 
 
-def register(client: CopperClient, access: CopperAccess) -> int:
-    """Subscribe under the account's webhook path, then drop our own older ones; others' stay untouched.
+def register(client: CopperClient, credentials: CopperCredentials) -> int:
+    """Subscribe to the account's webhook path, then delete our older subscriptions; others' are left alone.
 
-    The new ones come first: for a moment an event may come twice, but at no moment none. Returns how
-    many were made. Raises `EndpointRefusedError` where webhooks are not for this key at all.
+    The new ones are created first: for a moment an event may be delivered twice, but none is missed. Returns the number
+    of new subscriptions. Raises `EndpointRefusedError` if this key may not use webhooks at all.
     """
-    older = _ours(client)
-    target = _base() + access.webhook_token
-    made = sum(_subscribe(client, target, kind, access) for kind in COPPER_KINDS)
-    for one in older:
-        client.unsubscribe(one.id)
-    return made
+    old_subscriptions = _our_subscriptions(client)
+    target = _base_url() + credentials.webhook_token
+    created = sum(_subscribe(client, target, category, credentials) for category in COPPER_CATEGORIES)
+    for subscription in old_subscriptions:
+        client.unsubscribe(subscription.id)
+    return created
 
 
-def _subscribe(client: CopperClient, target: str, kind: str, access: CopperAccess) -> int:
-    """Subscribe to one record type; one that Copper refuses to this key is noted, and the others go on."""
+def _subscribe(client: CopperClient, target: str, category: str, credentials: CopperCredentials) -> int:
+    """Subscribe to one record type; returns 0 if Copper refuses it, so that the others are still subscribed."""
     try:
-        for event in COPPER_EVENTS:
-            client.subscribe(target, kind, event, {SECRET_KEY: access.webhook_secret})
+        for event_type in COPPER_EVENTS:
+            client.subscribe(target, category, event_type, {SECRET_KEY: credentials.webhook_secret})
     except EndpointRefusedError:
         return 0
     return len(COPPER_EVENTS)
 
 
 def remove(client: CopperClient, webhook_token: str) -> int:
-    """Drop the subscriptions to one webhook path; returns how many there were.
+    """Delete the subscriptions to one webhook path; returns how many there were.
 
-    The path and not all of ours: the account may have been connected anew under another one.
+    Not all of ours are deleted, because the account may have been connected again with another path.
     """
-    ours = at(client, webhook_token)
-    for one in ours:
-        client.unsubscribe(one.id)
-    return len(ours)
+    subscriptions = list_for_token(client, webhook_token)
+    for subscription in subscriptions:
+        client.unsubscribe(subscription.id)
+    return len(subscriptions)
 
 
-def at(client: CopperClient, webhook_token: str) -> list[WireSubscription]:
+def list_for_token(client: CopperClient, webhook_token: str) -> list[CopperSubscription]:
     """The subscriptions to one webhook path."""
-    return [one for one in _ours(client) if one.target == _base() + webhook_token]
+    target = _base_url() + webhook_token
+    return [subscription for subscription in _our_subscriptions(client) if subscription.target == target]
 
 
-def _base() -> str:
+def _base_url() -> str:
     return (settings().copper_webhook_url or settings().public_url).rstrip("/") + PATH
 
 
-def _ours(client: CopperClient) -> list[WireSubscription]:
-    return [one for one in client.subscriptions() if one.target.startswith(_base())]
+def _our_subscriptions(client: CopperClient) -> list[CopperSubscription]:
+    base_url = _base_url()
+    return [subscription for subscription in client.list_subscriptions() if subscription.target.startswith(base_url)]

@@ -1,4 +1,4 @@
-"""A run's stages at Xero: the organisation, contacts, invoices, and a second look at what no page brought."""
+"""The stages of a Xero run: the organisation, contacts, invoices, and rows that were missing from every page."""
 
 from __future__ import annotations
 
@@ -10,99 +10,110 @@ from uuid import UUID
 
 import structlog
 
-from store import accounts, drift, due, mirror, refusals
-from store.accounts import Organisation
+from store import drift, mirror, refresh_candidates, refused_endpoints, watermarks
 from store.database import Session, transaction
-from store.drift import Found
-from store.due import Unseen
+from store.drift import DriftCounts
+from store.refresh_candidates import UnseenQuery
 from store.runs import Run
-from worker.errors import EndpointRefusedError, UnreadableError
-from worker.steps import Drift, Kind, Step, kind_of, moment_of, nothing, settled_before
+from store.xero_organisations import Organisation
+from worker.errors import EndpointRefusedError, UnexpectedResponseError
+from worker.sync_types import (
+    DriftByType,
+    PageResult,
+    PageWriter,
+    RunKind,
+    cursor_time,
+    drift_cutoff,
+    run_kind_of,
+    write_nothing,
+)
 from worker.xero import time_zones
-from worker.xero.client import IDS_PER_CALL, Answer, XeroClient
-from worker.xero.wire import WireContact, WireInvoice
+from worker.xero.client import IDS_PER_CALL, Page, XeroClient
+from worker.xero.schemas import XeroContact, XeroInvoice
 
 log = structlog.get_logger()
-EVERYTHING = ("organisation", "contacts", "invoices", "lost_contacts", "lost_invoices")
-CHANGES = ("organisation", "contacts", "invoices")
-# An index at the vendor may lag behind the change that it tells of.
+MISSING_PREFIX = "missing_"
+CATCH_UP_STAGES = ("organisation", "contacts", "invoices")
+LAST_STAGE = f"{MISSING_PREFIX}invoices"
+FULL_STAGES = (*CATCH_UP_STAGES, f"{MISSING_PREFIX}contacts", LAST_STAGE)
+# The vendor's index may lag behind a change that it has already reported.
 OVERLAP = timedelta(seconds=120)
 EVENT_LAG = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Table:
-    """What a page of one of Xero's listings is held against, written to and buried in; `key` names its id."""
+class ListingSync:
+    """How the rows of one of Xero's listings are compared and written; `id_field` is the name of their id."""
 
-    compare: Callable[..., Found]
+    compare: Callable[..., DriftCounts]
     upsert: Callable[..., object]
-    bury: Callable[..., None]
-    key: str
+    tombstone: Callable[..., None]
+    id_field: str
 
 
-TABLES = {
-    "contacts": Table(drift.of_contacts, mirror.upsert_contacts, mirror.bury_contacts, "contact_id"),
-    "invoices": Table(drift.of_invoices, mirror.upsert_invoices, mirror.bury_invoices, "invoice_id"),
+LISTINGS = {
+    "contacts": ListingSync(drift.compare_contacts, mirror.upsert_contacts, mirror.tombstone_contacts, "contact_id"),
+    "invoices": ListingSync(drift.compare_invoices, mirror.upsert_invoices, mirror.tombstone_invoices, "invoice_id"),
 }
 
 
-def stages(kind: Kind) -> tuple[str, ...]:
+def stages(run_kind: RunKind) -> tuple[str, ...]:
     """The stages of a run of this kind."""
-    return CHANGES if kind is Kind.CATCH_UP else EVERYTHING
+    return CATCH_UP_STAGES if run_kind is RunKind.CATCH_UP else FULL_STAGES
 
 
-def fetch(run: Run, organisation: Organisation) -> Step:
-    """Fetch the run's next page. A stage whose endpoint Xero does not open is left out: status tells of it."""
+def fetch(run: Run, organisation: Organisation) -> PageResult:
+    """Fetch the run's next page. A stage whose endpoint Xero refuses is skipped; status reports the refusal."""
     try:
-        return _fetch(run, XeroClient(organisation, kind_of(run).purpose))
+        return _fetch_stage(run, XeroClient(organisation, run_kind_of(run).priority))
     except EndpointRefusedError as error:
         log.info("stage.skipped", account=run.account_id, run=run.id, stage=run.stage, endpoint=error.endpoint)
-        return Step(lambda session: _forget(session, run), None, 0)
+        return PageResult(lambda session: _clear_seen_at_end(session, run), None, 0)
 
 
-def _fetch(run: Run, client: XeroClient) -> Step:
+def _fetch_stage(run: Run, client: XeroClient) -> PageResult:
     if run.stage == "organisation":
-        return _organisation(run, client)
+        return _fetch_organisation(run, client)
     if run.stage == "contacts":
-        return _contacts(run, client)
+        return _fetch_contacts(run, client)
     if run.stage == "invoices":
-        return _invoices(run, client)
-    return _lost(run, client, run.stage.removeprefix("lost_"))
+        return _fetch_invoices(run, client)
+    return _verify_missing(run, client, run.stage.removeprefix(MISSING_PREFIX))
 
 
-def all_invoices(client: XeroClient, contacts: Sequence[UUID]) -> list[Answer[WireInvoice]]:
-    """Every invoice of some contacts: a merge moves invoices without touching them one by one."""
-    answers = []
-    for start in range(0, len(contacts), IDS_PER_CALL):
-        page = 1
+def list_invoices_of(client: XeroClient, contact_ids: Sequence[UUID]) -> list[Page[XeroInvoice]]:
+    """All invoices of some contacts. A merge moves invoices without changing their version."""
+    pages = []
+    for start in range(0, len(contact_ids), IDS_PER_CALL):
+        page_number = 1
         while True:
-            answer = client.invoices(page, contacts=contacts[start : start + IDS_PER_CALL])
-            answers.append(answer)
-            if not answer.has_more(page):
+            page = client.list_invoices(page_number, contact_ids=contact_ids[start : start + IDS_PER_CALL])
+            pages.append(page)
+            if not page.has_more(page_number):
                 break
-            page += 1
-    return answers
+            page_number += 1
+    return pages
 
 
-def _organisation(run: Run, client: XeroClient) -> Step:
-    """The organisation itself. A catch-up asks only where its time zone was never asked for.
+def _fetch_organisation(run: Run, client: XeroClient) -> PageResult:
+    """The organisation's details. A catch-up only fetches them if its time zone is unknown.
 
-    What cannot be read of it stays as it was, and holds up nothing else.
+    Details that cannot be read stay as they were, and do not fail the run.
     """
-    if kind_of(run) is Kind.CATCH_UP and client.organisation.xero_time_zone is not None:
-        return Step(nothing, None, 0)
+    if run_kind_of(run) is RunKind.CATCH_UP and client.organisation.xero_time_zone is not None:
+        return PageResult(write_nothing, None, 0)
     try:
-        details = client.organisation_details()
-    except UnreadableError:
-        return Step(nothing, None, 1, 1)
-    candidates = time_zones.iana_names(details.time_zone)
-    if details.time_zone and not candidates:
+        details = client.get_organisation()
+    except UnexpectedResponseError:
+        return PageResult(write_nothing, None, 1, 1)
+    iana_names = time_zones.iana_names(details.time_zone)
+    if details.time_zone and not iana_names:
         log.warning("organisation.time_zone_unknown", account=run.account_id, organisation=run.organisation_id)
 
-    def write(session: Session) -> Drift:
-        if kind_of(run).writes:
-            refusals.clear(session, run.account_id, run.organisation_id, "Organisation")
-            mirror.save_organisation(
+    def write(session: Session) -> DriftByType:
+        if run_kind_of(run).writes:
+            refused_endpoints.clear(session, run.account_id, run.organisation_id, "Organisation")
+            mirror.save_organisation_details(
                 session,
                 run.account_id,
                 run.organisation_id,
@@ -110,132 +121,139 @@ def _organisation(run: Run, client: XeroClient) -> Step:
                 short_code=details.short_code,
                 base_currency=details.base_currency,
                 xero_time_zone=details.time_zone or None,
-                time_zones=candidates,
+                time_zones=iana_names,
             )
         return {}
 
-    return Step(write, None, 1, 1)
+    return PageResult(write, None, 1, 1)
 
 
-def _since(run: Run, seen_to: datetime | None, *, was_refused: bool) -> datetime | None:
-    """Where a catch-up starts: what was seen when it began, less an overlap; kept in its cursor.
+def _since(run: Run, synced_through: datetime | None, *, was_refused: bool) -> datetime | None:
+    """Where a catch-up starts: the watermark at its start, less an overlap. It is kept in the cursor.
 
-    A listing that was refused is read in full: a merge moves invoices without touching them.
+    A listing that was refused before is read completely, because a merge moves invoices without changing their version.
     """
-    if kind_of(run) is not Kind.CATCH_UP or was_refused:
+    if run_kind_of(run) is not RunKind.CATCH_UP or was_refused:
         return None
-    started = moment_of(run.cursor, "since")
-    return started or (seen_to - OVERLAP if seen_to else None)
+    since = cursor_time(run.cursor, "since")
+    return since or (synced_through - OVERLAP if synced_through else None)
 
 
-def _contacts(run: Run, client: XeroClient) -> Step:
-    since = _since(run, client.organisation.contacts_seen_to, was_refused="Contacts" in client.organisation.refused)
-    answer = client.contacts(_page(run), since=since)
-    moved = _moved(run, client, answer)
+def _fetch_contacts(run: Run, client: XeroClient) -> PageResult:
+    organisation = client.organisation
+    since = _since(run, organisation.contacts_synced_through, was_refused="Contacts" in organisation.refused)
+    page = client.list_contacts(_page_number(run), since=since)
+    invoice_pages = _fetch_moved_invoices(run, client, page)
 
-    def write(session: Session) -> Drift:
-        found = _write(session, run, answer, "contacts")
-        for invoices in moved:
-            rows = (one.row() for one in invoices.items)
-            mirror.upsert_invoices(session, run.account_id, run.organisation_id, rows, invoices.fetched_at)
-        return found
+    def write(session: Session) -> DriftByType:
+        drift_by_type = _write_page(session, run, page, "contacts")
+        for invoice_page in invoice_pages:
+            rows = (invoice.to_row() for invoice in invoice_page.items)
+            mirror.upsert_invoices(session, run.account_id, run.organisation_id, rows, invoice_page.fetched_at)
+        return drift_by_type
 
-    return _paged(run, write, answer, since)
+    return _page_result(run, write, page, since)
 
 
-def _moved(run: Run, client: XeroClient, answer: Answer[WireContact]) -> list[Answer[WireInvoice]]:
-    """The invoices of newly merged contacts' heirs, where no later stage reads all invoices anyway."""
-    if kind_of(run) is not Kind.CATCH_UP:
+def _fetch_moved_invoices(run: Run, client: XeroClient, page: Page[XeroContact]) -> list[Page[XeroInvoice]]:
+    """The invoices of new merge targets. Only a catch-up needs them: other runs read all invoices later."""
+    if run_kind_of(run) is not RunKind.CATCH_UP:
         return []
-    merged = {one.contact_id: one.merged_to for one in answer.items if one.merged_to}
+    merged = {contact.contact_id: contact.merged_to for contact in page.items if contact.merged_to}
     with transaction() as session:
-        heirs = mirror.new_heirs(session, run.account_id, run.organisation_id, merged)
+        merge_targets = mirror.list_new_merge_targets(session, run.account_id, run.organisation_id, merged)
     try:
-        return all_invoices(client, sorted(heirs)) if heirs else []
+        return list_invoices_of(client, sorted(merge_targets)) if merge_targets else []
     except EndpointRefusedError:
         return []
 
 
-def _invoices(run: Run, client: XeroClient) -> Step:
-    since = _since(run, client.organisation.invoices_seen_to, was_refused="Invoices" in client.organisation.refused)
-    answer = client.invoices(_page(run), since=since)
-    return _paged(run, lambda session: _write(session, run, answer, "invoices"), answer, since)
+def _fetch_invoices(run: Run, client: XeroClient) -> PageResult:
+    organisation = client.organisation
+    since = _since(run, organisation.invoices_synced_through, was_refused="Invoices" in organisation.refused)
+    page = client.list_invoices(_page_number(run), since=since)
+    return _page_result(run, lambda session: _write_page(session, run, page, "invoices"), page, since)
 
 
-def _write(session: Session, run: Run, answer: Answer[Any], what: str) -> Drift:
-    """Hold a page against the mirror if the run counts drift, and write it, or remember what it showed."""
-    place, table = (run.account_id, run.organisation_id), TABLES[what]
-    rows = [one.row() for one in answer.items]
-    found: Drift = {}
-    if kind_of(run).counts_drift:
-        settled = settled_before(answer.vendor_now, EVENT_LAG)
-        found[what] = table.compare(session, place, rows, answer.fetched_at, settled)
-    if kind_of(run).writes:
-        table.upsert(session, *place, rows, answer.fetched_at)
-        _remember(session, run, answer, what)
+def _write_page(session: Session, run: Run, page: Page[Any], resource: str) -> DriftByType:
+    """Compare a page with the mirror if the run counts drift, then write it, or record its ids for a dry run."""
+    scope, listing = (run.account_id, run.organisation_id), LISTINGS[resource]
+    rows = [item.to_row() for item in page.items]
+    drift_by_type: DriftByType = {}
+    if run_kind_of(run).counts_drift:
+        cutoff = drift_cutoff(page.vendor_time, EVENT_LAG)
+        drift_by_type[resource] = listing.compare(session, scope, rows, page.fetched_at, cutoff)
+    if run_kind_of(run).writes:
+        listing.upsert(session, *scope, rows, page.fetched_at)
+        _advance_watermark(session, run, page, resource)
     else:
-        drift.see(session, run.account_id, run.id, what, (getattr(row, table.key) for row in rows))
-    return found
+        drift.record_seen_ids(
+            session, run.account_id, run.id, resource, (getattr(row, listing.id_field) for row in rows)
+        )
+    return drift_by_type
 
 
-def _page(run: Run) -> int:
+def _page_number(run: Run) -> int:
     return int(run.cursor.get("page", 1))
 
 
-def _seen_to(run: Run, answer: Answer[Any]) -> datetime | None:
-    """Xero's clock at the run's first page: whatever changed before it is on one of the pages."""
-    return moment_of(run.cursor, "seen_to") or answer.vendor_now
+def _synced_through(run: Run, page: Page[Any]) -> datetime | None:
+    """Xero's clock at the run's first page: every change before it is on one of the pages."""
+    return cursor_time(run.cursor, "synced_through") or page.vendor_time
 
 
-def _is_last(run: Run, answer: Answer[Any]) -> bool:
-    return not answer.has_more(_page(run))
+def _is_last(run: Run, page: Page[Any]) -> bool:
+    return not page.has_more(_page_number(run))
 
 
-def _remember(session: Session, run: Run, answer: Answer[Any], what: str) -> None:
-    seen_to = _seen_to(run, answer)
-    if _is_last(run, answer) and seen_to:
-        accounts.saw(session, run.account_id, run.organisation_id, what, seen_to)
-    if _is_last(run, answer):
-        refusals.clear(session, run.account_id, run.organisation_id, what.capitalize())
+def _advance_watermark(session: Session, run: Run, page: Page[Any], resource: str) -> None:
+    if not _is_last(run, page):
+        return
+    synced_through = _synced_through(run, page)
+    if synced_through:
+        watermarks.advance_xero(session, run.account_id, run.organisation_id, resource, synced_through)
+    refused_endpoints.clear(session, run.account_id, run.organisation_id, resource.capitalize())
 
 
-def _paged(run: Run, write: Any, answer: Answer[Any], since: datetime | None) -> Step:
-    if _is_last(run, answer):
-        return Step(write, None, len(answer.items), answer.total)
-    seen_to = _seen_to(run, answer)
-    cursor = {
-        "page": _page(run) + 1,
-        "seen_to": seen_to.isoformat() if seen_to else None,
+def _page_result(run: Run, write: PageWriter, page: Page[Any], since: datetime | None) -> PageResult:
+    if _is_last(run, page):
+        return PageResult(write, None, len(page.items), page.total)
+    synced_through = _synced_through(run, page)
+    next_cursor = {
+        "page": _page_number(run) + 1,
+        "synced_through": synced_through.isoformat() if synced_through else None,
         "since": since.isoformat() if since else None,
     }
-    return Step(write, cursor, len(answer.items), answer.total)
+    return PageResult(write, next_cursor, len(page.items), page.total)
 
 
-def _lost(run: Run, client: XeroClient, what: str) -> Step:
-    """A second look by id at rows that no page brought: gone ones get a tombstone, the others are put right."""
-    place = (run.account_id, run.organisation_id)
+def _verify_missing(run: Run, client: XeroClient, resource: str) -> PageResult:
+    """Fetch rows that were on no page by id: deleted ones get a tombstone, the others are corrected."""
+    scope = (run.account_id, run.organisation_id)
     after = UUID(run.cursor.get("after", str(UUID(int=0))))
     with transaction() as session:
-        if not run.cursor and not kind_of(run).writes:
-            drift.analyze_seen(session)
-        ids = due.unseen_xero(session, *place, what, Unseen(run.id, run.started_at, IDS_PER_CALL), after)
+        if not run.cursor and not run_kind_of(run).writes:
+            drift.analyze_seen_ids(session)
+        unseen = UnseenQuery(run.id, run.started_at, IDS_PER_CALL)
+        ids = refresh_candidates.unseen_xero_ids(session, *scope, resource, unseen, after)
     if not ids:
-        return Step(lambda session: _forget(session, run), None, 0)
-    answer: Answer[Any] = client.contacts_by_id(ids) if what == "contacts" else client.invoices_by_id(ids)
-    there = {getattr(one, TABLES[what].key) for one in answer.items}
-    gone = [one for one in ids if one not in there and str(one) not in answer.unreadable]
+        return PageResult(lambda session: _clear_seen_at_end(session, run), None, 0)
+    page: Page[Any] = client.contacts_by_id(ids) if resource == "contacts" else client.invoices_by_id(ids)
+    listing = LISTINGS[resource]
+    existing_ids = {getattr(item, listing.id_field) for item in page.items}
+    deleted_ids = [row_id for row_id in ids if row_id not in existing_ids and str(row_id) not in page.unreadable]
 
-    def write(session: Session) -> Drift:
-        if kind_of(run).writes:
-            rows = [one.row() for one in answer.items]
-            TABLES[what].upsert(session, *place, rows, answer.fetched_at, force=True)
-            TABLES[what].bury(session, *place, gone, answer.fetched_at)
-        return {what: Found(extra=len(gone))} if kind_of(run).counts_drift else {}
+    def write(session: Session) -> DriftByType:
+        if run_kind_of(run).writes:
+            rows = [item.to_row() for item in page.items]
+            listing.upsert(session, *scope, rows, page.fetched_at, force=True)
+            listing.tombstone(session, *scope, deleted_ids, page.fetched_at)
+        return {resource: DriftCounts(extra=len(deleted_ids))} if run_kind_of(run).counts_drift else {}
 
-    return Step(write, {"after": str(ids[-1])}, len(gone))
+    return PageResult(write, {"after": str(ids[-1])}, len(deleted_ids))
 
 
-def _forget(session: Session, run: Run) -> Drift:
-    if run.stage == EVERYTHING[-1]:
-        drift.forget_seen(session, run.account_id, run.id)
+def _clear_seen_at_end(session: Session, run: Run) -> DriftByType:
+    if run.stage == LAST_STAGE:
+        drift.delete_seen_ids(session, run.account_id, run.id)
     return {}

@@ -1,4 +1,4 @@
-"""Xero's names of time zones (OpenAPI 16.1, schema TimeZone): Windows' own, in capitals without blanks or dots."""
+"""Xero's time zone names (OpenAPI 16.1, schema TimeZone): Windows' names in capitals, without separators."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 
 from tzlocal.windows_tz import win_tz
 
-NO_LETTER = re.compile(r"[ .\-]")
-# What Windows, or the table of its names, knows no longer.
+SEPARATORS = re.compile(r"[ .\-]")
+# Names that current Windows versions, or tzlocal's table of them, no longer have.
 RETIRED = {
     "KAMCHATKASTANDARDTIME": "Asia/Kamchatka",
     "MIDATLANTICSTANDARDTIME": "Atlantic/South_Georgia",
 }
-# The table keeps some zones by older names, which some systems leave out; these are their names today.
-TODAYS_NAMES = {
+# tzlocal's table has older names of some zones, which some systems leave out. These are their current names.
+CURRENT_NAMES = {
     "America/Buenos_Aires": "America/Argentina/Buenos_Aires",
     "America/Godthab": "America/Nuuk",
     "America/Indianapolis": "America/Indiana/Indianapolis",
@@ -24,16 +24,16 @@ TODAYS_NAMES = {
 }
 
 
-def _as_xero_writes(name: str) -> str:
-    return NO_LETTER.sub("", name).upper()
+def _xero_spelling(name: str) -> str:
+    return SEPARATORS.sub("", name).upper()
 
 
-BY_XERO_NAME = {_as_xero_writes(windows): iana for windows, iana in win_tz.items()} | RETIRED
+BY_XERO_NAME = {_xero_spelling(windows): iana for windows, iana in win_tz.items()} | RETIRED
 
 
 def iana_names(xero_name: str) -> tuple[str, ...]:
-    """The IANA names of a zone, today's first; none of one that is unknown. Windows' own spelling is understood too."""
-    known = BY_XERO_NAME.get(_as_xero_writes(xero_name))
-    if known is None:
+    """The IANA names of a time zone, the current one first; empty if it is unknown. Accepts Windows' spelling too."""
+    iana_name = BY_XERO_NAME.get(_xero_spelling(xero_name))
+    if iana_name is None:
         return ()
-    return (TODAYS_NAMES[known], known) if known in TODAYS_NAMES else (known,)
+    return (CURRENT_NAMES[iana_name], iana_name) if iana_name in CURRENT_NAMES else (iana_name,)

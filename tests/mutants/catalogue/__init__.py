@@ -1,4 +1,4 @@
-"""The mutants: one deliberate break each, and the tests that must notice it.
+"""The mutants: one deliberate defect each, and the tests that must catch it.
 
 They stand for mistakes that a change could bring in unnoticed. Each replaces a text that occurs exactly once in its
 file, so a mutant whose place was rewritten is reported, and never silently skipped.

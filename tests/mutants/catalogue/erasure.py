@@ -1,4 +1,4 @@
-"""Breaks of what erases: accounts that are closed, people who ask to be forgotten."""
+"""Mutants of erasure: closed accounts, and persons."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ ERASURE = (
         "store/tenancy.py",
         "AND closed_at IS NULL FOR KEY SHARE",
         "AND closed_at IS NULL",
-        "test_erasure.py::test_whoever_is_adding_rows_is_waited_for_and_what_they_added_is_erased_too",
+        "test_deprovisioning.py::test_erasure_waits_for_running_writers_and_erases_their_rows_too",
     ),
     mutant(
         "the projection goes on when the account is closed",
         "store/projection.py",
-        "    tenancy.hold(session, account_id)\n",
+        "    tenancy.lock_account(session, account_id)\n",
         "",
-        "test_erasure.py::test_a_closed_account_takes_nothing_in_and_ends_no_work_with_an_error",
+        "test_deprovisioning.py::test_a_closed_account_accepts_nothing_and_running_work_ends_without_an_error",
     ),
     mutant(
         "an account that is closed keeps its Copper account",
         "store/accounts.py",
-        "    session.execute(GIVE_UP_COPPER_ID, chosen)\n",
+        "    session.execute(RELEASE_COPPER_ID, params)\n",
         "",
-        "test_erasure.py::test_an_account_that_is_connected_again_before_it_is_erased_is_another_one",
+        "test_deprovisioning.py::test_an_account_reconnected_before_its_erasure_is_a_new_account",
     ),
     mutant(
         "an address is looked for as it is written alone",
-        "worker/forgetting.py",
-        "        plain = unquote(html.unescape(ESCAPE.sub(_unescaped, said)))",
-        "        plain = said",
-        "test_forgetting.py::test_an_address_is_found_in_whatever_spelling",
+        "worker/person_erasure.py",
+        "        unescaped = unquote(html.unescape(ESCAPE.sub(_unescape, text)))",
+        "        unescaped = text",
+        "test_person_erasure.py::test_an_address_is_found_in_every_spelling",
     ),
     mutant(
         "the names of linked contacts are not forgotten",
-        "worker/forgetting.py",
+        "worker/person_erasure.py",
         "        erasure.add_linked(session, account_id, person)\n",
         "",
-        "test_forgetting.py::test_forgetting_an_address_leaves_it_in_no_column_of_any_table",
+        "test_person_erasure.py::test_erasing_an_address_removes_it_from_every_column_of_every_table",
     ),
 )

@@ -1,4 +1,4 @@
-"""What a mutant is."""
+"""The definition of a mutant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """One break: in `path`, `before` (which occurs exactly once) becomes `after`; `tests` are pytest's node ids."""
+    """A defect: in `path`, `before` (which occurs exactly once) is replaced by `after`; `tests` are pytest node ids."""
 
     name: str
     path: str
@@ -17,5 +17,5 @@ class Mutant:
 
 
 def mutant(name: str, path: str, before: str, after: str, *tests: str) -> Mutant:
-    """A mutant whose tests are named from the folder `tests` on."""
+    """Create a mutant; the test paths are relative to the folder `tests`."""
     return Mutant(name, path, before, after, tuple(f"tests/{test}" for test in tests))

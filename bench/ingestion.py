@@ -1,0 +1,127 @@
+"""Ingesting Xero's webhooks: signed, over HTTP, committed durably before the response."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import psycopg
+
+from bench import environment, load
+from bench.figures import Figure, alternate, at_least, at_most
+from runtime.settings import settings
+from store.database import conninfo
+
+GOAL_RATE, GOAL_P99, GOAL_MANY = 0.4, 100.0, 20.0
+INSERT = """
+    INSERT INTO inbox (account_id, vendor, organisation_id, tenant, category, event_type, resource_id,
+                       occurred_at, dedupe_key, correlation_id)
+    VALUES (1, 'xero', 1, %s, 'INVOICE', 'UPDATE', %s, now(), %s, '') ON CONFLICT DO NOTHING
+"""
+# Deliveries per second to prepare, by events per delivery: more than can be ingested.
+PREPARED_PER_SECOND = {1: 6_000, 100: 1_200}
+_event_numbers = itertools.count()
+
+
+def build_event() -> dict[str, str]:
+    """An event of an unknown invoice, with a unique timestamp."""
+    number = next(_event_numbers)
+    timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(1_700_000_000 + number // 1000))
+    return {
+        "resourceUrl": "https://api.xero.com/api.xro/2.0/Invoices/x",
+        "resourceId": str(UUID(int=number)),
+        "tenantId": str(environment.TENANT),
+        "tenantType": "ORGANISATION",
+        "eventCategory": "INVOICE",
+        "eventType": "UPDATE",
+        "eventDateUtc": f"{timestamp}.{number % 1000:03}",
+    }
+
+
+def sign(events: list[dict[str, str]]) -> tuple[bytes, dict[str, str]]:
+    """A delivery's body, and its headers with the signature."""
+    body = json.dumps({"events": events}).encode()
+    key = settings().xero_webhook_keys[0].encode()
+    signature = base64.b64encode(hmac.new(key, body, hashlib.sha256).digest()).decode()
+    return body, {"content-type": "application/json", "x-xero-signature": signature}
+
+
+def deliveries(events: int, seconds: float = load.SECONDS) -> Callable[[], bytes]:
+    """Deliveries for some seconds, built and signed in advance, because that is the vendor's work."""
+
+    def build() -> Iterator[bytes]:
+        while True:
+            body, headers = sign([build_event() for _ in range(events)])
+            yield load.build_request("POST", "/webhooks/xero", headers, body)
+
+    endless = build()
+    prepared = list(itertools.islice(endless, int(seconds * PREPARED_PER_SECOND[events])))
+    return load.from_iterator(itertools.chain(prepared, endless))
+
+
+def _measure_inserts(seconds: float = load.SECONDS) -> float:
+    """Rows per second with one INSERT per row, on as many connections as the load has."""
+
+    async def insert_rows() -> int:
+        deadline, count = time.perf_counter() + seconds, 0
+
+        async def insert_until_deadline() -> None:
+            nonlocal count
+            async with await psycopg.AsyncConnection.connect(conninfo(), autocommit=True) as connection:
+                while time.perf_counter() < deadline:
+                    number = next(_event_numbers)
+                    key = number.to_bytes(32, "big")
+                    await connection.execute(INSERT, (str(environment.TENANT), str(UUID(int=number)), key))
+                    count += 1
+
+        await asyncio.gather(*[insert_until_deadline() for _ in range(load.CONNECTIONS)])
+        return count
+
+    return asyncio.run(insert_rows()) / seconds
+
+
+def _synchronous_commit() -> str:
+    with psycopg.connect(conninfo()) as connection:
+        row = connection.execute("SHOW synchronous_commit").fetchone()
+        return str(row[0]) if row else ""
+
+
+def measure(rounds: int) -> list[Figure]:
+    """Deliveries of one event and of 100 events."""
+    with environment.populated_database(), environment.start_web() as url:
+        assert load.run(url, deliveries(1, 1), seconds=1).failed == 0
+        rates, insert_rates = alternate(rounds, lambda: load.run(url, deliveries(1)).rate, _measure_inserts)
+        half_loads = [load.run(url, deliveries(1), rate=rate / 2) for rate in rates]
+        batch_rates, single_rates = alternate(
+            rounds, lambda: load.run(url, deliveries(100)).rate * 100, lambda: load.run(url, deliveries(1)).rate
+        )
+        note = f"synchronous_commit={_synchronous_commit()}"
+    return [
+        at_least(
+            "deliveries of one event",
+            rates,
+            insert_rates,
+            GOAL_RATE,
+            "one INSERT per event with psycopg",
+            note=note,
+            miss_reason="half of a delivery is HTTP: empty responses per second do not exceed INSERTs per second",
+        ),
+        at_most(
+            "p99 of a delivery at half that rate", (half_load.at(0.99) for half_load in half_loads), GOAL_P99, "ms"
+        ),
+        at_least(
+            "events of deliveries of 100",
+            batch_rates,
+            single_rates,
+            GOAL_MANY,
+            "events of deliveries of one",
+            miss_reason="deliveries of one event share commits too, which made them faster",
+        ),
+    ]

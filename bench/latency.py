@@ -1,0 +1,97 @@
+"""Event latency under steady load with slow vendors, and the API calls per event."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+from sqlalchemy import text
+
+from bench import environment, ingestion
+from bench.figures import Figure, at_most
+from store import event_latency
+from store.database import transaction
+from tests.chaos import eventually, start_environment
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+SECONDS, EVENTS_PER_SECOND, VENDOR_LATENCY = 60.0, 50, 0.1
+PEOPLE, INVOICES = 50, 200
+BURST = 1_000
+GOAL_P50, GOAL_P99, GOAL_CALLS, GOAL_BURST = 400.0, 2_000.0, 1 / 3, 1 / 150
+
+
+def _count_calls() -> int:
+    """Calls to Xero for events."""
+    with transaction() as session:
+        total = session.execute(
+            text("SELECT coalesce(sum(calls), 0) FROM api_usage WHERE organisation_id > 0 AND priority = 'events'")
+        )
+        return int(total.scalar_one())
+
+
+def _measure_steady(world: World, invoices: list[str]) -> tuple[float, float, float]:
+    """p50 and p99 in milliseconds, and calls per event, of changes at a constant rate."""
+    generator, calls_before, started = random.Random(4), _count_calls(), time.monotonic()
+    environment.execute("DELETE FROM event_latency")
+    for number in range(int(SECONDS * EVENTS_PER_SECOND)):
+        # Keeps to the rate that is measured.
+        time.sleep(max(started + number / EVENTS_PER_SECOND - time.monotonic(), 0))
+        world.sandbox.simulate(
+            "update_invoice", invoice=generator.choice(invoices), total=f"{generator.randrange(100, 999)}.00"
+        )
+    _wait_until_quiet(world)
+    with transaction() as session:
+        hours = event_latency.latency_since(session, world.account, 2)
+    p50, p99 = event_latency.quantile(hours, 0.5), event_latency.quantile(hours, 0.99)
+    events = sum(hour.events for hour in hours)
+    return 1_000 * (p50 or 0), 1_000 * (p99 or 0), (_count_calls() - calls_before) / events
+
+
+def _measure_burst(world: World, invoices: list[str]) -> float:
+    """Calls per event of a burst of 1,000 events on 200 invoices."""
+    calls_before, invoice_ids = _count_calls(), itertools.cycle(invoices)
+    with httpx.Client(base_url=world.web.base_url, trust_env=False) as client:
+        for _ in range(BURST // 100):
+            events = [
+                {**ingestion.build_event(), "resourceId": next(invoice_ids), "tenantId": world.tenants[0]}
+                for _ in range(100)
+            ]
+            body, headers = ingestion.sign(events)
+            assert client.post("/webhooks/xero", content=body, headers=headers).status_code == 200
+    _wait_until_quiet(world)
+    return (_count_calls() - calls_before) / BURST
+
+
+def _wait_until_quiet(world: World) -> None:
+    eventually(lambda: world.sandbox.state()["pending_deliveries"] == 0, 60, "delivery of all webhooks")
+    eventually(world.is_idle, 60, "quiet")
+
+
+def measure(rounds: int) -> list[Figure]:
+    """Steady load, then bursts."""
+    processes, world = start_environment(
+        environment.ROOT / ".patina" / "bench", {"CATCH_UP_INTERVAL_SECONDS": "3600", "LOG_LEVEL": "error"}
+    )
+    try:
+        for number in range(PEOPLE):
+            world.person(f"p{number}@acme.test")
+        invoices = [world.invoice(f"p{number % PEOPLE}@acme.test").id for number in range(INVOICES)]
+        _wait_until_quiet(world)
+        slow = {"type": "latency", "seconds": VENDOR_LATENCY}
+        world.sandbox.faults(api=[{"vendor": vendor, **slow} for vendor in ("xero", "copper")])
+        steady = [_measure_steady(world, invoices) for _ in range(rounds)]
+        bursts = [_measure_burst(world, invoices) for _ in range(rounds)]
+    finally:
+        processes.close()
+    load = f"{EVENTS_PER_SECOND} events per second for {SECONDS:.0f} s, {1_000 * VENDOR_LATENCY:.0f} ms per call"
+    return [
+        at_most(f"p50 from webhook to row, {load}", (p50 for p50, _, _ in steady), GOAL_P50, "ms"),
+        at_most("p99 of the same", (p99 for _, p99, _ in steady), GOAL_P99, "ms"),
+        at_most("calls per event in that run", (calls for _, _, calls in steady), GOAL_CALLS, "calls"),
+        at_most(f"calls per event of {BURST:,} on {INVOICES} invoices at once", bursts, GOAL_BURST, "calls"),
+    ]

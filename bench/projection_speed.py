@@ -1,0 +1,108 @@
+"""The projection: a full rebuild, and one changed invoice."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from sqlalchemy import text
+
+from bench import environment
+from bench.figures import Figure, at_least, at_most, quantile, timed
+from store import projection
+from store.database import transaction
+
+CONTACTS, INVOICES = 100_000, 1_000_000
+GOAL_REBUILD, GOAL_P99, GOAL_GROWTH = 0.4, 10.0, 1.3
+SMALL, LARGE, CHANGES = 100_000, 10_000_000, 300
+# The same rows by a plain join: each invoice's person and company.
+JOIN = """
+    CREATE TABLE baseline AS
+    SELECT i.account_id, r.record_type, r.record_id, i.created_at, i.invoice_id, i.organisation_id, i.type, i.status,
+           i.number, o.name AS issuer, i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
+           o.short_code
+    FROM xero_invoice i
+    JOIN xero_organisation o ON o.account_id = 1 AND o.id = i.organisation_id
+    JOIN xero_contact_email ce ON ce.account_id = 1 AND ce.organisation_id = i.organisation_id
+         AND ce.contact_id = i.contact_id
+    JOIN copper_record_email re ON re.account_id = 1 AND re.email = ce.email
+    CROSS JOIN LATERAL (
+        SELECT re.record_type, re.record_id
+        UNION ALL
+        SELECT l.related_type, l.related_id FROM copper_relation l
+        WHERE l.account_id = 1 AND l.record_type = re.record_type AND l.record_id = re.record_id) AS r
+    WHERE i.account_id = 1
+"""
+TOUCH = text(
+    "UPDATE xero_invoice SET balance = balance - 0.01 WHERE account_id = 1 AND organisation_id = 1 AND invoice_id = :id"
+)
+MARK = text(
+    "INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id) VALUES (1, 'invoice', 1, :id)"
+)
+
+
+def _measure_join() -> float:
+    environment.execute("DROP TABLE IF EXISTS baseline")
+    with timed() as timer:
+        environment.execute(JOIN)
+    return timer.seconds
+
+
+def _measure_rebuild() -> tuple[float, int]:
+    environment.execute("TRUNCATE record_invoice, record_balance")
+    with timed() as timer, transaction() as session:
+        rows = projection.rebuild(session, 1).written
+    return timer.seconds, rows
+
+
+def measure_rebuild(rounds: int) -> list[Figure]:
+    """A full rebuild of two million rows; the baseline is CREATE TABLE AS."""
+    rates, join_rates = [], []
+    with environment.populated_database():
+        environment.fill_mirror(CONTACTS, INVOICES)
+        for _ in range(rounds):
+            seconds, rows = _measure_rebuild()
+            rates.append(rows / seconds)
+            join_rates.append(rows / _measure_join())
+    name = f"rows of a full rebuild, {rows:,} of them"
+    reason = "CREATE TABLE AS maintains no index: ours are a primary key over every column and one by invoice"
+    return [at_least(name, rates, join_rates, GOAL_REBUILD, "CREATE TABLE AS of the same join", miss_reason=reason)]
+
+
+def _measure_changes(invoices: int) -> float:
+    """p99 in milliseconds of the projection's transaction for one changed invoice, over `CHANGES` changes."""
+    generator, milliseconds = random.Random(3), []
+    for _ in range(CHANGES):
+        with transaction() as session:
+            invoice_id = session.execute(
+                text("SELECT invoice_id FROM xero_invoice WHERE account_id = 1 AND number = :number LIMIT 1"),
+                {"number": f"INV-{generator.randrange(1, invoices)}"},
+            ).scalar_one()
+            session.execute(TOUCH, {"id": invoice_id})
+            session.execute(MARK, {"id": invoice_id})
+        started = time.perf_counter()
+        with transaction() as session:
+            projection.project_batch(session, 1)
+        milliseconds.append(1_000 * (time.perf_counter() - started))
+    return quantile(milliseconds, 0.99)
+
+
+def measure_single_invoice(rounds: int) -> list[Figure]:
+    """One changed invoice, in a small and in a large read model."""
+    latencies: dict[int, list[float]] = {}
+    for size in (SMALL, LARGE):
+        with environment.populated_database():
+            environment.fill_mirror(10_000, SMALL // 2)
+            environment.execute("CREATE INDEX ON xero_invoice (number)")
+            with transaction() as session:
+                projection.rebuild(session, 1)
+            # The rest of a large model is rows of other records, which must not slow one change down.
+            environment.fill_rows(size, existing=SMALL * 10 if size > SMALL else size)
+            environment.vacuum("record_invoice", "record_balance")
+            _measure_changes(SMALL // 2)
+            latencies[size] = [_measure_changes(SMALL // 2) for _ in range(rounds)]
+    growth = [large / small for large, small in zip(latencies[LARGE], latencies[SMALL], strict=True)]
+    return [
+        at_most(f"p99 of one changed invoice, {LARGE:,} rows", latencies[LARGE], GOAL_P99, "ms"),
+        at_most("the same relative to 1% of the rows", growth, GOAL_GROWTH, "times", baseline=f"{SMALL:,} rows"),
+    ]

@@ -1,0 +1,103 @@
+"""The report: docs/performance.md, with a chart of every figure relative to its goal."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from textwrap import shorten
+
+from bench.figures import Figure
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+CHART = "images/performance.svg"
+WIDTH, LINE_HEIGHT, LABEL_WIDTH, BAR_WIDTH = 860, 26, 430, 380
+# Bars end at this multiple of the goal.
+MAX_SHARE = 2.0
+
+
+def write(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> Path:
+    """Write the report and the chart; returns the report's path."""
+    with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
+    (DOCS / CHART).write_text(_draw_chart(with_goal))
+    path = DOCS / "performance.md"
+    prose, _, _ = path.read_text().partition("<!-- measured -->") if path.exists() else ("", "", "")
+    path.write_text(f"{prose}<!-- measured -->\n\n{_format_sections(sections, command)}")
+    return path
+
+
+def _format_sections(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    machine = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"
+    lines = [
+        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine}.",
+        "",
+        f"![Each figure relative to its goal]({CHART})",
+        "",
+    ]
+    for title, figures in sections:
+        lines += [
+            f"## {title}",
+            "",
+            "| measurement | baseline | median | range | goal | |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_format_row(figure) for figure in figures] + [""]
+    return "\n".join(lines)
+
+
+def _format_row(figure: Figure) -> str:
+    details = "; ".join(f"{name}: {value}" for name, value in figure.details.items())
+    name = figure.name + (f" ({details})" if details else "") + (f". {figure.note}" if figure.note else "")
+    name += f". Missed because {figure.miss_reason}" if figure.is_met is False and figure.miss_reason else ""
+    value_range = f"{_format_number(min(figure.values))} to {_format_number(max(figure.values))}"
+    verdict = {True: "met", False: "**missed**", None: ""}[figure.is_met]
+    median = f"{_format_number(figure.median)} {figure.unit}"
+    return f"| {name} | {figure.baseline} | {median} | {value_range} | {figure.goal} | {verdict} |"
+
+
+def _format_number(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
+
+
+def _draw_chart(figures: Sequence[Figure]) -> str:
+    """Bars of each figure relative to its goal: the goal is met if the bar reaches the line."""
+    height = LINE_HEIGHT * (len(figures) + 1)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+    ]
+    for number, figure in enumerate(figures):
+        top, bar_height = LINE_HEIGHT * number + 6, LINE_HEIGHT - 9
+        share, *ends = (
+            min(_share_of_goal(figure, value), MAX_SHARE) / MAX_SHARE for value in (figure.median, *figure.values)
+        )
+        colour = "#2e7d5b" if figure.is_met else "#b3452c"
+        label = escape(shorten(figure.name.replace("`", ""), 66, placeholder=" …"))
+        parts.append(f'<text x="{LABEL_WIDTH - 8}" y="{top + 13}" text-anchor="end">{label}</text>')
+        bar_width = f"{BAR_WIDTH * share:.1f}"
+        parts.append(f'<rect x="{LABEL_WIDTH}" y="{top}" width="{bar_width}" height="{bar_height}" fill="{colour}"/>')
+        middle = top + bar_height / 2
+        low, high = LABEL_WIDTH + BAR_WIDTH * min(ends), LABEL_WIDTH + BAR_WIDTH * max(ends)
+        parts.append(
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222" stroke-width="2"/>'
+        )
+    goal = LABEL_WIDTH + BAR_WIDTH / MAX_SHARE
+    parts.append(
+        f'<line x1="{goal}" x2="{goal}" y1="0" y2="{height - LINE_HEIGHT + 6}" stroke="#333" stroke-dasharray="4 3"/>'
+    )
+    legend = "the goal (bars end at twice the goal; dark line: range of the rounds)"
+    parts.append(f'<text x="{goal}" y="{height - 6}" text-anchor="middle">{legend}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _share_of_goal(figure: Figure, value: float) -> float:
+    """A value relative to the figure's goal, where 1 is the goal and more is better."""
+    goal = float(figure.goal.split()[2])
+    if figure.goal.startswith("at least"):
+        return value / goal
+    return goal / value if value > 0 else MAX_SHARE

@@ -1,0 +1,20 @@
+"""`patina migrate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from store import database
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="head, base, -1 or a revision ID.", metavar="REVISION")] = "head",
+) -> None:
+    """Bring the database's schema up to date."""
+    database.migrate(revision)
+    typer.echo(f"schema at {revision}")

@@ -1,0 +1,198 @@
+"""`patina status`: the state of every account."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cli.findings import RUN_LABELS, describe_finding, describe_problem
+from cli.formatting import count_noun, json_default, to_the_second
+from cli.options import JsonOption, resolve_account
+from store.models import RunState
+from worker import account_status
+from worker.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
+from worker.health import Finding
+
+app = typer.Typer(add_completion=False)
+WIDTH = 80
+LABEL_WIDTH = 24
+ATTENTION = "  Needs attention: "
+
+
+@app.command()
+def status(
+    account: Annotated[int | None, typer.Option("--account", help="Show this account only.", metavar="ID")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show each account's data, backlog, API usage and problems.
+
+    Exits with 1 if anything needs attention.
+    """
+    if account is not None:
+        resolve_account(account)
+    all_accounts = account_status.list_all()
+    accounts = [status for status in all_accounts if account in {None, status.id}]
+    allowance_left = account_status.download_allowance_left(all_accounts)
+    unassigned_failures = account_status.count_unassigned_failures()
+    if json_:
+        typer.echo(json.dumps(_to_json(accounts, allowance_left, unassigned_failures), default=json_default))
+    else:
+        _print_accounts(accounts, allowance_left, unassigned_failures)
+    is_healthy = not unassigned_failures and all(status.is_healthy for status in accounts)
+    raise SystemExit(0 if is_healthy else 1)
+
+
+def _to_json(accounts: Sequence[AccountStatus], allowance_left: float, unassigned_failures: int) -> dict[str, Any]:
+    return {
+        "at": datetime.now(UTC).isoformat(),
+        "xero_download_allowance_left_gb": round(allowance_left, 6),
+        "installation": {"healthy": not unassigned_failures, "events_quarantined": unassigned_failures},
+        "accounts": [_account_to_json(account) for account in accounts],
+    }
+
+
+def _finding_to_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code.value,
+        "organisation": finding.organisation_id,
+        "subject": finding.subject,
+        "message": describe_finding(finding),
+    }
+
+
+def _account_to_json(account: AccountStatus) -> dict[str, Any]:
+    return {
+        "account": account.id,
+        "name": account.name,
+        "healthy": account.is_healthy,
+        "problems": [_finding_to_json(finding) for finding in account.findings],
+        "notes": [_finding_to_json(finding) for finding in account.optional_findings],
+        "organisations": [source.name for source in account.sources if source.organisation_id],
+        "records": account.records,
+        "invoices": account.invoices,
+        "records_with_invoices": account.records_with_invoices,
+        "rows": account.rows,
+        "events_pending": account.events_pending,
+        "oldest_pending_seconds": account.oldest_pending_seconds,
+        "events_quarantined": account.events_quarantined,
+        "synced_at": account.synced_at.isoformat() if account.synced_at else None,
+        "last_event_at": account.last_event_at.isoformat() if account.last_event_at else None,
+        "latency_24h": {
+            "events": account.events_last_day,
+            "p50_seconds": account.median_latency,
+            "p99_seconds": account.p99_latency,
+        },
+        "xero_download_bytes": {
+            "compressed": account.xero_bytes_compressed,
+            "uncompressed": account.xero_bytes_uncompressed,
+        },
+        "api_usage": [vars(usage) for usage in account.usage],
+        "sources": [vars(source) for source in account.sources],
+        "drift": account.drift,
+        "unreadable_fields": [vars(field) for field in account.unreadable_fields],
+        "dropped_events": [vars(dropped) for dropped in account.dropped_events],
+        "runs": [
+            {
+                "organisation": run.organisation_id,
+                "kind": run.kind,
+                "state": run.state,
+                "stage": run.stage,
+                "started_at": run.started_at.isoformat(),
+                "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+                "drift": run.drift,
+            }
+            for run in account.runs
+        ],
+    }
+
+
+def _print_accounts(accounts: Sequence[AccountStatus], allowance_left: float, unassigned_failures: int) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    if not accounts:
+        console.print("No account is connected yet: run `patina connect`.", markup=False)
+    for account in accounts:
+        _print_account(console, account)
+    if accounts:
+        console.print(f"Xero download allowance left this month, all accounts: {allowance_left:,.3f} GB")
+    if unassigned_failures:
+        events = count_noun(unassigned_failures, "failed event")
+        message = f"Needs attention: {events} of no account: see `patina inbox list --installation`"
+        console.print(Text(message, style="red"))
+
+
+def _print_account(console: Console, account: AccountStatus) -> None:
+    console.print(Text.assemble((account.name, "bold"), f" (account {account.id})"))
+    if account.is_healthy:
+        console.print(Text("  OK", style="green"))
+    for number, finding in enumerate(account.findings):
+        label = ATTENTION if not number else " " * len(ATTENTION)
+        lines = textwrap.wrap(describe_finding(finding), WIDTH - len(ATTENTION), break_long_words=False)
+        console.print(Text(label + ("\n" + " " * len(ATTENTION)).join(lines), style="red"))
+    for finding in account.optional_findings:
+        console.print(Text(f"  Note: {describe_problem(finding)}"))
+    for label, value in _list_figures(account):
+        console.print(Text(f"  {label:<{LABEL_WIDTH}} {value}"))
+
+
+def _list_figures(account: AccountStatus) -> list[tuple[str, str]]:
+    is_reconciled = any(run.kind == "reconciliation" and run.state == RunState.DONE for run in account.runs)
+    compressed, uncompressed = map(format_bytes, (account.xero_bytes_compressed, account.xero_bytes_uncompressed))
+    return [
+        ("Copper records", f"{account.records:,} ({account.records_with_invoices:,} with invoices)"),
+        ("Invoices", f"{account.invoices:,} (on {count_noun(account.rows, 'record row')})"),
+        ("Pending events", f"{account.events_pending:,}"),
+        ("Last synced", to_the_second(account.synced_at)),
+        ("Last event", to_the_second(account.last_event_at)),
+        ("Sync latency (24 h)", _format_latency(account)),
+        *[
+            (f"Last {RUN_LABELS[kind]}", to_the_second(_last_finished_at(account, kind)))
+            for kind in ("catch_up", "reconciliation")
+        ],
+        ("Differences found", describe_drift(account.drift) if is_reconciled else "not reconciled yet"),
+        *[("Unreadable (7 days)", sentence) for sentence in account.unreadable_fields_summary],
+        *[("Dropped (7 days)", sentence) for sentence in account.dropped_events_summary],
+        *[(f"{source.name[:17]}: calls", _format_calls(account, source)) for source in account.sources],
+        *[
+            (f"{source.name[:13]}: time zone", _format_time_zone(source))
+            for source in account.sources
+            if source.time_zone
+        ],
+        ("Xero download (month)", f"{compressed} compressed, {uncompressed} uncompressed"),
+    ]
+
+
+def _last_finished_at(account: AccountStatus, kind: str) -> datetime | None:
+    times = [
+        run.finished_at for run in account.runs if run.kind == kind and run.state == RunState.DONE and run.finished_at
+    ]
+    return max(times, default=None)
+
+
+def _format_latency(account: AccountStatus) -> str:
+    if account.median_latency is None or account.p99_latency is None:
+        return "no events"
+    events = count_noun(account.events_last_day, "event")
+    return f"p50 {account.median_latency:.2g} s, p99 {account.p99_latency:.2g} s, {events}"
+
+
+def _format_time_zone(source: SourceStatus) -> str:
+    if source.unknown_time_zone:
+        return f"UTC, because {source.unknown_time_zone} (Xero's name for it) is unknown"
+    return source.time_zone or ""
+
+
+def _format_calls(account: AccountStatus, source: SourceStatus) -> str:
+    calls = sum(usage.calls for usage in account.usage if usage.organisation_id == source.organisation_id)
+    left = [
+        f"{number:,} {window}"
+        for window, number in (("this minute", source.minute_calls_left), ("today", source.day_calls_left))
+        if number is not None
+    ]
+    return f"{calls:,} this month" + (f"; left: {', '.join(left)}" if left else "")

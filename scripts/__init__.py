@@ -1,0 +1,1 @@
+"""Tools for maintainers: vulnerability audit, bill of materials and licenses."""

@@ -1,0 +1,53 @@
+"""Account settings: which records show invoices, how many, and to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+SELECT = text("""
+    SELECT name, record_types, invoice_limit, show_bills, visible_to_teams FROM account WHERE id = :account
+""")
+UPDATE = text("""
+    UPDATE account SET record_types = :record_types, invoice_limit = :invoice_limit, show_bills = :show_bills,
+                       visible_to_teams = :visible_to_teams
+    WHERE id = :account
+""")
+
+
+@dataclass(frozen=True)
+class AccountSettings:
+    """An account's settings. `visible_to_teams` None means everyone; `invoice_limit` is 1 to 50 invoices."""
+
+    name: str
+    record_types: tuple[str, ...]
+    invoice_limit: int
+    show_bills: bool
+    visible_to_teams: tuple[int, ...] | None
+
+
+def get(session: Session, account_id: int) -> AccountSettings:
+    """The account's settings."""
+    row = session.execute(SELECT, {"account": account_id}).one()
+    return AccountSettings(
+        name=row.name,
+        record_types=tuple(row.record_types),
+        invoice_limit=row.invoice_limit,
+        show_bills=row.show_bills,
+        visible_to_teams=tuple(row.visible_to_teams) if row.visible_to_teams is not None else None,
+    )
+
+
+def update(session: Session, account_id: int, account_settings: AccountSettings) -> None:
+    """Change the account's settings with effect from the next read. The name belongs to Copper and is not changed."""
+    teams = account_settings.visible_to_teams
+    params = {
+        "account": account_id,
+        "record_types": list(account_settings.record_types),
+        "invoice_limit": account_settings.invoice_limit,
+        "show_bills": account_settings.show_bills,
+        "visible_to_teams": list(teams) if teams is not None else None,
+    }
+    session.execute(UPDATE, params)

@@ -1,0 +1,136 @@
+"""Xero contacts that an admin linked by hand to leads, people and companies, because no address matches.
+
+A link to a lead or person acts like another address of it, a link to a company like an address of one of its
+people. The projection follows it like any other match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from store.models import RecordType
+
+LINKABLE = (RecordType.LEAD, RecordType.PERSON, RecordType.COMPANY)
+MAX_LINKED_BY_LENGTH = 200
+
+SELECT_NAMES = text("""
+    SELECT k.ordinal, c.name AS contact, r.name AS record
+    FROM unnest(CAST(:organisations AS bigint[]), CAST(:contacts AS uuid[]), CAST(:types AS text[]),
+                CAST(:records AS bigint[])) WITH ORDINALITY
+         AS k(organisation_id, contact_id, record_type, record_id, ordinal)
+    LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = k.organisation_id
+         AND c.contact_id = k.contact_id
+    LEFT JOIN copper_record r ON r.account_id = :account AND r.record_type = k.record_type AND r.record_id = k.record_id
+    ORDER BY k.ordinal
+""")
+# What the audit log stores about a link: ids, so that no name stays there after it is erased everywhere else.
+REFERENCE = re.compile(r"contact ([0-9a-f-]{36}) of organisation (\d{1,19}), (lead|person|company) (\d{1,19})")
+FIND_CONTACT = text("""
+    SELECT c.contact_id FROM xero_contact c
+    JOIN xero_organisation o ON o.account_id = c.account_id AND o.id = c.organisation_id AND o.status <> 'removed'
+    WHERE c.account_id = :account AND c.organisation_id = :organisation AND c.contact_id = :contact AND NOT c.is_deleted
+""")
+FIND_RECORD = text("""
+    SELECT record_id FROM copper_record
+    WHERE account_id = :account AND record_type = :type AND record_id = :record AND NOT is_deleted
+""")
+INSERT = text("""
+    WITH added AS (
+        INSERT INTO contact_link (account_id, organisation_id, contact_id, record_type, record_id, linked_by)
+        VALUES (:account, :organisation, :contact, :type, :record, :linked_by)
+        ON CONFLICT DO NOTHING RETURNING contact_id)
+    INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
+    SELECT :account, 'contact', :organisation, contact_id FROM added
+    RETURNING 1
+""")
+DELETE = text("""
+    WITH removed AS (
+        DELETE FROM contact_link
+        WHERE account_id = :account AND organisation_id = :organisation AND contact_id = :contact
+          AND record_type = :type AND record_id = :record
+        RETURNING contact_id),
+    marked AS (
+        INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
+        SELECT :account, 'contact', :organisation, contact_id FROM removed)
+    SELECT count(*) > 0 FROM removed
+""")
+
+
+class LinkError(Exception):
+    """The link is not possible; the message is for the person who asked for it."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A contact of an organisation, and the record that it is linked to."""
+
+    organisation_id: int
+    contact_id: UUID
+    record_type: RecordType
+    record_id: int
+
+    @property
+    def reference(self) -> str:
+        """Both ends by their ids, as the audit log stores them."""
+        record = f"{self.record_type.value} {self.record_id}"
+        return f"contact {self.contact_id} of organisation {self.organisation_id}, {record}"
+
+    @classmethod
+    def from_reference(cls, reference: str) -> Link | None:
+        """The link that an entry of the audit log is about; None if the text is not such a reference."""
+        match = REFERENCE.fullmatch(reference)
+        return cls(int(match[2]), UUID(match[1]), RecordType(match[3]), int(match[4])) if match else None
+
+
+def add(session: Session, account_id: int, link: Link, linked_by: str) -> bool:
+    """Link a contact to a record with effect from the next projection; returns False if they were linked already.
+
+    Raises `LinkError` for an opportunity, or if either end does not exist.
+    """
+    if link.record_type not in LINKABLE:
+        raise LinkError("Contacts are linked to leads, people and companies; an opportunity shows those of its people.")
+    params = _params(account_id, link)
+    if session.execute(FIND_CONTACT, params).scalar_one_or_none() is None:
+        raise LinkError("This Xero contact isn't known in your account.")
+    if session.execute(FIND_RECORD, params).scalar_one_or_none() is None:
+        raise LinkError(f"No {link.record_type.value} with ID {link.record_id}.")
+    params["linked_by"] = linked_by[:MAX_LINKED_BY_LENGTH]
+    return session.execute(INSERT, params).scalar_one_or_none() is not None
+
+
+def remove(session: Session, account_id: int, link: Link) -> bool:
+    """Remove a link; returns whether it existed."""
+    return bool(session.execute(DELETE, _params(account_id, link)).scalar_one())
+
+
+def describe(session: Session, account_id: int, links: Sequence[Link]) -> list[str]:
+    """Both ends of each link by their current names, with the record's id."""
+    params = {
+        "account": account_id,
+        "organisations": [link.organisation_id for link in links],
+        "contacts": [link.contact_id for link in links],
+        "types": [link.record_type.value for link in links],
+        "records": [link.record_id for link in links],
+    }
+    rows = session.execute(SELECT_NAMES, params)
+    return [
+        f"{row.contact or 'unnamed contact'} and {row.record or 'unnamed record'}"
+        f" ({link.record_type.value} {link.record_id})"
+        for link, row in zip(links, rows, strict=True)
+    ]
+
+
+def _params(account_id: int, link: Link) -> dict[str, object]:
+    return {
+        "account": account_id,
+        "organisation": link.organisation_id,
+        "contact": link.contact_id,
+        "type": link.record_type.value,
+        "record": link.record_id,
+    }

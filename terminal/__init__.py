@@ -1,1 +1,0 @@
-"""What an operator sees in the terminal: progress, the overview, the demo."""

@@ -1,0 +1,102 @@
+"""Security headers of all responses: content security policy, framing, referrer, caching, HSTS."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.settings import settings
+
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+HSTS_SECONDS = 31_536_000
+# For a 503 that does not set Retry-After itself.
+RETRY_SECONDS = 5
+DOCS = "/docs"
+PANEL = "/panel"
+COPY_PAGES = ("/keys/new", "/setup/panel")
+# The pages of the viewers' sign-in window, which must keep its reference to the panel that opened it.
+SIGN_IN_WINDOW = ("/callback/copper", "/signin/copper/finish", "/signin/copper/confirm")
+
+
+def page_policy() -> str:
+    """No scripts, our own styles, forms to ourselves and to the vendors' sign-in pages, no framing."""
+    targets = " ".join(settings().sign_in_origins)
+    return (
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
+        f"form-action 'self' {targets}"
+    )
+
+
+def copy_page_policy() -> str:
+    """As `page_policy`, with our own script, which copies a secret that is shown once."""
+    return f"{page_policy()}; script-src 'self'"
+
+
+def panel_policy() -> str:
+    """Our own scripts and styles, connections to ourselves only, framing by Copper."""
+    frames = " ".join(settings().panel_frame_ancestors)
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        f"base-uri 'none'; form-action 'none'; frame-ancestors {frames}"
+    )
+
+
+def docs_policy(page: str) -> str:
+    """For the API documentation: its own scripts, inline ones by their hashes."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in SCRIPT.findall(page)]
+    scripts = " ".join(f"'sha256-{script_hash}'" for script_hash in hashes)
+    return (
+        f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
+    )
+
+
+class SecurityHeadersMiddleware:
+    """Adds the headers to every response except those to webhooks, which no browser reads."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"].startswith("/webhooks/"):
+            await self.app(scope, receive, send)
+            return
+        deferred: list[Message] = []
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.add_headers(message, scope["path"])
+                if scope["path"] == DOCS:
+                    deferred.append(message)
+                    return
+            elif deferred:
+                start = deferred.pop()
+                MutableHeaders(scope=start)["Content-Security-Policy"] = docs_policy(message.get("body", b"").decode())
+                await send(start)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+    def add_headers(self, start: Message, path: str) -> None:
+        """Add the headers to the start message of the response to a request for `path`."""
+        in_panel = path == PANEL or path.startswith(f"{PANEL}/")
+        headers = MutableHeaders(scope=start)
+        if in_panel:
+            headers["Content-Security-Policy"] = panel_policy()
+        else:
+            headers["Content-Security-Policy"] = copy_page_policy() if path in COPY_PAGES else page_policy()
+        headers["X-Content-Type-Options"] = "nosniff"
+        # The panel's URL contains its token.
+        headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"
+        if not in_panel and path not in SIGN_IN_WINDOW:
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers.setdefault("Cache-Control", "no-store")
+        if start["status"] == 503:
+            headers.setdefault("Retry-After", str(RETRY_SECONDS))
+        if settings().is_https:
+            headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}; includeSubDomains"

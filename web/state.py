@@ -1,0 +1,44 @@
+"""What all requests of one web process share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.requests import HTTPConnection
+
+if TYPE_CHECKING:  # these modules read the state themselves
+    from store.api_keys import Panel
+    from store.batching import RequestBatcher
+    from store.database import Pool
+    from store.invoice_queries import Page, PageRequest
+    from web.concurrency import Capacity
+    from web.health import Readiness
+    from web.key_usage import KeyUsage
+    from web.page_limits import PageRates
+    from web.panel.long_polls import LongPollLimiter
+    from web.panel.record_views import RecordViews
+    from web.recent_views import RecentViews
+
+
+@dataclass(frozen=True)
+class WebState:
+    """Connection pools, batchers, limits and caches; made when the process starts (`web.app`)."""
+
+    pool: Pool
+    export_pool: Pool
+    panels: RequestBatcher[bytes, Panel | None]
+    invoice_pages: RequestBatcher[PageRequest, Page | None]
+    capacity: Capacity
+    page_rates: PageRates
+    readiness: Readiness
+    key_usage: KeyUsage
+    recent_views: RecentViews
+    record_views: RecordViews
+    long_polls: LongPollLimiter
+
+
+def web_state(connection: HTTPConnection) -> WebState:
+    """The state of the process that serves a request."""
+    state: WebState = connection.app.state.web
+    return state
