@@ -63,12 +63,18 @@ def test_match_returns_addresses_contacts_invoices_and_near_matches(world: World
         "company_name": "A company",
     }
     assert payload["addresses"] == [{**path, "email": "ann@acme.test", "as_typed": None, "matched": True}]
-    (found,) = payload["contacts"]
-    assert (found["id"], found["name"], found["organisation"]) == (contact, "Acme Ltd", "Acme Sales Ltd 1")
+    (matched_contact,) = payload["contacts"]
+    assert (matched_contact["id"], matched_contact["name"], matched_contact["organisation"]) == (
+        contact,
+        "Acme Ltd",
+        "Acme Sales Ltd 1",
+    )
     because = {"email": "ann@acme.test", "as_typed": None, "contact_as_typed": None, "linked_by": None}
-    assert found["reasons"] == [{**path, **because}]
-    assert [(invoice["number"], invoice["balance_due"]) for invoice in found["invoices"]] == [(invoice.number, "10.00")]
-    assert f"/Contacts/View/{contact}" in found["url"]
+    assert matched_contact["reasons"] == [{**path, **because}]
+    assert [(invoice["number"], invoice["balance_due"]) for invoice in matched_contact["invoices"]] == [
+        (invoice.number, "10.00")
+    ]
+    assert f"/Contacts/View/{contact}" in matched_contact["url"]
     assert [(near_miss["name"], near_miss["reason"]) for near_miss in payload["near_misses"]] == [
         ("Acme Wellington", "same domain")
     ]

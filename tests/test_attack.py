@@ -33,18 +33,18 @@ def test_every_attack_has_a_unique_name_and_a_description() -> None:
     names = [attack.name for attack in ATTACKS]
     assert len(names) == len(set(names)) == FINDINGS
     assert all(attack.about.endswith(".") for attack in ATTACKS)
-    assert [attack.name for attack in select(["webhook_secret"])] == ["webhook_secret_is_not_kept"]
+    assert [attack.name for attack in select(["webhook_secret"])] == ["webhook_secret_is_not_stored"]
 
 
 def test_an_attack_succeeds_when_its_protection_is_removed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not admission.webhook_secret_is_not_kept(site).is_open
+    assert not admission.webhook_secret_is_not_stored(site).is_open
 
     def keep_as_it_came(_: Any, account_id: int, origin: Origin, secret: Secret) -> Notification:
         assert secret.value
         return read_notification(orjson.loads(origin.body), account_id, origin, Secret("no field", "no value"))
 
     monkeypatch.setattr(endpoints, "read_notification", keep_as_it_came)
-    evidence = admission.webhook_secret_is_not_kept(site)
+    evidence = admission.webhook_secret_is_not_stored(site)
     assert evidence.is_open
     assert "hold the webhook's secret" in evidence.saw
 

@@ -16,7 +16,7 @@ from store.batching import MAX_CONCURRENCY, MAX_QUEUE_LENGTH, Connection, Reques
 from store.database import POOL_SIZE, Pool, create_owner_pool
 
 T = TypeVar("T")
-HUNDRED_BY = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, place) ORDER BY place"
+DIVIDE = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, place) ORDER BY place"
 
 
 class Statements:
@@ -29,7 +29,7 @@ class Statements:
     async def divide(self, connection: Connection, requests: Sequence[int]) -> list[int]:
         """100 divided by each number."""
         self.runs.append(list(requests))
-        rows = await (await connection.execute(HUNDRED_BY, (list(requests),))).fetchall()
+        rows = await (await connection.execute(DIVIDE, (list(requests),))).fetchall()
         return [row[0] for row in rows]
 
 

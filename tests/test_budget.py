@@ -187,7 +187,7 @@ def test_a_steady_stream_of_events_never_waits_for_the_rest_of_a_minute(world: W
         paid, started = paid + 1, time.monotonic()
         expected = f"{1000 - paid}.00"
         wait_until(
-            lambda wanted=expected: world.rows("people", person)[0]["balance_due"] == wanted, description="a payment"
+            lambda balance=expected: world.rows("people", person)[0]["balance_due"] == balance, description="a payment"
         )
         lags.append(time.monotonic() - started)
     assert max(lags) < 4, "nobody waited for a minute (10 s here) to end"

@@ -59,7 +59,7 @@ def count(table: str) -> int:
         return int(session.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
-def audited() -> list[str]:
+def audit_actions() -> list[str]:
     with transaction() as session:
         return list(session.execute(text("SELECT action FROM audit_log ORDER BY id")).scalars())
 
@@ -107,7 +107,7 @@ def test_an_admin_connects_selects_organisations_and_finishes(
     assert "From now on, changes sync automatically" in page.text
     assert "Step 4 of 4: add the panel to Copper" in page.text
     assert "refresh" not in page.text
-    assert {"copper.connected", "admin.signed_in", "organisation.connected", "settings.changed"} <= set(audited())
+    assert {"copper.connected", "admin.signed_in", "organisation.connected", "settings.changed"} <= set(audit_actions())
     assert "Acme Ltd 1" in browser.open("/audit").text
 
 
@@ -192,8 +192,8 @@ def sign_in_with_copper(world: World, email: str, *, browser: AdminBrowser | Non
 
 
 def test_a_user_who_was_made_an_admin_signs_in_as_one_until_that_is_revoked(world: World, admin: AdminBrowser) -> None:
-    made = add_viewer(world)
-    user, email = made["user"], made["email"]
+    viewer = add_viewer(world)
+    user, email = viewer["user"], viewer["email"]
     admin.open("/settings")
     admin.send("/admins", user=str(user), name="Vic")
     named = sign_in_with_copper(world, email)
@@ -203,7 +203,7 @@ def test_a_user_who_was_made_an_admin_signs_in_as_one_until_that_is_revoked(worl
     admin.open("/settings")
     admin.send(f"/admins/{user}/remove")
     assert named.open("/settings").url.path == "/connect", "their sessions ended"
-    assert {"admin.added", "admin.removed"} <= set(audited())
+    assert {"admin.added", "admin.removed"} <= set(audit_actions())
 
 
 def test_a_sign_in_started_in_another_browser_is_refused(world: World) -> None:
@@ -220,8 +220,8 @@ def test_a_sign_in_started_in_another_browser_is_refused(world: World) -> None:
     response = victim.open(posted.headers["location"])
     assert (response.status_code, "another browser" in response.text) == (400, True)
     assert victim.open("/settings").url.path == "/connect"
-    again = attacker.open(posted.headers["location"])
-    assert (again.status_code, "already finished" in again.text) == (400, True)
+    reopened = attacker.open(posted.headers["location"])
+    assert (reopened.status_code, "already finished" in reopened.text) == (400, True)
     assert count("browser_session") == 0
 
 
@@ -343,7 +343,7 @@ def test_settings_take_effect_on_the_next_read(world: World, admin: AdminBrowser
 def test_a_key_is_shown_once_and_revocation_is_immediate(world: World, admin: AdminBrowser) -> None:
     admin.open("/keys")
     page = admin.send("/keys", name="The CRM", scope="read")
-    key = shown_once(page)
+    key = one_time_secret(page)
     assert key not in admin.open("/keys").text
     headers = {"Authorization": f"Bearer {key}"}
     assert world.web.get("/v1/people/1/invoices", headers=headers).status_code == 200
@@ -353,10 +353,10 @@ def test_a_key_is_shown_once_and_revocation_is_immediate(world: World, admin: Ad
     admin.send(f"/keys/{number}/revoke")
     assert world.web.get("/v1/people/1/invoices", headers=headers).status_code == 401
     assert admin.send(f"/keys/{number}/revoke").status_code == 404
-    assert {"key.created", "key.revoked"} <= set(audited())
+    assert {"key.created", "key.revoked"} <= set(audit_actions())
 
 
-def shown_once(page: httpx.Response) -> str:
+def one_time_secret(page: httpx.Response) -> str:
     """The key, or the panel's URL, that a page shows."""
     match = re.search(r'<code id="secret"[^>]*>([^<]+)</code>', page.text)
     assert match, page.text

@@ -13,8 +13,8 @@ from store.database import transaction
 from store.models import OrganisationStatus
 from tests import databases
 from tests.admin import AdminBrowser
-from tests.test_connect_pages import add_viewer, audited, sign_in
-from tests.test_reconnecting import wrong
+from tests.test_connect_pages import add_viewer, audit_actions, sign_in
+from tests.test_reconnecting import findings_of
 from tests.world import World
 from worker import account_status, cleanup_tasks, connect
 from worker.account_status import month_start
@@ -63,7 +63,7 @@ def grant_of(world: World, tenants: list[str]) -> int:
 def is_working(world: World) -> bool:
     """Whether a change in Xero reaches the account's mirror by a catch-up."""
     world.catch_up()
-    return wrong(world) == ()
+    return findings_of(world) == ()
 
 
 # Xero's connections belong to a user
@@ -233,7 +233,7 @@ def test_two_organisations_with_the_same_name_can_be_distinguished(unconnected: 
         assert xero_organisations.list_needing_reauth(session, world.account) == {second.id: "Acme Ltd"}
     (account,) = account_status.list_all()
     assert [source.organisation_id for source in account.sources if source.needs_reauth] == [second.id]
-    assert wrong(world)[0].startswith(f"Acme Ltd (organisation {second.id}) is disconnected")
+    assert findings_of(world)[0].startswith(f"Acme Ltd (organisation {second.id}) is disconnected")
     admin = sign_in(world)
     settings, status = admin.open("/settings").text, admin.open("/status").text
     assert settings.count("Disconnected in Xero") == 1
@@ -271,7 +271,7 @@ def test_both_forms_for_a_copper_key_have_the_same_validation(world: World, key:
         assert page.status_code == 422
         assert "accept this API key and email address." in page.text
     assert "The old key is still in use." in replaced.text
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
     if key != "wrong":
         assert world.sandbox.calls("/copper/") - calls <= 2 * copper_calls_made, "such a key is not sent to Copper"
 
@@ -384,7 +384,7 @@ def snapshot() -> dict[str, list[object]]:
 
 
 def test_an_authorisation_at_xero_is_audited(world: World) -> None:
-    assert audited().count("xero.authorised") == 1
+    assert audit_actions().count("xero.authorised") == 1
     with transaction() as session:
         entries = audit.latest(session, world.account)
     assert "xero.authorised" in {entry.action for entry in entries}

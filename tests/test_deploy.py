@@ -65,10 +65,10 @@ def test_the_containers_database_role_is_not_a_superuser(database: str) -> None:
     databases.execute_as_superuser(statement.replace(" patina ", f" {role} ").replace(":'password'", "'x'"))
     try:
         with transaction() as session:
-            asked = text(
+            privileges = text(
                 "SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = :role"
             )
-            assert tuple(session.execute(asked, {"role": role}).one()) == (False, False, False, True)
+            assert tuple(session.execute(privileges, {"role": role}).one()) == (False, False, False, True)
     finally:
         databases.execute_as_superuser(f"DROP ROLE {role}")
 

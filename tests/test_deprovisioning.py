@@ -216,7 +216,7 @@ def post_copper(world: World, access: copper_credentials.CopperCredentials) -> h
     return world.web.post(f"/webhooks/copper/{access.webhook_token}", json=body)
 
 
-STRAY = {
+ORPHAN_ROWS = {
     "audit_log": "INSERT INTO audit_log (account_id, actor, action) VALUES (987, 'x', 'y')",
     "scheduled_task": "INSERT INTO scheduled_task (account_id, name) VALUES (987, 'catch_up')",
     "inbox": "INSERT INTO inbox (account_id, vendor, tenant, category, event_type, resource_id, "
@@ -237,12 +237,15 @@ def test_rows_without_an_account_are_deleted_in_batches_and_counted(
     with transaction() as session:
         audit.record(session, INSTALLATION, "Ada Admin", "account.disconnected")
     before = rows_of(world.account), rows_of(0)
-    for statement in STRAY.values():
+    for statement in ORPHAN_ROWS.values():
         execute(statement)
     monkeypatch.setattr(orphans, "ROWS", 7)
-    counted = {table: swept(table) for table in STRAY}
+    counted = {table: swept(table) for table in ORPHAN_ROWS}
     schedule.delete_orphans()
-    assert {table: swept(table) - counted[table] for table in STRAY} == {**dict.fromkeys(STRAY, 1), "inbox": 30}
+    assert {table: swept(table) - counted[table] for table in ORPHAN_ROWS} == {
+        **dict.fromkeys(ORPHAN_ROWS, 1),
+        "inbox": 30,
+    }
     assert rows_of(987) == {}
     assert rows_of(world.account) == before[0]
     assert rows_of(0) == {**before[1], "scheduled_task": before[1].get("scheduled_task", 0) + 1}, (

@@ -58,7 +58,11 @@ from worker.xero import oauth
 
 THREADS, WORKS_BEFORE = 8, 25
 ORIGIN = SessionOrigin(SignInMethod.COPPER)
-NEVER = (psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation, psycopg.errors.UniqueViolation)
+UNEXPECTED_ERRORS = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.ForeignKeyViolation,
+    psycopg.errors.UniqueViolation,
+)
 
 
 class Work:
@@ -155,7 +159,7 @@ class Busy:
             try:
                 rng.choice(kinds)()
             except Exception as error:
-                if isinstance(getattr(error, "orig", error), NEVER):
+                if isinstance(getattr(error, "orig", error), UNEXPECTED_ERRORS):
                     self.errors.append(error)
             self.done += 1
 

@@ -13,7 +13,7 @@ from store.models import RecordType
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_admin_pages import page_text
-from tests.test_connect_pages import audited, sign_in
+from tests.test_connect_pages import audit_actions, sign_in
 from tests.world import World
 from worker import cleanup_tasks, connect
 
@@ -148,7 +148,7 @@ def test_a_removal_is_confirmed_once(world: World, admin: AdminBrowser) -> None:
     admin.open("/admins/77/remove")
     page = admin.send("/admins/77/remove")
     assert "Vic &lt;Viewer&gt; removed." in page.text
-    assert {"key.revoked", "admin.removed"} <= set(audited())
+    assert {"key.revoked", "admin.removed"} <= set(audit_actions())
 
 
 def test_an_unsigned_notice_is_not_shown(admin: AdminBrowser) -> None:

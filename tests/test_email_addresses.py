@@ -16,7 +16,7 @@ from tests.world import World
 from worker import connect, renormalisation, schedule
 from worker.addresses import MAX_ADDRESSES, escape_invisible, extract_addresses, normalise_address
 
-SAME = {
+EQUIVALENT_SPELLINGS = {
     "capitals": "ANN@Acme.TEST",
     "blanks around": " \u00a0ann@acme.test\u3000\t",
     "a zero-width space": "\u200bann@ac\u200bme.test",
@@ -43,7 +43,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("typed", SAME.values(), ids=SAME.keys())
+@pytest.mark.parametrize("typed", EQUIVALENT_SPELLINGS.values(), ids=EQUIVALENT_SPELLINGS.keys())
 def test_equivalent_spellings_of_an_address_normalise_to_the_same(typed: str) -> None:
     assert normalise_address(typed) == "ann@acme.test"
 
@@ -114,7 +114,7 @@ def test_a_text_yields_a_bounded_number_of_addresses() -> None:
     assert len(extract_addresses(typed, typed)) == MAX_ADDRESSES
 
 
-TYPED = st.one_of(
+SPELLINGS = st.one_of(
     st.text(max_size=40),
     st.text(alphabet="aA@.:\"'<>;, %?ßİΣſ\u0301\u00ad\u200bmailto/xn-ü\u3002\u2764é", max_size=30),
     st.tuples(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=12)).map("@".join),
@@ -122,7 +122,7 @@ TYPED = st.one_of(
 
 
 @hypothesis_settings(max_examples=2_000, deadline=None)
-@given(TYPED)
+@given(SPELLINGS)
 def test_normalisation_is_idempotent(typed: str) -> None:
     for address, part in extract_addresses(typed).items():
         assert list(extract_addresses(address)) == [address]

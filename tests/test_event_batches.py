@@ -151,9 +151,9 @@ def test_a_batch_has_as_many_resources_as_one_call_can_fetch(source: SyncSource,
     assert [len(batch) for batch in split_batches(events, source)] == [size, 1]
 
 
-@pytest.mark.parametrize(("attempts", "shortest", "longest"), [(1, 2, 6), (2, 4, 12), (5, 32, 96), (40, 900, 900)])
+@pytest.mark.parametrize(("attempts", "min_delay", "max_delay"), [(1, 2, 6), (2, 4, 12), (5, 32, 96), (40, 900, 900)])
 def test_a_failed_event_waits_twice_as_long_after_each_attempt_within_bounds(
-    attempts: int, shortest: float, longest: float
+    attempts: int, min_delay: float, max_delay: float
 ) -> None:
     delays = [backoff_seconds(replace(event(1), attempts=attempts)) for _ in range(100)]
-    assert shortest <= min(delays) <= max(delays) <= longest <= MAX_DELAY_SECONDS
+    assert min_delay <= min(delays) <= max(delays) <= max_delay <= MAX_DELAY_SECONDS

@@ -20,7 +20,7 @@ from store.database import conninfo, transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_admin_pages import page_text
-from tests.test_connect_pages import FORM, audited, count, sign_in
+from tests.test_connect_pages import FORM, audit_actions, count, sign_in
 from tests.world import World
 from web import forms
 
@@ -219,7 +219,7 @@ def test_a_change_and_its_audit_row_are_atomic(world: World, admin: AdminBrowser
         admins.add(session, world.account, 77, "Vic")
         session.execute(text("UPDATE inbox SET state = 'failed' WHERE category = 'person'"))
         session.execute(text("ALTER TABLE audit_log ADD CHECK (action LIKE '%.signed_in') NOT VALID"))
-    before = audited()
+    before = audit_actions()
     admin.http.headers["connection"] = "close"
     ends = {"organisation": str(organisation_id), "contact": contact, "type": "person", "record": str(person)}
     admin.open("/settings")
@@ -241,7 +241,7 @@ def test_a_change_and_its_audit_row_are_atomic(world: World, admin: AdminBrowser
         assert admins.list_names(session, world.account) == {77: "Vic"}
         assert session.execute(text("SELECT count(*) FROM inbox WHERE state = 'failed'")).scalar_one() > 0
         assert len(xero_organisations.list_connected(session, world.account)) == 1
-    assert (count("contact_link"), audited()) == (0, before)
+    assert (count("contact_link"), audit_actions()) == (0, before)
 
 
 # A database that does not answer

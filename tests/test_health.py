@@ -189,7 +189,7 @@ def test_a_run_ends_with_its_organisation(unconnected: World) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("catch-up",), ("backfill",), ("reconcile",), ("verify", "--against-source")],
-    ids=lambda words: words[0],
+    ids=lambda arguments: arguments[0],
 )
 def test_commands_report_a_disconnected_organisation_and_exit(unconnected: World, arguments: tuple[str, ...]) -> None:
     world = unconnected.open(organisations=2)
@@ -207,8 +207,8 @@ def test_a_command_that_loses_its_connection_on_the_way_reports_it(unconnected: 
     assert completed.returncode == 1
     assert "Acme Sales Ltd 2 is disconnected from Xero." in completed.stderr
     connect.remove_organisation(world.account, organisation_ids(world)[1], actor="a test")
-    again = patina("verify", "--against-source")
-    assert (again.returncode, again.stdout) == (0, "verify ok: no differences\n")
+    second = patina("verify", "--against-source")
+    assert (second.returncode, second.stdout) == (0, "verify ok: no differences\n")
 
 
 def test_commands_report_an_account_without_an_organisation(unconnected: World) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DECOYS = (
+SECRET_FILES = (
     *("patina.env", "docs/deploy/patina.env", ".env", "store/.env", "web/production.env", "worker/.env.local"),
     *("patina.dump", "store/backup.dump", "web/dump.sql", "runtime/dump.sql.gz", ".patina/encryption.key"),
     *("server.pem", "web/tls.key", "runtime/id.p12", "notes.txt", ".git/config", "worker/debug.log", "web/.netrc"),
@@ -57,11 +57,11 @@ def checkout(tmp_path: Path) -> Path:
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     if listing.returncode:
         pytest.skip("needs the project's history")
-    for name in (*listing.stdout.split("\n"), *DECOYS):
+    for name in (*listing.stdout.split("\n"), *SECRET_FILES):
         if name and not name.startswith(("docs/images", "tests", "bench")):
             target = tmp_path / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_file() and name not in DECOYS:
+            if (ROOT / name).is_file() and name not in SECRET_FILES:
                 shutil.copyfile(ROOT / name, target)
             else:
                 target.write_text("a secret")
@@ -77,7 +77,7 @@ def test_no_secret_is_sent_to_the_builder(checkout: Path) -> None:
         "web/static/panel.js",
         "alembic/env.py",
     } <= context_files
-    assert context_files.isdisjoint(DECOYS)
+    assert context_files.isdisjoint(SECRET_FILES)
     assert {path for path in context_files if (checkout / path).read_bytes() == b"a secret"} == set()
 
 
@@ -95,7 +95,7 @@ def test_the_image_copies_named_folders_that_are_all_in_the_context(checkout: Pa
 
 
 def test_git_ignores_the_same_secrets() -> None:
-    for path in DECOYS:
+    for path in SECRET_FILES:
         if path.endswith((".txt", ".log", ".netrc")) or path.startswith(".git/"):
             continue
         completed = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, timeout=30, check=False)

@@ -14,7 +14,7 @@ from store.crypto import digest
 from store.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
-from tests.test_connect_pages import FORM, count, shown_once, sign_in
+from tests.test_connect_pages import FORM, count, one_time_secret, sign_in
 from tests.world import Sandbox, World
 from worker import sync
 
@@ -121,7 +121,7 @@ def test_the_panel_url_is_shown_once_and_checked_off_when_opened(web: httpx.Clie
     assert "Step 4 of 4" in browser.open("/progress").text
     assert "Create panel URL" in browser.open("/setup/panel").text
     page = browser.send("/setup/panel")
-    url = shown_once(page)
+    url = one_time_secret(page)
     assert re.fullmatch(rf"{re.escape(str(web.base_url))}/panel\?token=pat_\S+", url)
     assert "script-src 'self'" in page.headers["content-security-policy"]
 

@@ -212,7 +212,7 @@ def test_every_path_from_a_record_to_its_contacts_is_explained(world: World) -> 
         response = match_reports.explain_invoice(session, world.account, RecordType.OPPORTUNITY, deal, UUID(invoice.id))
         assert response is not None
         assert response[0] == invoice.number
-        assert [one.email for one in response[1]] == ["ann@acme.test"]
+        assert [reason.email for reason in response[1]] == ["ann@acme.test"]
         assert match_reports.explain_invoice(session, world.account, RecordType.LEAD, 1, UUID(invoice.id)) is None
         path = response[1][0]
         assert path.organisation_id
@@ -247,7 +247,7 @@ def test_unmatched_contacts_are_listed_until_they_are_linked(world: World) -> No
     world.invoice(world.contact("Small"), "5.00")
     world.settle()
 
-    def listed() -> tuple[list[str], list[tuple[str, int, bool]]]:
+    def unmatched() -> tuple[list[str], list[tuple[str, int, bool]]]:
         with account_transaction(world.account) as session:
             people = match_reports.list_unmatched_contacts(session, world.account, None, 10)
             records = match_reports.list_unmatched_records(session, world.account, None, 10)
@@ -255,9 +255,9 @@ def test_unmatched_contacts_are_listed_until_they_are_linked(world: World) -> No
             (record.record_type, record.record_id, record.has_address) for record in records
         ]
 
-    assert listed() == (["Stray", "Small"], [("lead", lead, True), ("person", empty, False)])
+    assert unmatched() == (["Stray", "Small"], [("lead", lead, True), ("person", empty, False)])
     world.link("lead", lead, stray)
-    assert listed() == (["Small"], [("person", empty, False)])
+    assert unmatched() == (["Small"], [("person", empty, False)])
 
 
 # Latency

@@ -35,8 +35,14 @@ def refused(reason: RefusalReason) -> float:
     return REGISTRY.get_sample_value("patina_requests_refused_total", {"reason": reason.value}) or 0.0
 
 
-ODD = {"NUL": "%00", "digits": HUGE, "beyond bigint": "9223372036854775808", "surrogate": "%ED%A0%80", "²": "%C2%B2"}
-FITTING = {"kind": "person", "type": "people", "form": "csv", "invoice_id": "11111111-1111-4111-8111-111111111111"}
+MALFORMED_VALUES = {
+    "NUL": "%00",
+    "digits": HUGE,
+    "beyond bigint": "9223372036854775808",
+    "surrogate": "%ED%A0%80",
+    "²": "%C2%B2",
+}
+VALID_VALUES = {"kind": "person", "type": "people", "form": "csv", "invoice_id": "11111111-1111-4111-8111-111111111111"}
 
 
 def requests_with(app: Any, odd: str) -> Iterator[tuple[str, str]]:
@@ -44,7 +50,7 @@ def requests_with(app: Any, odd: str) -> Iterator[tuple[str, str]]:
     for route in documented_routes(app):
         names = NOTHING.findall(route.path)
         for name in [*names, *(parameter.alias for parameter in route.dependant.query_params)] or ["unknown"]:
-            fitting = {name: FITTING.get(name, "1") for name in names}
+            fitting = {name: VALID_VALUES.get(name, "1") for name in names}
             path = route.path.format(**{**fitting, name: odd} if name in names else fitting)
             for method in route.methods or ():
                 yield method, path if name in names else f"{path}?{name}={odd}"
@@ -54,7 +60,7 @@ def test_no_query_parameter_causes_a_500(world: World, admin: AdminBrowser) -> N
     key = connect.create_key(world.account, "all", ["admin"])
     panel = connect.create_key(world.account, "panel", ["panel"])
     app = create()
-    for description, value in ODD.items():
+    for description, value in MALFORMED_VALUES.items():
         requests = list(requests_with(app, value))
         assert len(requests) > 60
         for method, path in requests:
@@ -82,7 +88,7 @@ def test_an_invalid_cursor_is_refused(world: World) -> None:
         assert "cursor" in response.json()["detail"], cursor
 
 
-ODD_FORMS: dict[str, tuple[str, bytes | tuple[bytes, ...]]] = {
+MALFORMED_FORMS: dict[str, tuple[str, bytes | tuple[bytes, ...]]] = {
     "urlencoded": ("application/x-www-form-urlencoded", b"csrf=x&name=a%00b"),
     "in two pieces": ("application/x-www-form-urlencoded", (b"csrf=x&name=a%0", b"0b")),
     "raw": ("application/x-www-form-urlencoded; charset=utf-8", b"csrf=x&name=a\x00b"),
@@ -105,14 +111,14 @@ ODD_FORMS: dict[str, tuple[str, bytes | tuple[bytes, ...]]] = {
 
 def test_a_form_with_unusual_text_is_refused(admin: AdminBrowser) -> None:
     for path in ("/connect", "/keys", "/callback/copper"):
-        for form_type, (content_type, body) in ODD_FORMS.items():
+        for form_type, (content_type, body) in MALFORMED_FORMS.items():
             content = iter(body) if isinstance(body, tuple) else body
             response = admin.http.post(path, content=content, headers={"content-type": content_type})
             assert 400 <= response.status_code < 500, (path, form_type, response.text)
             assert response.headers["content-security-policy"], (path, form_type)
 
 
-ODD_HEADERS = (
+MALFORMED_HEADERS = (
     ("origin", "http://["),
     ("origin", "\xff\xfe"),
     ("prefer", "wait=\xb2"),
@@ -127,7 +133,7 @@ ODD_HEADERS = (
 
 
 def test_unusual_headers_cause_no_server_error(world: World, admin: AdminBrowser) -> None:
-    for name, value in ODD_HEADERS:
+    for name, value in MALFORMED_HEADERS:
         headers = {name.encode(): value.encode("latin-1")}
         for path in ("/connect", "/panel/records/person/1", "/v1/x/1/match"):
             response = admin.http.get(path, headers=headers)

@@ -94,7 +94,7 @@ def test_a_malformed_field_of_an_invoice_affects_neither_the_invoice_nor_its_oth
     world.settle()
     columns = "contact_id, type, status, number, issue_date, due_date, total, balance, currency"
     valid_row = fetch_one(f"SELECT {columns} FROM xero_invoice")._mapping
-    for fields, wanted, unreadable in INVOICE_FIELDS:
+    for fields, expected_values, unreadable in INVOICE_FIELDS:
         odd.reset()
         odd.change_rows("/Invoices", **fields)
         with transaction() as session:
@@ -104,7 +104,7 @@ def test_a_malformed_field_of_an_invoice_affects_neither_the_invoice_nor_its_oth
             )
         world.backfill()
         row = fetch_one(f"SELECT {columns}, has_version FROM xero_invoice WHERE invoice_id = '{invoice.id}'")._mapping
-        expected = {**valid_row, **wanted}
+        expected = {**valid_row, **expected_values}
         if expected["due_date"] == "DUE":
             expected["due_date"] = valid_row["due_date"]
         for name, value in expected.items():

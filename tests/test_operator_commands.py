@@ -10,7 +10,7 @@ from cli.failed_events import escape_for_terminal
 from runtime.settings import override_settings
 from store.database import transaction
 from tests.test_settings_and_migrations import patina
-from tests.test_webhook_endpoints import notice, post_xero
+from tests.test_webhook_endpoints import notification, post_xero
 from tests.world import World
 
 
@@ -87,7 +87,7 @@ def test_events_that_cannot_be_retried_or_dismissed_are_reported_and_unchanged(w
     world.person("ann@acme.test")
     world.person("bob@acme.test")
     world.settle()
-    path, body = notice(world, ids=["odd"])
+    path, body = notification(world, ids=["odd"])
     world.web.post(path, json=body)
     with transaction() as session:
         done_id, failed_id = session.execute(
@@ -118,7 +118,7 @@ def states(*ids: int) -> list[str]:
     with transaction() as session:
         rows = session.execute(text("SELECT id, state FROM inbox WHERE id = ANY(:ids)"), {"ids": list(ids)})
         states_by_id = {row.id: row.state for row in rows}
-    return [states_by_id[each] for each in ids]
+    return [states_by_id[event_id] for event_id in ids]
 
 
 def test_events_without_an_account_are_shown_to_the_operator(world: World) -> None:
@@ -152,7 +152,7 @@ def test_events_without_an_account_are_shown_to_the_operator(world: World) -> No
     assert "xero unreadable, 14 bytes" in listing
     assert listing.endswith("not JSON\n1 failed event\n")
     (event,) = json.loads(patina("inbox", "list", "--installation", "--json").stdout)
-    assert (event["kind"], event["body_bytes"]) == ("malformed", 14)
+    assert (event["category"], event["body_bytes"]) == ("malformed", 14)
     number = str(event["id"])
     detail = patina("inbox", "show", number, "--installation").stdout
     assert "not JSON" in detail
@@ -168,7 +168,7 @@ def test_events_without_an_account_are_shown_to_the_operator(world: World) -> No
 
 
 def test_a_failed_event_makes_an_account_unhealthy(world: World) -> None:
-    path, body = notice(world, ids=["odd"])
+    path, body = notification(world, ids=["odd"])
     world.web.post(path, json=body)
     sick = patina("status")
     assert sick.returncode == 1

@@ -356,28 +356,28 @@ def test_more_rows_are_loaded_on_demand(world: World, panel: dict[str, str]) -> 
 
 
 def test_an_empty_panel_says_why_and_what_to_do(world: World, panel: dict[str, str]) -> None:
-    def said(record_word: str, record: int) -> str:
+    def panel_text(record_word: str, record: int) -> str:
         return plain(part(world, panel, record_word, record))
 
     bare, matched, lead = world.person(), world.person("ann@acme.test"), world.lead("lee@acme.test")
     company, deal = world.company(), world.opportunity()
     world.contact("Acme Ltd", "ann@acme.test")
     world.settle()
-    assert "This person has no email address, so no invoices can be matched." in said("person", bare)
-    assert "Acme Ltd has no invoices in Xero yet." in said("person", matched)
-    assert "No Xero contact has the email address lee@acme.test." in said("lead", lead)
-    assert "None of this company&#39;s people has an email address" in said("company", company)
-    assert "None of this opportunity&#39;s people has an email address" in said("opportunity", deal)
-    assert "This lead hasn&#39;t synced yet." in said("lead", 424242)
+    assert "This person has no email address, so no invoices can be matched." in panel_text("person", bare)
+    assert "Acme Ltd has no invoices in Xero yet." in panel_text("person", matched)
+    assert "No Xero contact has the email address lee@acme.test." in panel_text("lead", lead)
+    assert "None of this company&#39;s people has an email address" in panel_text("company", company)
+    assert "None of this opportunity&#39;s people has an email address" in panel_text("opportunity", deal)
+    assert "This lead hasn&#39;t synced yet." in panel_text("lead", 424242)
     world.simulate_copper("delete_record", type="lead", id=lead)
     world.settle()
-    assert "This lead was deleted in Copper." in said("lead", lead)
+    assert "This lead was deleted in Copper." in panel_text("lead", lead)
     with transaction() as session:
         now = account_settings.get(session, world.account)
         account_settings.update(
             session, world.account, account_settings.AccountSettings(now.name, ("lead",), 5, False, None)
         )
-    assert "Invoices are turned off for people." in said("person", matched)
+    assert "Invoices are turned off for people." in panel_text("person", matched)
 
 
 def test_with_a_lost_connection_the_last_known_rows_and_a_notice_are_shown(world: World, panel: dict[str, str]) -> None:

@@ -29,7 +29,7 @@ from worker import connect
 
 SDK = "copper-sdk@0.9.1"
 SDK_SHA512 = "AFDx3JyetvBFoHpQmmIWgbpUjPhSmQxQVn8+bzsUOiRS2LxkswIOyQPddop0OjaJSxQzFpzSHLvXTd9IO/Zyyg=="
-MOST_BYTES = 60_000
+MAX_BYTES = 60_000
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
@@ -100,7 +100,7 @@ def test_the_panel_shows_the_record_that_is_open_in_copper(copper: Copper, pictu
     first = [request for request in requests if "wait" not in (request.headers.get("prefer") or "")]
     assert len(first) == 4, [request.url for request in first]
     sizes = [response.body() for request in first if (response := request.response())]
-    assert sum(map(len, sizes)) < MOST_BYTES
+    assert sum(map(len, sizes)) < MAX_BYTES
 
     panel.get_by_role("link", name="Show all 7").click()
     expect(rows).to_have_count(7)

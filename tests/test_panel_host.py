@@ -583,14 +583,14 @@ def test_a_changed_row_fades_in_unless_reduced_motion_is_preferred(host: Host) -
     expect(rows).to_have_count(3)
     expect(panel.locator(".changed"), "what is new to the viewer does not flash").to_have_count(0)
     animation = "row => getComputedStyle(row).animationName"
-    for motion, wanted, index in (("reduce", "none", 0), ("no-preference", "changed", 1)):
+    for motion, expected, index in (("reduce", "none", 0), ("no-preference", "changed", 1)):
         host.page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
         invoice = str(rows.nth(index).get_attribute("id")).removeprefix("row-")
         host.world.sandbox.simulate("pay_invoice", invoice=invoice)
         host.world.settle()
         changed = panel.locator(f"#row-{invoice}.changed")
-        assert changed.evaluate(animation) == wanted
-        assert wanted == "none" or changed.evaluate("row => getComputedStyle(row).animationDuration") == "1.5s"
+        assert changed.evaluate(animation) == expected
+        assert expected == "none" or changed.evaluate("row => getComputedStyle(row).animationDuration") == "1.5s"
     expect(panel.locator(".changed"), "and it is over").to_have_count(0)
 
 

@@ -17,7 +17,7 @@ from store.database import transaction
 from store.models import RecordType, RunState
 from store.runs import Run
 from tests.test_connect_pages import sign_in
-from tests.test_reconnecting import wrong
+from tests.test_reconnecting import findings_of
 from tests.test_settings_and_migrations import patina
 from tests.world import World
 from worker import account_status, relations, sync
@@ -30,7 +30,7 @@ from worker.xero import scopes
 
 WITHOUT_INVOICES = "offline_access accounting.contacts.read accounting.settings.read"
 INVOICES = "accounting.invoices.read"
-LACKING = (
+MISSING_PERMISSION = (
     f"Acme Sales Ltd 1 lacks the permission {INVOICES}, so its invoices aren't updated:"
     " reconnect Xero with `patina connect` and allow it"
 )
@@ -99,7 +99,7 @@ def test_events_without_permission_stay_pending_while_everything_else_continues(
     assert world.invoice_numbers("people", person) == [visible.number]
     assert "Ann Renamed" in contact_names(world)
     assert quarantined(world) == 0
-    assert wrong(world) == (LACKING,)
+    assert findings_of(world) == (MISSING_PERMISSION,)
     calls = world.sandbox.calls("/Invoices")
     world.settle_once()
     assert world.sandbox.calls("/Invoices") == calls, "nobody asks again and again for what is refused"
@@ -108,7 +108,7 @@ def test_events_without_permission_stay_pending_while_everything_else_continues(
     work_off(world)
     world.settle()
     assert sorted(world.invoice_numbers("people", person)) == sorted([waiting.number, visible.number])
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
     world.check()
 
 
@@ -124,7 +124,7 @@ def test_a_catch_up_reads_contacts_although_invoices_are_not_permitted(world: Wo
 
     world.catch_up()
     assert "Ann Renamed" in contact_names(world)
-    assert wrong(world) == (LACKING,)
+    assert findings_of(world) == (MISSING_PERMISSION,)
     authorise(world)
     work_off(world)
     assert world.invoice_numbers("people", person) == [missed.number]
@@ -140,12 +140,12 @@ def test_a_restored_permission_is_noticed_and_the_missed_changes_are_fetched(wor
     missed = world.invoice(contact)
     world.catch_up()
     assert world.invoice_numbers("people", person) == []
-    assert wrong(world) == (LACKING,)
+    assert findings_of(world) == (MISSING_PERMISSION,)
 
     let_time_pass_since_the_refusal()
     world.catch_up()
     assert world.invoice_numbers("people", person) == [missed.number]
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
 
 
 def test_an_account_connected_without_a_permission_reports_it_and_is_completed_later(
@@ -162,7 +162,7 @@ def test_an_account_connected_without_a_permission_reports_it_and_is_completed_l
         source.missing_scopes for source in account_status.list_all()[0].sources if source.organisation_id
     )
     assert missing == INVOICES
-    assert wrong(world)[0].startswith("Acme Sales Ltd 1 lacks the permission")
+    assert findings_of(world)[0].startswith("Acme Sales Ltd 1 lacks the permission")
     world.run(RunKind.BACKFILL)
     world.catch_up()
     assert contact_names(world) == {"Ann"}
@@ -254,7 +254,7 @@ def test_leads_that_are_not_in_the_plan_are_skipped_and_the_rest_continues(world
     assert world.reconcile() == {}
 
     assert world.invoice_numbers("people", person) == [invoice.number]
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
     (note,) = notes(world)
     assert note.startswith("Copper refuses leads to this API key")
     assert f"Note: {note}" in " ".join(patina("status").stdout.split())
@@ -281,7 +281,7 @@ def test_refused_opportunities_do_not_fail_the_run_and_make_the_account_unhealth
     world.catch_up()
     with transaction() as session:
         after = copper_credentials.find_connection(session, world.account)
-    assert wrong(world)[0].startswith("Copper refuses opportunities to this API key")
+    assert findings_of(world)[0].startswith("Copper refuses opportunities to this API key")
     assert before is not None
     assert after is not None
     assert before.records_synced_through is not None
@@ -302,7 +302,7 @@ def test_refused_relations_do_not_affect_people_and_records(world: World) -> Non
     relations.refresh_stale(world.account)
     world.run(RunKind.BACKFILL)
     assert world.invoice_numbers("opportunities", deal) == [invoice.number]
-    assert wrong(world)[0].startswith("Copper refuses opportunities/related to this API key")
+    assert findings_of(world)[0].startswith("Copper refuses opportunities/related to this API key")
     assert quarantined(world) == 0
 
 
@@ -316,7 +316,7 @@ def test_a_key_that_copper_refuses_everywhere_is_lost_after_one_check(world: Wor
     with pytest.raises(AuthorizationLostError):
         client_for_account(world.account, Priority.EVENTS)
     assert world.sandbox.calls("/users/me") == calls_before + 1
-    assert wrong(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
+    assert findings_of(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
 
 
 def test_refused_teams_leave_the_settings_usable(world: World) -> None:
@@ -325,7 +325,7 @@ def test_refused_teams_leave_the_settings_usable(world: World) -> None:
     page = admin.open("/settings")
     assert page.status_code == 200
     assert "load teams from Copper" in page.text
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
     world.sandbox.faults()
     let_time_pass_since_the_refusal()
     assert "load teams from Copper" not in admin.open("/settings").text
@@ -340,7 +340,7 @@ def test_an_account_whose_plan_has_no_webhooks_is_connected_and_reports_it(uncon
     world.settle()
     world.catch_up()
     assert world.invoice_numbers("people", person) == [invoice.number]
-    assert wrong(world)[0].startswith("Copper refuses webhooks to this API key")
+    assert findings_of(world)[0].startswith("Copper refuses webhooks to this API key")
 
 
 def test_a_single_forbidden_record_does_not_mark_its_type_as_forbidden(world: World) -> None:
@@ -352,7 +352,7 @@ def test_a_single_forbidden_record_does_not_mark_its_type_as_forbidden(world: Wo
     page = client.records_by_id(RecordType.PERSON, [ann, bob])
     assert [record.id for record in page.items] == [bob]
     assert (page.deleted_ids, list(page.unreadable)) == ([], [str(ann)])
-    assert (wrong(world), notes(world)) == ((), ())
+    assert (findings_of(world), notes(world)) == ((), ())
 
 
 @pytest.mark.parametrize("fault_type", ["refuse", "ignore"])
@@ -381,7 +381,7 @@ def test_changes_are_found_even_if_copper_refuses_or_ignores_the_date_filter(wor
     before = world.sandbox.calls("/people/search")
     world.catch_up()
     assert world.sandbox.calls("/people/search") - before == 2, "the refusal is remembered"
-    assert (wrong(world), notes(world)) == ((), ())
+    assert (findings_of(world), notes(world)) == ((), ())
 
 
 def test_an_interrupted_listing_by_modification_date_resumes(world: World) -> None:

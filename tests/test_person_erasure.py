@@ -24,7 +24,7 @@ COLUMNS = text("""
     WHERE table_schema = 'public' AND (data_type IN ('text', 'bytea', 'jsonb', 'ARRAY') OR data_type LIKE 'char%')
     ORDER BY 1, 2
 """)
-BODIES = (
+RAW_BODIES = (
     b'{"email":"Gretel.Forgetme@Acme.test"}',
     b'{"email":"gretel.forgetme\\u0040acme.test"}',
     b'{"email":"\\u0067retel.forgetme@ACME.TEST","note":"\\u00fc',
@@ -53,7 +53,7 @@ def keep_body(account_id: int, number: int, body: bytes) -> None:
     )
 
 
-def places_of(needle: str) -> dict[str, list[str]]:
+def columns_containing(needle: str) -> dict[str, list[str]]:
     """Every column of every table that contains a word, in any case, with its values."""
     columns_by_table: dict[str, list[str]] = {}
     with transaction() as session:
@@ -72,7 +72,7 @@ def _plain(output: str) -> str:
     return raw.replace(b"\0", b"").decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", RAW_BODIES)
 def test_an_address_is_found_in_every_spelling(body: bytes) -> None:
     texts = list(spellings(decode_json_bytes(body)))
     assert any(contains_address(text, "gretel.forgetme@acme.test") for text in texts)
@@ -123,9 +123,9 @@ def gretel(world: World) -> dict[str, int]:
     admin.open(f"/records/person/{ids['person']}/match")
     admin.send("/links", organisation=str(organisation), contact=home, type="person", record=str(ids["person"]))
     world.settle()
-    for number, body in enumerate(BODIES):
+    for number, body in enumerate(RAW_BODIES):
         keep_body(world.account, number, body)
-    keep_body(0, 99, BODIES[0])
+    keep_body(0, 99, RAW_BODIES[0])
     keep_body(world.account, 100, b'{"name":"gretel FORGETME"}')
     keep_body(world.account, 101, b'{"name":"Hansel"}')
     with transaction() as session:
@@ -148,24 +148,24 @@ def gretel(world: World) -> dict[str, int]:
 
 
 def test_erasing_an_address_removes_it_from_every_column_of_every_table(world: World, gretel: dict[str, int]) -> None:
-    assert places_of("gretel.forgetme"), "she is everywhere"
+    assert columns_containing("gretel.forgetme"), "she is everywhere"
     completed = patina("erase-person", "--email", " Gretel.Forgetme@ACME.test ")
     assert completed.returncode == 0, completed.stderr
     first = completed.stdout.splitlines()[0]
     assert first.startswith("erase-person ok: erased from 2 records, 2 contacts, 10 stored bodies and "), first
     projector.project(world.account)
-    assert places_of("gretel.forgetme") == {}
-    remaining = places_of("gretel forgetme")
+    assert columns_containing("gretel.forgetme") == {}
+    remaining = columns_containing("gretel forgetme")
     assert set(remaining) == {"copper_record.name", "inbox.get_body"}, remaining
     assert remaining["copper_record.name"] == ["Gretel Forgetme (sole trader)"]
     assert f"  company {gretel['company']}: Gretel Forgetme (sole trader)" in completed.stdout
     assert "  event " in completed.stdout
-    assert places_of("hansel"), "what is others' stays"
+    assert columns_containing("hansel"), "what is others' stays"
     with transaction() as session:
         noted = session.execute(text("SELECT detail FROM audit_log WHERE action = 'person.erased'")).scalar_one()
     assert noted.startswith("2 records, 2 contacts, 10 stored bodies")
     assert patina("erase-person", "--record", f"company/{gretel['company']}").returncode == 0
-    assert set(places_of("gretel forgetme")) == {"inbox.get_body"}
+    assert set(columns_containing("gretel forgetme")) == {"inbox.get_body"}
 
 
 def test_a_person_without_an_address_is_erased_by_record_and_by_contact(world: World, gretel: dict[str, int]) -> None:
@@ -184,8 +184,8 @@ def test_a_person_without_an_address_is_erased_by_record_and_by_contact(world: W
     assert completed.stdout.startswith("erase-person ok: erased from 0 records, 1 contact and 0 stored bodies"), (
         completed.stdout
     )
-    assert "xero_contact.name" not in places_of("gretel")
-    assert "record_invoice.issuer" not in places_of("gretel")
+    assert "xero_contact.name" not in columns_containing("gretel")
+    assert "record_invoice.issuer" not in columns_containing("gretel")
 
 
 def test_erasing_an_address_erases_the_owner_of_a_key(world: World) -> None:
@@ -245,7 +245,7 @@ def test_a_deleted_contact_loses_its_name_and_its_bills_lose_their_issuer(world:
             session, world.account, contacts[0][0], [contact[1] for contact in contacts], database_now(session)
         )
     projector.project(world.account)
-    assert places_of("forgetme") == {}, "the person's own address stays"
+    assert columns_containing("forgetme") == {}, "the person's own address stays"
     assert world.compare().is_clean
 
 

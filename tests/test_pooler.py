@@ -119,12 +119,12 @@ def test_events_reads_runs_and_exports_of_two_accounts_work_through_the_pooler(
     first.sandbox.simulate("pay_invoice", invoice=first_invoice.id)
     wait_until(lambda: first.rows("people", ann)[0]["status"] == "PAID")
     for world, number in ((first, first_invoice.number), (two, second_invoice.number)):
-        told = web.get(
+        response = web.get(
             "/v1/invoices.jsonl",
             headers={"Authorization": f"Bearer {connect.create_key(world.account, 'all', ['admin'])}"},
         )
-        assert told.status_code == 200
-        assert [number in line for line in told.text.splitlines()] == [True]
+        assert response.status_code == 200
+        assert [number in line for line in response.text.splitlines()] == [True]
         world.reconcile()
         world.check()
     assert (

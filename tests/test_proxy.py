@@ -25,7 +25,7 @@ from runtime.settings import override_settings
 from tests.chaos import free_port
 from tests.processes import Processes, patina, terminate
 from tests.serving import responds, wait_until
-from tests.test_webhook_endpoints import delivery, event, inbox_rows, signed
+from tests.test_webhook_endpoints import delivery, event, inbox_rows, sign
 from tests.world import World
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -62,7 +62,7 @@ class Proxy:
     client: httpx.Client
 
     def post(self, body: bytes) -> httpx.Response:
-        headers = {"x-xero-signature": signed(body), "content-type": "application/json"}
+        headers = {"x-xero-signature": sign(body), "content-type": "application/json"}
         return self.client.post("/webhooks/xero", content=body, headers=headers)
 
 
@@ -210,18 +210,18 @@ def ended_after(port: int, secure: bool, opening: bytes) -> tuple[float, bytes]:
     return time.monotonic() - started, b""
 
 
-HALF_A_BODY = b"POST /webhooks/xero HTTP/1.1\r\nhost: patina\r\ncontent-length: 1000\r\n\r\n{"
-HALF_A_HEAD = b"POST /webhooks/xero HTTP/1.1\r\nhost: pati"
+PARTIAL_BODY = b"POST /webhooks/xero HTTP/1.1\r\nhost: patina\r\ncontent-length: 1000\r\n\r\n{"
+PARTIAL_HEADERS = b"POST /webhooks/xero HTTP/1.1\r\nhost: pati"
 
 
 def test_a_body_that_never_arrives_is_timed_out_and_blocks_nobody(world: World) -> None:
     port = world.web.base_url.port or 0
     with ThreadPoolExecutor(100) as pool:
-        slow = [pool.submit(ended_after, port, False, HALF_A_BODY) for _ in range(100)]
+        slow = [pool.submit(ended_after, port, False, PARTIAL_BODY) for _ in range(100)]
         time.sleep(0.5)
         body = delivery(event(world.tenants[0]))
         started = time.monotonic()
-        headers = {"x-xero-signature": signed(body), "content-type": "application/json"}
+        headers = {"x-xero-signature": sign(body), "content-type": "application/json"}
         assert world.web.post("/webhooks/xero", content=body, headers=headers).status_code == 200
         assert time.monotonic() - started < 5
         for seconds, response in (future.result() for future in slow):
@@ -231,5 +231,5 @@ def test_a_body_that_never_arrives_is_timed_out_and_blocks_nobody(world: World) 
 
 @needs_nginx
 def test_slow_request_headers_are_timed_out_by_nginx(proxy: Proxy) -> None:
-    seconds, _ = ended_after(proxy.port, True, HALF_A_HEAD)
+    seconds, _ = ended_after(proxy.port, True, PARTIAL_HEADERS)
     assert seconds < 15

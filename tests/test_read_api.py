@@ -288,8 +288,8 @@ def test_a_page_is_one_index_only_scan_behind_the_policies_too(world: World) -> 
         connection.execute("SELECT set_config('patina.account', %s, false)", (str(world.account),))
         for comparison, direction in (("<", "DESC"), (">", "ASC")):
             statement = migration["PAGE"].format(comparison=comparison, direction=direction)
-            for word, value in values.items():
-                statement = re.sub(rf"\b{word}\b", value, statement)
+            for placeholder, value in values.items():
+                statement = re.sub(rf"\b{placeholder}\b", value, statement)
             plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}"))
             scan = plan[plan.index("using record_invoice_pkey on record_invoice") :]
             assert "Index Only Scan" in plan

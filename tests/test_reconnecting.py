@@ -22,7 +22,7 @@ def grant_of(world: World) -> int:
         return int(session.execute(text("SELECT id FROM xero_grant ORDER BY id DESC LIMIT 1")).scalar_one())
 
 
-def wrong(world: World) -> tuple[str, ...]:
+def findings_of(world: World) -> tuple[str, ...]:
     findings = next(account.findings for account in account_status.list_all() if account.id == world.account)
     return tuple(map(describe_finding, findings))
 
@@ -38,7 +38,7 @@ def test_only_the_organisation_disconnected_in_xero_stops(unconnected: World) ->
     world.settle_once()
 
     assert world.invoice_numbers("people", person) == [kept_invoice.number]
-    assert wrong(world) == ("Acme Sales Ltd 1 is disconnected from Xero: run `patina connect`",)
+    assert findings_of(world) == ("Acme Sales Ltd 1 is disconnected from Xero: run `patina connect`",)
     calls = world.sandbox.calls("/xero/")
     world.settle_once()
     world.run_until_error(RunKind.CATCH_UP)
@@ -63,7 +63,7 @@ def test_pending_events_continue_after_reconnecting(world: World) -> None:
     world.catch_up()
 
     assert sorted(world.invoice_numbers("people", person)) == sorted([waited.number, missed.number])
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
     world.check()
 
 
@@ -76,7 +76,7 @@ def test_the_workers_process_pending_events_at_once(world: World, processes: Pro
     world.settle()
     world.sandbox.simulate("disconnect", tenant=world.tenants[0])
     invoice = world.invoice(contact)
-    wait_until(lambda: wrong(world) != (), description="the lost connection")
+    wait_until(lambda: findings_of(world) != (), description="the lost connection")
     world.authorise(world.tenants)
     wait_until(
         lambda: world.invoice_numbers("people", person) == [invoice.number], seconds=20, description="the invoice"
@@ -89,7 +89,7 @@ def test_a_refused_copper_key_stops_the_calls_until_it_is_replaced(world: World)
     world.sandbox.faults(api=[{"vendor": "copper", "type": "status", "status": 401}])
     world.simulate_copper("update_record", type="person", id=person, emails=["new@acme.test"])
     world.settle_once()
-    assert wrong(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
+    assert findings_of(world) == ("Copper rejected the API key: run `patina connect` with a new one",)
     world.sandbox.faults()
     calls = world.sandbox.calls("/copper/")
     world.run_until_error(RunKind.CATCH_UP)
@@ -101,7 +101,7 @@ def test_a_refused_copper_key_stops_the_calls_until_it_is_replaced(world: World)
     invoice = world.invoice("new@acme.test")
     world.settle()
     assert world.invoice_numbers("people", person) == [invoice.number]
-    assert wrong(world) == ()
+    assert findings_of(world) == ()
 
 
 @pytest.mark.timeout(120)
@@ -151,6 +151,6 @@ def test_a_grant_that_expired_while_idle_is_reported(world: World) -> None:
         session.execute(text("UPDATE xero_grant SET refreshed_at = now() - interval '8 days'"))
     world.sandbox.control("PUT", "clock", json={"offset_seconds": 61 * 86_400})
     assert oauth.refresh_idle_grants(7 * 86_400, 100) == 0
-    assert "is disconnected from Xero" in wrong(world)[0]
+    assert "is disconnected from Xero" in findings_of(world)[0]
     with pytest.raises(AuthorizationLostError):
         oauth.get_valid_grant(world.account, grant_of(world))

@@ -32,7 +32,7 @@ from web.panel.long_polls import PollQuota
 from worker import connect
 from worker.change_channel import publish_change
 
-HELD = {"Prefer": "wait=20"}
+LONG_POLLS = {"Prefer": "wait=20"}
 ROWS = text("""
     INSERT INTO record_invoice (account_id, record_type, record_id, created_at, invoice_id, organisation_id, type,
         status, number, issuer, total, balance, currency, created_source)
@@ -170,9 +170,9 @@ def holding(world: World, headers: dict[str, str], record: int, count: int) -> I
         yield sockets
 
 
-def held_answer(world: World, headers: dict[str, str], record: int) -> httpx.Response:
+def long_poll(world: World, headers: dict[str, str], record: int) -> httpx.Response:
     """A held request that knows nothing yet, so that it is answered at once if it has a place."""
-    return world.web.get(f"/panel/records/person/{record}", headers={**headers, **HELD})
+    return world.web.get(f"/panel/records/person/{record}", headers={**headers, **LONG_POLLS})
 
 
 def test_a_viewer_has_a_few_long_polls_and_releases_their_slots(
@@ -181,24 +181,24 @@ def test_a_viewer_has_a_few_long_polls_and_releases_their_slots(
     monkeypatch.setitem(PollQuota.LIMITS, "address", 3)
     override_settings({"TRUSTED_PROXIES": "127.0.0.1"})
     with holding(world, panel, 1, 3):
-        refused = held_answer(world, panel, 1)
+        refused = long_poll(world, panel, 1)
         assert is_busy(refused)
         assert refused.headers["content-type"] == "application/problem+json"
         elsewhere = {**panel, "X-Forwarded-For": "198.51.100.7"}
-        assert held_answer(world, elsewhere, 1).status_code == 200, "somebody else with the same panel is let in"
+        assert long_poll(world, elsewhere, 1).status_code == 200, "somebody else with the same panel is let in"
         assert part(world, panel, "person", 1).status_code == 200, "and looking is not following"
-    wait_until(lambda: held_answer(world, panel, 1).status_code == 200, description="the places of closed panels")
+    wait_until(lambda: long_poll(world, panel, 1).status_code == 200, description="the places of closed panels")
 
 
-@pytest.mark.parametrize("kind", ["key", "account"])
+@pytest.mark.parametrize("record_word", ["key", "account"])
 def test_all_viewers_of_an_account_together_leave_slots_to_other_accounts(
-    world: World, other_world: World, panel: dict[str, str], monkeypatch: pytest.MonkeyPatch, kind: str
+    world: World, other_world: World, panel: dict[str, str], monkeypatch: pytest.MonkeyPatch, record_word: str
 ) -> None:
-    monkeypatch.setitem(PollQuota.LIMITS, kind, 2)
+    monkeypatch.setitem(PollQuota.LIMITS, record_word, 2)
     with holding(world, panel, 1, 2):
         # An account's are counted once it is known whose they are: a moment later.
-        wait_until(lambda: is_busy(held_answer(world, panel, 1)), description="the third's refusal")
-        assert held_answer(other_world, bearer(other_world, "panel"), 1).status_code == 200
+        wait_until(lambda: is_busy(long_poll(world, panel, 1)), description="the third's refusal")
+        assert long_poll(other_world, bearer(other_world, "panel"), 1).status_code == 200
 
 
 def test_one_query_serves_all_long_polls_of_a_record(world: World, panel: dict[str, str]) -> None:
@@ -358,9 +358,9 @@ def test_an_account_has_one_export_at_a_time_over_all_processes_and_does_not_blo
 
     key, other_headers = bearer(large), bearer(other_world)
     with unread_download(large, key):
-        again = large.web.get("/v1/invoices.csv", headers=key)
-        assert (again.status_code, is_busy(again)) == (429, True)
-        assert again.headers["content-type"] == "application/problem+json"
+        repeated = large.web.get("/v1/invoices.csv", headers=key)
+        assert (repeated.status_code, is_busy(repeated)) == (429, True)
+        assert repeated.headers["content-type"] == "application/problem+json"
         with serving(create()) as second, httpx.Client(base_url=second, timeout=30, trust_env=False) as elsewhere:
             assert is_busy(elsewhere.get("/v1/invoices.csv", headers=key)), "another process knows of it"
             assert elsewhere.get("/v1/invoices.csv", headers=other_headers).status_code == 200

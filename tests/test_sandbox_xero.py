@@ -81,9 +81,9 @@ def test_a_code_works_once_and_only_with_its_verifier(sandbox: Sandbox) -> None:
 
     form = {"grant_type": "authorization_code", "redirect_uri": REDIRECT}
     assert token_call(sandbox, **form, code=code(), code_verifier="x" * 64).json() == {"error": "invalid_grant"}
-    once = code()
-    assert token_call(sandbox, **form, code=once, code_verifier=request.code_verifier).status_code == 200
-    assert token_call(sandbox, **form, code=once, code_verifier=request.code_verifier).status_code == 400
+    code_form = code()
+    assert token_call(sandbox, **form, code=code_form, code_verifier=request.code_verifier).status_code == 200
+    assert token_call(sandbox, **form, code=code_form, code_verifier=request.code_verifier).status_code == 400
     response = sandbox.http.post("/xero/connect/token", data={**form, "code": code()}, auth=("a", "b"))
     assert response.json() == {"error": "invalid_client"}
 

@@ -183,7 +183,7 @@ def test_completed_events_are_deleted_first_quarantined_ones_later_and_pending_o
     world.settle()
     execute(
         "UPDATE inbox SET received_at = now() - interval '31 days', finished_at = now() - interval '31 days'"
-        " WHERE kind = 'CONTACT'"
+        " WHERE category = 'CONTACT'"
     )
     execute(
         "INSERT INTO inbox (account_id, vendor, tenant, category, event_type, resource_id, "

@@ -23,7 +23,7 @@ from tests.world import World
 from worker import connect
 from worker.errors import AuthorizationLostError
 
-GUARDS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+SECURITY_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_server_error_has_an_error_page_and_is_logged_without_secrets(
     assert (response.status_code, plain.status_code) == (500, 500)
     assert plain.headers["content-type"] == "application/problem+json"
     for answer_ in (response, plain):
-        assert GUARDS.items() <= dict(answer_.headers).items()
+        assert SECURITY_HEADERS.items() <= dict(answer_.headers).items()
         assert "default-src 'none'" in answer_.headers["content-security-policy"]
         assert "SECRETKEY" not in answer_.text
     output = capfd.readouterr().err

@@ -85,7 +85,7 @@ def asks_for_confirmation(page: httpx.Response) -> bool:
     return "<h1>Confirm it's you</h1>" in page.text
 
 
-def audited(world: World) -> list[tuple[str, str]]:
+def audit_actions(world: World) -> list[tuple[str, str]]:
     with transaction() as session:
         return [(entry.action, entry.detail) for entry in audit.latest(session, world.account)]
 
@@ -209,7 +209,7 @@ def test_admins_see_and_end_sessions(world: World, admin: AdminBrowser) -> None:
     assert admin.send(path).status_code == 200
     assert not is_signed_in(other_browser)
     assert is_signed_in(admin)
-    assert audited(world)[0] == ("session.ended", "Sam Admin, Firefox on Linux")
+    assert audit_actions(world)[0] == ("session.ended", "Sam Admin, Firefox on Linux")
     assert admin.send(path).status_code == 404
 
 
@@ -219,7 +219,7 @@ def test_all_other_sessions_can_be_ended_at_once(world: World, admin: AdminBrows
     assert "2 sessions ended." in admin.send("/sessions/end-others").text
     assert [is_signed_in(browser) for browser in other_browsers] == [False, False]
     assert is_signed_in(admin)
-    assert ("sessions.ended", "2 sessions") in audited(world)
+    assert ("sessions.ended", "2 sessions") in audit_actions(world)
 
 
 def test_a_viewer_only_sees_and_ends_their_own_sessions(world: World, admin: AdminBrowser) -> None:
@@ -270,7 +270,7 @@ def test_the_command_lists_and_ends_sessions(world: World, admin: AdminBrowser) 
     assert "ended: 1 session" in run(app, ["sessions", "end", "--all"]).output
     assert count("browser_session") == 0
     assert run(app, ["sessions", "end"]).exit_code == 2
-    assert [action for action, _ in audited(world)[:3]] == ["sessions.ended", "admin.signed_in", "session.ended"]
+    assert [action for action, _ in audit_actions(world)[:3]] == ["sessions.ended", "admin.signed_in", "session.ended"]
 
 
 @pytest.mark.parametrize(
@@ -292,14 +292,14 @@ def test_only_the_browser_family_is_stored(agent: str, client: str) -> None:
 
 
 def test_the_audit_log_marks_a_sign_in_from_a_new_browser(world: World, admin: AdminBrowser) -> None:
-    assert "from a new browser" in dict(audited(world))["admin.signed_in"]
+    assert "from a new browser" in dict(audit_actions(world))["admin.signed_in"]
     assert "Last other sign-in" not in admin.open("/status").text
     sign_in_again(admin, world)
     page = admin.open("/status").text
     assert "Last other sign-in" in page
     assert "from a new browser" in page
-    assert audited(world)[0][0] == "admin.signed_in"
-    assert "new browser" not in audited(world)[0][1]
+    assert audit_actions(world)[0][0] == "admin.signed_in"
+    assert "new browser" not in audit_actions(world)[0][1]
 
 
 # Confirmations
@@ -368,7 +368,7 @@ def test_a_confirmation_completes_the_form_and_is_valid_for_five_minutes(world: 
     with transaction() as session:
         scopes_by_name = {key.name: key.scopes for key in api_keys.list_active(session, world.account)}
     assert scopes_by_name['The "CRM" & more'] == ("admin",)
-    assert ("session.confirmed", "with a Copper key") in audited(world)
+    assert ("session.confirmed", "with a Copper key") in audit_actions(world)
     assert not is_signed_in(thief), "a copy of the session from before the confirmation opens nothing"
     age(0.1, "confirmed_at")
     admin.open("/keys")
@@ -392,7 +392,7 @@ def test_a_wrong_key_is_audited_counts_as_an_attempt_and_ends_no_session(world: 
         assert wrong["confirm_key"] not in page.text or not wrong["confirm_key"]
         assert hidden(admin) == hidden_fields, "what was filled in is still there"
     assert state_of(world) == before
-    refused = [detail for action, detail in audited(world) if action == "session.confirmation_refused"]
+    refused = [detail for action, detail in audit_actions(world) if action == "session.confirmation_refused"]
     assert len(refused) == 3
     assert is_signed_in(admin)
     admin.open("/keys")
@@ -407,7 +407,7 @@ def test_entering_ones_own_new_key_counts_as_a_confirmation(world: World, admin:
     admin.open("/settings")
     page = admin.send("/copper/key", key=own_credentials["confirm_key"], email=own_credentials["confirm_email"])
     assert "Copper API key replaced" in page.text
-    assert ("session.confirmed", "with the new Copper key") in audited(world)
+    assert ("session.confirmed", "with the new Copper key") in audit_actions(world)
 
 
 def test_another_admins_key_must_be_entered_again_after_the_confirmation(world: World, admin: AdminBrowser) -> None:
@@ -431,7 +431,7 @@ def test_an_unavailable_copper_is_distinguished_from_a_wrong_key(world: World, a
     world.sandbox.faults(api=[{"vendor": "copper", "type": "status", "status": 503}])
     page = admin.send("/keys", {**hidden(admin), **credentials(world)})
     assert "Nothing was changed" in page.text
-    assert "session.confirmation_refused" not in dict(audited(world))
+    assert "session.confirmation_refused" not in dict(audit_actions(world))
     world.sandbox.faults()
     assert admin.send("/keys", {**hidden(admin), **credentials(world)}).url.path == "/keys/new"
 
@@ -486,7 +486,7 @@ def test_a_user_signed_in_with_copper_confirms_at_copper_and_continues_with_the_
     assert "<h1>Confirmed</h1>" in page.text
     assert count("api_key") == 1, "coming back changes nothing by itself"
     assert browser.send("/keys", hidden(browser)).url.path == "/keys/new"
-    assert ("session.confirmed", "with Copper") in audited(world)
+    assert ("session.confirmed", "with Copper") in audit_actions(world)
 
 
 def test_another_user_of_copper_confirms_nothing(world: World, named: tuple[AdminBrowser, str]) -> None:
@@ -500,7 +500,7 @@ def test_another_user_of_copper_confirms_nothing(world: World, named: tuple[Admi
     assert (page.status_code, "Nothing was changed" in page.text) == (403, True)
     browser.open("/keys")
     assert asks_for_confirmation(browser.send("/keys", name="mine", scope="read"))
-    assert "session.confirmation_refused" in dict(audited(world))
+    assert "session.confirmation_refused" in dict(audit_actions(world))
 
 
 @pytest.mark.parametrize("path", ["https://evil.test", "//evil.test", "/keys?x=1", "javascript:alert(1)", ""])
@@ -518,7 +518,7 @@ def test_signing_out_and_disconnecting_clear_the_site_data(world: World, admin: 
     admin.open("/audit")
     response = admin.send("/signout", follow=False)
     assert response.headers["clear-site-data"] == '"cache", "storage"'
-    assert ("session.signed_out", "") in audited(world)
+    assert ("session.signed_out", "") in audit_actions(world)
     with transaction() as session:
         (name,) = [account.name for account in accounts.list_accounts(session)]
     other_browser.open("/disconnect")

@@ -16,7 +16,7 @@ from store.database import transaction
 from store.invitations import InvitationState
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
-from tests.test_connect_pages import audited, count
+from tests.test_connect_pages import audit_actions, count
 from tests.test_settings_and_migrations import patina
 from tests.world import Sandbox, World
 from worker import connect
@@ -200,7 +200,7 @@ def test_the_command_creates_lists_and_revokes_codes(web: httpx.Client, sandbox:
         "used",
     ]
     assert patina("invite", "--days", "0").returncode == 2
-    assert [action for action in audited() if action.startswith("invitation")] == ["invitation.made"] * 2 + [
+    assert [action for action in audit_actions() if action.startswith("invitation")] == ["invitation.made"] * 2 + [
         "invitation.revoked"
     ]
 

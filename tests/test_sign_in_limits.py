@@ -7,7 +7,7 @@ import pytest
 from store.crypto import pseudonym
 from tests.admin import AdminBrowser
 from tests.serving import wait_until
-from tests.test_connect_pages import audited
+from tests.test_connect_pages import audit_actions
 from tests.world import World
 from web.client_address import label_of
 from web.sign_in_attempts import FREE_ATTEMPTS, MAX_WAIT_SECONDS, ProcessAttempts, wait_after
@@ -81,4 +81,4 @@ def test_failed_sign_ins_are_in_the_audit_log_of_the_account_but_limited(world: 
     for _ in range(5):
         AdminBrowser(world.web).sign_in("wrong", state["email"])
     AdminBrowser(world.web).sign_in("wrong", "nobody@elsewhere.test")
-    assert audited().count("sign_in.failed") == 1
+    assert audit_actions().count("sign_in.failed") == 1

@@ -20,7 +20,7 @@ from tests.world import World
 from worker import created_dates, relations, sync
 from worker.sync_types import RunKind
 
-DEAF = [{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")]
+LOSE_ALL_WEBHOOKS = [{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")]
 BOOKS = "GET /xero/api.xro/2.0"
 CRM = "POST /copper/developer_api/v1"
 
@@ -28,7 +28,7 @@ CRM = "POST /copper/developer_api/v1"
 def deafen(world: World) -> None:
     """Lose every webhook from now on."""
     world.settle()
-    world.sandbox.faults(webhooks=DEAF)
+    world.sandbox.faults(webhooks=LOSE_ALL_WEBHOOKS)
 
 
 def spent(world: World, act: Callable[[], object]) -> dict[str, int]:

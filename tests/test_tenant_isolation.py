@@ -65,19 +65,19 @@ def test_every_table_of_an_account_has_a_row_level_security_policy(database: str
     with transaction() as session:
         rows = session.execute(text(ACCOUNT_TABLES)).all()
     assert len(rows) > 20
-    both = {databases.role_name(role) for role in Role}
-    assert [row.relname for row in rows if not row.relrowsecurity or set(row.roles) != both] == []
+    role_names = {databases.role_name(role) for role in Role}
+    assert [row.relname for row in rows if not row.relrowsecurity or set(row.roles) != role_names] == []
 
 
 def test_every_policy_checks_the_account(database: str) -> None:
     with transaction() as session:
         rows = session.execute(text("SELECT tablename, permissive, cmd, qual, with_check FROM pg_policies")).all()
-    mine = "(NULLIF(current_setting('patina.account'::text, true), ''::text))::bigint)"
+    bound_account = "(NULLIF(current_setting('patina.account'::text, true), ''::text))::bigint)"
     assert len(rows) > 20
     for row in rows:
         column = "id" if row.tablename == "account" else "account_id"
-        wanted = ("PERMISSIVE", "ALL", f"({column} = {mine}", None)
-        assert (row.permissive, row.cmd, row.qual, row.with_check) == wanted, row.tablename
+        expected = ("PERMISSIVE", "ALL", f"({column} = {bound_account}", None)
+        assert (row.permissive, row.cmd, row.qual, row.with_check) == expected, row.tablename
 
 
 def test_an_account_transaction_only_sees_and_changes_its_own_account(two: tuple[World, World]) -> None:
@@ -122,28 +122,28 @@ def test_a_read_connection_sees_nothing_before_a_key_sets_its_account(two: tuple
 
 def test_batched_reads_return_each_key_its_own_account(two: tuple[World, World]) -> None:
     first = two[0]
-    asked = [(world.key, other.record_ids("company")[0]) for world in two for other in two] * 8 + [
+    requested = [(world.key, other.record_ids("company")[0]) for world in two for other in two] * 8 + [
         ("pat_unknown", 1)
     ] * 8
 
-    def read(one: tuple[str, int]) -> httpx.Response:
-        return first.web.get(f"/v1/companies/{one[1]}/invoices", headers={"Authorization": f"Bearer {one[0]}"})
+    def read(request: tuple[str, int]) -> httpx.Response:
+        return first.web.get(f"/v1/companies/{request[1]}/invoices", headers={"Authorization": f"Bearer {request[0]}"})
 
-    shown = {world.key: world.rows("companies", world.record_ids("company")[0]) for world in two}
-    with transaction() as session, ThreadPoolExecutor(len(asked)) as threads:
+    expected_rows = {world.key: world.rows("companies", world.record_ids("company")[0]) for world in two}
+    with transaction() as session, ThreadPoolExecutor(len(requested)) as threads:
         # The lock makes them queue up; when it is released, a few statements answer them.
         session.execute(text("LOCK TABLE record_invoice IN ACCESS EXCLUSIVE MODE"))
-        coming = [threads.submit(read, one) for one in asked]
+        coming = [threads.submit(read, request) for request in requested]
         time.sleep(0.5)
-        assert not any(one.done() for one in coming)
+        assert not any(future.done() for future in coming)
         session.commit()
-        answers = [one.result() for one in coming]
+        responses = [future.result() for future in coming]
     own = {(world.key, world.record_ids("company")[0]) for world in two}
-    for one, response in zip(asked, answers, strict=True):
-        if one[0] == "pat_unknown":
+    for request, response in zip(requested, responses, strict=True):
+        if request[0] == "pat_unknown":
             assert response.status_code == 401
         else:
-            assert response.json()["invoices"] == (shown[one[0]] if one in own else [])
+            assert response.json()["invoices"] == (expected_rows[request[0]] if request in own else [])
 
 
 def test_responses_reveal_nothing_about_records_of_other_accounts(two: tuple[World, World]) -> None:
@@ -166,13 +166,18 @@ def test_responses_reveal_nothing_about_records_of_other_accounts(two: tuple[Wor
     assert "ann@second" not in browser.find("ann@second").text.replace('value="ann@second"', "")
     assert browser.open(f"/records/company/{company}/invoices/{invoice}/match").status_code == 404
     with transaction() as session:
-        place = xero_organisations.list_connected(session, second.account)[0].id
-        theirs = session.execute(
+        organisation_id = xero_organisations.list_connected(session, second.account)[0].id
+        foreign_ids = session.execute(
             text("SELECT contact_id FROM xero_contact WHERE account_id = :a LIMIT 1"), {"a": second.account}
         ).scalar_one()
     browser.open("/unmatched")
-    mine = first.record_ids("person")[0]
-    ends = {"organisation": str(place), "contact": str(theirs), "type": "person", "record": str(mine)}
+    own_person = first.record_ids("person")[0]
+    ends = {
+        "organisation": str(organisation_id),
+        "contact": str(foreign_ids),
+        "type": "person",
+        "record": str(own_person),
+    }
     assert browser.send("/links", ends).status_code == 422
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM contact_link")).scalar_one() == 0
@@ -193,10 +198,10 @@ REFUSALS = {303, 400, 401, 403, 404, 405, 422}
 
 def test_no_endpoint_accepts_ids_of_another_account(two: tuple[World, World], web: httpx.Client) -> None:
     first, second = two
-    for plural, kind in (("people", "person"), ("companies", "company")):
-        theirs = second.record_ids(kind)[0]
-        assert second.rows(plural, theirs)
-        assert first.rows(plural, theirs) == []
+    for plural, record_type in (("people", "person"), ("companies", "company")):
+        foreign_id = second.record_ids(record_type)[0]
+        assert second.rows(plural, foreign_id)
+        assert first.rows(plural, foreign_id) == []
     browser = sign_in(first)
     with transaction() as session:
         key = api_keys.list_active(session, second.account)[0].id
@@ -231,8 +236,8 @@ def test_a_revoked_key_is_refused_by_every_endpoint(two: tuple[World, World], we
     headers = {"Authorization": f"Bearer {key}"}
     assert {path: web.get(path, headers=headers).status_code for path in paths} == dict.fromkeys(paths, 200)
     with transaction() as session:
-        known = api_keys.list_active(session, world.account)
-        api_keys.revoke(session, world.account, next(one.id for one in known if one.name == "to be revoked"))
+        keys = api_keys.list_active(session, world.account)
+        api_keys.revoke(session, world.account, next(key.id for key in keys if key.name == "to be revoked"))
     assert {path: web.get(path, headers=headers).status_code for path in paths} == dict.fromkeys(paths, 401)
 
 
@@ -275,15 +280,15 @@ def test_no_secret_and_no_address_reaches_a_log(world: World, processes: Process
         session.execute(text("ALTER TABLE copper_record_email ADD CHECK (email <> 'zoe.planted@acme.test')"))
     world.simulate_copper("update_record", type="person", id=person, emails=["zoe.planted@acme.test"])
 
-    def said() -> str:
+    def log_text() -> str:
         return "".join((tmp_path / f"{name}.log").read_text() for name in ("worker", "scheduler"))
 
-    wait_until(lambda: "event.failed" in said(), description="an error that has an address in its statement")
+    wait_until(lambda: "event.failed" in log_text(), description="an error that has an address in its statement")
     metrics = world.web.get("/metrics", headers={"Authorization": "Bearer a-token-of-sixteen"}).text
     server = database_log.read_bytes()[before:].decode(errors="replace")
-    for place, content in (("logs", said()), ("metrics", metrics), ("the database's log", server)):
+    for source, content in (("logs", log_text()), ("metrics", metrics), ("the database's log", server)):
         for name, value in {**planted(world), "address": "zoe.planted@acme.test"}.items():
-            assert value not in content, f"{name} stands in {place}"
+            assert value not in content, f"{name} stands in {source}"
 
 
 def test_encryption_keys_are_rotated_without_downtime(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,10 +348,10 @@ def test_keys_are_created_listed_and_revoked_by_command(world: World) -> None:
     key = run_patina("keys", "create", "For the CRM").stdout.strip()
     headers = {"Authorization": f"Bearer {key}"}
     assert world.web.get("/v1/people/1/invoices", headers=headers).status_code == 200
-    listed = run_patina("keys", "list").stdout
-    assert key[:12] in listed
-    assert key not in listed
-    number = next(line.split()[0] for line in listed.splitlines() if "For the CRM" in line)
+    listing = run_patina("keys", "list").stdout
+    assert key[:12] in listing
+    assert key not in listing
+    number = next(line.split()[0] for line in listing.splitlines() if "For the CRM" in line)
     assert run_patina("keys", "revoke", number).stdout == "revoked: For the CRM\n"
     assert world.web.get("/v1/people/1/invoices", headers=headers).status_code == 401
     assert run_patina("keys", "revoke", number).returncode == 1

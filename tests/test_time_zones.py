@@ -31,7 +31,7 @@ from worker.xero import time_zones
 XERO_NAMES = (Path(__file__).parent / "xero_time_zones.txt").read_text().split()
 KIRITIMATI, NIUE = "LINEISLANDSSTANDARDTIME", "UTC11"
 UNITED_KINGDOM, UNITED_STATES = "GMTSTANDARDTIME", "PACIFICSTANDARDTIME"
-EVERYWHERE = (NEW_ZEALAND, UNITED_KINGDOM, UNITED_STATES, KIRITIMATI, NIUE)
+SURFACES = (NEW_ZEALAND, UNITED_KINGDOM, UNITED_STATES, KIRITIMATI, NIUE)
 NAMES = {-1: "DUE-YESTERDAY", 0: "DUE-TODAY", 1: "DUE-TOMORROW"}
 AMOUNTS = {-1: "1.00", 0: "2.00", 1: "4.00"}
 
@@ -61,12 +61,12 @@ def local_date(zone: str, at: datetime) -> date:
 def test_every_time_zone_of_xero_is_known_to_postgresql_and_python(database: str) -> None:
     assert len(XERO_NAMES) == 141
     with transaction() as session:
-        known = set(session.execute(text("SELECT name FROM pg_timezone_names")).scalars())
+        postgresql_names = set(session.execute(text("SELECT name FROM pg_timezone_names")).scalars())
     for name in XERO_NAMES:
         candidates = time_zones.iana_names(name)
         assert candidates, name
         for candidate in candidates:
-            assert candidate in known
+            assert candidate in postgresql_names
             assert ZoneInfo(candidate)
 
 
@@ -109,7 +109,7 @@ def test_one_instant_can_be_on_three_dates(
     database: str, at: str, new_zealand: str, united_kingdom: str, united_states: str
 ) -> None:
     moment = datetime.fromisoformat(at)
-    days = [local_date(ZONES[zone], moment).isoformat() for zone in EVERYWHERE[:3]]
+    days = [local_date(ZONES[zone], moment).isoformat() for zone in SURFACES[:3]]
     assert days == [new_zealand, united_kingdom, united_states]
 
 
@@ -146,8 +146,8 @@ def test_approved_invoices_with_a_balance_are_overdue_after_their_due_date(
 ) -> None:
     statement = text("SELECT overdue_days(:status, CAST(:balance AS numeric), CAST(:due AS date), '2026-11-26')")
     with transaction() as session:
-        chosen = {"status": status, "balance": Decimal(balance), "due": due}
-        assert session.execute(statement, chosen).scalar_one() == days
+        params = {"status": status, "balance": Decimal(balance), "due": due}
+        assert session.execute(statement, params).scalar_one() == days
 
 
 # Each place where users and clients see overdue invoices or their totals.
@@ -216,7 +216,7 @@ def receivables_page(world: World, person: int) -> list[str]:
 BY_SUM = {"balances": account_balances, "receivables": receivables, "receivables page": receivables_page}
 
 
-@pytest.fixture(params=EVERYWHERE)
+@pytest.fixture(params=SURFACES)
 def debtor(request: pytest.FixtureRequest, unconnected: World) -> tuple[World, int]:
     """A person with three invoices of an organisation in some time zone."""
     world = unconnected.open(time_zones=[request.param])
@@ -260,10 +260,10 @@ def test_unmatched_invoices_due_today_are_not_overdue(debtor: tuple[World, int])
 
 def test_organisations_in_all_time_zones_use_their_own_date(unconnected: World) -> None:
     """One account with five organisations: the dates in Kiritimati and Niue are never the same."""
-    world = unconnected.open(time_zones=EVERYWHERE)
+    world = unconnected.open(time_zones=SURFACES)
     company = world.company()
-    people = [world.person(f"ann@{zone}.test".lower(), company=company) for zone in EVERYWHERE]
-    for number, zone in enumerate(EVERYWHERE):
+    people = [world.person(f"ann@{zone}.test".lower(), company=company) for zone in SURFACES]
+    for number, zone in enumerate(SURFACES):
         owe(world, f"ann@{zone}.test".lower(), number)
     world.settle()
 
@@ -308,8 +308,8 @@ def test_balances_change_at_an_organisations_own_midnight_without_any_event(unco
             text("UPDATE record_balance SET overdue = 0, overdue_invoices = 0 WHERE record_id = :id"), {"id": people[1]}
         )
         assert world.account in projection.accounts_pending(session), "the sweep finds it"
-        found = projection.compare(session, world.account)
-        assert (found.is_clean, found.marks) == (True, 1), "as of that day, they were right"
+        comparison = projection.compare(session, world.account)
+        assert (comparison.is_clean, comparison.marks) == (True, 1), "as of that day, they were right"
 
     assert schedule.sweep() >= 1
     projector.project(world.account)
@@ -370,8 +370,8 @@ def zones_of(world: World) -> tuple[list[tuple[str | None, str]], dict[str, str]
 
 def test_a_new_organisation_has_its_zone_before_its_first_invoice(unconnected: World) -> None:
     world = unconnected.open(time_zones=[NEW_ZEALAND, UNITED_STATES])
-    known, copied = zones_of(world)
-    assert known == [(NEW_ZEALAND, "Pacific/Auckland"), (UNITED_STATES, "America/Los_Angeles")]
+    zones, copied = zones_of(world)
+    assert zones == [(NEW_ZEALAND, "Pacific/Auckland"), (UNITED_STATES, "America/Los_Angeles")]
     assert sorted(copied.values()) == ["America/Los_Angeles", "Pacific/Auckland"]
 
 
@@ -379,12 +379,12 @@ def test_a_missing_time_zone_is_fetched_by_one_catch_up(world: World) -> None:
     with transaction() as session:
         session.execute(text("UPDATE xero_organisation SET xero_time_zone = NULL, time_zone = 'UTC'"))
         session.execute(text("UPDATE account SET time_zones = '{}'"))
-    asked = world.sandbox.calls("Organisation")
+    calls_before = world.sandbox.calls("Organisation")
     world.catch_up()
     assert zones_of(world)[0] == [(NEW_ZEALAND, "Pacific/Auckland")]
     assert list(zones_of(world)[1].values()) == ["Pacific/Auckland"]
     world.catch_up()
-    assert world.sandbox.calls("Organisation") == asked + 1, "it is asked for once; reconciliation refreshes it"
+    assert world.sandbox.calls("Organisation") == calls_before + 1, "it is asked for once; reconciliation refreshes it"
 
 
 def test_an_unknown_time_zone_falls_back_to_utc_and_is_reported(unconnected: World) -> None:
@@ -458,9 +458,9 @@ def test_every_time_on_a_page_has_its_time_zone(world: World, web: httpx.Client)
         for machine in re.findall(r'<time datetime="([^"]*)"', page):
             assert datetime.fromisoformat(machine).tzinfo is not None
         # The chart's caption names the time zone of its hours.
-        shown = re.sub(r'datetime="[^"]*"|<svg.*?</svg>', "", page, flags=re.DOTALL)
-        clock = re.findall(r"\d{1,2}:\d{2}(?::\d{2})?[^<\"]{0,12}", shown)
-        assert all("UTC" in one for one in clock), (path, clock)
+        visible = re.sub(r'datetime="[^"]*"|<svg.*?</svg>', "", page, flags=re.DOTALL)
+        clock = re.findall(r"\d{1,2}:\d{2}(?::\d{2})?[^<\"]{0,12}", visible)
+        assert all("UTC" in time_text for time_text in clock), (path, clock)
         assert ("<svg" in page) <= (", UTC" in page or "(UTC)" in page)
     assert "<time datetime=" in browser.open("/audit").text
 

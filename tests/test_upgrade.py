@@ -21,7 +21,7 @@ from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes, patina
 from tests.serving import responds, wait_until
-from tests.test_webhook_endpoints import delivery, event, signed
+from tests.test_webhook_endpoints import delivery, event, sign
 from tests.world import Sandbox, World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +111,7 @@ def test_web_and_worker_exit_within_thirty_seconds_of_sigterm_without_loss(world
     body = delivery(event(world.tenants[0], resourceId=world.invoice("ann@acme.test").id))
     wait_until(lambda: world.sandbox.calls("Invoices") > 0, description="a call that the vendor is slow to answer")
     with socket.create_connection(("127.0.0.1", port)) as line:
-        headers = {"host": "patina", "content-type": "application/json", "x-xero-signature": signed(body)}
+        headers = {"host": "patina", "content-type": "application/json", "x-xero-signature": sign(body)}
         headers["content-length"] = str(len(body))
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         line.sendall(f"POST /webhooks/xero HTTP/1.1\r\n{head}\r\n".encode() + body[:10])

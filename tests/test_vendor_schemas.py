@@ -143,7 +143,7 @@ TEXTS = st.one_of(
     st.datetimes().map(datetime.isoformat),
 )
 SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
-ANYTHING = st.recursive(
+ANY_JSON = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
@@ -169,7 +169,7 @@ def replaced(
 ) -> st.SearchStrategy[tuple[dict[str, Any], set[str]]]:
     """A row with some optional fields replaced or removed, and the names of these fields."""
     optional = sorted({*valid, *(contract(schema) if schema else {})} - set(key.split()))
-    changes = st.dictionaries(st.sampled_from(optional), st.one_of(ANYTHING, st.just(MISSING)), max_size=len(optional))
+    changes = st.dictionaries(st.sampled_from(optional), st.one_of(ANY_JSON, st.just(MISSING)), max_size=len(optional))
 
     def applied(fields: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
         row = {name: value for name, value in {**copy.deepcopy(valid), **fields}.items() if value is not MISSING}
@@ -182,15 +182,15 @@ def rows_of(result: ParseResult[Any]) -> list[InvoiceRow | ContactRow | RecordRo
     return [item.to_row() for item in result.items]
 
 
-@pytest.mark.parametrize(("name", "model", "good", "key", "seen"), ROWS, ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize(("name", "model", "valid", "key", "columns"), ROWS, ids=[row[0] for row in ROWS])
 def test_a_row_is_stored_whatever_its_optional_fields_contain(
-    name: str, model: type[BaseModel], good: dict[str, Any], key: str, seen: dict[str, set[str]]
+    name: str, model: type[BaseModel], valid: dict[str, Any], key: str, columns: dict[str, set[str]]
 ) -> None:
-    (right,) = rows_of(parse_rows(model, [good], key, CLOCK))
+    (right,) = rows_of(parse_rows(model, [valid], key, CLOCK))
     schema = {"invoice": "Invoice", "contact": "Contact"}.get(name)
 
     @hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(replaced(good, key, schema))
+    @given(replaced(valid, key, schema))
     def holds(odd: tuple[dict[str, Any], set[str]]) -> None:
         row, changed = odd
         before = copy.deepcopy(row)
@@ -198,7 +198,7 @@ def test_a_row_is_stored_whatever_its_optional_fields_contain(
         assert repr(row) == repr(before), "what was parsed is not altered"
         assert not result.unreadable_rows
         (got,) = rows_of(result)
-        for field, sources in seen.items():
+        for field, sources in columns.items():
             if not sources & changed:
                 assert getattr(got, field) == getattr(right, field), field
         assert {name.partition(".")[0] for name in result.dropped_fields} <= changed
@@ -206,12 +206,12 @@ def test_a_row_is_stored_whatever_its_optional_fields_contain(
     holds()
 
 
-@pytest.mark.parametrize(("model", "good", "key"), OTHERS, ids=[other[0].__name__ for other in OTHERS])
+@pytest.mark.parametrize(("model", "valid", "key"), OTHERS, ids=[other[0].__name__ for other in OTHERS])
 def test_every_other_response_is_parsed_whatever_its_optional_fields_contain(
-    model: type[BaseModel], good: dict[str, Any], key: str
+    model: type[BaseModel], valid: dict[str, Any], key: str
 ) -> None:
     @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(replaced(good, key), ANYTHING)
+    @given(replaced(valid, key), ANY_JSON)
     def holds(odd: tuple[dict[str, Any], set[str]], anything: Any) -> None:
         assert len(parse_rows(model, [odd[0]], key).items) == 1
         parse_rows(model, [anything, {key: anything}], key)
@@ -220,10 +220,10 @@ def test_every_other_response_is_parsed_whatever_its_optional_fields_contain(
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
-@given(st.lists(ANYTHING, max_size=5))
+@given(st.lists(ANY_JSON, max_size=5))
 def test_rows_without_an_id_are_counted_and_raise_nothing(rows: list[Any]) -> None:
-    for _, model, good, key, _ in ROWS:
-        result = parse_rows(model, [*rows, good], key, CLOCK)
+    for _, model, valid, key, _ in ROWS:
+        result = parse_rows(model, [*rows, valid], key, CLOCK)
         assert len(result.items) + result.unreadable_rows >= 1
         assert getattr(rows_of(result)[-1], "updated_at", None) is not None
 
@@ -359,10 +359,12 @@ ODD_ENTRIES: list[Any] = [None, 5, True, [], [["ann@acme.test"]]]
 def test_a_malformed_list_entry_only_affects_itself() -> None:
     people = [*ODD_ENTRIES, {"EmailAddress": 5}, {"EmailAddress": "eve@acme.test", "IncludeInEmails": True}]
     contact = parse_rows(XeroContact, [{**CONTACT, "ContactPersons": people}], "ContactID", CLOCK)
-    assert [sorted(one.to_row().emails) for one in contact.items] == [["ann@acme.test", "eve@acme.test"]]
+    assert [sorted(contact_row.to_row().emails) for contact_row in contact.items] == [
+        ["ann@acme.test", "eve@acme.test"]
+    ]
     emails = [*ODD_ENTRIES, {"email": None}, {"email": "eve@acme.test"}, "bob@acme.test"]
     person = parse_rows(RECORD_SCHEMAS[RecordType.PERSON], [{**RECORD, "emails": emails}], "id", CLOCK)
-    assert [sorted(one.to_row().emails) for one in person.items] == [["bob@acme.test", "eve@acme.test"]]
+    assert [sorted(person_row.to_row().emails) for person_row in person.items] == [["bob@acme.test", "eve@acme.test"]]
 
 
 def test_an_id_is_enough_for_a_row() -> None:
@@ -401,7 +403,7 @@ def test_errors_name_fields_and_ids_but_never_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "wanted"),
+    ("body", "expected"),
     [
         (b'{"a": 1.10}', {"a": Decimal("1.10")}),
         (b'\xef\xbb\xbf{"a": "\xff"}', {"a": "\ufffd"}),
@@ -411,5 +413,5 @@ def test_errors_name_fields_and_ids_but_never_values() -> None:
         (b'{"a": 1e99999999999999999999}', {"a": "1e99999999999999999999"}),
     ],
 )
-def test_a_body_is_parsed_whatever_bytes_and_numbers_it_contains(body: bytes, wanted: Any) -> None:
-    assert parse_json(SimpleNamespace(content=body)) == wanted  # type: ignore[arg-type]
+def test_a_body_is_parsed_whatever_bytes_and_numbers_it_contains(body: bytes, expected: Any) -> None:
+    assert parse_json(SimpleNamespace(content=body)) == expected  # type: ignore[arg-type]

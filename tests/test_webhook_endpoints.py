@@ -35,12 +35,12 @@ XERO_KEY = "sandbox-webhook-key"
 CONTACT = "11111111-1111-4111-8111-111111111111"
 
 
-def signed(body: bytes, key: str = XERO_KEY) -> str:
+def sign(body: bytes, key: str = XERO_KEY) -> str:
     return base64.b64encode(hmac.new(key.encode(), body, hashlib.sha256).digest()).decode()
 
 
 def post_xero(web: httpx.Client, body: bytes, signature: str | None = None, **headers: str) -> httpx.Response:
-    all_headers = {"content-type": "application/json", "x-xero-signature": signature or signed(body), **headers}
+    all_headers = {"content-type": "application/json", "x-xero-signature": signature or sign(body), **headers}
     return web.post("/webhooks/xero", content=body, headers=all_headers)
 
 
@@ -88,7 +88,7 @@ def test_a_valid_signature_is_answered_200_and_the_event_is_stored(world: World)
     assert (row.account_id, row.category, row.resource_id, row.state) == (world.account, "CONTACT", CONTACT, "pending")
 
 
-@pytest.mark.parametrize("signature", ["", "wrong", "é", signed(b"another body"), signed(b"{}", "another key")])
+@pytest.mark.parametrize("signature", ["", "wrong", "é", sign(b"another body"), sign(b"{}", "another key")])
 def test_an_invalid_signature_is_answered_401_and_nothing_is_stored(web: httpx.Client, signature: str) -> None:
     body = delivery(event("22222222-2222-4222-8222-222222222222"))
     headers = {"content-type": "application/json", "x-xero-signature": signature.encode()}
@@ -110,9 +110,9 @@ def test_two_keys_are_active_while_one_is_rotated(database: str, web: httpx.Clie
     override_settings({"XERO_WEBHOOK_KEYS": "new-key, sandbox-webhook-key"})
     body = delivery()
 
-    assert post_xero(web, body, signed(body, "new-key")).status_code == 200
-    assert post_xero(web, body, signed(body, XERO_KEY)).status_code == 200
-    assert post_xero(web, body, signed(body, "older-key")).status_code == 401
+    assert post_xero(web, body, sign(body, "new-key")).status_code == 200
+    assert post_xero(web, body, sign(body, XERO_KEY)).status_code == 200
+    assert post_xero(web, body, sign(body, "older-key")).status_code == 401
 
 
 @pytest.mark.parametrize("events", [[], None])
@@ -120,7 +120,7 @@ def test_the_intent_to_receive_is_answered_correctly(web: httpx.Client, events: 
     body = json.dumps({"events": events, "firstEventSequence": 0, "lastEventSequence": 0, "entropy": "S"}).encode()
 
     assert post_xero(web, body).status_code == 200
-    assert post_xero(web, body, signed(body, "not the key")).status_code == 401
+    assert post_xero(web, body, sign(body, "not the key")).status_code == 401
     assert inbox_rows() == []
 
 
@@ -147,29 +147,31 @@ def dropped(source: str, reason: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("category", "kind"),
+    ("category", "event_type"),
     [("Invoice", "Update"), (" invoice ", "update"), ("INVOICE", "DELETE"), ("INVOICE", None), ("INVOICE", "a\x00b")],
 )
-def test_an_invoice_event_of_any_case_and_type_means_that_it_changed(world: World, category: str, kind: object) -> None:
+def test_an_invoice_event_of_any_case_and_type_means_that_it_changed(
+    world: World, category: str, event_type: object
+) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test", total="100.00")
     world.settle()
     world.sandbox.simulate("pay_invoice", invoice=invoice.id, webhook=False)
     tenant = world.tenants[0].upper()
-    body = delivery(event(tenant, resourceId=invoice.id, eventCategory=category, eventType=kind))
+    body = delivery(event(tenant, resourceId=invoice.id, eventCategory=category, eventType=event_type))
 
     assert post_xero(world.web, body).status_code == 200
     world.settle()
     assert [row["balance_due"] for row in world.rows("people", person)] == ["0.00"]
 
 
-@pytest.mark.parametrize("kind", ["CREATE", "Create", "create"])
-def test_a_create_event_in_any_case_sets_the_created_date(world: World, kind: str) -> None:
+@pytest.mark.parametrize("event_type", ["CREATE", "Create", "create"])
+def test_a_create_event_in_any_case_sets_the_created_date(world: World, event_type: str) -> None:
     person = world.person("ann@acme.test")
     world.sandbox.faults(webhooks=[{"vendor": "xero", "loss": 1.0}])
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    body = delivery(event(world.tenants[0], resourceId=invoice.id, eventCategory="Invoice", eventType=kind))
+    body = delivery(event(world.tenants[0], resourceId=invoice.id, eventCategory="Invoice", eventType=event_type))
     post_xero(world.web, body)
     world.settle()
 
@@ -189,7 +191,7 @@ def test_the_earlier_of_two_create_times_wins(world: World, together: bool, firs
         event(world.tenants[0], resourceId=invoice.id, eventCategory="INVOICE", eventType="CREATE", eventDateUtc=at)
         for at in times
     ]
-    for body in [delivery(*created)] if together else [delivery(each) for each in created]:
+    for body in [delivery(*created)] if together else [delivery(created_event) for created_event in created]:
         post_xero(world.web, body)
         world.settle()
 
@@ -272,9 +274,9 @@ def test_an_event_during_a_catch_up_is_covered_by_the_next_one(world: World) -> 
     while sync.step(world.account, running.id).has_more:
         pass
     let_30_seconds_pass()
-    begun = events.drain(source).catch_up.run
-    assert begun is not None
-    assert begun.id != running.id
+    run = events.drain(source).catch_up.run
+    assert run is not None
+    assert run.id != running.id
 
 
 def test_an_event_that_requests_a_catch_up_survives_crashes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,9 +361,9 @@ BAD_EVENTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD_EVENTS)
-def test_a_malformed_event_is_quarantined_and_the_others_are_applied(world: World, bad: str) -> None:
-    raw = BAD_EVENTS[bad]
+@pytest.mark.parametrize("malformed_json", BAD_EVENTS)
+def test_a_malformed_event_is_quarantined_and_the_others_are_applied(world: World, malformed_json: str) -> None:
+    raw = BAD_EVENTS[malformed_json]
     if isinstance(raw, dict) and raw.get("tenantId") == "mine":
         raw = {**raw, "tenantId": world.tenants[0]}
     contact = world.contact("Acme", "ann@acme.test")
@@ -376,7 +378,7 @@ def test_a_malformed_event_is_quarantined_and_the_others_are_applied(world: Worl
     (aside,) = [row for row in rows if row.category == "malformed"]
     assert (aside.state, aside.account_id) == ("failed", world.account if is_ours else 0)
     assert aside.error.startswith("events.1")
-    assert bad == "nested deeply" or json.loads(aside.body) == raw
+    assert malformed_json == "nested deeply" or json.loads(aside.body) == raw
     world.settle()
     applied = {row.category: row.state for row in inbox_rows()[before:] if row.category != "malformed"}
     assert applied == {"CONTACT": "done", "PAYMENT": "done", **({"UNREADABLE": "done"} if is_ours else {})}
@@ -438,23 +440,23 @@ BAD_NUMBERS: list[tuple[Any, Any]] = [
 
 
 def test_invalid_sequence_numbers_only_skip_gap_detection(world: World) -> None:
-    before, known = len(inbox_rows()), numbers_kept()
+    before, stored_before = len(inbox_rows()), numbers_kept()
     for number, (first, last) in enumerate(BAD_NUMBERS):
         at = f"2026-06-21T01:15:39.{number + 1:03}"
         body = numbered(event(world.tenants[0], eventDateUtc=at), first=first, last=last)
         assert post_xero(world.web, body).status_code == 200
     assert [(row.category, row.state) for row in inbox_rows()[before:]] == [("CONTACT", "pending")] * len(BAD_NUMBERS)
-    assert numbers_kept() == known
+    assert numbers_kept() == stored_before
 
 
 def test_a_delivery_with_quarantined_events_neither_causes_nor_hides_a_gap(world: World) -> None:
-    mine = event(world.tenants[0])
+    own_event = event(world.tenants[0])
     with transaction() as session:
         session.execute(text("TRUNCATE xero_delivery, xero_sequence"))
-    post_xero(world.web, numbered(mine, first=41, last=41))
-    post_xero(world.web, numbered(None, mine, first=42, last=43))
+    post_xero(world.web, numbered(own_event, first=41, last=41))
+    post_xero(world.web, numbered(None, own_event, first=42, last=43))
     post_xero(world.web, numbered(None, first=44, last="44"))
-    post_xero(world.web, numbered(mine, first=45, last=45))
+    post_xero(world.web, numbered(own_event, first=45, last=45))
     with transaction() as session:
         assert not delivery_gaps.detect_gaps(session, 0.0)
     post_xero(world.web, numbered(None, first=47, last=47))
@@ -469,10 +471,10 @@ def test_many_malformed_events_are_quarantined_as_one_body(world: World) -> None
     body = delivery(*[None] * 5_000, event(world.tenants[0], resourceId=contact))
     assert post_xero(world.web, body).status_code == 200
 
-    (aside, good) = sorted(inbox_rows()[before:], key=lambda row: row.account_id)
-    assert (aside.account_id, aside.state, bytes(aside.body)) == (0, "failed", body[: 16 * 1024])
-    assert aside.error == "5000 of 5001 could not be read; the first: events.0: model_type"
-    assert (good.resource_id, good.state) == (contact, "pending")
+    (quarantined, valid) = sorted(inbox_rows()[before:], key=lambda row: row.account_id)
+    assert (quarantined.account_id, quarantined.state, bytes(quarantined.body)) == (0, "failed", body[: 16 * 1024])
+    assert quarantined.error == "5000 of 5001 could not be read; the first: events.0: model_type"
+    assert (valid.resource_id, valid.state) == (contact, "pending")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -504,13 +506,13 @@ def test_a_compressed_body_is_quarantined(web: httpx.Client) -> None:
 def test_white_space_around_the_signature_is_ignored(world: World) -> None:
     body = delivery(event(world.tenants[0]))
     for spaced in (" {}", "{} ", "\t{}\t", " \t {} \t "):
-        assert raw_post(world, body, [spaced.format(signed(body))]) == 200
+        assert raw_post(world, body, [spaced.format(sign(body))]) == 200
 
 
 def test_a_doubled_signature_is_refused(world: World) -> None:
     before = len(inbox_rows())
     body = delivery(event(world.tenants[0]))
-    right, wrong = signed(body), signed(b"another")
+    right, wrong = sign(body), sign(b"another")
     for doubled in ([right, wrong], [wrong, right], [right, right]):
         assert raw_post(world, body, doubled) == 401
     assert len(inbox_rows()) == before
@@ -518,7 +520,7 @@ def test_a_doubled_signature_is_refused(world: World) -> None:
 
 def raw_post(world: World, body: bytes, signatures: list[str]) -> int:
     """Post over a raw connection, because HTTP clients normalise headers."""
-    headers = "".join(f"x-xero-signature:{each}\r\n" for each in signatures)
+    headers = "".join(f"x-xero-signature:{signature}\r\n" for signature in signatures)
     head = f"POST /webhooks/xero HTTP/1.1\r\nhost: patina\r\nconnection: close\r\n{headers}"
     url = httpx.URL(str(world.web.base_url))
     with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
@@ -536,14 +538,14 @@ def test_another_method_gets_an_empty_response(web: httpx.Client) -> None:
 
 def test_a_trailing_slash_of_the_path_is_accepted(world: World) -> None:
     body = delivery(event(world.tenants[0]))
-    headers = {"content-type": "application/json", "x-xero-signature": signed(body)}
-    path, told = notice(world)
+    headers = {"content-type": "application/json", "x-xero-signature": sign(body)}
+    path, payload = notification(world)
     before = len(inbox_rows())
 
     assert world.web.post("/webhooks/xero/", content=body, headers=headers).status_code == 200
     assert world.web.post("/webhooks/xero//", content=body, headers=headers).status_code == 200
     assert world.web.post("/webhooks/xero/", content=body, headers={"x-xero-signature": "no"}).status_code == 401
-    assert world.web.post(f"{path}/", json=told).status_code == 200
+    assert world.web.post(f"{path}/", json=payload).status_code == 200
     assert [row.vendor for row in inbox_rows()[before:]] == ["xero", "copper"]
 
 
@@ -551,7 +553,7 @@ def test_a_trailing_slash_of_the_path_is_accepted(world: World) -> None:
 def test_a_body_over_a_mebibyte_is_refused_before_it_is_read(web: httpx.Client, announced: bool) -> None:
     body = b"x" * (1024 * 1024 + 1)
     content: Any = body if announced else iter([body[:700_000], body[700_000:]])
-    headers = {"x-xero-signature": signed(body), "content-type": "application/json"}
+    headers = {"x-xero-signature": sign(body), "content-type": "application/json"}
     response = web.post("/webhooks/xero", content=content, headers=headers)
 
     assert response.status_code == 413
@@ -593,7 +595,7 @@ def test_an_event_with_an_invalid_uuid_is_quarantined_and_blocks_no_other(world:
 # Copper
 
 
-def notice(world: World, **fields: Any) -> tuple[str, dict[str, Any]]:
+def notification(world: World, **fields: Any) -> tuple[str, dict[str, Any]]:
     with transaction() as session:
         access = copper_credentials.get(session, world.account)
     body = {
@@ -609,7 +611,7 @@ def notice(world: World, **fields: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_copper_notification_is_stored_under_its_account(world: World) -> None:
-    path, body = notice(world, ids=[7, 8])
+    path, body = notification(world, ids=[7, 8])
     before = len(inbox_rows())
     response = world.web.post(path, json=body)
 
@@ -623,7 +625,7 @@ def test_a_copper_notification_is_stored_under_its_account(world: World) -> None
 
 
 def test_a_wrong_path_and_a_wrong_secret_get_the_same_response(world: World) -> None:
-    path, body = notice(world)
+    path, body = notification(world)
     before = len(inbox_rows())
     wrong = [
         world.web.post("/webhooks/copper/unknown-token", json=body),
@@ -644,7 +646,7 @@ def test_unsupported_record_types_are_only_counted(world: World) -> None:
     kinds = {"task": "task", "project": "project", "activity_log": "activity_log", "Task": "task", "new": "other_type"}
     counted = {reason: dropped("copper", reason) for reason in kinds.values()}
     for record_type in kinds:
-        path, body = notice(world, type=record_type, ids=[7, "x"])
+        path, body = notification(world, type=record_type, ids=[7, "x"])
         assert world.web.post(path, json=body).status_code == 200
     assert len(inbox_rows()) == before
     assert {reason: dropped("copper", reason) - counted[reason] for reason in counted} == {
@@ -676,16 +678,16 @@ ODD_FIELDS: list[dict[str, Any]] = [
 def test_a_malformed_field_does_not_lose_a_notification(world: World) -> None:
     before = len(inbox_rows())
     for more in ODD_FIELDS:
-        path, body = notice(world, **more)
+        path, body = notification(world, **more)
         assert world.web.post(path, json=body).status_code == 200
-    kept = [(row.category, row.resource_id, row.state) for row in inbox_rows()[before:]]
-    assert kept == [("person", "7", "pending")] * len(ODD_FIELDS)
+    stored = [(row.category, row.resource_id, row.state) for row in inbox_rows()[before:]]
+    assert stored == [("person", "7", "pending")] * len(ODD_FIELDS)
 
 
 def test_a_notification_is_accepted_whatever_its_content_type(world: World) -> None:
     before = len(inbox_rows())
     for number, declared in enumerate(("text/plain", "", "application/json; charset=utf-8")):
-        path, body = notice(world, ids=[number + 1])
+        path, body = notification(world, ids=[number + 1])
         for content in (json.dumps(body).encode(), b"\xef\xbb\xbf" + json.dumps(body).encode()):
             response = world.web.post(path, content=content, headers={"content-type": declared})
             assert response.status_code == 200
@@ -695,7 +697,7 @@ def test_a_notification_is_accepted_whatever_its_content_type(world: World) -> N
 @pytest.mark.parametrize("more", [{"ids": "7"}, {"ids": None}, {"ids": [7] * 1_001}, {"type": 5}, {"type": ""}])
 def test_a_malformed_authentic_copper_body_is_quarantined(world: World, more: dict[str, Any]) -> None:
     before = len(inbox_rows())
-    path, body = notice(world, **more)
+    path, body = notification(world, **more)
 
     assert world.web.post(path, json=body).status_code == 200
     (row,) = inbox_rows()[before:]
@@ -707,14 +709,14 @@ def test_a_malformed_authentic_copper_body_is_quarantined(world: World, more: di
 def test_an_invalid_id_is_quarantined_and_the_others_are_applied(world: World) -> None:
     before = len(inbox_rows())
     odd: list[Any] = [-1, 0, True, None, 7.5, 2**63, "", "x", "\u0663", [], {"id": 7}]
-    path, body = notice(world, ids=[7, *odd, 2**63 - 1])
+    path, body = notification(world, ids=[7, *odd, 2**63 - 1])
 
     assert world.web.post(path, json=body).status_code == 200
     rows = inbox_rows()[before:]
     applied = [(row.category, row.resource_id, row.state) for row in rows if row.category != "malformed"]
     assert sorted(applied) == [("person", "7", "pending"), ("person", str(2**63 - 1), "pending")]
     aside = {row.error: row for row in rows if row.category == "malformed"}
-    assert set(aside) == {f"ids.{place}: not the id of a record" for place in range(1, len(odd) + 1)}
+    assert set(aside) == {f"ids.{index}: not the id of a record" for index in range(1, len(odd) + 1)}
     assert {(row.state, row.account_id) for row in aside.values()} == {("failed", world.account)}
     assert json.loads(aside["ids.8: not the id of a record"].body) == {
         "ids": ["x"],
@@ -727,7 +729,7 @@ def test_a_duplicate_of_a_leased_notification_reopens_it(world: World) -> None:
     source = SyncSource(world.account, 0)
     ann = world.person("ann@acme.test")
     world.settle()
-    path, body = notice(world, ids=[ann])
+    path, body = notification(world, ids=[ann])
     world.web.post(path, json=body)
     with transaction() as session:
         lease = inbox.lease(session, source, 60)
@@ -747,7 +749,7 @@ def test_a_duplicate_of_a_leased_notification_reopens_it(world: World) -> None:
 def test_a_duplicate_of_a_quarantined_notification_reopens_it(world: World, state: str) -> None:
     ann = world.person("ann@acme.test")
     world.settle()
-    path, body = notice(world, ids=[ann])
+    path, body = notification(world, ids=[ann])
     world.web.post(path, json=body)
     with transaction() as session:
         session.execute(text("UPDATE inbox SET state = :state WHERE state = 'pending'"), {"state": state})
@@ -758,7 +760,7 @@ def test_a_duplicate_of_a_quarantined_notification_reopens_it(world: World, stat
 def test_a_duplicate_of_an_applied_notification_is_processed_again(world: World) -> None:
     ann = world.person("ann@acme.test")
     world.settle()
-    path, body = notice(world, ids=[ann])
+    path, body = notification(world, ids=[ann])
     world.web.post(path, json=body)
     world.settle()
     world.sandbox.faults(webhooks=[{"vendor": "copper", "loss": 1.0}])
@@ -799,8 +801,8 @@ def test_without_postgresql_the_response_is_503_and_xeros_retry_delivers_the_eve
     from web.app import create
 
     name = databases.database_url("no_such_database")
-    here = databases.database_url("postgres")
-    assert name != here
+    postgres_url = databases.database_url("postgres")
+    assert name != postgres_url
     with transaction() as session:
         own = session.execute(text("SELECT current_database()")).scalar_one()
     override_settings({"DATABASE_URL": name})
@@ -839,22 +841,22 @@ def post_at_once(web: httpx.Client, bodies: list[bytes]) -> list[int]:
 
 def test_concurrent_deliveries_share_a_commit_and_none_is_lost(world: World) -> None:
     ids = [f"11111111-1111-4111-8111-{number:012}" for number in range(20)]
-    bodies = [delivery(event(world.tenants[0], resourceId=one), first=n + 1) for n, one in enumerate(ids)]
+    bodies = [delivery(event(world.tenants[0], resourceId=event_id), first=n + 1) for n, event_id in enumerate(ids)]
     with transaction() as session:
         # The lock makes them queue up; when it is released, a few statements commit them.
         session.execute(text("LOCK TABLE inbox IN SHARE MODE"))
         with ThreadPoolExecutor(1) as thread:
-            answers = thread.submit(post_at_once, world.web, bodies)
+            future_statuses = thread.submit(post_at_once, world.web, bodies)
             time.sleep(0.5)
-            assert not answers.done(), "nothing is acknowledged before it is committed"
+            assert not future_statuses.done(), "nothing is acknowledged before it is committed"
             session.commit()
-            assert answers.result() == [200] * len(ids)
+            assert future_statuses.result() == [200] * len(ids)
     with transaction() as session:
-        kept = session.execute(
+        stored = session.execute(
             text("SELECT resource_id, xmin::text AS by FROM inbox WHERE resource_id LIKE '11111111-%'")
         ).all()
-    assert sorted(row.resource_id for row in kept) == ids
-    assert len({row.by for row in kept}) <= 4
+    assert sorted(row.resource_id for row in stored) == ids
+    assert len({row.by for row in stored}) <= 4
 
 
 def test_a_delivery_that_cannot_be_stored_does_not_affect_others(world: World) -> None:
@@ -872,8 +874,8 @@ def test_a_delivery_that_cannot_be_stored_does_not_affect_others(world: World) -
                 f" WHEN (NEW.resource_id = '{ids[3]}') EXECUTE FUNCTION refuse()"
             )
         )
-    bodies = [delivery(event(world.tenants[0], resourceId=one), first=n + 1) for n, one in enumerate(ids)]
-    answers = post_at_once(world.web, bodies)
-    assert [status for status in answers if status != 200] == [answers[3]] == [500]
-    kept = sorted(row.resource_id for row in inbox_rows() if row.resource_id.startswith("11111111-"))
-    assert kept == [event_id for event_id in ids if event_id != ids[3]]
+    bodies = [delivery(event(world.tenants[0], resourceId=event_id), first=n + 1) for n, event_id in enumerate(ids)]
+    statuses = post_at_once(world.web, bodies)
+    assert [status for status in statuses if status != 200] == [statuses[3]] == [500]
+    stored = sorted(row.resource_id for row in inbox_rows() if row.resource_id.startswith("11111111-"))
+    assert stored == [event_id for event_id in ids if event_id != ids[3]]

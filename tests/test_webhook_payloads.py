@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from store.database import transaction
-from tests.test_webhook_endpoints import CONTACT, event, notice, post_xero
+from tests.test_webhook_endpoints import CONTACT, event, notification, post_xero
 from tests.world import World
 from webhooks.payloads import MAX_MALFORMED, UNREADABLE, Notification, Origin, Secret, read_delivery, read_notification
 
 TENANT = "22222222-2222-4222-8222-222222222222"
-ANYTHING = st.recursive(
+ANY_JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
@@ -29,33 +29,35 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 EVENT_FIELDS = list(event(TENANT))
-ODD_EVENTS = ANYTHING | st.dictionaries(st.sampled_from(EVENT_FIELDS), ANYTHING).map(lambda odd: event(TENANT, **odd))
-SEQUENCES = ANYTHING | st.integers(1, 100)
+MALFORMED_EVENTS = ANY_JSON | st.dictionaries(st.sampled_from(EVENT_FIELDS), ANY_JSON).map(
+    lambda odd: event(TENANT, **odd)
+)
+SEQUENCES = ANY_JSON | st.integers(1, 100)
 
 
 def body_of(events: Any, first: Any, last: Any, **fields: Any) -> bytes:
     return json.dumps({**fields, "events": events, "firstEventSequence": first, "lastEventSequence": last}).encode()
 
 
-@given(odd=st.lists(ODD_EVENTS, max_size=6), place=st.integers(0, 6), first=SEQUENCES, last=SEQUENCES)
-def test_a_malformed_event_does_not_affect_the_others(odd: list[Any], place: int, first: Any, last: Any) -> None:
-    raw = [*odd[:place], event(TENANT), *odd[place:]]
+@given(odd=st.lists(MALFORMED_EVENTS, max_size=6), position=st.integers(0, 6), first=SEQUENCES, last=SEQUENCES)
+def test_a_malformed_event_does_not_affect_the_others(odd: list[Any], position: int, first: Any, last: Any) -> None:
+    raw = [*odd[:position], event(TENANT), *odd[position:]]
     delivery = read_delivery(Origin(body_of(raw, first, last)))
 
-    good = [
+    valid = [
         each
         for each in delivery.events
         if (each.tenant, each.category, each.resource_id) == (TENANT, "CONTACT", CONTACT)
     ]
-    assert len(good) >= 1
-    named = [each for each in delivery.events if each.category != UNREADABLE]
+    assert len(valid) >= 1
+    named = [event_ for event_ in delivery.events if event_.category != UNREADABLE]
     assert len(named) + len(delivery.malformed) == len(raw)
     assert 0 <= delivery.first < 2**63
     assert 0 <= delivery.last < 2**63
-    assert all(each.error.startswith("events.") for each in delivery.malformed)
+    assert all(malformed.error.startswith("events.") for malformed in delivery.malformed)
 
 
-@given(events=ANYTHING, first=SEQUENCES, last=SEQUENCES, entropy=ANYTHING)
+@given(events=ANY_JSON, first=SEQUENCES, last=SEQUENCES, entropy=ANY_JSON)
 def test_any_envelope_is_parsed_or_quarantined(events: Any, first: Any, last: Any, entropy: Any) -> None:
     delivery = read_delivery(Origin(body_of(events, first, last, entropy=entropy)))
     if events is None or events == []:
@@ -64,10 +66,10 @@ def test_any_envelope_is_parsed_or_quarantined(events: Any, first: Any, last: An
         assert delivery.size >= 1
 
 
-@given(body=st.binary(max_size=200) | ANYTHING.map(lambda value: json.dumps(value).encode()))
+@given(body=st.binary(max_size=200) | ANY_JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_parsed_or_quarantined(body: bytes) -> None:
     delivery = read_delivery(Origin(body))
-    assert all(each.body == body for each in delivery.malformed)
+    assert all(malformed.body == body for malformed in delivery.malformed)
 
 
 def parse(payload: dict[str, Any]) -> Notification:
@@ -75,17 +77,17 @@ def parse(payload: dict[str, Any]) -> Notification:
 
 
 @given(
-    ids=st.lists(ANYTHING | st.integers(1, 2**63 - 1), max_size=MAX_MALFORMED),
-    more=st.dictionaries(st.sampled_from(["event", "timestamp", "subscription_id", "updated_attributes"]), ANYTHING),
+    ids=st.lists(ANY_JSON | st.integers(1, 2**63 - 1), max_size=MAX_MALFORMED),
+    more=st.dictionaries(st.sampled_from(["event", "timestamp", "subscription_id", "updated_attributes"]), ANY_JSON),
 )
 def test_every_valid_id_of_a_notification_is_applied(ids: list[Any], more: dict[str, Any]) -> None:
     notification = parse({"ids": ids, "type": "person", **more})
-    good = [record_id for record_id in ids if type(record_id) is int and 0 < record_id < 2**63]
-    assert {str(one) for one in good} <= {each.resource_id for each in notification.events}
+    valid_ids = [record_id for record_id in ids if type(record_id) is int and 0 < record_id < 2**63]
+    assert {str(valid_id) for valid_id in valid_ids} <= {event_.resource_id for event_ in notification.events}
     assert notification.size == len(ids)
 
 
-@given(payload=st.dictionaries(st.sampled_from(["ids", "type", "event"]), ANYTHING))
+@given(payload=st.dictionaries(st.sampled_from(["ids", "type", "event"]), ANY_JSON))
 def test_any_notification_is_parsed_or_quarantined(payload: dict[str, Any]) -> None:
     notification = parse(payload)
     assert notification.size or payload.get("ids") == [] or notification.ignored_type
@@ -108,22 +110,22 @@ def test_the_secret_of_a_notification_is_never_stored(payload: Any) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(odd=st.lists(ODD_EVENTS, min_size=1, max_size=3), first=SEQUENCES, ids=st.lists(ANYTHING, max_size=3))
+@given(odd=st.lists(MALFORMED_EVENTS, min_size=1, max_size=3), first=SEQUENCES, ids=st.lists(ANY_JSON, max_size=3))
 def test_any_json_is_accepted_without_error_or_loss(world: World, odd: list[Any], first: Any, ids: list[Any]) -> None:
     """Over HTTP into PostgreSQL, which cannot store every text and number."""
     with transaction() as session:
         session.execute(text("TRUNCATE inbox"))
-    mine = [{**each, "tenantId": world.tenants[0]} if isinstance(each, dict) else each for each in odd]
-    body = body_of([*mine, event(world.tenants[0])], first, first)
+    own_events = [{**item, "tenantId": world.tenants[0]} if isinstance(item, dict) else item for item in odd]
+    body = body_of([*own_events, event(world.tenants[0])], first, first)
     expected = read_delivery(Origin(body))
-    path, notification = notice(world, ids=[7, *ids])
+    path, payload = notification(world, ids=[7, *ids])
 
     assert post_xero(world.web, body).status_code == 200
-    assert world.web.post(path, json=notification).status_code == 200
+    assert world.web.post(path, json=payload).status_code == 200
     with transaction() as session:
         rows = session.execute(text("SELECT vendor, category, resource_id, state FROM inbox")).all()
-    kept = [tuple(row) for row in rows]
-    assert ("xero", "CONTACT", CONTACT, "pending") in kept
-    assert ("copper", "person", "7", "pending") in kept
+    stored = [tuple(row) for row in rows]
+    assert ("xero", "CONTACT", CONTACT, "pending") in stored
+    assert ("copper", "person", "7", "pending") in stored
     malformed = [row for row in rows if (row.vendor, row.category, row.state) == ("xero", "malformed", "failed")]
     assert len(malformed) == len(expected.malformed)

@@ -22,7 +22,7 @@ from tests.processes import Processes, patina
 from tests.serving import http_client, serving, wait_until
 from tests.test_connect_pages import sign_in
 from tests.test_settings_and_migrations import patina as run_patina
-from tests.test_webhook_endpoints import delivery, dropped, inbox_rows, notice, post_xero
+from tests.test_webhook_endpoints import delivery, dropped, inbox_rows, notification, post_xero
 from tests.world import World
 from web.app import create
 from worker import redis_client, requested_catch_ups
@@ -53,7 +53,7 @@ def begin_minute() -> None:
 
 
 def tell(world: World, *ids: int, web: httpx.Client | None = None, **fields: Any) -> int:
-    path, body = notice(world, ids=list(ids), **fields)
+    path, body = notification(world, ids=list(ids), **fields)
     return (web or world.web).post(path, json=body).status_code
 
 
@@ -141,9 +141,9 @@ def test_a_deletion_beyond_the_quota_is_found_by_reconciliation(limited: World) 
     with another_web() as another:
         tell(limited, *range(2_000, 2_000 + LIMIT + 1), web=another, event="delete")
     let_the_minute_pass()
-    done = begin(limited)
-    assert done.run is None
-    assert 3_000 < (done.retry_after or 0) <= 3_600, "at most one an hour"
+    completed = begin(limited)
+    assert completed.run is None
+    assert 3_000 < (completed.retry_after or 0) <= 3_600, "at most one an hour"
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def test_the_catch_up_request_is_committed_before_the_first_response(limited: Wo
     """If it cannot be committed, nothing is acknowledged."""
     with transaction() as session:
         session.execute(text("ALTER TABLE inbox ADD CONSTRAINT no_request CHECK (category <> 'catch_up') NOT VALID"))
-    path, body = notice(limited, ids=list(range(1, LIMIT + 2)))
+    path, body = notification(limited, ids=list(range(1, LIMIT + 2)))
     response = limited.web.post(path, json=body)
     assert (response.status_code, response.headers["connection"]) == (500, "close")
     with transaction() as session:
@@ -300,14 +300,14 @@ def test_an_unreadable_body_is_stored_without_the_secret(world: World) -> None:
         {"ids": [7], "type": "person", "event": secret},
         {"ids": [secret], "type": secret},
     ):
-        path, body = notice(world, **more)
+        path, body = notification(world, **more)
         assert world.web.post(path, json=body).status_code == 200
     with transaction() as session:
         rows = session.execute(text("SELECT i.*, convert_from(body, 'UTF8') AS said FROM inbox i")).mappings().all()
     assert len([row for row in rows if row["category"] == "malformed"]) == 3
-    told = str([dict(row) for row in rows]).lower()
-    assert secret.lower() not in told
-    assert SECRET_KEY not in told
+    stored_text = str([dict(row) for row in rows]).lower()
+    assert secret.lower() not in stored_text
+    assert SECRET_KEY not in stored_text
     assert all(len(row["body"] or b"") <= 16 * 1024 for row in rows)
 
 
@@ -322,16 +322,18 @@ def test_status_shows_what_was_not_stored(limited: World) -> None:
 
     def recently() -> dict[str, int]:
         with transaction() as session:
-            return {one.reason: one.events for one in webhook_quotas.recently_dropped(session, limited.account)}
+            return {
+                counter.reason: counter.events for counter in webhook_quotas.recently_dropped(session, limited.account)
+            }
 
-    wanted = {"over_limit": LIMIT + 1, "task": 2, "other_type": 1}
-    wait_until(lambda: recently() == wanted, description="the web process to write down what it counted")
+    expected = {"over_limit": LIMIT + 1, "task": 2, "other_type": 1}
+    wait_until(lambda: recently() == expected, description="the web process to write down what it counted")
     page = sign_in(limited).open("/status").text
     assert "21 Copper events not kept: beyond the limit a minute or a day: fetched by a catch-up instead" in page
     assert "2 Copper events not kept: about tasks (last 7 days)." in page
     assert "1 Copper event not kept: of another type that is not shown" in page
-    told = run_patina("status", "--json")
-    assert json.loads(told.stdout)["accounts"][0]["dropped_events"][0] == {
+    completed = run_patina("status", "--json")
+    assert json.loads(completed.stdout)["accounts"][0]["dropped_events"][0] == {
         "source": "copper",
         "reason": "over_limit",
         "events": 21,
@@ -351,4 +353,4 @@ def test_counts_of_a_closed_account_are_left_out(world: World) -> None:
 
 
 def test_both_request_types_are_run_types() -> None:
-    assert {CATCH_UP, inbox.RECONCILIATION} <= {kind.value for kind in RunKind}
+    assert {CATCH_UP, inbox.RECONCILIATION} <= {run_kind.value for run_kind in RunKind}

@@ -14,7 +14,7 @@ from contextlib import suppress
 from store import inbox
 from store.batching import Connection, RequestBatcher
 from store.database import Pool
-from store.inbox import IngestResult, Delivery, SyncSource
+from store.inbox import Delivery, IngestResult, SyncSource
 
 MAX_BATCH_DELIVERIES, MAX_BATCH_EVENTS = 64, 400
 

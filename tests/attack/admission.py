@@ -94,7 +94,7 @@ def _rows(tenant: Tenant) -> int:
     return int(query("SELECT count(*) FROM inbox WHERE account_id = :a", a=tenant.account)[0][0])
 
 
-def copper_callback_stores_nothing_unasked(site: Site) -> Evidence:
+def unsolicited_callbacks_store_nothing(site: Site) -> Evidence:
     """Post unsolicited codes and states to the callback, thousands of characters each."""
     evidence = Evidence()
     count = "SELECT count(*) FROM oauth_state WHERE purpose = 'ticket'"
@@ -111,7 +111,7 @@ def copper_callback_stores_nothing_unasked(site: Site) -> Evidence:
     return evidence
 
 
-def webhook_secret_is_not_kept(site: Site) -> Evidence:
+def webhook_secret_is_not_stored(site: Site) -> Evidence:
     """Send an unreadable notification, and search the stored row for its secret."""
     evidence, tenant = Evidence(), site.victim
     hook = hook_of(tenant)

@@ -12,7 +12,7 @@ from worker.xero import cli_oauth, oauth
 from worker.xero import client as xero
 
 
-def xero_user_of_two_accounts_stays_apart(site: Site) -> Evidence:
+def shared_xero_user_is_isolated(site: Site) -> Evidence:
     """Connect a second account by the Xero user of the first one, then close the first one."""
     evidence, first = Evidence(), site.open_tenant("Bookkept")
     user = f"user{first.account}@xero.test"

@@ -50,7 +50,7 @@ def erased_account_stays_erased(site: Site) -> Evidence:
     return evidence
 
 
-def forgotten_person_leaves_no_trace(site: Site) -> Evidence:
+def erased_person_leaves_no_trace(site: Site) -> Evidence:
     """Erase a person whose name is in records, contacts, bodies, links and the audit log; search for traces."""
     evidence, tenant = Evidence(), site.open_tenant("Forgetful")
     world = tenant.world

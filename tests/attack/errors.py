@@ -22,7 +22,7 @@ from tests.serving import wait_until
 from worker import connect
 from worker.errors import VendorError
 
-GUARDS = ("content-security-policy", "x-content-type-options", "cache-control")
+SECURITY_HEADERS = ("content-security-policy", "x-content-type-options", "cache-control")
 HUGE = 2**63
 LOG_SECONDS = 2.0
 FORMULAS = (
@@ -57,7 +57,7 @@ NAMED_CONTACTS = (
 )
 
 
-def odd_input_is_no_server_error(site: Site) -> Evidence:
+def malformed_input_is_no_server_error(site: Site) -> Evidence:
     """Send NULs, huge numbers and malformed headers everywhere; then make the database unavailable."""
     evidence, tenant = Evidence(), site.victim
     admin = site.admin(tenant)
@@ -97,7 +97,7 @@ def odd_input_is_no_server_error(site: Site) -> Evidence:
 
 
 def _judge(evidence: Evidence, description: str, response: Any, *, max_status: int = 499) -> None:
-    missing = [name for name in GUARDS if name not in response.headers]
+    missing = [name for name in SECURITY_HEADERS if name not in response.headers]
     evidence.expect(response.status_code <= max_status, f"{description}: {response.status_code}")
     if response.status_code != 400 or response.content:
         evidence.expect(not missing, f"{description}: {response.status_code} without {', '.join(missing)}")
@@ -212,7 +212,7 @@ def redirect_carries_no_key(site: Site) -> Evidence:
     return evidence
 
 
-def export_starts_no_formula(site: Site) -> Evidence:
+def export_contains_no_formula(site: Site) -> Evidence:
     """Name contacts like formulas in every spelling, and parse the export like a spreadsheet."""
     evidence, tenant = Evidence(), site.attacker
     names = [*(f"{formula} contact" for formula in FORMULAS), SPLIT]

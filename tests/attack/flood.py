@@ -23,7 +23,7 @@ from urllib.parse import urlencode, urlsplit
 
 PAUSE_SECONDS = 3.0
 RESPONSE_SECONDS = 30.0
-CONNECTING_AT_ONCE = 100
+MAX_CONCURRENT_CONNECTS = 100
 HOSTILE_ADDRESS = "127.8.0.1"
 LOWEST_PRIORITY = 19
 CSRF = re.compile(r'name="csrf" value="([^"]*)"')
@@ -114,7 +114,7 @@ class Flood:
         self.order = order
         self.until = time.monotonic() + order.seconds
         self.counts: Counter[str] = Counter()
-        self.connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
+        self.connecting = asyncio.Semaphore(MAX_CONCURRENT_CONNECTS)
         self.tag = ""
 
     async def run(self) -> None:

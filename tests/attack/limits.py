@@ -18,8 +18,8 @@ from tests.serving import wait_until
 from worker.redis_client import shared_client as redis_client
 
 HEAD_BYTES, STEP_BYTES = 4 * 1024 * 1024, 64 * 1024
-HEAD_SECONDS = 20.0
-TRIES = 14
+HEADER_SECONDS = 20.0
+ATTEMPTS = 14
 READY_CALLS, MOST_READY_MILLISECONDS = 100, 4.0
 DEPLOY = ROOT / "docs" / "deploy"
 
@@ -31,7 +31,7 @@ def _connect(site: Site) -> socket.socket:
     return line
 
 
-def endless_request_head_ends(site: Site) -> Evidence:
+def endless_headers_are_refused(site: Site) -> Evidence:
     """Send endless request headers to the web process: one of megabytes, many headers, and a slow one."""
     evidence = Evidence()
     slow = _connect(site)
@@ -39,12 +39,12 @@ def endless_request_head_ends(site: Site) -> Evidence:
     for name, piece in (("one header", b"a" * STEP_BYTES), ("many headers", b"X-A: b\r\n" * (STEP_BYTES // 8))):
         sent_bytes = _bytes_taken(site, piece, b"X-A: " if name == "one header" else b"")
         evidence.expect(sent_bytes < HEAD_BYTES, f"a head of {name} was taken up to {sent_bytes // 1024} KiB")
-    slow.settimeout(max(0.1, HEAD_SECONDS - (time.monotonic() - started)))
+    slow.settimeout(max(0.1, HEADER_SECONDS - (time.monotonic() - started)))
     try:
         slow.recv(1_000)
         evidence.expect(True, f"an unfinished head was ended after {time.monotonic() - started:.0f} s")
     except TimeoutError:
-        evidence.expect(False, f"an unfinished head is kept after {HEAD_SECONDS:.0f} s")
+        evidence.expect(False, f"an unfinished head is kept after {HEADER_SECONDS:.0f} s")
     finally:
         slow.close()
     return evidence
@@ -79,7 +79,7 @@ def _try(site: Site, forwarded: str = "", *, address: str = "", email: str = "no
     return visitor.send("/connect", key="wrong", email=email, follow=False).status_code
 
 
-def wrong_tries_do_not_lock_out_admins(site: Site) -> Evidence:
+def wrong_attempts_do_not_lock_out_admins(site: Site) -> Evidence:
     """Use up the sign-in attempts of an address, a network, and an admin's name; forge client addresses."""
     evidence, tenant = Evidence(), site.victim
     is_supported = "trusted_proxies" in Settings.model_fields
@@ -89,28 +89,30 @@ def wrong_tries_do_not_lock_out_admins(site: Site) -> Evidence:
     for path in (DEPLOY / "compose.yaml", ROOT / "docs" / "deploy.md"):
         is_set = "TRUSTED_PROXIES" in path.read_text()
         evidence.expect(is_set, f"{path.name} sets TRUSTED_PROXIES", f"{path.name} does not set TRUSTED_PROXIES")
-    for _ in range(TRIES):
+    for _ in range(ATTEMPTS):
         last = _try(site, email=tenant.email)
     admin = Visitor(site)
     admin.sign_in(tenant.copper_key, tenant.email)
     status = admin.open("/status").status_code
     inside = "/connect" not in str(admin.page.url if admin.page else "/connect")
     evidence.expect(
-        status == 200 and inside, f"after {TRIES} wrong tries in an admin's name ({last}), the admin: {status}"
+        status == 200 and inside, f"after {ATTEMPTS} wrong tries in an admin's name ({last}), the admin: {status}"
     )
     for description, pattern, sender in (
         ("the addresses of one IPv6 /64", "2001:db8:1:2::{}", "127.0.0.1"),
         ("addresses that a client claims for itself", "198.51.100.{}", new_address()),
     ):
         is_counted = _is_counted(site, pattern, sender)
-        evidence.expect(is_counted, f"{description} count as one", f"{TRIES} tries from {description} were all taken")
+        evidence.expect(
+            is_counted, f"{description} count as one", f"{ATTEMPTS} tries from {description} were all taken"
+        )
     return evidence
 
 
 def _is_counted(site: Site, pattern: str, sender: str) -> bool:
     """Whether attempts with ever new forged addresses are refused in the end."""
     statuses = [
-        _try(site, pattern.format(number + 1), address=sender, email=f"u{number}@x.test") for number in range(TRIES)
+        _try(site, pattern.format(number + 1), address=sender, email=f"u{number}@x.test") for number in range(ATTEMPTS)
     ]
     return 429 in statuses
 
@@ -141,8 +143,8 @@ def readiness_is_cheap(site: Site) -> Evidence:
         spent = sum(process.cpu_times()[:2])
         for _ in range(READY_CALLS):
             client.get("/readyz")
-        each = 1_000 * (sum(process.cpu_times()[:2]) - spent) / READY_CALLS
-    evidence.expect(each < MOST_READY_MILLISECONDS, f"a look at /readyz takes {each:.1f} ms of CPU")
+        milliseconds = 1_000 * (sum(process.cpu_times()[:2]) - spent) / READY_CALLS
+    evidence.expect(milliseconds < MOST_READY_MILLISECONDS, f"a look at /readyz takes {milliseconds:.1f} ms of CPU")
     if site.proxy:
         with site.through_nginx() as client:
             status = client.get("/readyz").status_code

@@ -21,9 +21,9 @@ SIGN_INS, HELD, PAGES = 45, 1_500, 30
 # On a busy machine, the usual latency is the reference.
 MOST_SECONDS, MOST_TIMES = 2.0, 4.0
 FLOOD_SECONDS, FLOOD_RATE, FLOOD_TOGETHER = 15, 3_000, 50
-MOST_MORE_CPU = 5.0
+MAX_CPU_INCREASE = 5.0
 # Files that the web process has open without connections, with a margin.
-CALM_FILES = 200
+IDLE_OPEN_FILES = 200
 
 
 def panel_path(tenant: Tenant) -> str:
@@ -69,7 +69,7 @@ def _learn(site: Site) -> None:
             site.usual[name] = _wait_for(site, name, 1.0)[0]
 
 
-def slow_copper_does_not_hold_pages(site: Site) -> Evidence:
+def slow_copper_does_not_block_pages(site: Site) -> Evidence:
     """Try to sign in from 45 addresses at once while Copper takes fifteen seconds to answer."""
     evidence = Evidence()
     _learn(site)
@@ -90,7 +90,7 @@ def _let_connect(site: Site, expected: int, seconds: float = 20.0) -> int:
     before, until = -1, time.monotonic() + seconds
     while time.monotonic() < until:
         count = process.num_fds()
-        if count >= expected or (count <= before and count > CALM_FILES):
+        if count >= expected or (count <= before and count > IDLE_OPEN_FILES):
             break
         before = count
         time.sleep(1.5)
@@ -117,7 +117,7 @@ def changing(site: Site, tenant: Tenant) -> Iterator[None]:
         thread.join()
 
 
-def held_panels_do_not_slow_others(site: Site) -> Evidence:
+def long_polls_do_not_slow_others(site: Site) -> Evidence:
     """Open 1,500 long polls of one's own panel, and change its record every second."""
     evidence, tenant = Evidence(), site.attacker
     _learn(site)
@@ -163,7 +163,7 @@ def _memory(process: psutil.Process) -> float:
     return float(process.memory_info().rss) / 1e6
 
 
-def made_up_keys_cost_nothing(site: Site) -> Evidence:
+def invalid_keys_cost_nothing(site: Site) -> Evidence:
     """Call the API with a different invalid key each time; afterwards reads must cost the same as before."""
     evidence = Evidence()
     process = site.web_process
@@ -173,14 +173,14 @@ def made_up_keys_cost_nothing(site: Site) -> Evidence:
     counts = carry_out(order)
     after = _cpu(site)
     detail = f"after {sum(counts.values())} made-up keys reads take {after:.1f} % of a core, before {before:.1f} %"
-    evidence.expect(after < before + MOST_MORE_CPU, f"{detail}; memory {memory:.0f} -> {_memory(process):.0f} MB")
+    evidence.expect(after < before + MAX_CPU_INCREASE, f"{detail}; memory {memory:.0f} -> {_memory(process):.0f} MB")
     # A busy machine may send too few requests to be rate limited.
     enough = counts.get("key 429", 0) > 0 or sum(counts.values()) <= API_REQUESTS_PER_MINUTE
     evidence.expect(enough, f"answers {counts}")
     return evidence
 
 
-def panel_viewers_do_not_share_a_limit(site: Site) -> Evidence:
+def panel_viewers_have_separate_limits(site: Site) -> Evidence:
     """Use up the panel's rate limit at one address; a colleague's panel at another address must still work."""
     evidence, tenant = Evidence(), site.attacker
     # An invalid record type: counted like any other, with little work.

@@ -29,7 +29,7 @@ def _page_roles() -> list[str]:
     return [name for (name,) in rows]
 
 
-def other_database_of_cluster_sees_nothing(site: Site) -> Evidence:
+def other_databases_have_no_access(site: Site) -> Evidence:
     """Connect as the user of another installation in the same cluster, a member of its own roles."""
     evidence = Evidence()
     account = site.victim.account

@@ -19,7 +19,7 @@ from tests.test_image import is_in_context
 DEPLOY = ROOT / "docs" / "deploy"
 CAPABILITIES = re.compile(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\s*([0-9a-f]+)$", re.MULTILINE)
 # Files that an operator may have in a working copy, none of which belongs in an image.
-STRAY = (
+OPERATOR_FILES = (
     "docs/deploy/patina.env",
     "patina.env",
     "store/.env",
@@ -37,7 +37,7 @@ STRAY = (
 )
 
 
-def embedded_database_is_no_way_to_root(site: Site) -> Evidence:
+def embedded_database_grants_no_root(site: Site) -> Evidence:
     """Check the embedded servers' users, capabilities and folders, and the privileges of Patina's database role."""
     evidence = Evidence()
     for name, server_class in SERVERS.items():
@@ -73,11 +73,11 @@ def _judge_process(evidence: Evidence, service: str, process: psutil.Process) ->
     )
 
 
-def image_holds_no_secret(site: Site) -> Evidence:
+def image_contains_no_secret(site: Site) -> Evidence:
     """Find the operator's files that a build would copy into the image."""
     evidence = Evidence()
     sources = _copied((DEPLOY / "Containerfile").read_text())
-    for name in STRAY:
+    for name in OPERATOR_FILES:
         copied = is_in_context(PurePosixPath(name)) and any(
             source in {".", "./"} or name == source or name.startswith(f"{source.rstrip('/')}/") for source in sources
         )
@@ -89,9 +89,9 @@ def _copied(containerfile: str) -> list[str]:
     """The paths that the Containerfile copies from the build context."""
     copied: list[str] = []
     for line in containerfile.replace("\\\n", " ").splitlines():
-        parts = [word for word in line.split() if not word.startswith("--")]
+        parts = [part for part in line.split() if not part.startswith("--")]
         if parts[:1] in (["COPY"], ["ADD"]):
-            copied += [word.removeprefix("./") or "." for word in parts[1:-1]]
+            copied += [part.removeprefix("./") or "." for part in parts[1:-1]]
     return copied
 
 

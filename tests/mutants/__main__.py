@@ -166,7 +166,7 @@ def judge(folder: Path, mutant: Mutant) -> Verdict:
 def select(filters: Sequence[str]) -> list[Mutant]:
     """The mutants whose name or path contains one of the filters; all of them without filters."""
     return [
-        mutant for mutant in MUTANTS if not filters or any(word in f"{mutant.name} {mutant.path}" for word in filters)
+        mutant for mutant in MUTANTS if not filters or any(part in f"{mutant.name} {mutant.path}" for part in filters)
     ]
 
 

@@ -6,35 +6,35 @@ from tests.mutants.catalogue.mutant import mutant
 
 ERASURE = (
     mutant(
-        "who adds rows to a table without a foreign key does not hold the account",
+        "writers to a table without a foreign key do not lock the account",
         "store/tenancy.py",
         "AND closed_at IS NULL FOR KEY SHARE",
         "AND closed_at IS NULL",
         "test_deprovisioning.py::test_erasure_waits_for_running_writers_and_erases_their_rows_too",
     ),
     mutant(
-        "the projection goes on when the account is closed",
+        "the projection continues after the account is closed",
         "store/projection.py",
         "    tenancy.lock_account(session, account_id)\n",
         "",
         "test_deprovisioning.py::test_a_closed_account_accepts_nothing_and_running_work_ends_without_an_error",
     ),
     mutant(
-        "an account that is closed keeps its Copper account",
+        "a closed account keeps its Copper account id",
         "store/accounts.py",
         "    session.execute(RELEASE_COPPER_ID, params)\n",
         "",
         "test_deprovisioning.py::test_an_account_reconnected_before_its_erasure_is_a_new_account",
     ),
     mutant(
-        "an address is looked for as it is written alone",
+        "an address is only searched in its exact spelling",
         "worker/person_erasure.py",
         "        unescaped = unquote(html.unescape(ESCAPE.sub(_unescape, text)))",
         "        unescaped = text",
         "test_person_erasure.py::test_an_address_is_found_in_every_spelling",
     ),
     mutant(
-        "the names of linked contacts are not forgotten",
+        "the names of linked contacts are not erased",
         "worker/person_erasure.py",
         "        erasure.add_linked(session, account_id, person)\n",
         "",

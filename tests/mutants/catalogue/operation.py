@@ -6,21 +6,21 @@ from tests.mutants.catalogue.mutant import mutant
 
 HEALTH = (
     mutant(
-        "an account that was never imported is well",
+        "an account that was never imported is healthy",
         "worker/health.py",
         "if connection.synced_through is None and connection.organisation_id not in importing:",
         "if False:",
         "test_health.py::test_an_account_whose_set_up_stopped_before_the_import_is_unhealthy",
     ),
     mutant(
-        "an account without an organisation is well",
+        "an account without an organisation is healthy",
         "worker/health.py",
         "if not organisation_ids - {COPPER}:",
         "if False:",
         "test_health.py::test_an_account_without_an_organisation_is_unhealthy",
     ),
     mutant(
-        "an account whose worker is down is well",
+        "an account is healthy while the worker is down",
         "worker/health.py",
         "        if is_process_down(process, heartbeats):\n            yield",
         "        if False:\n            yield",
@@ -34,14 +34,14 @@ HEALTH = (
         "test_health.py::test_a_source_that_missed_its_catch_up_runs_is_out_of_date",
     ),
     mutant(
-        "quarantined events are nobody's trouble",
+        "quarantined events are not a finding",
         "worker/health.py",
         "if snapshot.quarantined_events:",
         "if False:",
         "test_operator_commands.py::test_a_failed_event_makes_an_account_unhealthy",
     ),
     mutant(
-        "a run of a disconnected organisation is shown as under way",
+        "a run of a disconnected organisation is shown as running",
         "worker/account_status.py",
         "if run.state == RunState.RUNNING and run.organisation_id in connected_ids)",
         "if run.state == RunState.RUNNING)",
@@ -51,35 +51,35 @@ HEALTH = (
 
 COMMANDS = (
     mutant(
-        "wrong usage ends like anything else that fails",
+        "wrong usage has the exit code of other failures",
         "cli/errors.py",
         "raise typer.BadParameter(message, param_hint=option)",
         "raise LookupError(message)",
         "test_cli.py::test_wrong_usage_exits_with_2_and_missing_data_with_1",
     ),
     mutant(
-        "a command that failed ends with 0",
+        "a failed command exits with 0",
         "cli/errors.py",
         "    typer.echo(message, err=True)\n    raise SystemExit(1)",
         "    typer.echo(message, err=True)\n    raise SystemExit(0)",
         "test_cli.py::test_wrong_usage_exits_with_2_and_missing_data_with_1",
     ),
     mutant(
-        "brackets in an account's name are taken for markup",
+        "brackets in an account's name are interpreted as markup",
         "cli/status.py",
         'console.print(Text.assemble((account.name, "bold"), f" (account {account.id})"))',
         'console.print(f"[bold]{account.name}[/bold] (account {account.id})")',
         "test_cli.py::test_names_are_printed_without_markup",
     ),
     mutant(
-        "brackets in an organisation's name are taken for markup in progress bars",
+        "brackets in an organisation's name are interpreted as markup in progress bars",
         "cli/progress.py",
         "name = escape(self.names[run.organisation_id][:17])",
         "name = self.names[run.organisation_id][:17]",
         "test_cli.py::test_names_are_printed_without_markup",
     ),
     mutant(
-        "a body on a terminal can steer it",
+        "a body can control the terminal",
         "cli/failed_events.py",
         'char if char.isprintable() or char == "\\n" else ascii(char)[1:-1] for char in text',
         "char for char in text",
@@ -89,35 +89,35 @@ COMMANDS = (
 
 SERVERS = (
     mutant(
-        "an embedded server that root starts keeps capabilities",
+        "an embedded server started by root keeps capabilities",
         "runtime/servers.py",
         '"--ambient-caps=-all", "--bounding-set=-all", *command]',
         '"--ambient-caps=-all", *command]',
         "test_embedded.py::test_a_server_started_by_root_has_its_own_user_and_no_capabilities",
     ),
     mutant(
-        "everybody may enter an embedded server's socket directory",
+        "every user may enter an embedded server's socket directory",
         "runtime/servers.py",
         "        folder.chmod(0o700)",
         "        pass",
         "test_embedded.py::test_a_private_folder_gets_its_permissions_corrected_and_a_foreign_one_is_refused",
     ),
     mutant(
-        "somebody else's folder is used for an embedded server",
+        "a folder of another user is used for an embedded server",
         "runtime/servers.py",
         "if not stat.S_ISDIR(status.st_mode) or status.st_uid not in owners:",
         "if not stat.S_ISDIR(status.st_mode):",
         "test_embedded.py::test_a_private_folder_gets_its_permissions_corrected_and_a_foreign_one_is_refused",
     ),
     mutant(
-        "everybody on the machine may use the embedded database",
+        "every user of the machine may use the embedded database",
         "runtime/servers.py",
         'f"local all {role} peer map=owner"',
         'f"local all {role} trust"',
         "test_embedded.py::test_only_the_user_who_runs_patina_can_connect_to_the_embedded_postgresql",
     ),
     mutant(
-        "the data of an embedded server does not come home",
+        "the data of an embedded server is not restored to its home",
         "runtime/servers.py",
         '                _move(self.data, self.home / "data", os.geteuid())',
         "                pass",

@@ -70,21 +70,21 @@ MIRROR = (
         "test_matching.py::test_a_person_who_moves_takes_their_invoices_along",
     ),
     mutant(
-        "an invoice that is gone leaves no mark",
+        "a deleted invoice is not queued for projection",
         "store/mirror.py",
         "SELECT :account, 'invoice', :organisation, invoice_id FROM deleted)",
         "SELECT :account, 'invoice', :organisation, invoice_id FROM buried WHERE false)",
         "test_sync.py::test_every_type_of_drift_is_found_counted_and_repaired",
     ),
     mutant(
-        "a merged contact's links stay with the loser",
+        "links of a merged contact are not moved",
         "store/mirror.py",
         "AND r.merged_to IS NOT NULL\n        RETURNING",
         "AND false\n        RETURNING",
         "test_links_and_balances.py::test_a_link_follows_its_record_and_its_contact",
     ),
     mutant(
-        "a renamed organisation marks nothing",
+        "a renamed organisation is not queued for projection",
         "store/mirror.py",
         "c.organisation_id = :organisation AND changed",
         "c.organisation_id = :organisation AND NOT changed",
@@ -94,14 +94,14 @@ MIRROR = (
 
 PROJECTION = (
     mutant(
-        "deleted invoices show",
+        "deleted invoices are shown",
         "store/projection.py",
         "AND i.status <> 'DELETED' AND NOT i.is_deleted",
         "AND NOT i.is_deleted",
         "test_matching.py::test_deleted_invoices_are_hidden_and_drafts_and_voided_ones_are_shown",
     ),
     mutant(
-        "an invoice of another organisation's contact shows",
+        "an invoice of another organisation's contact is shown",
         "store/projection.py",
         "ON ce.account_id = :account AND ce.organisation_id = s.organisation_id\n             AND ce.contact_id",
         "ON ce.account_id = :account\n             AND ce.contact_id",
@@ -131,21 +131,21 @@ PROJECTION = (
         "test_matching.py::test_an_opportunity_sees_its_people_and_the_people_of_its_companies",
     ),
     mutant(
-        "voided invoices count as owed",
+        "voided invoices have a balance",
         "store/overdue_sql.py",
         "AWAITS_PAYMENT = \"r.status = 'AUTHORISED' AND r.balance > 0\"",
         'AWAITS_PAYMENT = "r.balance > 0"',
         "test_links_and_balances.py::test_balances_move_with_the_rows_and_never_mix_currencies",
     ),
     mutant(
-        "balances of two currencies are one sum",
+        "balances of two currencies are summed",
         "store/projection.py",
         "SELECT record_type, record_id, type, coalesce(currency, '') AS currency, balance, -1 AS sign,",
         "SELECT record_type, record_id, type, '' AS currency, balance, -1 AS sign,",
         "test_links_and_balances.py::test_balances_move_with_the_rows_and_never_mix_currencies",
     ),
     mutant(
-        "a record that owes nothing keeps its balance",
+        "a paid record keeps its balance",
         "store/projection.py",
         "AND b.type = m.type AND b.currency = m.currency AND b.invoices + m.invoices = 0",
         "AND b.type = m.type AND b.currency = m.currency AND false",
@@ -159,14 +159,14 @@ PROJECTION = (
         "test_matching.py::test_an_invoice_moves_when_its_contact_changes_its_address",
     ),
     mutant(
-        "a comparison sees no stale row",
+        "a comparison does not detect stale rows",
         "store/projection.py",
         "FULL JOIN actual a USING (record_type, record_id, invoice_id)\n        WHERE e IS DISTINCT FROM a",
         "FULL JOIN actual a USING (record_type, record_id, invoice_id)\n        WHERE (e IS NULL) <> (a IS NULL)",
         "test_settings_and_migrations.py::test_verify_reports_missing_stale_and_extra_rows_and_rebuild_repairs_them",
     ),
     mutant(
-        "a comparison sees no wrong balance",
+        "a comparison does not detect wrong balances",
         "store/projection.py",
         "FULL JOIN actual_balance a USING (record_type, record_id, type, currency)\n        WHERE e IS DISTINCT FROM a",
         "FULL JOIN actual_balance a USING (record_type, record_id, type, currency)\n        WHERE false",
@@ -180,7 +180,7 @@ PROJECTION = (
         "test_concurrency.py::test_projections_of_one_account_are_serialised_and_block_no_other_account",
     ),
     mutant(
-        "an account counts as fresh while an event waits",
+        "latency ignores pending events",
         "store/projection.py",
         "AND i.organisation_id = s.organisation_id AND i.state IN ('pending', 'leased')",
         "AND i.organisation_id = s.organisation_id AND i.state IN ('leased')",
@@ -190,14 +190,14 @@ PROJECTION = (
 
 INBOX = (
     mutant(
-        "a lease that ran out is not taken again",
+        "an expired lease is not taken over",
         "store/inbox.py",
         "AND (state = 'pending' OR leased_until < now()) AND category = ANY(:categories)",
         "AND state = 'pending' AND category = ANY(:categories)",
         "test_jobs.py::test_a_worker_that_dies_with_a_lease_loses_no_event",
     ),
     mutant(
-        "whoever lost a lease finishes its events all the same",
+        "a lost lease can still complete its events",
         "store/inbox.py",
         "WHERE account_id = :account AND id = ANY(:ids) "
         'AND lease_id = :lease_id AND state = \'leased\'\n""")\n# An error',
@@ -205,28 +205,28 @@ INBOX = (
         "test_jobs.py::test_an_expired_lease_is_taken_over_and_the_first_holder_cannot_finish",
     ),
     mutant(
-        "a wait that the vendor asked for counts as a try",
+        "a rate limit response counts as an attempt",
         "store/inbox.py",
         "attempts = attempts - CASE WHEN :count_attempt THEN 0 ELSE 1 END,\n        lease_id",
         "lease_id",
         "test_jobs.py::test_a_rate_limit_response_requeues_the_events_without_counting_an_attempt",
     ),
     mutant(
-        "an event that always fails is tried for ever",
+        "an event that always fails is retried forever",
         "store/inbox.py",
         "CASE WHEN :count_attempt AND attempts >= :max_attempts THEN 'failed' ELSE 'pending' END",
         "'pending'",
         "test_jobs.py::test_a_poison_event_is_quarantined_alone",
     ),
     mutant(
-        "a replayed event is dropped as known",
+        "a replayed event is dropped as a duplicate",
         "store/inbox.py",
         "SET state = 'pending', attempts = 0, not_before = now(), error = NULL, finished_at = NULL",
         "SET state = 'done', attempts = 0, not_before = now(), error = NULL, finished_at = now()",
         "test_links_and_balances.py::test_a_quarantined_event_is_replayed_or_dismissed",
     ),
     mutant(
-        "events that wait are deleted with age",
+        "pending events are deleted by retention",
         "store/inbox.py",
         "AND finished_at < now() - make_interval(days => :days)\n"
         "           AND state IN ('done', 'ignored', 'dismissed')",
@@ -244,28 +244,28 @@ RUNS = (
         "test_sync.py::test_an_expired_run_lease_is_taken_over_and_the_first_holder_cannot_write",
     ),
     mutant(
-        "a page that always fails is tried for ever",
+        "a page that always fails is retried forever",
         "store/runs.py",
         "state = CASE WHEN :count_attempt AND attempts >= :max_attempts THEN 'failed' ELSE state END",
         "state = state",
         "test_sync.py::test_a_page_that_always_fails_ends_its_run_but_an_outage_does_not",
     ),
     mutant(
-        "two schedulers begin the same catch-up",
+        "two schedulers start the same catch-up",
         "store/scheduled_tasks.py",
         "WHERE t.name = :name AND t.account_id <> 0 AND t.last_started_at <= now() - make_interval(secs => :seconds)",
         "WHERE t.name = :name AND t.account_id <> 0 AND (:seconds > 0 OR true)",
         "test_schedule.py::test_concurrent_schedulers_start_a_due_catch_up_only_once",
     ),
     mutant(
-        "accounts are reconciled all at once",
+        "accounts are reconciled at the same time",
         "store/scheduled_tasks.py",
         "(id * 7919 % 86400) / 86400.0 * :spread * 3600",
         "0 * id * :spread",
         "test_schedule.py::test_reconciliations_are_spread_over_the_night",
     ),
     mutant(
-        "a catch-up begins without an overlap at Xero",
+        "a catch-up has no overlap at Xero",
         "worker/xero/stages.py",
         "OVERLAP = timedelta(seconds=120)",
         "OVERLAP = timedelta(seconds=-120)",
@@ -279,7 +279,7 @@ RUNS = (
         "test_sync.py::test_a_catch_up_follows_a_merge_that_does_not_modify_invoices",
     ),
     mutant(
-        "what a page did not bring is taken for gone without a second look",
+        "rows missing in a listing are deleted without being verified",
         "worker/xero/stages.py",
         "deleted_ids = [row_id for row_id in ids if row_id not in existing_ids",
         "deleted_ids = [row_id for row_id in ids if True or row_id not in existing_ids",
@@ -287,7 +287,7 @@ RUNS = (
         "test_sync.py::test_rows_seen_by_a_dry_run_are_not_checked_again",
     ),
     mutant(
-        "a second with more records than a page loses some",
+        "more records of one second than a page are lost",
         "worker/copper/stages.py",
         'return {**next_cursor, "page": page_number + 1}',
         "return None",

@@ -6,56 +6,56 @@ from tests.mutants.catalogue.mutant import mutant
 
 BUDGET = (
     mutant(
-        "a call counts from its sending, not from its answer (Lua)",
+        "a call counts from its start, not from its response (Lua)",
         "worker/budget_release.lua",
         "redis.call('ZADD', minute, 'XX', now + window, token)",
         "redis.call('ZREM', minute, token)",
         "test_budget.py::test_no_window_exceeds_its_limit_whoever_makes_the_calls",
     ),
     mutant(
-        "one call more than the limit fits a minute (Lua)",
+        "one call more than the limit is allowed per minute (Lua)",
         "worker/budget_acquire.lua",
         "if used < allowed then return nil end",
         "if used <= allowed then return nil end",
         "test_budget.py::test_no_window_exceeds_its_limit_whoever_makes_the_calls",
     ),
     mutant(
-        "calls at once are not bounded (Lua)",
+        "concurrent calls are not limited (Lua)",
         "worker/budget_acquire.lua",
         "return {0, '0', 'concurrency'}",
         "redis.call('ZCARD', in_flight)",
         "test_budget.py::test_concurrency_is_limited_and_the_last_slot_is_reserved_for_events",
     ),
     mutant(
-        "reconciliation leaves nothing of the day to events",
+        "reconciliation uses up the daily limit",
         "worker/budget.py",
         "Priority.RECONCILIATION: 0.25",
         "Priority.RECONCILIATION: 0.0",
         "test_budget.py::test_reconciliation_leaves_a_quarter_of_the_day_to_events",
     ),
     mutant(
-        "what Xero counted is not believed (Lua)",
+        "Xero's count is ignored (Lua)",
         "worker/budget_release.lua",
         "if minute_remaining ~= '' then add_uncounted_calls(minute, minute_limit, minute_remaining) end",
         "",
         "test_budget.py::test_calls_that_only_xero_has_counted_are_added_to_our_count",
     ),
     mutant(
-        "a wait that Xero asked for is kept by its caller alone (Lua)",
+        "Retry-After from Xero pauses only one caller (Lua)",
         "worker/budget_acquire.lua",
         "if blocked_until > now then return",
         "if blocked_until < now then return",
         "test_budget.py::test_a_retry_after_from_xero_pauses_all_callers",
     ),
     mutant(
-        "a Redis that forgot starts with an empty minute (Lua)",
+        "after a loss of Redis data the minute starts unused (Lua)",
         "worker/budget_seed.lua",
         "if window_left > 0 then",
         "if window_left > 1e9 then",
         "test_budget.py::test_after_a_loss_of_redis_data_the_budget_starts_from_the_stored_usage_with_a_full_minute",
     ),
     mutant(
-        "a Redis that is away lets calls through",
+        "without Redis calls are allowed",
         "worker/budget.py",
         'raise BudgetExhaustedError("the shared call budget is unreachable", REDIS_DOWN_WAIT_SECONDS) from None',
         "return token",
@@ -65,28 +65,28 @@ BUDGET = (
 
 EVENTS = (
     mutant(
-        "a burst is fetched one by one",
+        "a burst is fetched individually",
         "worker/events.py",
         "size = IDS_PER_CALL if not source.is_copper else PAGE_SIZE",
         "size = 1",
         "test_jobs.py::test_a_burst_on_the_same_invoices_costs_one_call_per_forty_ids",
     ),
     mutant(
-        "an outage is blamed on the events",
+        "an outage quarantines events",
         "worker/events.py",
         "is_poison = isinstance(error, TransientError) and error.ambiguous and vendor_responds()",
         "is_poison = isinstance(error, TransientError) and error.ambiguous",
         "test_jobs.py::test_an_outage_does_not_quarantine_events",
     ),
     mutant(
-        "one batch that cannot be written stops its siblings",
+        "a batch that cannot be written stops the others",
         "worker/events.py",
         "return _apply_batches(lease, [batch.events for batch in fetched])",
         "raise",
         "test_jobs.py::test_a_row_that_cannot_be_written_does_not_affect_the_rest_of_its_batch",
     ),
     mutant(
-        "a flood of one account goes on until it is over",
+        "a flood of one account is processed to its end",
         "worker/events.py",
         "result = _drain_fetchable(source, seconds)",
         "result = _drain_fetchable(source, math.inf)",
@@ -96,7 +96,7 @@ EVENTS = (
 
 CONNECTIONS = (
     mutant(
-        "a missing permission is taken for a lost connection",
+        "a missing permission counts as a lost connection",
         "worker/xero/client.py",
         "            if _lacks_scope(response):\n                raise self._mark_refused(endpoint)\n",
         "",
@@ -110,7 +110,7 @@ CONNECTIONS = (
         "test_connections.py::test_closing_an_account_keeps_the_connections_of_another_account_of_the_same_xero_user",
     ),
     mutant(
-        "a shared connection ends when one account drops its organisation",
+        "a shared connection is deleted when one account removes its organisation",
         "worker/cleanup_tasks.py",
         "        if deprovisioning.is_connection_used(session, connection_id, tenant_id, grant.identity.user_id):\n"
         "            return\n",
@@ -118,7 +118,7 @@ CONNECTIONS = (
         "test_connections.py::test_a_shared_organisation_removed_by_one_account_stays_connected_for_the_other",
     ),
     mutant(
-        "what Copper's plan leaves out is taken for a dead key",
+        "an endpoint outside Copper's plan counts as a lost key",
         "worker/copper/client.py",
         'if path == "users/me" or self._send("GET", "users/me").status_code in {401, 403}:',
         "if True:",
@@ -139,7 +139,7 @@ CONNECTIONS = (
         "test_connections.py::test_an_organisation_of_another_account_is_marked_and_not_selected",
     ),
     mutant(
-        "what a lost connection held up waits for its next turn",
+        "events of a restored connection wait for the next sweep",
         "worker/connect.py",
         "            inbox.resume(session, source)\n",
         "",
