@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Errors only, so that the output of the targets is not lost in pip's.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: demo test mutants attack chaos fuzz fuzz-parsers soak bench check audit sbom screenshots lock licenses clean
+.PHONY: demo test mutants attack chaos fuzz fuzz-parsers soak bench check audit sbom screenshots lock licenses vocabulary clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -55,9 +55,14 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.vocabulary --top 0
 	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
 	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic check
 	$(BIN)/python -m scripts.audit --may-be-offline
+
+# Lists the words of the product's identifiers by frequency, and fails on banned ones: ARGS="--top 100".
+vocabulary: $(STAMP)
+	@$(BIN)/python -m scripts.vocabulary $(ARGS)
 
 # Checks the locked packages for known vulnerabilities; fails without network access.
 audit: $(STAMP)

@@ -5,8 +5,9 @@ from typing import Any
 from sqlmodel import SQLModel
 
 from alembic import context
-from store import models, roles
-from store.database import engine
+from store import models
+from store.db import roles
+from store.db.database import engine
 
 assert models.Account.__table__ is not None
 MIGRATION_LOCK_KEY = 0x7A71_0001

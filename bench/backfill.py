@@ -14,18 +14,18 @@ from bench import environment, vendors
 from bench.figures import Figure, at_most, timed
 from bench.vendors import SHAPES, Shape
 from runtime.settings import settings
-from store import xero_organisations
-from store.database import transaction
+from store.accounts import xero_organisations
+from store.db.database import transaction
 from store.models import RecordType
 from tests.world import World
-from worker import vendor_http
-from worker.copper import client as copper
-from worker.copper.schemas import CopperRecord
-from worker.parsing import parse_rows
-from worker.sync_types import RunKind
-from worker.xero import client as xero
-from worker.xero import oauth
-from worker.xero.schemas import XeroContact, XeroInvoice
+from worker.vendors import http as vendor_http
+from worker.vendors.copper import client as copper
+from worker.vendors.copper.schemas import CopperRecord
+from worker.vendors.parsing import parse_rows
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import client as xero
+from worker.vendors.xero import oauth
+from worker.vendors.xero.schemas import XeroContact, XeroInvoice
 
 SHAPE = SHAPES["backfill"]
 PROCESSES = 2

@@ -8,12 +8,12 @@ from bench import environment, vendors
 from bench.figures import Figure, at_least, timed
 from bench.peers import stripe_sync
 from bench.vendors import SHAPES
-from store import projection
-from store.database import transaction
-from store.inbox import SyncSource
+from store.db.database import transaction
+from store.ingest.inbox import SyncSource
+from store.read_model import projection
 from tests.serving import wait_until
 from tests.world import World
-from worker import jobs
+from worker.jobs import actors
 
 EVENTS = 100_000
 GOAL = 3.0
@@ -49,7 +49,7 @@ def _measure_drain(world: World, events: int) -> float:
     """Events per second until the inbox is empty."""
     fill(world, events)
     with timed() as timer:
-        jobs.enqueue_drain(SyncSource(world.account, 1))
+        actors.enqueue_drain(SyncSource(world.account, 1))
         wait_until(_is_empty, seconds=300, description="an empty inbox")
     wait_until(world.is_idle, seconds=60, description="quiet")
     return events / timer.seconds

@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from runtime.settings import override_settings
 from sandbox import server as sandbox_server
-from store.crypto import digest, encrypt
-from store.database import dispose_engine, transaction
+from store.db.crypto import digest, encrypt
+from store.db.database import dispose_engine, transaction
 from tests import databases
 from tests.chaos import free_port
 from tests.serving import responds, wait_until
@@ -114,7 +114,7 @@ def execute(statement: str, **params: int) -> None:
 
 def vacuum(*tables: str) -> None:
     """Vacuum and analyse."""
-    from store.database import conninfo
+    from store.db.database import conninfo
 
     with psycopg.connect(conninfo(), autocommit=True) as connection:
         for table in tables:

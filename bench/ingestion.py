@@ -17,7 +17,7 @@ import psycopg
 from bench import environment, load
 from bench.figures import Figure, alternate, at_least, at_most
 from runtime.settings import settings
-from store.database import conninfo
+from store.db.database import conninfo
 
 GOAL_RATE, GOAL_P99, GOAL_MANY = 0.4, 100.0, 20.0
 INSERT = """

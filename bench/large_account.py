@@ -12,10 +12,10 @@ import httpx
 from bench import backfill, environment, vendors
 from bench.figures import Figure, at_most
 from bench.vendors import FIRST_RECORD_ID, SHAPES
+from services import connect
 from tests.serving import wait_until
 from tests.world import World
-from worker import connect
-from worker.sync_types import RunKind
+from worker.vendors.sync_types import RunKind
 
 SHAPE = SHAPES["large"]
 GOAL_SECONDS, GOAL_MEMORY = 2.0, 250.0

@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from bench import environment, ingestion
 from bench.figures import Figure, at_most
-from store import event_latency
-from store.database import transaction
+from store.db.database import transaction
+from store.ingest import event_latency
 from tests.chaos import eventually, start_environment
 
 if TYPE_CHECKING:

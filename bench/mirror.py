@@ -9,10 +9,10 @@ from uuid import UUID
 from bench import environment
 from bench.figures import Figure, at_least, timed
 from bench.peers import stripe_sync
-from store import mirror
-from store.database import transaction
-from store.mirror import InvoiceRow
-from worker.xero.client import PAGE_SIZE
+from store.db.database import transaction
+from store.mirror import mirror
+from store.mirror.mirror import InvoiceRow
+from worker.vendors.xero.client import PAGE_SIZE
 
 INVOICES = 100_000
 GOAL = 10.0

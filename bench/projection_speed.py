@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from bench import environment
 from bench.figures import Figure, at_least, at_most, quantile, timed
-from store import projection
-from store.database import transaction
+from store.db.database import transaction
+from store.read_model import projection
 
 CONTACTS, INVOICES = 100_000, 1_000_000
 GOAL_REBUILD, GOAL_P99, GOAL_GROWTH = 0.4, 10.0, 1.3

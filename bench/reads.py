@@ -12,7 +12,7 @@ import psycopg
 
 from bench import environment, load
 from bench.figures import Figure, alternate, at_least, at_most
-from store.database import conninfo
+from store.db.database import conninfo
 
 ROWS = 2_500_000
 GOAL_EMPTY, GOAL_SQLMODEL, GOAL_LIVE = 0.45, 5.0, 100.0

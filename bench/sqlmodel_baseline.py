@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, HTTPException
 from sqlmodel import Session, SQLModel, col, select
 
-from store.database import engine
+from store.db.database import engine
 from store.models import Account, ApiKey, RecordInvoice
 
 router = APIRouter(prefix="/sqlmodel")

@@ -10,23 +10,34 @@ from typing import Any
 
 from cli.findings import describe_problem, get_hint
 from cli.formatting import count_noun
+from runtime import redis_client
 from runtime.embedded import EmbeddedServiceError
 from runtime.settings import SettingsError, settings
-from store import accounts, connection_status, copper_credentials, heartbeats, inbox, roles, xero_organisations
-from store.accounts import AccountSummary
-from store.crypto import DecryptionError
-from store.database import UNAVAILABLE_ERRORS, database_now, describe_failure, is_at_head, server_version, transaction
+from services import account_status, health, proxy_watch
+from services.health import FindingCode
+from store.accounts import accounts, connection_status, copper_credentials, xero_organisations
+from store.accounts.accounts import AccountSummary
+from store.accounts.xero_organisations import Organisation
+from store.db import roles
+from store.db.crypto import DecryptionError
+from store.db.database import (
+    UNAVAILABLE_ERRORS,
+    database_now,
+    describe_failure,
+    is_at_head,
+    server_version,
+    transaction,
+)
+from store.ingest import inbox
 from store.models import INSTALLATION
-from store.xero_organisations import Organisation
-from worker import account_status, health, proxy_watch, redis_client
-from worker.budget import Priority
-from worker.copper import subscriptions
-from worker.copper.client import client_for_account
-from worker.errors import EndpointRefusedError, VendorError
-from worker.health import FindingCode
-from worker.heartbeat import PROCESSES
-from worker.xero import client as xero
-from worker.xero import oauth, scopes
+from store.sync import heartbeats
+from worker.jobs.heartbeat import PROCESSES
+from worker.vendors.copper import subscriptions
+from worker.vendors.copper.client import client_for_account
+from worker.vendors.errors import EndpointRefusedError, VendorError
+from worker.vendors.rate_limit.budget import Priority
+from worker.vendors.xero import client as xero
+from worker.vendors.xero import oauth, scopes
 
 MAX_CLOCK_SKEW_SECONDS = 5.0
 MIN_POSTGRES = 15

@@ -12,8 +12,8 @@ import typer
 from cli.errors import fail
 from cli.options import JsonOption, handle_interrupts
 from runtime import logs
-from worker.health import missing_scopes
-from worker.xero import cli_oauth
+from services.health import missing_scopes
+from worker.vendors.xero import cli_oauth
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +41,7 @@ def connect(
     Prompts for the Copper API key; without a terminal it is read from COPPER_API_KEY or from standard input.
     """
     # Imported here because the import connects to Redis, which `--help` must not need.
-    from worker.connect import connect_copper, connect_xero, create_key
+    from services.connect import connect_copper, connect_xero, create_key
 
     logs.configure("connect", for_command=True)
     handle_interrupts()

@@ -21,7 +21,7 @@ from cli.errors import DemoError
 from runtime import embedded, logs
 from runtime.settings import override_settings, settings
 from sandbox import server
-from store import database
+from store.db import database
 
 WEB_PORT, SANDBOX_PORT = 8700, 8701
 ADMIN_EMAIL, ADMIN_API_KEY = "sam@demo.copper.test", "sandbox-copper-key"

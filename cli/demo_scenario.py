@@ -16,14 +16,15 @@ from rich.table import Table
 from cli.demo_environment import DemoEnvironment
 from cli.errors import DemoError
 from cli.progress import run_and_watch
-from store import mirror, projection
-from store.database import transaction
-from web import links
-from web.labels import status
-from worker import connect
-from worker.errors import NotConnectedError, VendorError
-from worker.sync_types import RunKind
-from worker.xero import cli_oauth
+from services import connect
+from store.db.database import transaction
+from store.mirror import mirror
+from store.read_model import projection
+from web.presentation import links
+from web.presentation.labels import status
+from worker.vendors.errors import NotConnectedError, VendorError
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import cli_oauth
 
 BACKFILL_TIMEOUT_SECONDS = 90.0
 CHANGE_TIMEOUT_SECONDS = 30.0

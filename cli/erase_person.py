@@ -13,10 +13,10 @@ from cli.formatting import count_noun
 from cli.options import AccountOption, resolve_account
 from runtime import logs
 from runtime.numbers import MAX_ID, whole_number
-from store.erasure import Namesake
+from services.person_erasure import ErasureResult, erase_by_contact, erase_by_email, erase_by_record
+from store.accounts.erasure import Namesake
 from store.models import RecordType
-from worker.addresses import escape_invisible, normalise_address
-from worker.person_erasure import ErasureResult, erase_by_contact, erase_by_email, erase_by_record
+from worker.vendors.addresses import escape_invisible, normalise_address
 
 app = typer.Typer(add_completion=False)
 MAX_NAME_WIDTH = 60
@@ -35,7 +35,7 @@ def erase_person(
 ) -> None:
     """Erase a person's email addresses and names, and list what else carries the name."""
     # Imported here because the import connects to Redis, which `--help` must not need.
-    from worker.connect import COMMAND_LINE
+    from services.connect import COMMAND_LINE
 
     logs.configure("erase-person", for_command=True)
     if sum(option is not None for option in (email, record, contact)) > 1:

@@ -35,10 +35,10 @@ def describe_error(error: Exception) -> str | None:
         return str(error)
     from alembic.util.exc import CommandError
 
-    from store.crypto import DecryptionError
-    from store.database import describe_failure
-    from store.roles import RolesError
-    from worker.errors import NotConnectedError, VendorError
+    from store.db.crypto import DecryptionError
+    from store.db.database import describe_failure
+    from store.db.roles import RolesError
+    from worker.vendors.errors import NotConnectedError, VendorError
 
     if description := describe_failure(error):
         return description

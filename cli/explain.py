@@ -11,11 +11,11 @@ import typer
 from cli.errors import usage_error
 from cli.formatting import count_noun
 from cli.options import AccountOption, JsonOption, resolve_account
-from store.match_reports import Reason
+from services.match_report import MatchReport, RecordAddress, build_match_report
 from store.models import RecordType
-from web.matches_api import match_schema
-from worker.addresses import escape_invisible
-from worker.match_report import MatchReport, RecordAddress, build_match_report
+from store.read_model.match_reports import Reason
+from web.api.matches import match_schema
+from worker.vendors.addresses import escape_invisible
 
 app = typer.Typer(add_completion=False)
 WIDTH = 80

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from cli.audit_log import record_command
 from cli.formatting import count_noun
-from store import inbox
-from store.database import Session, account_transaction
-from store.inbox import EventSummary, QuarantinedEvent, SyncSource
+from store.db.database import Session, account_transaction
+from store.ingest import inbox
+from store.ingest.inbox import EventSummary, QuarantinedEvent, SyncSource
 from store.models import INSTALLATION
 
 MAX_LISTED = 200
@@ -106,10 +106,10 @@ def retry(account_id: int, ids: Sequence[int] | None) -> ChangeResult:
 
     result = _change(account_id, ids, "events.replayed", replay, lambda event: event.is_replayable, RETRY)
     # Imported here because the import connects to Redis, which `--help` must not need.
-    from worker import jobs
+    from worker.jobs import actors
 
     for source in sources:
-        jobs.enqueue_drain(source)
+        actors.enqueue_drain(source)
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.formatting import count_noun, to_the_second
-from worker.health import Finding, FindingCode
+from services.health import Finding, FindingCode
 
 RUN_LABELS = {
     "backfill": "backfill",

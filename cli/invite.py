@@ -14,9 +14,9 @@ from cli.formatting import count_noun, json_default, to_the_minute
 from cli.options import JsonOption
 from runtime.numbers import MAX_ID
 from runtime.settings import settings
-from store import invitations
-from store.database import transaction
-from store.invitations import Invitation
+from store.accounts import invitations
+from store.accounts.invitations import Invitation
+from store.db.database import transaction
 from store.models import INSTALLATION
 
 app = typer.Typer(

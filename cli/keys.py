@@ -11,10 +11,10 @@ from cli.audit_log import record_command
 from cli.errors import usage_error
 from cli.formatting import count_noun, json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
-from store import api_keys
-from store.api_keys import MAX_NAME_LENGTH, SCOPES
-from store.database import transaction
-from web import links
+from store.accounts import api_keys
+from store.accounts.api_keys import MAX_NAME_LENGTH, SCOPES
+from store.db.database import transaction
+from web.presentation import links
 
 app = typer.Typer(name="keys", help="List, create and revoke API keys.", no_args_is_help=True, add_completion=False)
 
@@ -47,7 +47,7 @@ def create_key(
     if not name:
         usage_error("enter a name so you can recognise this key later.", "NAME")
     # Imported here because the import connects to Redis, which `--help` must not need.
-    from worker import connect
+    from services import connect
 
     key = connect.create_key(resolve_account(account), name, [scope])
     typer.echo(links.panel(key) if scope == "panel" else key)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from store import database
+from store.db import database
 
 app = typer.Typer(add_completion=False)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from runtime.numbers import MAX_ID
-from store import accounts
-from store.database import transaction
+from store.accounts import accounts
+from store.db.database import transaction
 
 AccountOption = Annotated[
     int | None, typer.Option("--account", help="Account ID; required if there are several.", metavar="ID")

@@ -11,16 +11,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cli.findings import RUN_LABELS
-from store import connection_status, runs
-from store.connection_status import ConnectionStatus
-from store.database import transaction
-from store.drift import merge_reports
+from store.accounts import connection_status
+from store.accounts.connection_status import ConnectionStatus
+from store.db.database import transaction
+from store.mirror.drift import merge_reports
 from store.models import RunState
-from store.runs import Run
-from worker import jobs, sync
-from worker.budget import Budget
-from worker.errors import NotConnectedError, VendorError
-from worker.sync_types import RunKind
+from store.sync import runs
+from store.sync.runs import Run
+from worker.jobs import actors
+from worker.sync import run_processor
+from worker.vendors.errors import NotConnectedError, VendorError
+from worker.vendors.rate_limit.budget import Budget
+from worker.vendors.sync_types import RunKind
 
 POLL_SECONDS = 0.1
 BUDGET_POLL_SECONDS = 1.0
@@ -167,7 +169,7 @@ def run_and_watch(
     `VendorError` if a run fails, and `TimeoutError` after `timeout` seconds. The runs survive an interruption.
     """
     view = ProgressView(account_id, run_kind, is_quiet=is_quiet)
-    started = sync.start_account_runs(account_id, run_kind)
+    started = run_processor.start_account_runs(account_id, run_kind)
     if not started:
         raise NotConnectedError(
             "Nothing has been imported yet, so there is nothing to catch up. Run `patina backfill`."
@@ -175,7 +177,7 @@ def run_and_watch(
     view.run_ids = [run.id for run in started]
     if not in_process:
         for run in started:
-            jobs.enqueue_run(run)
+            actors.enqueue_run(run)
     ended = _watch(view, time.monotonic() + timeout if timeout else None, in_process=in_process)
     failed = [run for run in ended if run.state == RunState.FAILED]
     if failed:
@@ -200,7 +202,7 @@ def _watch(view: ProgressView, deadline: float | None, *, in_process: bool) -> l
 def _step(current: list[Run]) -> bool:
     """Do one step of each run that is not paused; returns False if there is nothing more to do now."""
     ready = [run for run in current if run.state == RunState.RUNNING and run.not_before <= datetime.now(UTC)]
-    outcomes = [sync.step(run.account_id, run.id) for run in ready]
+    outcomes = [run_processor.step(run.account_id, run.id) for run in ready]
     return any(outcome.has_more for outcome in outcomes)
 
 

@@ -7,9 +7,9 @@ import typer
 from cli.audit_log import record_command
 from cli.errors import fail
 from cli.formatting import count_noun
-from store import key_rotation
-from store.crypto import DecryptionError
-from store.database import transaction
+from store.db import key_rotation
+from store.db.crypto import DecryptionError
+from store.db.database import transaction
 from store.models import INSTALLATION
 
 app = typer.Typer(add_completion=False)

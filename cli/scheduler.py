@@ -17,7 +17,7 @@ def scheduler() -> None:
     logs.configure("scheduler")
     tracing.start("scheduler")
     # Imported after the checks, because the import connects to Redis.
-    from worker.schedule import serve
+    from worker.jobs.scheduler import serve
 
     serve()
     tracing.stop()

@@ -13,9 +13,9 @@ from cli.errors import usage_error
 from cli.formatting import count_noun, json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
 from runtime.numbers import MAX_ID
-from store import browser_sessions
-from store.browser_sessions import SessionSummary
-from store.database import transaction
+from store.accounts import browser_sessions
+from store.accounts.browser_sessions import SessionSummary
+from store.db.database import transaction
 from store.models import Surface
 
 app = typer.Typer(name="sessions", help="List and end browser sessions.", no_args_is_help=True, add_completion=False)

@@ -15,10 +15,10 @@ from rich.text import Text
 from cli.findings import RUN_LABELS, describe_finding, describe_problem
 from cli.formatting import count_noun, json_default, to_the_second
 from cli.options import JsonOption, resolve_account
+from services import account_status
+from services.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
+from services.health import Finding
 from store.models import RunState
-from worker import account_status
-from worker.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
-from worker.health import Finding
 
 app = typer.Typer(add_completion=False)
 WIDTH = 80

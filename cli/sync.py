@@ -10,9 +10,9 @@ import typer
 from cli.formatting import count_noun, count_rows
 from cli.options import AccountOption, JsonOption, handle_interrupts, resolve_account
 from runtime import logs
-from worker import projector
-from worker.account_status import describe_drift
-from worker.sync_types import RunKind
+from services.account_status import describe_drift
+from worker.sync import projector
+from worker.vendors.sync_types import RunKind
 
 if TYPE_CHECKING:
     from cli.progress import SyncResult

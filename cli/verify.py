@@ -12,11 +12,11 @@ import typer
 from cli.formatting import count_noun
 from cli.options import AccountOption, JsonOption, resolve_account
 from cli.sync import print_drift, run
-from store import projection
-from store.database import transaction
-from store.projection import Comparison
-from worker.renormalisation import count_stale
-from worker.sync_types import RunKind
+from store.db.database import transaction
+from store.read_model import projection
+from store.read_model.projection import Comparison
+from worker.sync.renormalisation import count_stale
+from worker.vendors.sync_types import RunKind
 
 app = typer.Typer(add_completion=False)
 MAX_WAIT_SECONDS = 10.0

@@ -172,10 +172,10 @@ class Server(ABC):
         copy = self.state_dir / "programs"
         if not copy.exists():
             self.state_dir.mkdir(parents=True, exist_ok=True)
-            fresh = self.state_dir / "programs.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(folder, fresh, symlinks=True)
-            fresh.rename(copy)
+            new_path = self.state_dir / "programs.new"
+            shutil.rmtree(new_path, ignore_errors=True)
+            shutil.copytree(folder, new_path, symlinks=True)
+            new_path.rename(copy)
         return copy
 
     def as_user(self, command: Sequence[str], uid: int | None = None) -> list[str]:
@@ -194,12 +194,12 @@ class Server(ABC):
 
 def _move(source: Path, target: Path, uid: int) -> None:
     """Move a directory and change its owner; a crash at any point leaves a complete copy at either path."""
-    fresh = target.with_name(f"{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(source, fresh, symlinks=True)
-    _chown_tree(fresh, uid)
+    new_path = target.with_name(f"{target.name}.new")
+    shutil.rmtree(new_path, ignore_errors=True)
+    shutil.copytree(source, new_path, symlinks=True)
+    _chown_tree(new_path, uid)
     shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    new_path.rename(target)
     shutil.rmtree(source)
 
 
@@ -244,21 +244,21 @@ class Postgres(Server):
         self._write_auth_files()
         if (self.data / "PG_VERSION").exists():
             return
-        fresh = self.state_dir / "data.new"
-        shutil.rmtree(fresh, ignore_errors=True)
+        new_path = self.state_dir / "data.new"
+        shutil.rmtree(new_path, ignore_errors=True)
         # initdb needs a user with a name.
         initdb_uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else self.uid
-        self._make_private_dir(fresh, initdb_uid)
-        command = [str(self.bin / "initdb"), "-D", str(fresh), "-U", SUPERUSER, "-A", "peer", "-E", "UTF8"]
+        self._make_private_dir(new_path, initdb_uid)
+        command = [str(self.bin / "initdb"), "-D", str(new_path), "-U", SUPERUSER, "-A", "peer", "-E", "UTF8"]
         command.append("--no-locale")
         completed = subprocess.run(
             self.as_user(command, initdb_uid), capture_output=True, text=True, timeout=120, check=False, cwd="/"
         )
         if completed.returncode:
             raise RuntimeError(f"initdb failed: {completed.stderr.strip()}")
-        _chown_tree(fresh, self.uid)
+        _chown_tree(new_path, self.uid)
         shutil.rmtree(self.data, ignore_errors=True)
-        fresh.rename(self.data)
+        new_path.rename(self.data)
 
     def _write_auth_files(self) -> None:
         self.auth_dir.mkdir(mode=0o755, exist_ok=True)

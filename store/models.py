@@ -137,7 +137,8 @@ class Account(SQLModel, table=True):
     `balances_as_of` is the day (UTC) on which all balances of its records were last computed. `time_zones` copies the
     zones of its organisations (organisation id: IANA name), so that a read is one statement. `setup_step` is where
     signing in leads until the set-up is complete. `closed_at` is set when the account is disconnected: from then on it
-    is invisible and no work starts for it, and its row is deleted when no data is left (`store.deprovisioning`).
+    is invisible and no work starts for it, and its row is deleted when no data is left
+    (`store.accounts.deprovisioning`).
     """
 
     __table_args__ = (
@@ -450,7 +451,7 @@ class XeroContact(SQLModel, table=True):
     is_deleted: bool = _column(sa.Boolean, "false")
 
 
-# An address that the normalisation rules leave as it is; `store.addresses` looks for the others.
+# An address that the normalisation rules leave as it is; `store.mirror.addresses` looks for the others.
 PLAIN_ADDRESS = r"^[a-z0-9.!#$%&''*+/=?^_{|}~-]+@[a-z0-9-]+([.][a-z0-9-]+)*$"
 IS_IRREGULAR = f"as_typed IS NULL AND email !~ '{PLAIN_ADDRESS}'"
 
@@ -700,7 +701,7 @@ class RecordBalance(SQLModel, table=True):
 
 
 class EventLatency(SQLModel, table=True):
-    """The time from an event's receipt to its rows, as a histogram for each hour (`store.event_latency.BOUNDS`)."""
+    """The time from an event's receipt to its rows, as an hourly histogram (`EVENT_LATENCY_BUCKETS`)."""
 
     __tablename__ = "event_latency"
 

@@ -103,7 +103,7 @@ class Environment:
 
     def wipe_redis(self) -> None:
         """Delete all data of Redis, in memory and on disk, and kill it."""
-        from worker.redis_client import shared_client
+        from runtime.redis_client import shared_client
 
         with suppress(Exception):
             shared_client().flushall()
@@ -289,7 +289,7 @@ class Round:
         """The acknowledged events that are not in the inbox."""
         from sqlalchemy import text
 
-        from store.database import transaction
+        from store.db.database import transaction
         from webhooks.payloads import copper_event_key
 
         acknowledged = self.world.sandbox.control("GET", "acknowledged-events")
@@ -354,7 +354,7 @@ def start_environment(home: Path, settings: dict[str, str] | None = None) -> tup
     web, vendors = configure(home)
     override_settings(settings or {})
     from runtime import embedded
-    from store.database import migrate
+    from store.db.database import migrate
     from tests.world import Sandbox, World
 
     embedded.database_url()

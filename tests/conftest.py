@@ -43,7 +43,7 @@ def settings_as_they_were() -> Iterator[None]:
         del os.environ[name]
     override_settings(before)
     if is_elsewhere:
-        from worker.redis_client import shared_client
+        from runtime.redis_client import shared_client
 
         shared_client.cache_clear()
 
@@ -98,7 +98,7 @@ def world(unconnected: World) -> World:
 @pytest.fixture
 def no_counts() -> Iterator[None]:
     """Reset all rate limits before and after the test."""
-    from web import rate_limits
+    from web.auth import rate_limits
 
     counts = (
         rate_limits._address_counts,

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from runtime import embedded
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
 from runtime.settings import override_settings, settings
-from store import database
-from store.roles import Role
+from store.db import database
+from store.db.roles import Role
 
 HOME = Path(__file__).resolve().parent.parent / ".patina" / "tests"
 TEMPLATE = "patina_template"
@@ -36,7 +36,7 @@ def redis_url() -> str:
 
 def clear_budgets(prefix: str = "budget") -> None:
     """Clear the budgets, or other counters in Redis, because account ids start at 1 in each database."""
-    from worker.redis_client import shared_client
+    from runtime.redis_client import shared_client
 
     keys = list(shared_client().scan_iter(f"*{settings().redis_namespace}:{prefix}*", count=1_000))
     if keys:
@@ -87,7 +87,7 @@ def terminate_connections() -> None:
 def make_template() -> None:
     """Migrate the template once for all test processes, and again when a migration changed."""
     root = Path(__file__).resolve().parent.parent
-    sources = [*(root / "alembic").rglob("*.py"), root / "store" / "roles.py"]
+    sources = [*(root / "alembic").rglob("*.py"), root / "store" / "db" / "roles.py"]
     stamp = str(sorted((path.name, path.stat().st_mtime_ns) for path in sources))
     HOME.mkdir(parents=True, exist_ok=True)
     database_url("postgres")

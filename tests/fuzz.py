@@ -174,7 +174,7 @@ def count_invalid_rows() -> int:
     """The number of pending rows of the inbox that are not valid events."""
     from sqlalchemy import text
 
-    from store.database import transaction
+    from store.db.database import transaction
 
     with transaction() as session:
         return int(
@@ -200,8 +200,8 @@ def main() -> int:
     databases.make_template()
     with databases.temporary(), serving(server.create(SandboxWorld(), limits=Limits(enabled=False))) as vendors:
         override_settings({**server.environment(vendors), "LOG_LEVEL": "error", **UNLIMITED})
-        from store import copper_credentials
-        from store.database import transaction
+        from store.accounts import copper_credentials
+        from store.db.database import transaction
         from tests.world import Sandbox, World
         from web.app import create
 

@@ -15,7 +15,7 @@ try:
 except ImportError:
     raise SystemExit("atheris is not installed: .venv/bin/pip install atheris") from None
 
-with atheris.instrument_imports(include=["webhooks", "worker.xero.schemas"]):
+with atheris.instrument_imports(include=["webhooks", "worker.vendors.xero.schemas"]):
     from webhooks.payloads import Origin, Secret, parse_json, read_delivery, read_notification
 
 XERO = {

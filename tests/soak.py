@@ -58,8 +58,8 @@ def _process_tree(pid: int) -> Iterator[psutil.Process]:
 
 
 def _figures(environment: Environment) -> dict[str, int]:
-    from store.database import transaction
-    from worker.redis_client import shared_client
+    from runtime.redis_client import shared_client
+    from store.db.database import transaction
 
     with transaction() as session:
         inbox, queued, runs, seen_ids = session.execute(
@@ -111,7 +111,7 @@ def act(world: World, rng: random.Random, ids: tuple[list[int], list[int], list[
 
 def age_data() -> None:
     """Make finished rows older than the retention period, and the hourly retention due again."""
-    from store.database import transaction
+    from store.db.database import transaction
 
     for statement in (
         "UPDATE inbox SET received_at = received_at - interval '31 days', finished_at = finished_at"

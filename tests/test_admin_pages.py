@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from store import audit
-from store.database import account_transaction, transaction
-from store.event_latency import HourlyLatency
+from services.match_report import build_match_report
+from store.accounts import audit
+from store.db.database import account_transaction, transaction
+from store.ingest.event_latency import HourlyLatency
 from store.models import RecordType
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_connect_pages import sign_in
 from tests.test_settings_and_migrations import patina
 from tests.world import World
-from web import charts
-from worker.match_report import build_match_report
+from web.presentation import charts
 
 
 @pytest.fixture

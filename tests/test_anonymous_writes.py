@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from store import oauth_state
-from store.database import transaction
-from store.oauth_state import MAX_PER_BROWSER, NO_ACCOUNT
+from store.accounts import oauth_state
+from store.accounts.oauth_state import MAX_PER_BROWSER, NO_ACCOUNT
+from store.db.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_connect_pages import add_viewer, count
 from tests.world import World
-from worker import schedule
+from worker.jobs import scheduler
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_an_expired_state_gets_no_ticket_and_is_deleted_by_the_next_sweep(world:
         session.execute(text("UPDATE oauth_state SET expires_at = now()"))
     assert post_back(world.web, **state).headers["location"].endswith("ticket=")
     assert count("oauth_state") == 1
-    schedule.tick()
+    scheduler.tick()
     assert count("oauth_state") == 0
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from runtime.settings import override_settings
 from tests.world import World
-from web import problems, rate_limits
-from web.fixed_windows import FixedWindowCounter
+from web.auth import rate_limits
+from web.auth.fixed_windows import FixedWindowCounter
+from web.presentation import problems
 
 
 def test_an_unknown_key_leaves_no_counter_behind(

@@ -11,10 +11,10 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from store.database import transaction
+from services import connect
+from store.db.database import transaction
 from tests.databases import clear_budgets
 from tests.world import World
-from worker import connect
 
 
 @pytest.fixture

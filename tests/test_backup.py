@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from runtime.servers import Postgres
-from store import roles
-from store.database import account_transaction, dispose_engine, migrate, transaction
+from store.db import roles
+from store.db.database import account_transaction, dispose_engine, migrate, transaction
 from tests import databases
 from tests.world import World
 

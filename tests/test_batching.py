@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg_pool import PoolTimeout, TooManyRequests
 
-from store.batching import MAX_CONCURRENCY, MAX_QUEUE_LENGTH, Connection, RequestBatcher
-from store.database import POOL_SIZE, Pool, create_owner_pool
+from store.db.batching import MAX_CONCURRENCY, MAX_QUEUE_LENGTH, Connection, RequestBatcher
+from store.db.database import POOL_SIZE, Pool, create_owner_pool
 
 T = TypeVar("T")
 DIVIDE = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, place) ORDER BY place"

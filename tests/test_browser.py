@@ -14,8 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 
-from store import api_keys, xero_organisations
-from store.database import transaction
+from store.accounts import api_keys, xero_organisations
+from store.db.database import transaction
 from tests import chromium
 from tests.databases import clear_budgets
 from tests.processes import Processes, patina

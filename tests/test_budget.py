@@ -9,19 +9,19 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from runtime import redis_client
 from runtime.settings import override_settings
-from store import api_usage
-from store.database import transaction
+from services.account_status import month_start
+from store.accounts.xero_organisations import Organisation
+from store.db.database import transaction
 from store.models import OrganisationStatus
-from store.xero_organisations import Organisation
+from store.sync import api_usage
 from tests import databases
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import redis_client
-from worker.account_status import month_start
-from worker.budget import Budget, Priority, RateLimitHeaders
-from worker.errors import BudgetExhaustedError
+from worker.vendors.errors import BudgetExhaustedError
+from worker.vendors.rate_limit.budget import Budget, Priority, RateLimitHeaders
 
 TENANT = UUID(int=7)
 EVERYTHING = RateLimitHeaders(minute_remaining=1_000, day_remaining=1_000_000, app_minute_remaining=10_000)

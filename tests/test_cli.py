@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from cli.lazy_group import LazyCommand
 from cli.root import COMMANDS
-from store.database import transaction
+from store.db.database import transaction
 from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cli.checks import CheckResult, check_client_addresses
+from runtime.redis_client import shared_client
 from runtime.settings import SettingsError, override_settings, settings
+from services import proxy_watch
 from tests.world import World
-from web import client_address
-from web.client_address import forwarded_client, network_of
-from worker import proxy_watch
-from worker.redis_client import shared_client
+from web.middleware import client_address
+from web.middleware.client_address import forwarded_client, network_of
 
 PROXIES = "10.0.0.0/8,2001:db8:1::/48"
 

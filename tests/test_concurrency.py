@@ -17,10 +17,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from store import copper_credentials, mirror, projection, xero_grants, xero_organisations
-from store.database import Session, transaction
-from store.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
+from store.accounts import copper_credentials, xero_grants, xero_organisations
+from store.db.database import Session, transaction
+from store.mirror import mirror
+from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
 from store.models import RecordType
+from store.read_model import projection
 from tests.serving import wait_until
 
 ROUNDS = 1_000

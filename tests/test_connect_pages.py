@@ -11,17 +11,17 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from runtime.redis_client import shared_client
 from runtime.settings import override_settings
-from store import account_settings, accounts, copper_credentials, xero_organisations
-from store.copper_credentials import CopperCredentials
-from store.database import transaction
+from store.accounts import account_settings, accounts, copper_credentials, xero_organisations
+from store.accounts.copper_credentials import CopperCredentials
+from store.db.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.serving import serving
 from tests.world import Sandbox, World
-from worker import cleanup_tasks, sync
-from worker.redis_client import shared_client
-from worker.sync_types import RunKind
+from worker.sync import cleanup_tasks, run_processor
+from worker.vendors.sync_types import RunKind
 
 FORM = {"record_type": ["lead", "person"], "invoice_limit": "7", "visible": "everyone"}
 
@@ -100,8 +100,8 @@ def test_an_admin_connects_selects_organisations_and_finishes(
         None,
     )
     assert [str(organisation.tenant_id) for organisation in organisations] == [tenants[0]]
-    for run in sync.start_account_runs(account.id, RunKind.BACKFILL):
-        while sync.step(run.account_id, run.id).has_more:
+    for run in run_processor.start_account_runs(account.id, RunKind.BACKFILL):
+        while run_processor.step(run.account_id, run.id).has_more:
             pass
     page = browser.open("/progress")
     assert "From now on, changes sync automatically" in page.text

@@ -7,19 +7,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from runtime.settings import override_settings
-from store import admins, api_keys, api_usage, audit, browser_sessions, copper_credentials, xero_organisations
-from store.crypto import decrypt, encrypt
-from store.database import transaction
+from services import account_status, connect
+from services.account_status import month_start
+from store.accounts import admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
+from store.db.crypto import decrypt, encrypt
+from store.db.database import transaction
 from store.models import OrganisationStatus
+from store.sync import api_usage
 from tests import databases
 from tests.admin import AdminBrowser
 from tests.test_connect_pages import add_viewer, audit_actions, sign_in
 from tests.test_reconnecting import findings_of
 from tests.world import World
-from worker import account_status, cleanup_tasks, connect
-from worker.account_status import month_start
-from worker.sync_types import RunKind
-from worker.xero import cli_oauth
+from worker.sync import cleanup_tasks
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import cli_oauth
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.spreadsheets import escape_cell
+from web.presentation.spreadsheets import escape_cell
 
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
 BLANKS = " \t\n\r\v\f\x00\x1f\x85\xa0\u00ad\u200b\u2028\u2060\u3000\ufeff"

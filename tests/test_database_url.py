@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import SettingsError, override_settings, settings
-from store import database
+from store.db import database
 from tests.databases import database_url
 from tests.test_settings_and_migrations import patina
 
@@ -98,7 +98,7 @@ def test_parameters_of_the_url_override_our_defaults(database: str) -> None:
     folder = quote(socket_folder(database), safe="")
     own = quote("-c application_name=mine", safe="")
     with reaching(f"postgresql://postgres@{folder}/{database}?options={own}"):
-        from store.database import transaction
+        from store.db.database import transaction
 
         with transaction() as session:
             row = session.execute(

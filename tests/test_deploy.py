@@ -15,7 +15,7 @@ import yaml
 from sqlalchemy import text
 
 from runtime.settings import Settings
-from store.database import transaction
+from store.db.database import transaction
 from tests import databases
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,17 +8,23 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from store import accounts, audit, browser_sessions, copper_credentials, oauth_state, projection, scheduled_tasks
-from store.browser_sessions import SessionOrigin
-from store.database import AccountClosedError, Session, transaction
-from store.deprovisioning import DATA_TABLES
+from runtime import metrics
+from services import connect
+from store.accounts import accounts, audit, browser_sessions, copper_credentials, oauth_state
+from store.accounts.browser_sessions import SessionOrigin
+from store.accounts.deprovisioning import DATA_TABLES
+from store.db.database import AccountClosedError, Session, transaction
 from store.models import INSTALLATION, RecordType, SignInMethod
+from store.read_model import projection
+from store.sync import scheduled_tasks
 from tests.databases import clear_budgets
 from tests.serving import wait_until
 from tests.test_webhook_endpoints import delivery, event, post_xero
 from tests.world import World
-from worker import cleanup_tasks, connect, jobs, known_keys, metrics, orphans, relations, schedule
-from worker.copper.subscriptions import SECRET_KEY
+from worker.jobs import actors, scheduler
+from worker.sync import cleanup_tasks, orphans, relations
+from worker.vendors.copper import known_keys
+from worker.vendors.copper.subscriptions import SECRET_KEY
 
 TABLES_WITH_ACCOUNT = text("""
     SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'account_id'
@@ -194,11 +200,11 @@ def test_a_closed_account_accepts_nothing_and_running_work_ends_without_an_error
         connect.disconnect(world.account, actor="Another Admin")
     assert set(rows_of(world.account)) <= {"account", "cleanup_task", *DATA_TABLES}
     clean_up()
-    for of_source in (jobs.drain, jobs.advance_run, jobs.backfill_created_dates, jobs.start_requested_catch_up):
+    for of_source in (actors.drain, actors.advance_run, actors.backfill_created_dates, actors.start_requested_catch_up):
         of_source.fn(world.account, 1)
-    for of_account in (jobs.project, jobs.refresh_stale_relations):
+    for of_account in (actors.project, actors.refresh_stale_relations):
         of_account.fn(world.account)
-    jobs.refresh_record_relations.fn(world.account, "company", 1)
+    actors.refresh_record_relations.fn(world.account, "company", 1)
     assert rows_of(world.account) == {}
 
 
@@ -239,9 +245,9 @@ def test_rows_without_an_account_are_deleted_in_batches_and_counted(
     before = rows_of(world.account), rows_of(0)
     for statement in ORPHAN_ROWS.values():
         execute(statement)
-    monkeypatch.setattr(orphans, "ROWS", 7)
+    monkeypatch.setattr(orphans, "BATCH_ROWS", 7)
     counted = {table: swept(table) for table in ORPHAN_ROWS}
-    schedule.delete_orphans()
+    scheduler.delete_orphans()
     assert {table: swept(table) - counted[table] for table in ORPHAN_ROWS} == {
         **dict.fromkeys(ORPHAN_ROWS, 1),
         "inbox": 30,
@@ -252,7 +258,7 @@ def test_rows_without_an_account_are_deleted_in_batches_and_counted(
         "what is nobody's by design stays"
     )
     execute("INSERT INTO scheduled_task (account_id, name) VALUES (987, 'catch_up')")
-    schedule.delete_orphans()
+    scheduler.delete_orphans()
     assert rows_of(987) == {"scheduled_task": 1}, "once an hour"
 
 

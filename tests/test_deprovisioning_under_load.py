@@ -14,47 +14,45 @@ import pytest
 from sqlalchemy import exc
 
 from runtime.settings import override_settings
-from store import (
+from services import connect, person_erasure
+from store.accounts import (
     admins,
     audit,
     browser_sessions,
     copper_credentials,
     oauth_state,
     refused_endpoints,
-    scheduled_tasks,
-    tenancy,
-    unreadable_fields,
-    webhook_quotas,
     xero_grants,
     xero_organisations,
 )
-from store.browser_sessions import SessionOrigin
-from store.copper_credentials import CopperCredentials
-from store.database import transaction
-from store.inbox import SyncSource
+from store.accounts.browser_sessions import SessionOrigin
+from store.accounts.copper_credentials import CopperCredentials
+from store.db import tenancy
+from store.db.database import transaction
+from store.ingest import webhook_quotas
+from store.ingest.inbox import SyncSource
+from store.mirror import unreadable_fields
 from store.models import RecordType, SignInMethod
+from store.sync import scheduled_tasks
 from tests.databases import clear_budgets
 from tests.serving import wait_until
 from tests.test_deprovisioning import clean_up, execute, rows_of
 from tests.test_webhook_endpoints import delivery, event, post_xero
 from tests.world import World
-from worker import (
-    connect,
+from worker.jobs import actors, scheduler
+from worker.sync import (
     created_dates,
-    events,
-    jobs,
-    person_erasure,
+    event_processor,
     projector,
     relations,
     renormalisation,
     requested_catch_ups,
-    schedule,
-    sync,
+    run_processor,
 )
-from worker.budget import Budget, Priority
-from worker.copper.subscriptions import SECRET_KEY
-from worker.sync_types import RunKind
-from worker.xero import oauth
+from worker.vendors.copper.subscriptions import SECRET_KEY
+from worker.vendors.rate_limit.budget import Budget, Priority
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import oauth
 
 THREADS, WORKS_BEFORE = 8, 25
 ORIGIN = SessionOrigin(SignInMethod.COPPER)
@@ -83,8 +81,8 @@ class Work:
         return [
             self.receive_xero,
             self.receive_copper,
-            lambda: events.drain(SyncSource(self.account, 0), 0.5),
-            lambda: events.drain(SyncSource(self.account, self.organisation), 0.5),
+            lambda: event_processor.drain(SyncSource(self.account, 0), 0.5),
+            lambda: event_processor.drain(SyncSource(self.account, self.organisation), 0.5),
             lambda: requested_catch_ups.start_requested(SyncSource(self.account, self.organisation)),
             lambda: self.run(RunKind.BACKFILL),
             lambda: self.run(RunKind.CATCH_UP),
@@ -109,8 +107,8 @@ class Work:
             lambda: connect.create_key(self.account, "late"),
             lambda: self.world.link("person", self.person, next(iter(self.world.contacts.values()))),
             self.write_beside,
-            schedule.catch_up,
-            schedule.reconcile,
+            scheduler.catch_up,
+            scheduler.reconcile,
         ]
 
     def receive_xero(self) -> None:
@@ -122,8 +120,8 @@ class Work:
         self.world.web.post(f"/webhooks/copper/{self.access.webhook_token}", json=body)
 
     def run(self, run_kind: RunKind) -> None:
-        for run in sync.start_account_runs(self.account, run_kind):
-            while sync.step(run.account_id, run.id).has_more:
+        for run in run_processor.start_account_runs(self.account, run_kind):
+            while run_processor.step(run.account_id, run.id).has_more:
                 pass
 
     def write_beside(self) -> None:
@@ -176,16 +174,16 @@ def an_hour_later(work: Work) -> None:
         "UPDATE scheduled_task SET last_started_at = last_started_at - interval '25 hours' WHERE "
         "last_started_at > '-infinity'"
     )
-    for task in schedule.TASKS:
+    for task in scheduler.TASKS:
         task()
-    for job in (jobs.project, jobs.refresh_stale_relations):
+    for job in (actors.project, actors.refresh_stale_relations):
         job.fn(work.account)
     for organisation in (0, work.organisation):
-        jobs.drain.fn(work.account, organisation)
-        jobs.start_requested_catch_up.fn(work.account, organisation)
-        jobs.backfill_created_dates.fn(work.account, organisation)
-    jobs.refresh_record_relations.fn(work.account, "company", work.company)
-    jobs.refresh_idle_grants.fn()
+        actors.drain.fn(work.account, organisation)
+        actors.start_requested_catch_up.fn(work.account, organisation)
+        actors.backfill_created_dates.fn(work.account, organisation)
+    actors.refresh_record_relations.fn(work.account, "company", work.company)
+    actors.refresh_idle_grants.fn()
 
 
 def furnish(world: World) -> None:

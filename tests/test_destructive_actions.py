@@ -7,15 +7,17 @@ import re
 import pytest
 from sqlalchemy import text
 
-from store import account_settings, admins, api_keys, deprovisioning, projection, xero_organisations
-from store.database import account_transaction, transaction
+from services import connect
+from store.accounts import account_settings, admins, api_keys, deprovisioning, xero_organisations
+from store.db.database import account_transaction, transaction
 from store.models import RecordType
+from store.read_model import projection
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_admin_pages import page_text
 from tests.test_connect_pages import audit_actions, sign_in
 from tests.world import World
-from worker import cleanup_tasks, connect
+from worker.sync import cleanup_tasks
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from store.database import transaction
+from services import connect
+from store.db.database import transaction
 from tests.test_settings_and_migrations import patina
 from tests.world import World
-from worker import connect, renormalisation, schedule
-from worker.addresses import MAX_ADDRESSES, escape_invisible, extract_addresses, normalise_address
+from worker.jobs import scheduler
+from worker.sync import renormalisation
+from worker.vendors.addresses import MAX_ADDRESSES, escape_invisible, extract_addresses, normalise_address
 
 EQUIVALENT_SPELLINGS = {
     "capitals": "ANN@Acme.TEST",
@@ -239,7 +241,7 @@ def test_addresses_of_an_earlier_version_are_normalised_at_the_next_start(world:
     stale = OLD[old] != [old]
     assert renormalisation.count_stale(world.account) == (2 if stale else 0)
 
-    schedule.renormalise_addresses()
+    scheduler.renormalise_addresses()
     world.settle()
 
     assert renormalisation.count_stale(world.account) == 0
@@ -251,7 +253,7 @@ def test_addresses_of_an_earlier_version_are_normalised_at_the_next_start(world:
     for typed, person in people.items():
         expected = [invoice.number] if normalise_address(typed) in OLD[old] else []
         assert world.invoice_numbers("people", person) == expected, typed
-    schedule.renormalise_addresses()
+    scheduler.renormalise_addresses()
     world.reconcile()
     assert world.invoice_numbers("people", holder) == [invoice.number], (
         "a reconciliation reads what is typed at the vendors"

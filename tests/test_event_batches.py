@@ -7,17 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from store.database import AccountClosedError
-from store.inbox import LeasedEvent, LeaseLostError, SyncSource
-from worker.copper.client import PAGE_SIZE
-from worker.errors import (
-    AuthorizationLostError,
-    BudgetExhaustedError,
-    EndpointRefusedError,
-    TransientError,
-    UnexpectedResponseError,
-)
-from worker.events import (
+from store.db.database import AccountClosedError
+from store.ingest.inbox import LeasedEvent, LeaseLostError, SyncSource
+from worker.sync.event_processor import (
     MAX_DELAY_SECONDS,
     OPPORTUNITIES_PER_BATCH,
     Batch,
@@ -28,7 +20,15 @@ from worker.events import (
     failure_action,
     split_batches,
 )
-from worker.xero.client import IDS_PER_CALL
+from worker.vendors.copper.client import PAGE_SIZE
+from worker.vendors.errors import (
+    AuthorizationLostError,
+    BudgetExhaustedError,
+    EndpointRefusedError,
+    TransientError,
+    UnexpectedResponseError,
+)
+from worker.vendors.xero.client import IDS_PER_CALL
 
 XERO, COPPER = SyncSource(1, 7), SyncSource(1, 0)
 

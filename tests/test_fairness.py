@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from store import inbox, xero_organisations
-from store.database import account_transaction, transaction
-from store.inbox import SyncSource
+from store.accounts import xero_organisations
+from store.db.database import account_transaction, transaction
+from store.ingest import inbox
+from store.ingest.inbox import SyncSource
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import events
+from worker.sync import event_processor
 
 FLOOD = 100_000
 MAX_SECONDS = 5.0
@@ -78,7 +79,7 @@ def test_a_job_that_ends_leaves_the_rest_of_a_flood_to_the_next(world: World) ->
     with transaction() as session:
         session.execute(INSERT_FLOOD, {"account": world.account, "events": 1_500})
         source = SyncSource(world.account, xero_organisations.list_connected(session, world.account)[0].id)
-    drained = events.drain(source, 0.0)
+    drained = event_processor.drain(source, 0.0)
     assert 0 < drained.completed < 1_500
     assert drained.retry_after == 0.0, "it goes on when the others had their turn"
     assert open_events(world) == 1_500 - drained.completed

@@ -15,14 +15,14 @@ from sqlalchemy import text
 from starlette.datastructures import FormData
 
 from runtime.settings import override_settings
-from store import account_settings, admins, api_keys, xero_organisations
-from store.database import conninfo, transaction
+from store.accounts import account_settings, admins, api_keys, xero_organisations
+from store.db.database import conninfo, transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_admin_pages import page_text
 from tests.test_connect_pages import FORM, audit_actions, count, sign_in
 from tests.world import World
-from web import forms
+from web.admin import forms
 
 
 @pytest.fixture

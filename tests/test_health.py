@@ -11,8 +11,11 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from store import database, xero_organisations
-from store.database import transaction
+from services import account_status, connect
+from services.health import FindingCode
+from store.accounts import xero_organisations
+from store.db import database
+from store.db.database import transaction
 from tests.databases import clear_budgets
 from tests.processes import Processes
 from tests.processes import patina as start
@@ -20,9 +23,8 @@ from tests.serving import wait_until
 from tests.test_connect_pages import sign_in
 from tests.test_settings_and_migrations import patina
 from tests.world import World
-from worker import account_status, connect, sync
-from worker.health import FindingCode
-from worker.sync_types import RunKind
+from worker.sync import run_processor
+from worker.vendors.sync_types import RunKind
 
 
 def findings(world: World) -> dict[FindingCode, int | None]:
@@ -60,7 +62,7 @@ def test_an_account_whose_set_up_stopped_before_the_import_is_unhealthy(unconnec
     assert "nothing has been imported from Third Ltd yet: run `patina backfill`" in " ".join(completed.stdout.split())
     assert "nothing has been imported from Third Ltd yet" in patina("doctor").stdout
 
-    sync.start_account_runs(unconnected.account, RunKind.BACKFILL)
+    run_processor.start_account_runs(unconnected.account, RunKind.BACKFILL)
     assert findings(unconnected) == {}, "an import that is under way is well"
     unconnected.backfill()
     assert findings(unconnected) == {}
@@ -145,7 +147,7 @@ def test_runs_of_a_disconnected_organisation_pause_and_resume(unconnected: World
     }
     assert "is running" not in page_text(world, "/status")
     assert "Acme Sales Ltd 2 is disconnected. Reconnect it to resume syncing." in page_text(world, "/status")
-    runs = sync.start_account_runs(world.account, RunKind.CATCH_UP)
+    runs = run_processor.start_account_runs(world.account, RunKind.CATCH_UP)
     assert disconnected not in {run.organisation_id for run in runs}, "nothing is begun that cannot go on"
 
     world.authorise(world.tenants)
@@ -176,7 +178,7 @@ def test_a_run_of_a_disconnected_organisation_is_not_shown_as_running(unconnecte
 
 def test_a_run_ends_with_its_organisation(unconnected: World) -> None:
     world = unconnected.open(organisations=2)
-    runs = sync.start_account_runs(world.account, RunKind.CATCH_UP)
+    runs = run_processor.start_account_runs(world.account, RunKind.CATCH_UP)
     dropped = organisation_ids(world)[1]
     connect.remove_organisation(world.account, dropped, actor="a test")
     assert [run.state for run in world.runs() if run.id == runs[-1].id] == ["failed"]

@@ -9,14 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from store import accounts, api_keys, xero_organisations
-from store.crypto import digest
-from store.database import transaction
+from store.accounts import accounts, api_keys, xero_organisations
+from store.db.crypto import digest
+from store.db.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_connect_pages import FORM, count, one_time_secret, sign_in
 from tests.world import Sandbox, World
-from worker import sync
+from worker.sync import run_processor
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def finish_imports() -> None:
     with transaction() as session:
         runs = session.execute(text("SELECT account_id, id FROM sync_run WHERE state = 'running'")).all()
     for account_id, run_id in runs:
-        while sync.step(account_id, run_id).has_more:
+        while run_processor.step(account_id, run_id).has_more:
             pass
 
 

@@ -13,24 +13,28 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from runtime.redis_client import shared_client
 from runtime.settings import override_settings
-from store import inbox, mirror, projection, runs
-from store.database import transaction
-from store.inbox import LeaseLostError, SyncSource
-from store.mirror import ContactRow, InvoiceRow, RecordRow
+from store.db.database import transaction
+from store.ingest import inbox
+from store.ingest.inbox import LeaseLostError, SyncSource
+from store.mirror import mirror
+from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
 from store.models import RecordType
+from store.read_model import projection
+from store.sync import runs
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import events, jobs, sync
-from worker.broker import broker
-from worker.enqueue import clear_dedup_key
-from worker.errors import AuthorizationLostError
-from worker.events import DrainResult
-from worker.locks import concurrency_slot
-from worker.redis_client import shared_client
-from worker.sync_types import PROJECT_STAGE, RunKind
-from worker.xero import oauth
+from worker.jobs import actors
+from worker.jobs.broker import broker
+from worker.jobs.enqueue import clear_dedup_key
+from worker.jobs.locks import concurrency_slot
+from worker.sync import event_processor, run_processor
+from worker.sync.event_processor import DrainResult
+from worker.vendors.errors import AuthorizationLostError
+from worker.vendors.sync_types import PROJECT_STAGE, RunKind
+from worker.vendors.xero import oauth
 
 
 def source_of(world: World) -> SyncSource:
@@ -106,7 +110,7 @@ def test_a_rate_limit_response_requeues_the_events_without_counting_an_attempt(w
     world.sandbox.faults(
         api=[{"vendor": "xero", "path": "/Invoices", "type": "status", "status": 429, "retry_after": 60}]
     )
-    assert events.drain(source_of(world)) == DrainResult(1, 60.0), "the contact is done, its invoice waits"
+    assert event_processor.drain(source_of(world)) == DrainResult(1, 60.0), "the contact is done, its invoice waits"
     with transaction() as session:
         rows = session.execute(
             text(
@@ -141,7 +145,7 @@ def test_a_poison_event_is_quarantined_alone(world: World) -> None:
             {"a": world.account, "o": source_of(world).organisation_id},
         )
     for _ in range(2):
-        events.drain(source_of(world))
+        event_processor.drain(source_of(world))
         with transaction() as session:
             session.execute(text("UPDATE inbox SET not_before = now()"))
     world.settle()
@@ -156,8 +160,8 @@ def test_a_poison_event_is_quarantined_alone(world: World) -> None:
 def test_a_deleted_record_is_not_restored_by_an_earlier_fetch(world: World) -> None:
     from datetime import UTC, datetime, timedelta
 
-    from store import mirror
-    from store.mirror import RecordRow
+    from store.mirror import mirror
+    from store.mirror.mirror import RecordRow
     from store.models import RecordType
 
     now = datetime.now(UTC)
@@ -296,14 +300,14 @@ def test_a_backfill_resumes_from_its_last_page_after_a_kill_at_any_step(world: W
         world.opportunity(company=company, person=world.person(f"p{number}@acme.test", company=company))
         world.invoice(f"p{number}@acme.test")
     world.settle()
-    for run in sync.start_account_runs(world.account, RunKind.BACKFILL):
+    for run in run_processor.start_account_runs(world.account, RunKind.BACKFILL):
         for _ in range(40):
             with transaction() as session:
                 is_taken = runs.lease(session, run.account_id, run.id, 60)
             if is_taken is None:
                 break
             expire_leases()
-            sync.step(run.account_id, run.id)
+            run_processor.step(run.account_id, run.id)
     with transaction() as session:
         assert {run.state for run in runs.recent(session, world.account)} == {"done"}
     world.check()
@@ -339,16 +343,16 @@ def test_a_backfill_costs_one_call_per_page(world: World) -> None:
 
 
 def test_job_messages_are_deduplicated_until_the_inbox_is_read(world: World) -> None:
-    queue = f"{broker().namespace}:{jobs.EVENTS}"
+    queue = f"{broker().namespace}:{actors.EVENTS}"
     source = SyncSource(987_654, 3)
     for _ in range(5):
-        assert jobs.enqueue_drain(source)
+        assert actors.enqueue_drain(source)
     waiting = list(shared_client().lrange(queue, 0, -1))
     messages = shared_client().hgetall(f"{queue}.msgs")
     own_ids = [message_id for message_id in waiting if b"987654" in messages[message_id]]
     assert len(own_ids) == 1
     clear_dedup_key("drain", source.account_id, source.organisation_id)
-    jobs.enqueue_drain(source)
+    actors.enqueue_drain(source)
     messages = shared_client().hgetall(f"{queue}.msgs")
     assert sum(b"987654" in messages[message_id] for message_id in shared_client().lrange(queue, 0, -1)) == 2
 
@@ -365,7 +369,7 @@ def test_an_id_that_always_makes_xero_fail_is_quarantined_alone(world: World) ->
         api=[{"vendor": "xero", "path": "/Invoices", "query": poison.id, "type": "status", "status": 500}]
     )
     for _ in range(2):
-        events.drain(source_of(world))
+        event_processor.drain(source_of(world))
         with transaction() as session:
             session.execute(text("UPDATE inbox SET not_before = now()"))
 
@@ -384,7 +388,7 @@ def test_an_outage_does_not_quarantine_events(world: World) -> None:
     arrive(world)
     world.sandbox.faults(api=[{"vendor": "xero", "type": "status", "status": 500}])
     for _ in range(3):
-        assert events.drain(source_of(world)).completed == 0
+        assert event_processor.drain(source_of(world)).completed == 0
         with transaction() as session:
             session.execute(text("UPDATE inbox SET not_before = now()"))
     with transaction() as session:
@@ -458,7 +462,7 @@ def stage(world: World, run: int) -> str:
 
 def projections_waiting(account: int) -> int:
     """The number of queued projection messages of the account."""
-    queue = f"{broker().namespace}:{jobs.PROJECTION}"
+    queue = f"{broker().namespace}:{actors.PROJECTION}"
     messages = shared_client().hgetall(f"{queue}.msgs")
     waiting = [json.loads(messages[message_id]) for message_id in shared_client().lrange(queue, 0, -1)]
     return sum(message["actor_name"] == "project" and message["args"] == [account] for message in waiting)
@@ -469,19 +473,19 @@ def test_rows_of_a_run_are_projected_in_parallel_and_complete_when_it_ends(world
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle()
-    copper, xero = sync.start_account_runs(world.account, RunKind.BACKFILL)
-    while sync.step(xero.account_id, xero.id).has_more:
+    copper, xero = run_processor.start_account_runs(world.account, RunKind.BACKFILL)
+    while run_processor.step(xero.account_id, xero.id).has_more:
         pass
-    assert sync.step(copper.account_id, copper.id).has_more, "people, and other types after them"
+    assert run_processor.step(copper.account_id, copper.id).has_more, "people, and other types after them"
     assert marks(world) > 0
     assert world.invoice_numbers("people", person) == []
-    jobs.project.fn(world.account)
+    actors.project.fn(world.account)
     assert world.invoice_numbers("people", person) == [invoice.number], "while the run goes on"
     late_opportunity = world.opportunity(person=person)
     while stage(world, copper.id) != PROJECT_STAGE:
-        sync.step(copper.account_id, copper.id)
+        run_processor.step(copper.account_id, copper.id)
     assert world.invoice_numbers("opportunities", late_opportunity) == []
-    assert not sync.step(copper.account_id, copper.id).has_more, "it is over when all is shown"
+    assert not run_processor.step(copper.account_id, copper.id).has_more, "it is over when all is shown"
     assert marks(world) == 0
     assert world.invoice_numbers("opportunities", late_opportunity) == [invoice.number]
 
@@ -489,20 +493,20 @@ def test_rows_of_a_run_are_projected_in_parallel_and_complete_when_it_ends(world
 def test_a_run_that_is_far_ahead_of_the_projection_projects_itself(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync, "MAX_PENDING_MARKS", 3)
+    monkeypatch.setattr(run_processor, "MAX_PENDING_MARKS", 3)
     world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
     for number in range(3):
         world.person(f"p{number}@acme.test")
     world.settle()
-    copper, _ = sync.start_account_runs(world.account, RunKind.BACKFILL)
-    assert sync.step(copper.account_id, copper.id).has_more
+    copper, _ = run_processor.start_account_runs(world.account, RunKind.BACKFILL)
+    assert run_processor.step(copper.account_id, copper.id).has_more
     assert marks(world) == 0
 
 
 def test_one_job_at_a_time_projects_an_account_and_then_checks_for_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(actors, "STEP_SECONDS", 0.0)
     with transaction() as session:
         session.execute(
             text(
@@ -514,13 +518,13 @@ def test_one_job_at_a_time_projects_an_account_and_then_checks_for_more(
     before = projections_waiting(world.account)
     with concurrency_slot(f"project:{world.account}", 1) as has_slot:
         assert has_slot
-        jobs.project.fn(world.account)
+        actors.project.fn(world.account)
         assert marks(world) == projection.BATCH_SIZE + 1, "left to whose turn it is"
         assert projections_waiting(world.account) == before
-    jobs.project.fn(world.account)
+    actors.project.fn(world.account)
     assert marks(world) == 1, "one batch in no time"
     assert projections_waiting(world.account) == before + 1, "and another look, as marks are left"
-    jobs.project.fn(world.account)
+    actors.project.fn(world.account)
     assert marks(world) == 0
     assert projections_waiting(world.account) == before + 1
 

@@ -9,13 +9,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from store import accounts, balances, contact_links, event_latency, inbox, match_reports, projection
-from store.database import account_transaction, transaction
-from store.event_latency import BOUNDS, HourlyLatency
+from runtime.metrics import EVENT_LATENCY_BUCKETS
+from store.accounts import accounts
+from store.db.database import account_transaction, transaction
+from store.ingest import event_latency, inbox
+from store.ingest.event_latency import HourlyLatency
 from store.models import RecordType
+from store.read_model import balances, contact_links, match_reports, projection
 from tests.serving import wait_until
 from tests.world import World
-from worker import projector
+from worker.sync import projector
 
 
 def balances_of(world: World, record_type: RecordType, record_id: int) -> list[tuple[str, str, str, int]]:
@@ -274,9 +277,11 @@ def test_latency_is_recorded_by_hour_and_reported_as_quantiles(world: World) -> 
     assert latency is not None
     assert 0 < latency < 60
     assert event_latency.quantile([], 0.5) is None
-    hour = HourlyLatency(hours[0].hour, {0: 50, len(BOUNDS): 50})
+    hour = HourlyLatency(hours[0].hour, {0: 50, len(EVENT_LATENCY_BUCKETS): 50})
     assert event_latency.quantile([hour], 0.25) == pytest.approx(0.025)
-    assert event_latency.quantile([hour], 0.99) == BOUNDS[-1], "what is beyond the last bound counts as it"
+    assert event_latency.quantile([hour], 0.99) == EVENT_LATENCY_BUCKETS[-1], (
+        "what is beyond the last bound counts as it"
+    )
 
 
 # Quarantine

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from runtime.settings import SettingsError, override_settings, settings
+from services import connect
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.routes import documented_routes
@@ -18,8 +19,7 @@ from tests.serving import wait_until
 from tests.test_connect_pages import sign_in
 from tests.world import World
 from web.app import create
-from web.refusals import RefusalReason
-from worker import connect
+from web.middleware.refusals import RefusalReason
 
 NUL, HUGE = "a\x00b", "9" * 400
 NOTHING = re.compile(r"\{(\w+)\}")

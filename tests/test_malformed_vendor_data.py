@@ -11,17 +11,20 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from store import inbox, unreadable_fields, xero_grants
-from store.database import transaction
+from services import account_status
+from store.accounts import xero_grants
+from store.db.database import transaction
+from store.ingest import inbox
+from store.mirror import unreadable_fields
 from store.models import RunState
 from tests.test_settings_and_migrations import patina
 from tests.vendor_proxy import VendorProxy, literal, vendor_proxy
 from tests.world import World
-from worker import account_status, schedule
-from worker.budget import Priority
-from worker.copper import client as copper
-from worker.sync_types import RunKind
-from worker.xero import oauth
+from worker.jobs import scheduler
+from worker.vendors.copper import client as copper
+from worker.vendors.rate_limit.budget import Priority
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import oauth
 
 NOTHING: Any = ...
 
@@ -411,7 +414,7 @@ def test_a_reconciliation_does_not_delete_unreadable_rows(world: World, odd: Ven
 def test_without_pagination_a_full_page_means_that_another_follows(
     world: World, odd: VendorProxy, monkeypatch: pytest.MonkeyPatch, pagination: Any
 ) -> None:
-    monkeypatch.setattr("worker.xero.client.PAGE_SIZE", 3)
+    monkeypatch.setattr("worker.vendors.xero.client.PAGE_SIZE", 3)
     for number in range(7):
         world.invoice(f"p{number}@acme.test")
 
@@ -589,5 +592,5 @@ def test_unreadable_fields_are_shown_by_status_and_deleted_after_the_retention(w
     assert account_status.list_all()[0].unreadable_fields_summary == []
     with transaction() as session:
         session.execute(text("UPDATE unreadable_field SET last_seen_at = now() - interval '40 days'"))
-    schedule.purge_expired()
+    scheduler.purge_expired()
     assert fetch_one("SELECT count(*) FROM unreadable_field") == (0,)

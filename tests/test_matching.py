@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from store import mirror, xero_organisations
-from store.database import transaction
-from store.mirror import ContactRow, InvoiceRow
+from store.accounts import xero_organisations
+from store.db.database import transaction
+from store.mirror import mirror
+from store.mirror.mirror import ContactRow, InvoiceRow
 from tests.world import World
-from worker import projector
+from worker.sync import projector
 
 
 def test_a_person_sees_the_invoices_of_their_address(world: World) -> None:
@@ -173,7 +174,7 @@ def test_deleted_invoices_are_hidden_and_drafts_and_voided_ones_are_shown(world:
 def test_bills_are_shown_only_if_the_account_enables_them(world: World) -> None:
     from sqlalchemy import text
 
-    from store.database import transaction
+    from store.db.database import transaction
 
     person = world.person("ann@acme.test")
     sale = world.invoice("ann@acme.test")

@@ -11,11 +11,11 @@ import redis
 from sqlalchemy import event, text
 
 from runtime.settings import override_settings, settings
-from store.database import engine, transaction
+from store.db.database import engine, transaction
 from tests.test_observability import TOKEN, value
 from tests.world import World
-from web.metrics import read_snapshot
-from worker.budget import COPPER_SIGN_IN_SHARE, Budget, Priority
+from web.api.metrics import read_snapshot
+from worker.vendors.rate_limit.budget import COPPER_SIGN_IN_SHARE, Budget, Priority
 
 ACCOUNTS = text("""
     WITH made AS (
@@ -95,7 +95,7 @@ def test_all_budgets_are_read_in_few_round_trips(world: World, monkeypatch: pyte
 def test_without_redis_all_other_metrics_are_exported(world: World) -> None:
     with transaction() as session:
         session.execute(ACCOUNTS, {"accounts": 2})
-    from worker.redis_client import shared_client
+    from runtime.redis_client import shared_client
 
     override_settings({"REDIS_URL": "redis://127.0.0.1:1/0"})
     shared_client.cache_clear()

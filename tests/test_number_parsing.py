@@ -38,7 +38,7 @@ def test_no_input_raises_an_exception(text: str) -> None:
 
 @pytest.mark.parametrize("wait", ["²", "٣".encode().decode("latin-1"), "9" * 400, "", "-1", "wait"])
 def test_an_invalid_prefer_header_is_answered_at_once(world: World, wait: str) -> None:
-    from worker import connect
+    from services import connect
 
     key = connect.create_key(world.account, "panel", ["panel"])
     person = world.person("ann@acme.test")

@@ -21,7 +21,7 @@ from tests.chaos import free_port
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import jobs
+from worker.jobs import actors
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "monitoring"
 TOKEN = "a-token-of-the-scraper"
@@ -84,7 +84,7 @@ def test_dashboard_and_alerts_use_existing_metrics_and_labels(world: World, proc
     world.sandbox.simulate("update_invoice", invoice=world.invoice("ann@acme.test").id, total="300.00")
     wait_until(lambda: len(world.rows("people", person)) == 2)
     world.settle()
-    jobs.project.send_with_options(args=("no number",))
+    actors.project.send_with_options(args=("no number",))
     wait_until(lambda: value(served(ports["worker"]), "dramatiq_message_errors_total", actor_name="project") == 1)
 
     wait_until(lambda: value(served(ports["worker"]), "patina_event_latency_seconds_count", vendor="xero") >= 2)

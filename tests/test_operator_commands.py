@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from cli.failed_events import escape_for_terminal
 from runtime.settings import override_settings
-from store.database import transaction
+from store.db.database import transaction
 from tests.test_settings_and_migrations import patina
 from tests.test_webhook_endpoints import notification, post_xero
 from tests.world import World

@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from store import account_settings, xero_organisations
-from store.database import transaction
+from services import connect
+from store.accounts import account_settings, xero_organisations
+from store.db.database import transaction
 from store.models import OrganisationStatus
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.world import World
-from worker import connect
 
 
 @pytest.fixture

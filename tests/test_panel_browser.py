@@ -19,13 +19,13 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page, Request, expect
 
 from runtime.settings import override_settings
-from store import account_settings
-from store.database import transaction
+from services import connect
+from store.accounts import account_settings
+from store.db.database import transaction
 from tests import chromium, databases
 from tests.test_browser import browser as browser
 from tests.test_browser import pictures as pictures
 from tests.world import World
-from worker import connect
 
 SDK = "copper-sdk@0.9.1"
 SDK_SHA512 = "AFDx3JyetvBFoHpQmmIWgbpUjPhSmQxQVn8+bzsUOiRS2LxkswIOyQPddop0OjaJSxQzFpzSHLvXTd9IO/Zyyg=="

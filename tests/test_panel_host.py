@@ -20,8 +20,9 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route as HttpRoute
 
 from runtime.settings import override_settings, settings
-from store import account_settings
-from store.database import transaction
+from services import connect
+from store.accounts import account_settings
+from store.db.database import transaction
 from tests import databases
 from tests.serving import serving
 from tests.test_browser import browser as browser
@@ -29,7 +30,6 @@ from tests.test_panel_browser import fill
 from tests.world import World
 from web.panel import long_polls
 from web.panel.long_polls import PollQuota
-from worker import connect
 
 # The parent's side of the App SDK's messages, controlled by the test: `answer` defines the answer to `getContext`.
 HOST = """<!doctype html><title>Host</title>

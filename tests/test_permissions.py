@@ -12,21 +12,24 @@ from sqlalchemy import text
 from cli.checks import run_checks
 from cli.findings import describe_problem
 from runtime.settings import override_settings, settings
-from store import copper_credentials, inbox, mirror, refused_endpoints, xero_organisations
-from store.database import transaction
+from services import account_status
+from store.accounts import copper_credentials, refused_endpoints, xero_organisations
+from store.db.database import transaction
+from store.ingest import inbox
+from store.mirror import mirror
 from store.models import RecordType, RunState
-from store.runs import Run
+from store.sync.runs import Run
 from tests.test_connect_pages import sign_in
 from tests.test_reconnecting import findings_of
 from tests.test_settings_and_migrations import patina
 from tests.world import World
-from worker import account_status, relations, sync
-from worker.budget import Priority
-from worker.copper.client import client_for_account
-from worker.errors import AuthorizationLostError, EndpointRefusedError
-from worker.sync_types import RunKind
-from worker.xero import client as xero
-from worker.xero import scopes
+from worker.sync import relations, run_processor
+from worker.vendors.copper.client import client_for_account
+from worker.vendors.errors import AuthorizationLostError, EndpointRefusedError
+from worker.vendors.rate_limit.budget import Priority
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import client as xero
+from worker.vendors.xero import scopes
 
 WITHOUT_INVOICES = "offline_access accounting.contacts.read accounting.settings.read"
 INVOICES = "accounting.invoices.read"
@@ -61,7 +64,7 @@ def notes(world: World) -> tuple[str, ...]:
 def work_off(world: World) -> list[Run]:
     """Execute the steps of all unfinished runs."""
     for run in world.runs():
-        while run.state == RunState.RUNNING and sync.step(run.account_id, run.id).has_more:
+        while run.state == RunState.RUNNING and run_processor.step(run.account_id, run.id).has_more:
             pass
     return world.runs()
 
@@ -394,13 +397,15 @@ def test_an_interrupted_listing_by_modification_date_resumes(world: World) -> No
     world.advance_clock(5)
     for person in people:
         world.simulate_copper("update_record", type="person", id=person, name="touched")
-    run = next(run for run in sync.start_account_runs(world.account, RunKind.CATCH_UP) if not run.organisation_id)
-    sync.step(world.account, run.id)
+    run = next(
+        run for run in run_processor.start_account_runs(world.account, RunKind.CATCH_UP) if not run.organisation_id
+    )
+    run_processor.step(world.account, run.id)
     assert world.runs([run.id])[0].cursor["modified_page"] == 2
     world.sandbox.faults(
         api=[{"vendor": "copper", "type": "status", "status": 503, "path": "/people", "times": 4}], filters=filters
     )
-    sync.step(world.account, run.id)
+    run_processor.step(world.account, run.id)
     assert world.runs([run.id])[0].cursor["modified_page"] == 2
     run_sql("UPDATE sync_run SET not_before = now()")
     work_off(world)

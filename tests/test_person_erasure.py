@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from store import admins, api_keys, audit, browser_sessions, copper_credentials, erasure, invitations, mirror
-from store.browser_sessions import SessionOrigin
-from store.database import database_now, transaction
+from services.person_erasure import decode_json_bytes, spellings
+from store.accounts import admins, api_keys, audit, browser_sessions, copper_credentials, erasure, invitations
+from store.accounts.browser_sessions import SessionOrigin
+from store.db.database import database_now, transaction
+from store.mirror import mirror
 from store.models import SignInMethod
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
@@ -15,9 +17,9 @@ from tests.test_admin_pages import page_text
 from tests.test_connect_pages import sign_in
 from tests.test_settings_and_migrations import patina
 from tests.world import World
-from worker import known_keys, projector
-from worker.addresses import contains_address
-from worker.person_erasure import decode_json_bytes, spellings
+from worker.sync import projector
+from worker.vendors.addresses import contains_address
+from worker.vendors.copper import known_keys
 
 COLUMNS = text("""
     SELECT table_name, column_name FROM information_schema.columns
@@ -156,7 +158,7 @@ def test_erasing_an_address_removes_it_from_every_column_of_every_table(world: W
     projector.project(world.account)
     assert columns_containing("gretel.forgetme") == {}
     remaining = columns_containing("gretel forgetme")
-    assert set(remaining) == {"copper_record.name", "inbox.get_body"}, remaining
+    assert set(remaining) == {"copper_record.name", "inbox.body"}, remaining
     assert remaining["copper_record.name"] == ["Gretel Forgetme (sole trader)"]
     assert f"  company {gretel['company']}: Gretel Forgetme (sole trader)" in completed.stdout
     assert "  event " in completed.stdout
@@ -165,7 +167,7 @@ def test_erasing_an_address_removes_it_from_every_column_of_every_table(world: W
         noted = session.execute(text("SELECT detail FROM audit_log WHERE action = 'person.erased'")).scalar_one()
     assert noted.startswith("2 records, 2 contacts, 10 stored bodies")
     assert patina("erase-person", "--record", f"company/{gretel['company']}").returncode == 0
-    assert set(columns_containing("gretel forgetme")) == {"inbox.get_body"}
+    assert set(columns_containing("gretel forgetme")) == {"inbox.body"}
 
 
 def test_a_person_without_an_address_is_erased_by_record_and_by_contact(world: World, gretel: dict[str, int]) -> None:

@@ -16,13 +16,13 @@ from sqlalchemy import text
 
 from runtime.servers import APPLICATION_ROLE, Postgres
 from runtime.settings import override_settings
-from store.database import Role, account_transaction, dispose_engine, migrate, transaction
+from services import connect
+from store.db.database import Role, account_transaction, dispose_engine, migrate, transaction
 from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes, patina, terminate
 from tests.serving import wait_until
 from tests.world import Sandbox, World
-from worker import connect
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="needs PgBouncer (Debian: pgbouncer)")

@@ -15,12 +15,13 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from store.database import transaction
-from store.invoice_queries import Position
+from store.db.database import transaction
+from store.read_model.invoice_queries import Position
 from tests import databases
 from tests.world import World
-from web import cursors, links
-from web.currencies import format_amount
+from web.api import cursors
+from web.presentation import links
+from web.presentation.currencies import format_amount
 
 ROOT = Path(__file__).resolve().parent.parent
 

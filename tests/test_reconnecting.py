@@ -6,15 +6,15 @@ import pytest
 from sqlalchemy import text
 
 from cli.findings import describe_finding
-from store import xero_grants
-from store.database import transaction
+from services import account_status, connect
+from store.accounts import xero_grants
+from store.db.database import transaction
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import account_status, connect
-from worker.errors import AuthorizationLostError
-from worker.sync_types import RunKind
-from worker.xero import oauth
+from worker.vendors.errors import AuthorizationLostError
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import oauth
 
 
 def grant_of(world: World) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import httpx
 
+from runtime import redis_client
 from runtime.settings import override_settings
+from services import connect
 from tests import databases
 from tests.serving import wait_until
 from tests.world import World
-from worker import connect, redis_client
 
 
 def test_a_database_restart_loses_no_read_and_no_notification(world: World) -> None:

@@ -13,8 +13,8 @@ from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_connect_pages import sign_in
 from tests.world import World
-from web.client_address import label_of
-from web.refusals import RefusalReason, RefusalSampler
+from web.middleware.client_address import label_of
+from web.middleware.refusals import RefusalReason, RefusalSampler
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_every_refusal_is_logged_with_its_reason(
 ) -> None:
     override_settings({"LOG_FORMAT": "json", "LOG_LEVEL": "info"})
     logs.configure("web")
-    monkeypatch.setattr("web.refusals.SAMPLES", RefusalSampler())
+    monkeypatch.setattr("web.middleware.refusals.SAMPLES", RefusalSampler())
     capfd.readouterr()
     key = {"Authorization": f"Bearer {world.key}"}
     world.web.get("/v1/people/1/match", headers=key)

@@ -12,7 +12,7 @@ from runtime import logs
 from runtime.settings import override_settings
 from tests.serving import wait_until
 from tests.world import World
-from web.refusals import RefusalReason
+from web.middleware.refusals import RefusalReason
 
 
 def refused(reason: RefusalReason) -> float:

@@ -17,8 +17,9 @@ from prometheus_client import REGISTRY
 from sqlalchemy import event, text
 
 from runtime.settings import override_settings
-from store import exports as stored_exports
-from store.database import PoolFullError, conninfo, create_owner_pool, engine, transaction
+from services import connect
+from store.db.database import PoolFullError, conninfo, create_owner_pool, engine, transaction
+from store.read_model import exports as stored_exports
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.serving import serving, wait_until
@@ -26,11 +27,10 @@ from tests.test_connect_pages import sign_in
 from tests.test_panel import panel as panel
 from tests.test_panel import part
 from tests.world import World
-from web import exports
-from web.concurrency import BusyError, FairLimiter
+from web.middleware.concurrency import BusyError, FairLimiter
 from web.panel.long_polls import PollQuota
-from worker import connect
-from worker.change_channel import publish_change
+from web.presentation import exports
+from worker.sync.change_channel import publish_change
 
 LONG_POLLS = {"Prefer": "wait=20"}
 ROWS = text("""
@@ -94,7 +94,7 @@ def try_keys(world: World, count: int, callers: ThreadPoolExecutor) -> list[Futu
 def test_sign_ins_during_slow_copper_calls_block_no_other_page(
     world: World, callers: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, panel: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("web.sign_in_attempts.FREE_ATTEMPTS", 1_000)
+    monkeypatch.setattr("web.auth.sign_in_attempts.FREE_ATTEMPTS", 1_000)
     override_settings({"INTERACTIVE_READ_TIMEOUT": "10"})
     admin = sign_in(world)
     world.sandbox.faults(api=[{"vendor": "copper", "type": "latency", "seconds": 12}])
@@ -135,8 +135,8 @@ def test_the_settings_are_shown_while_copper_is_slow(world: World) -> None:
 
 
 def test_all_processes_share_a_small_limit_of_concurrent_sign_in_checks(world: World) -> None:
-    from web.vendor_calls import MAX_SIGN_INS
-    from worker.locks import concurrency_slot
+    from web.admin.vendor_calls import MAX_SIGN_INS
+    from worker.jobs.locks import concurrency_slot
 
     account = world.sandbox.state()["accounts"][0]
     browser = AdminBrowser(world.web)

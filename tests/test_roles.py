@@ -15,9 +15,9 @@ from sqlalchemy import exc, text
 
 from cli.checks import CheckResult, run_checks
 from runtime.settings import override_settings
-from store import roles
-from store.database import Role, account_transaction, dispose_engine, migrate, transaction
-from store.roles import MAX_NAME_BYTES, role_name
+from store.db import roles
+from store.db.database import Role, account_transaction, dispose_engine, migrate, transaction
+from store.db.roles import MAX_NAME_BYTES, role_name
 from tests import databases
 from tests.test_settings_and_migrations import patina
 
@@ -124,7 +124,7 @@ UNUSED_BY_PAGES = {"scheduled_task", "cleanup_task", "webhook_quota", "run_seen_
 def test_the_privileges_of_every_table_are_documented(database: str) -> None:
     with transaction() as session:
         tables = set(session.execute(ACCOUNT_TABLES).scalars())
-    assert tables - roles.PAGES.keys() == UNUSED_BY_PAGES, "give each table a line in store.roles.PAGES"
+    assert tables - roles.PAGES.keys() == UNUSED_BY_PAGES, "give each table a line in store.db.roles.PAGES"
 
 
 @pytest.mark.parametrize(

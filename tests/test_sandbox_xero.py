@@ -22,7 +22,7 @@ from sandbox.world import World as SandboxWorld
 from sandbox.world import load, save
 from tests.serving import serving, wait_until
 from tests.world import Sandbox
-from worker.xero import oauth
+from worker.vendors.xero import oauth
 
 OPENAPI = Path(__file__).resolve().parents[2] / "shared" / "reference" / "openapi"
 CLIENT = ("sandbox-client", "sandbox-secret")

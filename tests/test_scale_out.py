@@ -11,15 +11,15 @@ import httpx
 import psycopg
 import pytest
 
+from runtime import redis_client
 from runtime.servers import APPLICATION_ROLE, DATABASE, SUPERUSER, Postgres, Redis
 from runtime.settings import override_settings
-from store.database import dispose_engine, migrate
+from store.db.database import dispose_engine, migrate
 from tests import hosts
 from tests.chaos import free_port
 from tests.hosts import NET, Host
 from tests.serving import responds, wait_until
 from tests.world import Sandbox, World
-from worker import redis_client
 
 pytestmark = [
     pytest.mark.skipif(not hosts.possible(), reason="needs root and iproute2, to make network namespaces"),

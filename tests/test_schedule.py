@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from store import delivery_gaps, inbox, scheduled_tasks
-from store.database import transaction
+from store.db.database import transaction
+from store.ingest import delivery_gaps, inbox
+from store.sync import scheduled_tasks
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import schedule
-from worker.sync_types import RunKind
+from worker.jobs import scheduler
+from worker.vendors.sync_types import RunKind
 
 
 def execute(statement: str) -> None:
@@ -28,10 +29,10 @@ def count_runs(world: World, run_kind: RunKind) -> int:
 
 
 def test_concurrent_schedulers_start_a_due_catch_up_only_once(world: World) -> None:
-    schedule.catch_up()
+    scheduler.catch_up()
     assert count_runs(world, RunKind.CATCH_UP) == 0, "an account's first catch-up is an interval after it came"
     execute("UPDATE scheduled_task SET last_started_at = now() - interval '16 minutes' WHERE name = 'catch_up'")
-    threads = [threading.Thread(target=schedule.catch_up) for _ in range(6)]
+    threads = [threading.Thread(target=scheduler.catch_up) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,9 +97,9 @@ def test_reconciliations_are_spread_over_the_night(database: str) -> None:
 
 def test_the_schedule_starts_the_nightly_reconciliation(world: World) -> None:
     override_settings({"RECONCILE_HOUR": str(datetime.now(UTC).hour), "RECONCILE_SPREAD_HOURS": "0"})
-    schedule.reconcile()
+    scheduler.reconcile()
     execute("UPDATE scheduled_task SET last_started_at = now() - interval '2 days' WHERE name = 'reconciliation'")
-    schedule.reconcile()
+    scheduler.reconcile()
     assert count_runs(world, RunKind.RECONCILIATION) == 2
 
 
@@ -152,30 +153,30 @@ def test_missed_deliveries_are_caught_up_at_once(world: World, monkeypatch: pyte
     ann = world.person("ann@acme.test")
     contact = world.contact("Acme", "ann@acme.test")
     world.settle()
-    schedule.detect_delivery_gaps()
+    scheduler.detect_delivery_gaps()
     world.sandbox.faults(webhooks=[{"vendor": "xero", "loss": 1.0}])
     invoice = world.invoice(contact)
     world.settle()
     world.sandbox.faults()
     world.contact("Somebody else")
     world.settle()
-    schedule.detect_delivery_gaps()
+    scheduler.detect_delivery_gaps()
     assert count_runs(world, RunKind.CATCH_UP) == 0, "a hole is given a minute"
 
-    monkeypatch.setattr(schedule, "DELIVERY_GAP_GRACE_SECONDS", 0.0)
-    schedule.detect_delivery_gaps()
+    monkeypatch.setattr(scheduler, "DELIVERY_GAP_GRACE_SECONDS", 0.0)
+    scheduler.detect_delivery_gaps()
     assert count_runs(world, RunKind.CATCH_UP) == 2
     world.catch_up()
     assert world.invoice_numbers("people", ann) == [invoice.number]
 
 
 def test_an_outage_of_the_web_process_is_caught_up_at_once(world: World) -> None:
-    assert not schedule.record_web_heartbeat()
+    assert not scheduler.record_web_heartbeat()
     assert count_runs(world, RunKind.CATCH_UP) == 0
     execute("UPDATE heartbeat SET last_seen_at = now() - interval '1 minute'")
-    assert schedule.record_web_heartbeat()
+    assert scheduler.record_web_heartbeat()
     assert count_runs(world, RunKind.CATCH_UP) == 2
-    assert not schedule.record_web_heartbeat()
+    assert not scheduler.record_web_heartbeat()
 
 
 def test_completed_events_are_deleted_first_quarantined_ones_later_and_pending_ones_never(world: World) -> None:
@@ -192,18 +193,18 @@ def test_completed_events_are_deleted_first_quarantined_ones_later_and_pending_o
         " now() - interval '90 days' FROM account, unnest(ARRAY['failed', 'pending']) AS state"
     )
     execute("INSERT INTO api_usage (account_id, organisation_id, day, priority) VALUES (1, 0, '2020-01-01', 'events')")
-    schedule.purge_expired()
+    scheduler.purge_expired()
     with transaction() as session:
         rows = session.execute(text("SELECT category, state FROM inbox ORDER BY id")).all()
         assert session.execute(text("SELECT count(*) FROM api_usage WHERE day < '2021-01-01'")).scalar_one() == 0
     assert [tuple(row) for row in rows] == [("INVOICE", "done"), ("INVOICE", "failed"), ("INVOICE", "pending")]
     execute("UPDATE inbox SET received_at = now() - interval '200 days' WHERE state IN ('failed', 'pending')")
     execute("UPDATE scheduled_task SET last_started_at = 'epoch' WHERE name = 'retention'")
-    schedule.purge_expired()
+    scheduler.purge_expired()
     with transaction() as session:
         assert session.execute(text("SELECT state FROM inbox ORDER BY id")).scalars().all() == ["done", "pending"]
     execute("UPDATE inbox SET finished_at = 'epoch', received_at = 'epoch' WHERE state = 'done'")
-    schedule.purge_expired()
+    scheduler.purge_expired()
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 2, "once an hour"
 
@@ -225,18 +226,18 @@ def test_a_failing_task_blocks_no_other(world: World, monkeypatch: pytest.Monkey
     def broken() -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(schedule, "TASKS", (broken, schedule.catch_up))
-    schedule.tick()
+    monkeypatch.setattr(scheduler, "TASKS", (broken, scheduler.catch_up))
+    scheduler.tick()
     with transaction() as session:
         assert session.execute(text("SELECT count(*) FROM scheduled_task")).scalar_one() == 1
 
 
 def test_the_schedule_looks_up_created_dates_and_refreshes_relations_of_due_accounts(world: World) -> None:
-    for task in (schedule.refresh_stale_relations, schedule.backfill_created_dates, schedule.refresh_idle_grants):
+    for task in (scheduler.refresh_stale_relations, scheduler.backfill_created_dates, scheduler.refresh_idle_grants):
         task()
     names = {"relations", "created_dates"}
     execute("UPDATE scheduled_task SET last_started_at = 'epoch' WHERE account_id <> 0")
-    for task in (schedule.refresh_stale_relations, schedule.backfill_created_dates):
+    for task in (scheduler.refresh_stale_relations, scheduler.backfill_created_dates):
         task()
     with transaction() as session:
         rows = session.execute(text("SELECT name, last_started_at FROM scheduled_task WHERE account_id <> 0")).all()

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import exc
 
 from runtime.settings import override_settings
-from store import account_settings
-from store.database import conninfo, transaction
+from services import connect
+from store.accounts import account_settings
+from store.db.database import conninfo, transaction
 from tests import databases
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
@@ -20,8 +21,7 @@ from tests.serving import serving, wait_until
 from tests.test_connect_pages import sign_in
 from tests.test_webhook_endpoints import delivery, event, post_xero
 from tests.world import World
-from worker import connect
-from worker.errors import AuthorizationLostError
+from worker.vendors.errors import AuthorizationLostError
 
 SECURITY_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
@@ -137,7 +137,7 @@ def test_readiness_checks_the_schema_at_intervals(world: World, monkeypatch: pyt
         checks.append(time.monotonic())
         return True
 
-    monkeypatch.setattr("web.health.is_at_head", look)
+    monkeypatch.setattr("web.api.health.is_at_head", look)
     started = time.monotonic()
     for _ in range(50):
         assert world.web.get("/readyz").status_code == 200

@@ -11,17 +11,18 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from store import accounts, admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
-from store.browser_sessions import SessionOrigin
-from store.database import transaction
+from services import connect
+from store.accounts import accounts, admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
+from store.accounts.browser_sessions import SessionOrigin
+from store.db.database import transaction
 from store.models import SignInMethod, Surface
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.routes import documented_routes
 from tests.test_connect_pages import add_viewer, count, sign_in, sign_in_with_copper
 from tests.world import World
-from web.user_agents import browser_label
-from worker import connect, schedule
+from web.auth.user_agents import browser_label
+from worker.jobs import scheduler
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
@@ -169,7 +170,7 @@ def test_idle_and_expired_sessions_are_purged(world: World, admin: AdminBrowser)
         "min(id) FROM browser_session)"
     )
     change("UPDATE browser_session SET expires_at = now() WHERE id = (SELECT max(id) FROM browser_session)")
-    schedule.purge_expired()
+    scheduler.purge_expired()
     assert count("browser_session") == 1
 
 

@@ -18,7 +18,7 @@ from sqlmodel import SQLModel
 from alembic import command
 from runtime.logs import scrub
 from runtime.settings import Settings, SettingsError, override_settings, settings
-from store import crypto, database
+from store.db import crypto, database
 from tests import databases
 from tests.processes import Processes
 from tests.processes import patina as start_process

@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import SettingsError, override_settings, settings
-from store import invitations
-from store.database import transaction
-from store.invitations import InvitationState
+from services import connect
+from store.accounts import invitations
+from store.accounts.invitations import InvitationState
+from store.db.database import transaction
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_connect_pages import audit_actions, count
 from tests.test_settings_and_migrations import patina
 from tests.world import Sandbox, World
-from worker import connect
 
 Account = dict[str, str]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from store.crypto import pseudonym
+from runtime.redis_client import shared_client
+from store.db.crypto import pseudonym
 from tests.admin import AdminBrowser
 from tests.serving import wait_until
 from tests.test_connect_pages import audit_actions
 from tests.world import World
-from web.client_address import label_of
-from web.sign_in_attempts import FREE_ATTEMPTS, MAX_WAIT_SECONDS, ProcessAttempts, wait_after
-from worker import known_keys
-from worker.redis_client import shared_client
+from web.auth.sign_in_attempts import FREE_ATTEMPTS, MAX_WAIT_SECONDS, ProcessAttempts, wait_after
+from web.middleware.client_address import label_of
+from worker.vendors.copper import known_keys
 
 
 def test_each_wrong_attempt_extends_the_delay_up_to_a_maximum() -> None:
@@ -70,7 +70,7 @@ def test_addresses_are_pseudonymised_per_installation(
     for readable in ("127.0.0.1", hashlib.sha256(b"127.0.0.1").hexdigest()[:16], "acme.test"):
         assert readable not in names
     before = pseudonym("address", "127.0.0.1")
-    monkeypatch.setattr("store.crypto._keys", lambda: ("another key",))
+    monkeypatch.setattr("store.db.crypto._keys", lambda: ("another key",))
     assert pseudonym("address", "127.0.0.1") != before
 
 

@@ -9,16 +9,16 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from store import refresh_candidates, runs
-from store.database import transaction
+from store.db.database import transaction
 from store.models import RecordType, RunState
-from store.refresh_candidates import UnseenQuery
-from store.runs import RunLeaseLostError
+from store.sync import refresh_candidates, runs
+from store.sync.refresh_candidates import UnseenQuery
+from store.sync.runs import RunLeaseLostError
 from tests.processes import Processes, patina
 from tests.serving import wait_until
 from tests.world import World
-from worker import created_dates, relations, sync
-from worker.sync_types import RunKind
+from worker.sync import created_dates, relations, run_processor
+from worker.vendors.sync_types import RunKind
 
 LOSE_ALL_WEBHOOKS = [{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")]
 BOOKS = "GET /xero/api.xro/2.0"
@@ -112,16 +112,16 @@ def test_a_catch_up_follows_a_merge_that_does_not_modify_invoices(world: World) 
 def test_a_catch_up_loses_nothing_when_data_changes_between_pages(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.xero.client.PAGE_SIZE", 5)
-    monkeypatch.setattr("worker.copper.client.PAGE_SIZE", 5)
-    monkeypatch.setattr("worker.copper.stages.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.vendors.xero.client.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.vendors.copper.client.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.vendors.copper.stages.PAGE_SIZE", 5)
     deafen(world)
     people = [world.person(f"p{number}@acme.test") for number in range(23)]
     invoices = [world.invoice(f"p{number}@acme.test") for number in range(23)]
-    started_runs = sync.start_account_runs(world.account, RunKind.CATCH_UP)
+    started_runs = run_processor.start_account_runs(world.account, RunKind.CATCH_UP)
     world.advance_clock(0.1)
     for number, run in enumerate(started_runs * 12):
-        sync.step(run.account_id, run.id)
+        run_processor.step(run.account_id, run.id)
         if number < 8:
             world.sandbox.simulate("pay_invoice", invoice=invoices[-1 - number].id)
         if number < 4:
@@ -155,8 +155,8 @@ def test_more_records_than_coppers_search_limit_are_all_fetched(world: World) ->
 def test_records_of_one_second_that_exceed_a_page_are_all_fetched(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.copper.client.PAGE_SIZE", 5)
-    monkeypatch.setattr("worker.copper.stages.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.vendors.copper.client.PAGE_SIZE", 5)
+    monkeypatch.setattr("worker.vendors.copper.stages.PAGE_SIZE", 5)
     deafen(world)
     for number in range(20):
         world.person(f"p{number}@acme.test")
@@ -178,7 +178,7 @@ def test_copper_listings_cost_one_call_per_page(world: World, people: int, calls
 
 
 def test_xero_listings_cost_one_call_per_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.xero.client.PAGE_SIZE", 10)
+    monkeypatch.setattr("worker.vendors.xero.client.PAGE_SIZE", 10)
     deafen(world)
     for number in range(31):
         world.invoice(f"p{number % 20}@acme.test")
@@ -212,9 +212,11 @@ def test_a_page_that_always_fails_ends_its_run_but_an_outage_does_not(world: Wor
     override_settings({"EVENT_MAX_ATTEMPTS": "2"})
     for status, state in ((503, "running"), (500, "failed")):
         world.sandbox.faults(api=[{"vendor": "xero", "path": "/Contacts", "type": "status", "status": status}])
-        run = next(run for run in sync.start_account_runs(world.account, RunKind.CATCH_UP) if run.organisation_id)
+        run = next(
+            run for run in run_processor.start_account_runs(world.account, RunKind.CATCH_UP) if run.organisation_id
+        )
         for _ in range(3):
-            sync.step(run.account_id, run.id)
+            run_processor.step(run.account_id, run.id)
             execute("UPDATE sync_run SET not_before = now()")
         assert world.runs([run.id])[0].state == state
     world.sandbox.faults()
@@ -356,31 +358,31 @@ def test_a_run_of_any_type_resumes_from_its_last_page_after_a_kill_at_any_step(s
 
 def kill_at_every_step(world: World, run_kind: RunKind) -> None:
     """Each page is fetched by a worker that dies before its commit, and then by another one."""
-    for run in sync.start_account_runs(world.account, run_kind):
+    for run in run_processor.start_account_runs(world.account, run_kind):
         for _ in range(80):
             with transaction() as session:
                 is_taken = runs.lease(session, run.account_id, run.id, 60)
             if is_taken is None:
                 break
-            sync._fetch(is_taken[0])
+            run_processor._fetch(is_taken[0])
             execute("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE lease_id IS NOT NULL")
-            sync.step(run.account_id, run.id)
+            run_processor.step(run.account_id, run.id)
     assert all(run.state == RunState.DONE for run in world.runs())
 
 
 def test_two_runs_of_a_type_are_one_and_concurrent_workers_on_it_are_safe(small: World) -> None:
-    first = sync.start_account_runs(small.account, RunKind.RECONCILIATION)
-    assert [run.id for run in sync.start_account_runs(small.account, RunKind.RECONCILIATION)] == [
+    first = run_processor.start_account_runs(small.account, RunKind.RECONCILIATION)
+    assert [run.id for run in run_processor.start_account_runs(small.account, RunKind.RECONCILIATION)] == [
         run.id for run in first
     ]
-    stepped = [sync.step(run.account_id, run.id) for run in first * 20]
+    stepped = [run_processor.step(run.account_id, run.id) for run in first * 20]
     assert stepped
     assert {run.state for run in small.runs([run.id for run in first])} == {"done"}
     small.check()
 
 
 def test_an_expired_run_lease_is_taken_over_and_the_first_holder_cannot_write(small: World) -> None:
-    run = sync.start_account_runs(small.account, RunKind.CATCH_UP)[0]
+    run = run_processor.start_account_runs(small.account, RunKind.CATCH_UP)[0]
     page: dict[str, Any] = {"stage": run.stage, "cursor": {}, "counts": {}, "drift": None, "state": RunState.RUNNING}
     with transaction() as session:
         first = runs.lease(session, run.account_id, run.id, 60)

@@ -14,18 +14,12 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from store import (
-    account_settings,
-    admins,
-    api_keys,
-    copper_credentials,
-    crypto,
-    mirror,
-    xero_grants,
-    xero_organisations,
-)
-from store.database import Role, account_transaction, conninfo, transaction
-from store.roles import PAGES
+from services import connect
+from store.accounts import account_settings, admins, api_keys, copper_credentials, xero_grants, xero_organisations
+from store.db import crypto
+from store.db.database import Role, account_transaction, conninfo, transaction
+from store.db.roles import PAGES
+from store.mirror import mirror
 from tests import databases
 from tests.admin import AdminBrowser
 from tests.processes import Processes, patina
@@ -35,7 +29,7 @@ from tests.test_connect_pages import FORM, sign_in
 from tests.test_settings_and_migrations import patina as run_patina
 from tests.world import World
 from web.app import create
-from worker import connect, projector
+from worker.sync import projector
 
 ACCOUNT_TABLES = """
     SELECT c.relname, c.relrowsecurity, p.polroles::regrole[]::text[] AS roles

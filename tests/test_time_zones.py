@@ -15,18 +15,22 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from store import balances, mirror, projection, xero_organisations
-from store.database import account_transaction, transaction
+from services import account_status, connect
+from store.accounts import xero_organisations
+from store.db.database import account_transaction, transaction
+from store.mirror import mirror
 from store.models import RecordType
+from store.read_model import balances, projection
 from tests.admin import AdminBrowser
 from tests.databases import clear_budgets
 from tests.test_api_receivables import table
 from tests.test_connect_pages import sign_in
 from tests.test_settings_and_migrations import patina
 from tests.world import NEW_ZEALAND, ZONES, World
-from worker import account_status, cleanup_tasks, connect, projector, schedule
-from worker.sync_types import RunKind
-from worker.xero import time_zones
+from worker.jobs import scheduler
+from worker.sync import cleanup_tasks, projector
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import time_zones
 
 XERO_NAMES = (Path(__file__).parent / "xero_time_zones.txt").read_text().split()
 KIRITIMATI, NIUE = "LINEISLANDSSTANDARDTIME", "UTC11"
@@ -311,7 +315,7 @@ def test_balances_change_at_an_organisations_own_midnight_without_any_event(unco
         comparison = projection.compare(session, world.account)
         assert (comparison.is_clean, comparison.marks) == (True, 1), "as of that day, they were right"
 
-    assert schedule.sweep() >= 1
+    assert scheduler.sweep() >= 1
     projector.project(world.account)
 
     assert days_of(world) == [world.today(0), world.today(1)]

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 
 from runtime.settings import override_settings
 from sandbox import server
-from store.database import alembic_config, migrate
+from store.db.database import alembic_config, migrate
 from tests import databases
 from tests.chaos import free_port
 from tests.processes import Processes, patina

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 import requests
 
-from worker.vendor_http import DEFAULT_RATE_LIMIT_WAIT, MAX_RETRY_AFTER, _retry_after
+from worker.vendors.http import DEFAULT_RATE_LIMIT_WAIT, MAX_RETRY_AFTER, _retry_after
 
 
 def response(status: int, **headers: str) -> requests.Response:

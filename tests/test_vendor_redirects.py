@@ -13,13 +13,13 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from runtime.settings import override_settings, settings
-from store.copper_credentials import CopperCredentials
+from store.accounts.copper_credentials import CopperCredentials
 from tests.serving import serving
-from worker.copper import oauth as copper_oauth
-from worker.copper.client import CopperClient
-from worker.errors import TransientError, VendorError
-from worker.vendor_http import CallCounter, call, configure_session
-from worker.xero import oauth as xero_oauth
+from worker.vendors.copper import oauth as copper_oauth
+from worker.vendors.copper.client import CopperClient
+from worker.vendors.errors import TransientError, VendorError
+from worker.vendors.http import CallCounter, call, configure_session
+from worker.vendors.xero import oauth as xero_oauth
 
 SECRET = "SECRET-COPPER-KEY"
 SETTINGS = ("COPPER_API_URL", "COPPER_LOGIN_URL", "XERO_IDENTITY_URL")

@@ -19,14 +19,21 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from store import drift, mirror, projection
-from store.database import transaction
-from store.mirror import ContactRow, InvoiceRow, RecordRow
+from store.db.database import transaction
+from store.mirror import drift, mirror
+from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
 from store.models import RecordType
-from worker.copper.schemas import RECORD_SCHEMAS, CopperAccount, CopperRelatedRecord, CopperSubscription, CopperUser
-from worker.parsing import ParseResult, parse_rows
-from worker.vendor_http import parse_json
-from worker.xero.schemas import (
+from store.read_model import projection
+from worker.vendors.copper.schemas import (
+    RECORD_SCHEMAS,
+    CopperAccount,
+    CopperRelatedRecord,
+    CopperSubscription,
+    CopperUser,
+)
+from worker.vendors.http import parse_json
+from worker.vendors.parsing import ParseResult, parse_rows
+from worker.vendors.xero.schemas import (
     XeroConnection,
     XeroContact,
     XeroHistoryRecord,

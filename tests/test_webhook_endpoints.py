@@ -18,18 +18,21 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from store import copper_credentials, delivery_gaps, inbox, runs, xero_organisations
-from store.database import transaction
-from store.inbox import LeaseLostError, SyncSource
-from store.runs import Run
+from store.accounts import copper_credentials, xero_organisations
+from store.db.database import transaction
+from store.ingest import delivery_gaps, inbox
+from store.ingest.inbox import LeaseLostError, SyncSource
+from store.sync import runs
+from store.sync.runs import Run
 from tests import databases
 from tests.processes import Processes, patina
 from tests.serving import serving, wait_until
 from tests.world import World
-from worker import events, sync
-from worker.copper.subscriptions import SECRET_KEY
-from worker.requested_catch_ups import NO_CATCH_UP
-from worker.sync_types import RunKind
+from worker.sync import event_processor as events
+from worker.sync import run_processor
+from worker.sync.requested_catch_ups import NO_CATCH_UP
+from worker.vendors.copper.subscriptions import SECRET_KEY
+from worker.vendors.sync_types import RunKind
 
 XERO_KEY = "sandbox-webhook-key"
 CONTACT = "11111111-1111-4111-8111-111111111111"
@@ -266,12 +269,14 @@ def test_a_thousand_events_of_another_category_cost_one_catch_up_in_30_seconds(w
 
 def test_an_event_during_a_catch_up_is_covered_by_the_next_one(world: World) -> None:
     source = SyncSource(world.account, organisation_of(world))
-    (running,) = [run for run in sync.start_account_runs(world.account, RunKind.CATCH_UP) if run.organisation_id]
+    (running,) = [
+        run for run in run_processor.start_account_runs(world.account, RunKind.CATCH_UP) if run.organisation_id
+    ]
     post_xero(world.web, delivery(payment(world)))
 
     assert events.drain(source).catch_up.run is None, "the one at work may have fetched before"
     assert [row.state for row in inbox_rows() if row.category == "PAYMENT"] == ["pending"]
-    while sync.step(world.account, running.id).has_more:
+    while run_processor.step(world.account, running.id).has_more:
         pass
     let_30_seconds_pass()
     run = events.drain(source).catch_up.run
@@ -289,7 +294,7 @@ def test_an_event_that_requests_a_catch_up_survives_crashes(world: World, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(inbox, "finish_requests", die)
+        patched.setattr(inbox, "complete_catch_up_requests", die)
         with pytest.raises(KeyboardInterrupt):
             events.drain(source)
     assert catch_ups(world) == [], "the catch-up and the end of its events are one transaction"
@@ -315,10 +320,12 @@ def test_a_requested_catch_up_runs_after_a_running_backfill(unconnected: World) 
     source = SyncSource(world.account, organisation_of(world))
     with transaction() as session:
         session.execute(text("UPDATE xero_organisation SET invoices_synced_through = NULL"))
-    (backfill,) = [run for run in sync.start_account_runs(world.account, RunKind.BACKFILL) if run.organisation_id]
+    (backfill,) = [
+        run for run in run_processor.start_account_runs(world.account, RunKind.BACKFILL) if run.organisation_id
+    ]
     post_xero(world.web, delivery(payment(world)))
     assert events.drain(source).completed == 0
-    while sync.step(world.account, backfill.id).has_more:
+    while run_processor.step(world.account, backfill.id).has_more:
         pass
     let_30_seconds_pass()
     assert events.drain(source).catch_up.run is not None
@@ -778,7 +785,7 @@ def test_a_duplicate_of_an_applied_notification_is_processed_again(world: World)
 
 
 def test_without_redis_only_the_latency_changes(world: World) -> None:
-    from worker import redis_client
+    from runtime import redis_client
 
     right = settings().redis_url or ""
     override_settings({"REDIS_URL": "unix:///nonexistent/redis.sock"})

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from store.database import transaction
+from store.db.database import transaction
 from tests.test_webhook_endpoints import CONTACT, event, notification, post_xero
 from tests.world import World
 from webhooks.payloads import MAX_MALFORMED, UNREADABLE, Notification, Origin, Secret, read_delivery, read_notification

@@ -13,10 +13,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from runtime import redis_client
 from runtime.settings import override_settings, settings
-from store import copper_credentials, inbox, webhook_quotas
-from store.database import create_owner_pool, run_with_retry, transaction
-from store.inbox import CATCH_UP, SyncSource
+from store.accounts import copper_credentials
+from store.db.database import create_owner_pool, run_with_retry, transaction
+from store.ingest import inbox, webhook_quotas
+from store.ingest.inbox import CATCH_UP, SyncSource
 from tests.databases import clear_budgets
 from tests.processes import Processes, patina
 from tests.serving import http_client, serving, wait_until
@@ -25,10 +27,10 @@ from tests.test_settings_and_migrations import patina as run_patina
 from tests.test_webhook_endpoints import delivery, dropped, inbox_rows, notification, post_xero
 from tests.world import World
 from web.app import create
-from worker import redis_client, requested_catch_ups
-from worker.copper.subscriptions import SECRET_KEY
-from worker.requested_catch_ups import NO_CATCH_UP, CatchUpOutcome
-from worker.sync_types import RunKind
+from worker.sync import requested_catch_ups
+from worker.sync.requested_catch_ups import NO_CATCH_UP, CatchUpOutcome
+from worker.vendors.copper.subscriptions import SECRET_KEY
+from worker.vendors.sync_types import RunKind
 
 LIMIT = 20
 

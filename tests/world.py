@@ -11,17 +11,22 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
-from store import contact_links, inbox, projection, runs, xero_organisations
-from store.database import transaction
-from store.drift import merge_reports
+from services import connect
+from store.accounts import xero_organisations
+from store.db.database import transaction
+from store.ingest import inbox
+from store.mirror.drift import merge_reports
 from store.models import RecordType, RunState
-from store.projection import Comparison
-from store.runs import Run
+from store.read_model import contact_links, projection
+from store.read_model.projection import Comparison
+from store.sync import runs
+from store.sync.runs import Run
 from tests.reference_model import expected_invoices
 from tests.serving import http_client, wait_until
-from worker import connect, events, heartbeat, jobs, projector, sync
-from worker.sync_types import RunKind
-from worker.xero import cli_oauth
+from worker.jobs import actors, heartbeat
+from worker.sync import event_processor, projector, run_processor
+from worker.vendors.sync_types import RunKind
+from worker.vendors.xero import cli_oauth
 
 NEW_ZEALAND = "NEWZEALANDSTANDARDTIME"
 ZONES = {
@@ -216,13 +221,13 @@ class World:
             with transaction() as session:
                 sources, pending_accounts = inbox.pending_sources(session), projection.accounts_pending(session)
             for source in sources:
-                self._finish(events.drain(source).catch_up.run)
+                self._finish(event_processor.drain(source).catch_up.run)
             for account_id in pending_accounts:
                 projector.project(account_id)
 
     def _finish(self, run: Run | None) -> None:
         """Finish the catch-up run that events requested."""
-        while run is not None and sync.step(run.account_id, run.id).has_more:
+        while run is not None and run_processor.step(run.account_id, run.id).has_more:
             pass
 
     def settle_once(self) -> None:
@@ -231,7 +236,7 @@ class World:
         with transaction() as session:
             sources = inbox.pending_sources(session)
         for source in sources:
-            events.drain(source)
+            event_processor.drain(source)
 
     def is_idle(self) -> bool:
         with transaction() as session:
@@ -254,11 +259,11 @@ class World:
 
     def run(self, run_kind: RunKind, *, seconds: float = 60) -> list[Run]:
         """Start runs of all sources and wait until they finish, in this process or by the workers within `seconds`."""
-        started = sync.start_account_runs(self.account, run_kind)
+        started = run_processor.start_account_runs(self.account, run_kind)
         ids = [run.id for run in started]
         if self.workers:
             for run in started:
-                jobs.enqueue_run(run)
+                actors.enqueue_run(run)
             wait_until(
                 lambda: all(run.state == RunState.DONE for run in self.runs(ids)),
                 seconds=seconds,
@@ -266,7 +271,7 @@ class World:
             )
             return self.runs(ids)
         for run in started:
-            while sync.step(run.account_id, run.id).has_more:
+            while run_processor.step(run.account_id, run.id).has_more:
                 pass
         finished = self.runs(ids)
         assert all(run.state == RunState.DONE for run in finished), finished
@@ -274,8 +279,8 @@ class World:
 
     def run_until_error(self, run_kind: RunKind) -> None:
         """Start runs of all sources and execute their steps until they finish or fail."""
-        for run in sync.start_account_runs(self.account, run_kind):
-            while sync.step(run.account_id, run.id).has_more and self.runs([run.id])[0].error is None:
+        for run in run_processor.start_account_runs(self.account, run_kind):
+            while run_processor.step(run.account_id, run.id).has_more and self.runs([run.id])[0].error is None:
                 pass
 
     def runs(self, ids: list[int] | None = None) -> list[Run]:

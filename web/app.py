@@ -13,26 +13,11 @@ from fastapi_offline import FastAPIOffline
 
 from runtime import logs, tracing
 from runtime.settings import settings
-from store import exports
-from store.database import AccountClosedError, Pool, create_owner_pool, create_read_pool
-from web import (
-    exports_api,
-    health,
-    invoices_api,
-    matches_api,
-    metrics,
-    pages,
-    problems,
-    receivables_api,
-    refusals,
-)
-from web.browser import SignInRequiredError
-from web.client_address import WATCH, ClientAddressMiddleware
-from web.concurrency import Capacity
-from web.health import Readiness
-from web.key_usage import KeyUsage
-from web.page_limits import PageRates
-from web.pages.render import (
+from store.db.database import AccountClosedError, Pool, create_owner_pool, create_read_pool
+from store.read_model import exports
+from web import admin
+from web.admin.page_limits import PageRates
+from web.admin.render import (
     account_closed_response,
     error_response,
     invalid_parameters_response,
@@ -40,19 +25,28 @@ from web.pages.render import (
     server_error_response,
     timeout_response,
 )
+from web.api import exports as exports_api
+from web.api import health, invoices, matches, metrics, receivables
+from web.api.health import Readiness
+from web.api.key_usage import KeyUsage
+from web.api.recent_views import RecentViews
+from web.auth.browser import SignInRequiredError
+from web.middleware import refusals
+from web.middleware.client_address import WATCH, ClientAddressMiddleware
+from web.middleware.concurrency import Capacity
+from web.middleware.request_limits import PageDeadlineMiddleware, RequestLimitMiddleware
+from web.middleware.request_metrics import RequestMetricsMiddleware
+from web.middleware.security_headers import SecurityHeadersMiddleware
 from web.panel import change_listener
 from web.panel import pages as panel
 from web.panel.authorization import PanelAccessDeniedError, panel_batcher
 from web.panel.long_polls import LongPollLimiter
 from web.panel.record_views import RecordViews
-from web.recent_views import RecentViews
-from web.request_limits import PageDeadlineMiddleware, RequestLimitMiddleware
-from web.request_metrics import RequestMetricsMiddleware
-from web.security_headers import SecurityHeadersMiddleware
+from web.presentation import problems
 from web.state import WebState
 from webhooks import endpoints
 from webhooks.endpoints import WebhookIngest
-from worker import schedule
+from worker.jobs import scheduler
 
 log = structlog.get_logger()
 # Full garbage collections run on a timer only: with 1,500 connections one stalls every request for 200 ms.
@@ -93,7 +87,7 @@ def _web_state(pool: Pool, read_pool: Pool, export_pool: Pool) -> WebState:
         pool=pool,
         export_pool=export_pool,
         panels=panel_batcher(pool),
-        invoice_pages=invoices_api.invoice_page_batcher(read_pool),
+        invoice_pages=invoices.invoice_page_batcher(read_pool),
         capacity=capacity,
         page_rates=PageRates(),
         readiness=Readiness(),
@@ -116,7 +110,7 @@ async def _run_periodic_writes(state: WebState, ingest: WebhookIngest, stopping:
     The heartbeat shows for how long they were down, because Copper never redelivers.
     """
     writes = (
-        *(schedule.record_web_heartbeat, state.key_usage.flush, ingest.dropped.flush),
+        *(scheduler.record_web_heartbeat, state.key_usage.flush, ingest.dropped.flush),
         *(refusals.SAMPLES.flush, WATCH.flush),
     )
     while True:
@@ -128,7 +122,7 @@ async def _run_periodic_writes(state: WebState, ingest: WebhookIngest, stopping:
         if stopping.is_set():
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), schedule.WEB_HEARTBEAT_SECONDS)
+            await asyncio.wait_for(stopping.wait(), scheduler.WEB_HEARTBEAT_SECONDS)
 
 
 def create() -> FastAPI:
@@ -151,16 +145,16 @@ def create() -> FastAPI:
     app.add_exception_handler(AccountClosedError, account_closed_response)
     app.add_exception_handler(PanelAccessDeniedError, panel.access_denied_response)
     app.add_exception_handler(Exception, server_error_response)
-    app.router.routes.extend([invoices_api.FastInvoicesRoute(), panel.LongPollRejection(), *endpoints.routes])
+    app.router.routes.extend([invoices.FastInvoicesRoute(), panel.LongPollRejection(), *endpoints.routes])
     # Routes are tried in order, and panels send the most requests.
     app.include_router(panel.router)
-    app.include_router(invoices_api.router)
+    app.include_router(invoices.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(exports_api.router)
-    app.include_router(receivables_api.router)
-    app.include_router(matches_api.router)
-    app.include_router(pages.router)
+    app.include_router(receivables.router)
+    app.include_router(matches.router)
+    app.include_router(admin.router)
     _complete_openapi(app)
     app.add_middleware(PageDeadlineMiddleware, timeout_response=timeout_response)
     app.add_middleware(RequestLimitMiddleware, error_response=error_response)

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from runtime.settings import settings
-from web.http_protocol import LimitedHttpProtocol
+from web.middleware.http_protocol import LimitedHttpProtocol
 from web.state import WebState
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
 
     Its shutdown ends held and delayed requests first, because uvicorn waits for open requests, and these may last for
     20 seconds. uvicorn's messages go through structlog and its scrubbing, because it gets no log handlers of its own.
-    It ignores proxy headers, because `web.client_address` evaluates them.
+    It ignores proxy headers, because `web.middleware.client_address` evaluates them.
     """
 
     def __init__(self, app: FastAPI, **options: Any) -> None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:  # these modules read the state themselves
-    from store.api_keys import Panel
-    from store.batching import RequestBatcher
-    from store.database import Pool
-    from store.invoice_queries import Page, PageRequest
-    from web.concurrency import Capacity
-    from web.health import Readiness
-    from web.key_usage import KeyUsage
-    from web.page_limits import PageRates
+    from store.accounts.api_keys import Panel
+    from store.db.batching import RequestBatcher
+    from store.db.database import Pool
+    from store.read_model.invoice_queries import Page, PageRequest
+    from web.admin.page_limits import PageRates
+    from web.api.health import Readiness
+    from web.api.key_usage import KeyUsage
+    from web.api.recent_views import RecentViews
+    from web.middleware.concurrency import Capacity
     from web.panel.long_polls import LongPollLimiter
     from web.panel.record_views import RecordViews
-    from web.recent_views import RecentViews
 
 
 @dataclass(frozen=True)

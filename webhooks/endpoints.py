@@ -18,19 +18,19 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from runtime import tracing
+from runtime import metrics, tracing
 from runtime.settings import settings
-from store import inbox
-from store.crypto import decrypt, digest
-from store.database import UNAVAILABLE_ERRORS, Pool, run_with_retry
-from store.inbox import IngestResult, MalformedEvent
+from store.db.crypto import decrypt, digest
+from store.db.database import UNAVAILABLE_ERRORS, Pool, run_with_retry
+from store.ingest import inbox
+from store.ingest.inbox import IngestResult, MalformedEvent
 from store.models import INSTALLATION
 from webhooks import signature
 from webhooks.intake import Intake
 from webhooks.payloads import Notification, Origin, Secret, parse_json, read_delivery, read_notification
 from webhooks.quotas import DropCounts, DropReason, NotificationQuota, drop_reason
-from worker import jobs, metrics
-from worker.copper.subscriptions import SECRET_KEY
+from worker.jobs import actors
+from worker.vendors.copper.subscriptions import SECRET_KEY
 
 log = structlog.get_logger()
 OK, UNAUTHORIZED = Response(status_code=200), Response(status_code=401)
@@ -61,7 +61,7 @@ class WebhookIngest:
 def create_ingest(pool: Pool) -> WebhookIngest:
     """Set up the webhook endpoints of one web process."""
     dropped = DropCounts()
-    intake = Intake(pool, jobs.enqueue_drain, lambda result: _count("xero", result, dropped))
+    intake = Intake(pool, actors.enqueue_drain, lambda result: _count("xero", result, dropped))
     return WebhookIngest(pool, intake, NotificationQuota(pool), dropped)
 
 

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from store import inbox
-from store.batching import Connection, RequestBatcher
-from store.database import Pool
-from store.inbox import Delivery, IngestResult, SyncSource
+from store.db.batching import Connection, RequestBatcher
+from store.db.database import Pool
+from store.ingest import inbox
+from store.ingest.inbox import Delivery, IngestResult, SyncSource
 
 MAX_BATCH_DELIVERIES, MAX_BATCH_EVENTS = 64, 400
 

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
-from store.inbox import COPPER_CATEGORIES, Delivery, MalformedEvent, NewEvent
+from store.ingest.inbox import COPPER_CATEGORIES, Delivery, MalformedEvent, NewEvent
 from store.models import INSTALLATION
-from worker.parsing import parse_instant
+from worker.vendors.parsing import parse_instant
 
 MAX_IDS = 1_000
 MAX_MALFORMED = 100

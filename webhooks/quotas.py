@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from runtime import metrics
 from runtime.settings import settings
-from store import inbox, webhook_quotas
-from store.database import Pool, run_with_retry, transaction
-from store.inbox import CATCH_UP, RECONCILIATION, DroppedMalformed
+from store.db.database import Pool, run_with_retry, transaction
+from store.ingest import inbox, webhook_quotas
+from store.ingest.inbox import CATCH_UP, RECONCILIATION, DroppedMalformed
+from store.ingest.webhook_quotas import DroppedKey, QuotaGrant
 from store.models import INSTALLATION
-from store.webhook_quotas import DroppedKey, QuotaGrant
 from webhooks.payloads import Notification
-from worker import metrics
 
 MAX_ACCOUNTS = 10_000
 

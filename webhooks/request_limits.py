@@ -1,4 +1,4 @@
-"""Limits of a request's body; `web.request_limits` applies them to every request."""
+"""Limits of a request's body; `web.middleware.request_limits` applies them to every request."""
 
 from __future__ import annotations
 

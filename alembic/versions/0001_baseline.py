@@ -1,4 +1,4 @@
-"""The baseline schema: tables, indexes and functions. Policies and rights follow every migration (`store.roles`)."""
+"""The baseline schema: tables, indexes and functions. Policies and rights follow every migration (`store.db.roles`)."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -46,7 +46,7 @@ TABLES = (
     "scheduled_task",
     "heartbeat",
 )
-# An address that the normalisation rules leave as it is; `store.addresses` looks for the others.
+# An address that the normalisation rules leave as it is; `store.mirror.addresses` looks for the others.
 PLAIN_ADDRESS = r"^[a-z0-9.!#$%&''*+/=?^_{|}~-]+@[a-z0-9-]+([.][a-z0-9-]+)*$"
 IS_IRREGULAR = f"as_typed IS NULL AND email !~ '{PLAIN_ADDRESS}'"
 

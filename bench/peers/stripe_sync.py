@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
-from store.database import conninfo
+from store.db.database import conninfo
 
 HERE = Path(__file__).resolve().parent
 INSTALL_SECONDS, RUN_SECONDS = 300, 600

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from runtime.settings import settings
+from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Tenant, Visitor, at_once, query
-from worker import connect
 
 MALFORMED, MALFORMED_BYTES = 130, 300_000
 MOST_MALFORMED, MOST_BYTES = 100, 100 * 17 * 1024

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site
 from tests.serving import wait_until
 from tests.world import World
-from worker import cleanup_tasks, connect
-from worker.errors import VendorError
-from worker.xero import cli_oauth, oauth
-from worker.xero import client as xero
+from worker.sync import cleanup_tasks
+from worker.vendors.errors import VendorError
+from worker.vendors.xero import cli_oauth, oauth
+from worker.vendors.xero import client as xero
 
 
 def shared_xero_user_is_isolated(site: Site) -> Evidence:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Tenant, command, query, rows_of
 from tests.serving import wait_until
-from worker import connect
 
 LOOK_UP_SECONDS, AFTERWARDS_SECONDS = 16.0, 3.0
 NAME, EMAIL = "Gretel Forgetme", "Gretel.Forgetme@acme.test"

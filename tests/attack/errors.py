@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 
 from runtime.settings import override_settings, settings
+from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Visitor, events, query
 from tests.serving import wait_until
-from worker import connect
-from worker.errors import VendorError
+from worker.vendors.errors import VendorError
 
 SECURITY_HEADERS = ("content-security-policy", "x-content-type-options", "cache-control")
 HUGE = 2**63
@@ -128,7 +128,7 @@ def database_away() -> Iterator[None]:
     """Remove PostgreSQL's socket and terminate its connections, until the block ends."""
     from runtime import embedded
     from runtime.servers import APPLICATION_ROLE, SUPERUSER, Postgres
-    from store.database import dispose_engine
+    from store.db.database import dispose_engine
     from tests.attack.settings import HOME
 
     server = Postgres(HOME / "postgres")

@@ -12,7 +12,7 @@ import psutil
 
 from runtime import embedded
 from runtime.settings import settings
-from store.database import migrate
+from store.db.database import migrate
 from tests.attack.settings import HOME
 from tests.attack.site import Site, program
 from tests.chaos import Environment, free_port

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from runtime.redis_client import shared_client as redis_client
 from runtime.settings import Settings, settings
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Visitor, events, new_address
 from tests.chaos import ROOT
 from tests.serving import wait_until
-from worker.redis_client import shared_client as redis_client
 
 HEAD_BYTES, STEP_BYTES = 4 * 1024 * 1024, 64 * 1024
 HEADER_SECONDS = 20.0

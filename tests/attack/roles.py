@@ -8,7 +8,7 @@ import httpx
 import psycopg
 
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
-from store.database import conninfo
+from store.db.database import conninfo
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, command, query
 
@@ -84,7 +84,7 @@ def small_leaks_are_closed(site: Site) -> Evidence:
         "`patina connect` takes no key in its words",
         "`patina connect` takes a key that `ps` shows",
     )
-    from worker import account_status
+    from services import account_status
 
     source = inspect.getsource(account_status)
     evidence.expect(

@@ -22,14 +22,14 @@ from sqlalchemy import CursorResult, text
 from typer.testing import CliRunner
 
 import cli
+from runtime.redis_client import shared_client as redis_client
 from runtime.settings import settings
-from store.database import transaction
+from services import connect
+from store.db.database import transaction
 from tests.admin import AdminBrowser
 from tests.attack.settings import HOST
 from tests.serving import wait_until
 from tests.world import Sandbox, World
-from worker import connect
-from worker.redis_client import shared_client as redis_client
 
 # Every address of 127.0.0.0/8 is on this machine, so each client can have its own.
 _numbers = itertools.count(1)

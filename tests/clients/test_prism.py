@@ -12,16 +12,16 @@ import httpx
 import pytest
 
 from runtime.settings import override_settings
-from store import xero_organisations
-from store.database import transaction
+from store.accounts import xero_organisations
+from store.db.database import transaction
 from tests.chaos import free_port
 from tests.clients import environment
 from tests.processes import Processes
 from tests.serving import wait_until
 from tests.test_sandbox_xero import OPENAPI
 from tests.world import World
-from worker.budget import Priority
-from worker.xero.client import XeroClient
+from worker.vendors.rate_limit.budget import Priority
+from worker.vendors.xero.client import XeroClient
 
 pytestmark = pytest.mark.timeout(900)
 CONTRACT = OPENAPI / "xero-accounting-read.json"

@@ -12,21 +12,21 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from fastapi import Request
 
-from store import admins, api_keys, browser_sessions
-from store.api_keys import Panel
-from store.batching import RequestBatcher
-from store.browser_sessions import BrowserSession
-from store.crypto import digest
-from store.database import Pool, account_transaction
-from web import browser, rate_limits
-from web.client_address import address_of, network_of
-from web.concurrency import BusyError
+from store.accounts import admins, api_keys, browser_sessions
+from store.accounts.api_keys import Panel
+from store.accounts.browser_sessions import BrowserSession
+from store.db.batching import RequestBatcher
+from store.db.crypto import digest
+from store.db.database import Pool, account_transaction
+from web.auth import browser, rate_limits
+from web.middleware.client_address import address_of, network_of
+from web.middleware.concurrency import BusyError
 from web.panel.long_polls import PollQuota
 from web.state import web_state
-from worker import vendor_http
-from worker.budget import Priority
-from worker.copper.client import client_for_account
-from worker.errors import NotFoundError, VendorError
+from worker.vendors import http
+from worker.vendors.copper.client import client_for_account
+from worker.vendors.errors import NotFoundError, VendorError
+from worker.vendors.rate_limit.budget import Priority
 
 log = structlog.get_logger()
 MAX_PANELS_PER_BATCH = 64
@@ -143,7 +143,7 @@ def _check_with_copper(browser_session: BrowserSession, teams: set[int]) -> None
     """Fetch the user's teams from Copper; raises `PanelAccessDeniedError` for a non-member or if Copper fails."""
     account_id = browser_session.account_id
     try:
-        with vendor_http.interactive():
+        with http.interactive():
             user = client_for_account(account_id, Priority.INTERACTIVE).get_user(browser_session.user_id)
     except NotFoundError:
         raise PanelAccessDeniedError("Your Copper user no longer exists.") from None

@@ -11,7 +11,7 @@ from redis import asyncio as redis_async
 
 from runtime import embedded
 from runtime.numbers import whole_number
-from worker.change_channel import channel_name
+from worker.sync.change_channel import channel_name
 
 log = structlog.get_logger()
 RECONNECT_SECONDS = 2.0

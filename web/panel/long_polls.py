@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from prometheus_client import Gauge
 
-from web.concurrency import BusyError
+from web.middleware.concurrency import BusyError
 
 MAX_LONG_POLLS = 2_000
 MAX_REJECTION_DELAY_SECONDS, RETRY_AFTER_SECONDS = 8.0, 14

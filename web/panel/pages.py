@@ -23,16 +23,21 @@ from typing_extensions import override
 
 from runtime.numbers import whole_number
 from runtime.settings import settings
-from store import match_reports, oauth_state
-from store.crypto import digest
-from store.database import Role, account_transaction, transaction
+from store.accounts import oauth_state
+from store.accounts.oauth_state import NO_ACCOUNT, OAuthStateError
+from store.db.crypto import digest
+from store.db.database import Role, account_transaction, transaction
 from store.models import RecordType
-from store.oauth_state import NO_ACCOUNT, OAuthStateError
-from web import browser, locales, rate_limits, record_view, refusals
-from web.client_address import client_label
-from web.pages import render
-from web.pages.connect import require_copper_app
-from web.pages.panel_confirmation import PANEL
+from store.read_model import match_reports
+from web.admin import render
+from web.admin.connect import require_copper_app
+from web.admin.panel_confirmation import PANEL
+from web.api.recent_views import relations_refresh
+from web.api.record_paths import RecordId
+from web.auth import browser, rate_limits
+from web.middleware import refusals
+from web.middleware.client_address import client_label
+from web.middleware.refusals import RefusalReason
 from web.panel import long_polls
 from web.panel.authorization import (
     PanelAccessDeniedError,
@@ -44,12 +49,10 @@ from web.panel.authorization import (
 )
 from web.panel.long_polls import PollQuota
 from web.panel.record_views import RenderedView, ViewKey
-from web.problems import ProblemError, problem
-from web.recent_views import relations_refresh
-from web.record_paths import RecordId
-from web.refusals import RefusalReason
+from web.presentation import locales, record_view
+from web.presentation.problems import ProblemError, problem
 from web.state import web_state
-from worker.copper import oauth as copper_oauth
+from worker.vendors.copper import oauth as copper_oauth
 
 router = APIRouter(include_in_schema=False)
 # Not for the record routes, which panels poll: those are authorised by the panel key, and need no browser cookies.

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from babel import Locale
 
 from store.models import RecordType
-from web import record_view
-from web.concurrency import MAX_COOLDOWN_SECONDS, BusyError, FairLimiter
-from web.pages import render
+from web.admin import render
+from web.middleware.concurrency import MAX_COOLDOWN_SECONDS, BusyError, FairLimiter
+from web.presentation import record_view
 
 # A watched record is rendered at most twice a second, however often it changes and however many panels watch it.
 MIN_REFRESH_INTERVAL = 0.5

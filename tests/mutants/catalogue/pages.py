@@ -7,21 +7,21 @@ from tests.mutants.catalogue.mutant import mutant
 FORMS = (
     mutant(
         "a full-width formula is exported",
-        "web/spreadsheets.py",
+        "web/presentation/spreadsheets.py",
         'unicodedata.normalize("NFKC", first_visible) in FORMULA_SIGNS',
         "first_visible in FORMULA_SIGNS",
         "test_csv_injection.py::test_a_formula_is_text_whatever_precedes_it",
     ),
     mutant(
         "any user id becomes an admin unchecked",
-        "web/pages/settings.py",
+        "web/admin/settings.py",
         "user = client_for_account(browser_session.account_id, Priority.INTERACTIVE).get_user(user_id)",
         'user = CopperUser.model_validate({"id": user_id})',
         "test_connections.py::test_only_a_user_of_the_copper_account_becomes_an_admin",
     ),
     mutant(
         "a key is revoked without a confirmation",
-        "web/pages/keys.py",
+        "web/admin/keys.py",
         "    key = next((key for key in _list_keys(browser_session.account_id) if key.id == key_id), None)\n",
         "    key = next((key for key in _list_keys(browser_session.account_id) if key.id == key_id), None)\n"
         "    with account_transaction(browser_session.account_id) as session:\n"
@@ -30,7 +30,7 @@ FORMS = (
     ),
     mutant(
         "a new key is shown again on reload",
-        "store/oauth_state.py",
+        "store/accounts/oauth_state.py",
         "    DELETE FROM oauth_state WHERE account_id = :account AND state_hash = :state\n    RETURNING",
         "    UPDATE oauth_state SET purpose = purpose WHERE account_id = :account AND state_hash = :state\n"
         "    RETURNING",
@@ -38,7 +38,7 @@ FORMS = (
     ),
     mutant(
         "the goodbye page is shown to a connected account",
-        "web/browser.py",
+        "web/auth/browser.py",
         "return disconnected_at is not None and 0 <= time.time() - disconnected_at <= DISCONNECTED_SECONDS",
         "return True",
         "test_destructive_actions.py::test_the_goodbye_page_is_only_shown_after_disconnecting",
@@ -52,35 +52,35 @@ FORMS = (
     ),
     mutant(
         "a refused form repeats the typed key",
-        "web/forms.py",
+        "web/admin/forms.py",
         'SECRET_FIELDS = frozenset({"key", "confirm_key", "csrf"})',
         'SECRET_FIELDS = frozenset({"csrf"})',
         "test_form_errors.py::test_no_secret_is_part_of_a_refused_form",
     ),
     mutant(
         "settings without any record type are saved without a question",
-        "web/pages/settings.py",
+        "web/admin/settings.py",
         "if not self.record_type and not self.none_ok:",
         "if False:",
         "test_form_errors.py::test_selecting_no_record_type_is_questioned_and_never_saved_silently",
     ),
     mutant(
         "an account is disconnected without typing its name",
-        "web/pages/account.py",
+        "web/admin/account.py",
         'if forms.clean_line(str(form.get("name", ""))) != browser_session.account_name:',
         "if False:",
         "test_connect_pages.py::test_disconnecting_requires_the_account_name_and_leaves_nothing_behind",
     ),
     mutant(
         "another Copper account's key is accepted",
-        "web/pages/settings.py",
+        "web/admin/settings.py",
         "if key_account_id != browser_session.account_id:",
         "if False:",
         "test_connect_pages.py::test_the_copper_key_can_only_be_replaced_by_one_of_the_same_account",
     ),
     mutant(
         "a change is audited in a separate transaction",
-        "web/pages/keys.py",
+        "web/admin/keys.py",
         "        audit.record(session, browser_session.account_id, browser_session.user_name, "
         '"key.created", f"{name} ({scope})")\n',
         "        session.commit()\n"
@@ -93,7 +93,7 @@ FORMS = (
 TEMPLATES = (
     mutant(
         "an overdue invoice's status says Awaiting payment",
-        "web/record_view.py",
+        "web/presentation/record_view.py",
         'status=f"Overdue {locales.format_number(overdue_days, locale)} d" if overdue_days else status,',
         "status=status,",
         "test_panel.py::test_a_record_shows_balances_rows_and_days_overdue",

@@ -22,7 +22,7 @@ DAYS = (
     ),
     mutant(
         "overdue totals include invoices due today",
-        "store/projection.py",
+        "store/read_model/projection.py",
         "overdue_days('day.balances_as_of')",
         "overdue_days('day.balances_as_of + 1')",
         "test_time_zones.py::test_overdue_totals_exclude_invoices_due_today",
@@ -36,14 +36,14 @@ DAYS = (
     ),
     mutant(
         "pages and exports use UTC instead of the organisation's date",
-        "store/overdue_sql.py",
+        "store/read_model/overdue_sql.py",
         'TODAY = "organisation_today(a.time_zones, r.organisation_id, now())"',
         "TODAY = \"CAST(now() AT TIME ZONE 'UTC' AS date)\"",
         "test_time_zones.py::test_organisations_in_all_time_zones_use_their_own_date",
     ),
     mutant(
         "balances do not change at an organisation's midnight",
-        "store/projection.py",
+        "store/read_model/projection.py",
         "SELECT account_id FROM xero_organisation WHERE balances_as_of <> local_date",
         "SELECT account_id FROM xero_organisation WHERE false AND balances_as_of <> local_date",
         "test_time_zones.py::test_balances_change_at_an_organisations_own_midnight_without_any_event",
@@ -53,28 +53,28 @@ DAYS = (
 MIGRATIONS = (
     mutant(
         "every user of the cluster may connect to the database",
-        "store/roles.py",
+        "store/db/roles.py",
         '_execute(connection, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")',
         "pass",
         "test_roles.py::test_the_owner_of_another_database_has_no_access_to_this_one",
     ),
     mutant(
         "pages may rewrite the audit log",
-        "store/roles.py",
+        "store/db/roles.py",
         '"audit_log": ("SELECT", "INSERT"),',
         '"audit_log": ("SELECT", "INSERT", "UPDATE", "DELETE"),',
         "test_roles.py::test_the_pages_role_may_not",
     ),
     mutant(
         "a table has no policy",
-        "store/roles.py",
+        "store/db/roles.py",
         '_execute(connection, f"ALTER TABLE {quoted_table} ENABLE ROW LEVEL SECURITY")',
         "pass",
         "test_tenant_isolation.py::test_every_table_of_an_account_has_a_row_level_security_policy",
     ),
     mutant(
         "a table's policy admits every account",
-        "store/roles.py",
+        "store/db/roles.py",
         "CREATE POLICY own_account ON {quoted_table} TO {quoted_roles} USING ({column} = {ACCOUNT})",
         "CREATE POLICY own_account ON {quoted_table} TO {quoted_roles} USING (true)",
         "test_tenant_isolation.py::test_every_policy_checks_the_account",

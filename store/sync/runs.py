@@ -1,0 +1,277 @@
+"""Sync runs: long work as a chain of short jobs, each of which commits its page and its cursor together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from store.db.database import execute_rowcount
+from store.models import RunState
+
+MAX_ERROR_LENGTH = 500
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one source of an account: of a Xero organisation, or (organisation 0) of Copper."""
+
+    account_id: int
+    id: int
+    organisation_id: int
+    kind: str
+    state: RunState
+    stage: str
+    cursor: dict[str, Any]
+    counts: dict[str, Any]
+    drift: dict[str, dict[str, int]] | None
+    started_at: datetime
+    finished_at: datetime | None
+    not_before: datetime
+    attempts: int
+    error: str | None
+
+
+class RunLeaseLostError(Exception):
+    """Another worker took over the run: the caller must roll back."""
+
+
+COLUMNS = """account_id, id, organisation_id, kind, state, stage, cursor, counts, drift, started_at, finished_at,
+    not_before, attempts, error"""
+START = text(f"""
+    INSERT INTO sync_run (account_id, organisation_id, kind, stage)
+    VALUES (:account, :organisation, :kind, :stage)
+    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running'
+    DO UPDATE SET not_before = LEAST(sync_run.not_before, now())
+    RETURNING {COLUMNS}
+""")
+START_IF_IDLE = text(f"""
+    INSERT INTO sync_run (account_id, organisation_id, kind, stage)
+    VALUES (:account, :organisation, :kind, :stage)
+    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running' DO NOTHING
+    RETURNING {COLUMNS}
+""")
+RUNNING_KINDS = text("""
+    SELECT kind FROM sync_run
+    WHERE account_id = :account AND organisation_id = :organisation AND state = 'running'
+""")
+LEASE = text(f"""
+    UPDATE sync_run SET lease_id = :lease_id, leased_until = now() + make_interval(secs => :seconds),
+                        attempts = attempts + 1
+    WHERE account_id = :account AND id = :id AND state = 'running' AND not_before <= now()
+      AND (lease_id IS NULL OR leased_until < now())
+    RETURNING {COLUMNS}
+""")
+# A committed page resets the attempts.
+ADVANCE = text("""
+    UPDATE sync_run SET stage = :stage, cursor = CAST(:cursor AS jsonb), counts = CAST(:counts AS jsonb),
+                        drift = CAST(:drift AS jsonb), state = :state, attempts = 0,
+                        not_before = now() + make_interval(secs => :delay),
+                        error = NULL, lease_id = NULL, leased_until = NULL,
+                        finished_at = CASE WHEN :state = 'running' THEN NULL ELSE now() END
+    WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running'
+""")
+RELEASE = text("""
+    UPDATE sync_run SET lease_id = NULL, leased_until = NULL, error = :error,
+                        attempts = attempts - CASE WHEN :count_attempt THEN 0 ELSE 1 END,
+                        not_before = now() + make_interval(secs => :delay),
+                        state = CASE WHEN :count_attempt AND attempts >= :max_attempts THEN 'failed' ELSE state END,
+                        finished_at = CASE WHEN :count_attempt AND attempts >= :max_attempts THEN now() END
+    WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running'
+    RETURNING state
+""")
+PENDING = text("""
+    SELECT account_id, id FROM sync_run
+    WHERE state = 'running' AND not_before <= now() AND (lease_id IS NULL OR leased_until < now())
+""")
+LATEST = text(f"""
+    SELECT DISTINCT ON (organisation_id, kind) {COLUMNS} FROM sync_run
+    WHERE account_id = :account ORDER BY organisation_id, kind, id DESC
+""")
+RESUME = text("""
+    UPDATE sync_run SET not_before = now()
+    WHERE account_id = :account AND organisation_id = :organisation AND state = 'running' AND not_before > now()
+""")
+UNPAUSE = text("""
+    UPDATE sync_run p SET state = 'running', error = NULL, not_before = now()
+    WHERE account_id = :account AND organisation_id = :organisation AND state = 'paused'
+      AND id = (SELECT max(id) FROM sync_run m
+                WHERE m.account_id = p.account_id AND m.organisation_id = p.organisation_id AND m.kind = p.kind
+                  AND m.state = 'paused')
+      AND NOT EXISTS (SELECT FROM sync_run r
+                      WHERE r.account_id = p.account_id AND r.organisation_id = p.organisation_id AND r.kind = p.kind
+                        AND r.state = 'running')
+    RETURNING id
+""")
+PAUSE = text("""
+    UPDATE sync_run SET state = 'paused', error = :error, lease_id = NULL, leased_until = NULL, attempts = 0
+    WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running'
+    RETURNING state
+""")
+LAST_SUCCESS = text("""
+    SELECT organisation_id, max(finished_at) FROM sync_run
+    WHERE account_id = :account AND state = 'done' AND kind <> 'dry_run' GROUP BY organisation_id
+""")
+# One index lookup for each source, however many runs are kept.
+LATEST_DRIFT = text("""
+    SELECT source.account_id, r.drift
+    FROM (SELECT id AS account_id, CAST(0 AS bigint) AS organisation_id FROM account WHERE closed_at IS NULL
+          UNION ALL SELECT account_id, id FROM xero_organisation WHERE status <> 'removed') source
+    CROSS JOIN LATERAL (
+        SELECT drift FROM sync_run
+        WHERE account_id = source.account_id AND organisation_id = source.organisation_id
+          AND kind = 'reconciliation' AND state = 'done'
+        ORDER BY id DESC LIMIT 1) r
+""")
+DELETE_EXPIRED = text("""
+    DELETE FROM sync_run WHERE state IN ('done', 'failed') AND finished_at < now() - make_interval(days => :days)
+""")
+RECENT = text(f"""
+    SELECT {COLUMNS} FROM sync_run
+    WHERE account_id = :account AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(:ids))
+    ORDER BY id DESC LIMIT 50
+""")
+
+
+def _run(row: Row[Any]) -> Run:
+    values = dict(row._mapping)
+    return Run(**{**values, "state": RunState(values["state"])})
+
+
+def start(session: Session, account_id: int, organisation_id: int, kind: str, stage: str) -> Run:
+    """Start a run, or return the running one of the same source and kind."""
+    params = {"account": account_id, "organisation": organisation_id, "kind": kind, "stage": stage}
+    return _run(session.execute(START, params).one())
+
+
+def start_if_idle(session: Session, account_id: int, organisation_id: int, kind: str, stage: str) -> Run | None:
+    """Start a run, which fetches only from now on; None if one of the same source and kind is running."""
+    params = {"account": account_id, "organisation": organisation_id, "kind": kind, "stage": stage}
+    row = session.execute(START_IF_IDLE, params).one_or_none()
+    return _run(row) if row else None
+
+
+def running_kinds(session: Session, account_id: int, organisation_id: int) -> set[str]:
+    """The kinds of the source's running runs."""
+    params = {"account": account_id, "organisation": organisation_id}
+    return set(session.execute(RUNNING_KINDS, params).scalars())
+
+
+def lease(session: Session, account_id: int, run_id: int, seconds: float) -> tuple[Run, UUID] | None:
+    """Lease a run for its next page; None if it has ended, is not due, or is leased by another worker."""
+    lease_id = uuid4()
+    params = {"account": account_id, "id": run_id, "lease_id": lease_id, "seconds": seconds}
+    row = session.execute(LEASE, params).one_or_none()
+    return (_run(row), lease_id) if row else None
+
+
+def advance(
+    session: Session,
+    run: Run,
+    lease_id: UUID,
+    *,
+    stage: str,
+    cursor: dict[str, Any],
+    counts: dict[str, Any],
+    drift: dict[str, dict[str, int]] | None,
+    state: RunState,
+    delay: float = 0,
+) -> None:
+    """Commit a page's cursor with the page; the next page is due in `delay` seconds.
+
+    Raises `RunLeaseLostError` if the lease was lost.
+    """
+    params = {
+        "account": run.account_id,
+        "id": run.id,
+        "lease_id": lease_id,
+        "stage": stage,
+        "cursor": orjson.dumps(cursor).decode(),
+        "counts": orjson.dumps(counts).decode(),
+        "drift": orjson.dumps(drift).decode() if drift is not None else None,
+        "state": state.value,
+        "delay": delay,
+    }
+    if execute_rowcount(session, ADVANCE, params) != 1:
+        raise RunLeaseLostError(f"run {run.id} was taken over by another worker")
+
+
+def release(
+    session: Session,
+    run: Run,
+    lease_id: UUID,
+    *,
+    error: str,
+    delay: float,
+    max_attempts: int,
+    count_attempt: bool,
+) -> RunState | None:
+    """Release a run for `delay` seconds; after `max_attempts` attempts at one page it fails.
+
+    Returns the new state, None if the lease was lost.
+    """
+    params = {
+        "account": run.account_id,
+        "id": run.id,
+        "lease_id": lease_id,
+        "error": error[:MAX_ERROR_LENGTH],
+        "delay": delay,
+        "max_attempts": max_attempts,
+        "count_attempt": count_attempt,
+    }
+    state = session.execute(RELEASE, params).scalar_one_or_none()
+    return RunState(state) if state is not None else None
+
+
+def latest(session: Session, account_id: int) -> list[Run]:
+    """The latest run of each kind and source of the account."""
+    return [_run(row) for row in session.execute(LATEST, {"account": account_id})]
+
+
+def resume(session: Session, account_id: int, organisation_id: int) -> None:
+    """Let a source's deferred or paused runs continue now, where they stopped."""
+    session.execute(RESUME, {"account": account_id, "organisation": organisation_id})
+    unpause(session, account_id, organisation_id)
+
+
+def unpause(session: Session, account_id: int, organisation_id: int) -> None:
+    """Let a source's paused runs continue now, where they stopped."""
+    session.execute(UNPAUSE, {"account": account_id, "organisation": organisation_id})
+
+
+def pause(session: Session, run: Run, lease_id: UUID, error: str) -> None:
+    """Pause a run while its connection needs a new authorisation; `resume` continues at the same page."""
+    params = {"account": run.account_id, "id": run.id, "lease_id": lease_id, "error": error[:MAX_ERROR_LENGTH]}
+    session.execute(PAUSE, params)
+
+
+def last_success(session: Session, account_id: int) -> dict[int, datetime]:
+    """When a run that writes to the mirror last succeeded, by organisation (0: Copper)."""
+    return {row[0]: row[1] for row in session.execute(LAST_SUCCESS, {"account": account_id})}
+
+
+def latest_drift(session: Session) -> list[tuple[int, dict[str, dict[str, int]]]]:
+    """The (account, drift) of the latest completed reconciliation of every source."""
+    return [(row[0], row[1] or {}) for row in session.execute(LATEST_DRIFT)]
+
+
+def delete_expired(session: Session, days: int) -> int:
+    """Delete runs that ended more than `days` ago; return how many."""
+    return execute_rowcount(session, DELETE_EXPIRED, {"days": days})
+
+
+def list_pending(session: Session) -> list[tuple[int, int]]:
+    """The (account, run) of every run whose next page is due and not leased."""
+    return [(row[0], row[1]) for row in session.execute(PENDING)]
+
+
+def recent(session: Session, account_id: int, ids: Sequence[int] | None = None) -> list[Run]:
+    """The account's latest runs, or those of `ids`, newest first."""
+    params = {"account": account_id, "ids": list(ids) if ids is not None else None}
+    return [_run(row) for row in session.execute(RECENT, params)]

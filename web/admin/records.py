@@ -1,0 +1,262 @@
+"""Records as Copper users see them: search, invoices, match details, manual links and exports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.datastructures import FormData
+
+from services.match_report import build_match_report
+from store.accounts import accounts, audit
+from store.db.crypto import decrypt_text, encrypt_text
+from store.db.database import account_transaction
+from store.models import RecordType
+from store.read_model import contact_links, match_reports
+from store.read_model.contact_links import Link, LinkError
+from web.admin import forms, notices
+from web.admin.forms import FormState, WholeNumber
+from web.admin.lists import unmatched_page
+from web.admin.render import redirect, render_page
+from web.api.record_paths import RecordId
+from web.auth import browser
+from web.presentation import exports, labels, links, locales, record_view
+from web.presentation.exports import ExportFormat
+from web.presentation.problems import ProblemError
+from worker.jobs import actors
+from worker.jobs.enqueue import enqueue_once
+from worker.vendors.addresses import normalise_address
+
+router = APIRouter()
+MAX_RESULTS = 50
+MAX_SEARCH_LENGTH = 320
+MAX_ENCRYPTED_SEARCH = 2_500
+"""Characters; enough for the longest search of four-byte characters once it is encrypted."""
+SEARCH_MAX_AGE_SECONDS = 86_400
+LINK_MESSAGES = {
+    "organisation": "This isn't an organisation of your account.",
+    "contact": "This isn't a Xero contact.",
+    "type": "Choose a lead, person or company.",
+    "record": "Enter a numeric Copper ID.",
+}
+
+
+class LinkForm(BaseModel):
+    """A link between a Xero contact and a record."""
+
+    organisation: WholeNumber
+    contact: UUID
+    type: RecordType
+    record: WholeNumber
+
+    def to_link(self) -> Link:
+        """The link that the form describes."""
+        return Link(self.organisation, self.contact, self.type, self.record)
+
+
+@router.post("/records")
+def search(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Redirect to the results of a search.
+
+    Names and addresses are personal data, and browser histories and proxies store URLs: so the search text in the URL
+    is encrypted. The results page can still be reloaded, and nothing is stored on the server.
+    """
+    browser_session = browser.require_admin(request.state.browser)
+    text = forms.clean_line(str(form.get("q", "")))
+    if len(text) > MAX_SEARCH_LENGTH:
+        return _records_page(request, text, forms.rejected_form(form, {"q": "This search is too long. Shorten it."}))
+    if not text:
+        return redirect(request, "/records")
+    return redirect(request, f"/records?search={encrypt_text(_encryption_purpose(browser_session.account_id), text)}")
+
+
+def _encryption_purpose(account_id: int) -> str:
+    return f"search {account_id}"
+
+
+@router.get("/records")
+def show_records(request: Request, search: Annotated[str, Query(max_length=MAX_ENCRYPTED_SEARCH)] = "") -> Response:
+    """Search records by name, email address, Copper ID or invoice number."""
+    browser_session = browser.require_admin(request.state.browser)
+    purpose = _encryption_purpose(browser_session.account_id)
+    text = decrypt_text(purpose, search, max_age=SEARCH_MAX_AGE_SECONDS) if search else ""
+    return _records_page(request, text or "", has_expired=text is None)
+
+
+def _records_page(
+    request: Request, text: str, form: FormState = forms.EMPTY_FORM, *, has_expired: bool = False
+) -> Response:
+    browser_session = browser.require_admin(request.state.browser)
+    account_id, has_searched = browser_session.account_id, bool(text) and not form.has_errors
+    with account_transaction(account_id) as session:
+        connection_notice = notices.for_connection(session, account_id)
+        results = (
+            match_reports.search_records(session, account_id, text, MAX_RESULTS, normalise_address(text))
+            if has_searched
+            else []
+        )
+    return render_page(
+        request,
+        "records.html",
+        status=422 if form.has_errors else 200,
+        q=text,
+        form=form,
+        results=results,
+        has_searched=has_searched,
+        has_expired=has_expired,
+        max_results=MAX_RESULTS,
+        alert=connection_notice,
+    )
+
+
+@router.get("/records/{record_type}/{record_id}")
+def show_record(
+    request: Request,
+    record_type: RecordType,
+    record_id: RecordId,
+    status: Annotated[str, Query(max_length=20)] = "",
+    limit: Annotated[int | None, Query(ge=1, le=record_view.MAX_ROWS)] = None,
+) -> Response:
+    """The invoices that Copper users see on a record."""
+    browser_session = browser.require_admin(request.state.browser)
+    locale = locales.negotiate(request)
+    account_id = browser_session.account_id
+    _require_record(account_id, record_type, record_id)
+    view = record_view.build_record_view(
+        account_id, record_type, record_id, locale, status=forms.clean_line(status), limit=limit
+    )
+    if status and status not in labels.STATUS_LABELS and status not in dict(view.filters):
+        raise ProblemError(422, f'"{forms.clean_line(status)}" isn\'t an invoice status.')
+    copper_url = _copper_url(account_id, record_type, record_id)
+    return render_page(request, "record.html", record=view, locale=locale, copper_url=copper_url)
+
+
+def _require_record(account_id: int, record_type: RecordType, record_id: int) -> None:
+    """Raise `ProblemError` 404 for a record that has not been synced from Copper."""
+    with account_transaction(account_id) as session:
+        if match_reports.find_record(session, account_id, record_type, record_id) is None:
+            raise ProblemError(
+                404,
+                f"No {record_type.value} with Copper ID {record_id} has synced. "
+                "New records usually appear within a minute.",
+            )
+
+
+def _copper_url(account_id: int, record_type: RecordType, record_id: int) -> str:
+    with account_transaction(account_id) as session:
+        return links.record(accounts.get_copper_account_id(session, account_id), record_type.value, record_id)
+
+
+@router.get("/records/{record_type}/{record_id}/invoices/{invoice_id}/match")
+def show_match_details(request: Request, record_type: RecordType, record_id: RecordId, invoice_id: UUID) -> Response:
+    """Why an invoice is shown on the record."""
+    browser_session = browser.require_admin(request.state.browser)
+    with account_transaction(browser_session.account_id) as session:
+        match = match_reports.explain_invoice(session, browser_session.account_id, record_type, record_id, invoice_id)
+        record = match_reports.find_record(session, browser_session.account_id, record_type, record_id)
+    if match is None:
+        raise ProblemError(404, "This invoice is no longer on this record.")
+    invoice_number, reasons = match
+    return render_page(
+        request,
+        "match_details.html",
+        record_type=record_type,
+        record_id=record_id,
+        record_name=record.name if record else "",
+        invoice_number=invoice_number or "this invoice",
+        reasons=reasons,
+    )
+
+
+@router.get("/records/{record_type}/{record_id}/match")
+def show_match_report(request: Request, record_type: RecordType, record_id: RecordId) -> Response:
+    """The match report of a record: addresses, matched contacts and possible matches."""
+    browser_session = browser.require_admin(request.state.browser)
+    return _match_page(request, browser_session.account_id, record_type, record_id)
+
+
+def _match_page(
+    request: Request, account_id: int, record_type: RecordType, record_id: int, *, error: str | None = None
+) -> Response:
+    report = build_match_report(account_id, record_type, record_id)
+    if report.record is None and error is None:
+        _require_record(account_id, record_type, record_id)
+    return render_page(
+        request,
+        "match.html",
+        status=422 if error else 200,
+        report=report,
+        is_linkable=record_type in contact_links.LINKABLE,
+        locale=locales.negotiate(request),
+        xero_url=links.contact,
+        error=error,
+    )
+
+
+@router.post("/links")
+def create_link(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Link a Xero contact to a lead, person or company."""
+    browser_session = browser.require_admin(request.state.browser)
+    from_list = form.get("from") == "unmatched"
+    link_form = forms.parse_form(LinkForm, form, LINK_MESSAGES)
+    if isinstance(link_form, dict):
+        if from_list and "record" in link_form:
+            return unmatched_page(request, form=forms.rejected_form(form, link_form))
+        raise ProblemError(422, next(iter(link_form.values())))
+    link = link_form.to_link()
+    try:
+        with account_transaction(browser_session.account_id) as session:
+            is_new = contact_links.add(session, browser_session.account_id, link, browser_session.user_name)
+            if is_new:
+                audit.record(
+                    session, browser_session.account_id, browser_session.user_name, "contact.linked", link.reference
+                )
+    except LinkError as error:
+        if from_list:
+            return unmatched_page(request, form=forms.rejected_form(form, {"record": f"{error} Nothing was linked."}))
+        return _match_page(request, browser_session.account_id, link.record_type, link.record_id, error=str(error))
+    enqueue_once(actors.project, browser_session.account_id)
+    return redirect(request, _match_path(link), notice="Linked." if is_new else "")
+
+
+def _match_path(link: Link) -> str:
+    return f"/records/{link.record_type.value}/{link.record_id}/match"
+
+
+@router.post("/links/remove")
+def remove_link(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
+    """Remove a link."""
+    browser_session = browser.require_admin(request.state.browser)
+    link_form = forms.parse_form(LinkForm, form, LINK_MESSAGES)
+    if isinstance(link_form, dict):
+        raise ProblemError(422, next(iter(link_form.values())))
+    link = link_form.to_link()
+    with account_transaction(browser_session.account_id) as session:
+        was_linked = contact_links.remove(session, browser_session.account_id, link)
+        if was_linked:
+            audit.record(
+                session, browser_session.account_id, browser_session.user_name, "contact.unlinked", link.reference
+            )
+    enqueue_once(actors.project, browser_session.account_id)
+    return redirect(request, _match_path(link), notice="Unlinked." if was_linked else "")
+
+
+@router.get("/export/records/{record_type}/{record_id}.{format}")
+async def export_record(
+    request: Request, record_type: RecordType, record_id: RecordId, format: ExportFormat
+) -> Response:
+    """Export the record's invoices."""
+    browser_session = browser.require_admin(request.state.browser)
+    return await exports.export_invoices(
+        request, browser_session.account_id, browser_session.user_name, format, record_type, record_id
+    )
+
+
+@router.get("/export/invoices.{format}")
+async def export_all_invoices(request: Request, format: ExportFormat) -> Response:
+    """Export the invoices of all records."""
+    browser_session = browser.require_admin(request.state.browser)
+    return await exports.export_invoices(request, browser_session.account_id, browser_session.user_name, format)

@@ -1,0 +1,288 @@
+"""The view of a record, for the panel and the pages: its balances, its invoices, or why there are none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from babel import Locale
+
+from store.accounts import account_settings, accounts, xero_organisations
+from store.accounts.account_settings import AccountSettings
+from store.db.database import Role, Session, account_transaction
+from store.models import RecordType, RunState
+from store.read_model import balances, invoice_queries, match_reports
+from store.read_model.balances import Balance
+from store.read_model.invoice_queries import InvoiceListItem
+from store.read_model.match_reports import MirrorRecord, Reason
+from store.sync import runs
+from web.presentation import labels, links, locales
+from worker.vendors.sync_types import RunKind
+
+MAX_ROWS = 1_000
+ROWS_PER_STEP = 200
+WITH_EMAIL = {RecordType.LEAD, RecordType.PERSON}
+STATUS_ORDER = ("OVERDUE", "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED")
+
+
+@dataclass(frozen=True)
+class BalanceView:
+    """The outstanding amount in one currency, and the overdue part ('' if none), formatted."""
+
+    is_bills: bool
+    open: str
+    overdue: str
+
+
+@dataclass(frozen=True)
+class InvoiceRowView:
+    """One invoice, formatted; `css_class` colours the row, `status_full` is the status in full words."""
+
+    id: UUID
+    number: str
+    url: str
+    status: str
+    status_full: str
+    css_class: str
+    is_bill: bool
+    issuer: str
+    due: str
+    due_full: str
+    total: str
+    balance: str
+    has_balance: bool
+    currency: str
+
+
+@dataclass(frozen=True)
+class EmptyState:
+    """Why there are no invoices, and what to do about it."""
+
+    reason: str
+    help: str
+
+
+@dataclass(frozen=True)
+class RecordView:
+    """A record with its invoices. `etag` changes with everything visible except the time of the last sync.
+
+    `count` is the number of invoices, `filtered_count` of those with the selected status. `next_limit` is the limit
+    that shows more rows (None: all are shown), `next_row_count` the number of rows that it adds. `can_show_fewer` says
+    whether more rows are shown than the account shows initially. `summary` is for screen readers.
+    """
+
+    record_type: RecordType
+    id: int
+    name: str
+    balances: tuple[BalanceView, ...]
+    invoices: tuple[InvoiceRowView, ...]
+    count: int
+    filters: tuple[tuple[str, str], ...]
+    status: str
+    filtered_count: int
+    next_limit: int | None
+    next_row_count: int
+    can_show_fewer: bool
+    summary: str
+    empty_state: EmptyState | None
+    warning: str | None
+    synced_at: datetime | None = field(compare=False)
+
+    @property
+    def etag(self) -> str:
+        """A hash of everything visible, for the `ETag` header."""
+        visible = (
+            *(self.record_type, self.id, self.name, self.balances, self.invoices, self.count, self.filters),
+            *(self.status, self.next_limit, self.can_show_fewer, self.empty_state, self.warning),
+        )
+        return hashlib.sha256(repr(visible).encode()).hexdigest()[:32]
+
+    @property
+    def path(self) -> str:
+        """The path of the record's page."""
+        return f"/records/{self.record_type.value}/{self.id}"
+
+
+def build_record_view(
+    account_id: int,
+    record_type: RecordType,
+    record_id: int,
+    locale: Locale,
+    *,
+    status: str = "",
+    limit: int | None = None,
+) -> RecordView:
+    """Read a record with up to `limit` invoices (None: the account's setting) of `status` ('': all)."""
+    with account_transaction(account_id, Role.READS) as session:
+        config = account_settings.get(session, account_id)
+        row_limit = min(limit or config.invoice_limit, MAX_ROWS)
+        invoices = invoice_queries.list_invoices(
+            session, account_id, record_type, record_id, status=status, limit=row_limit
+        )
+        counts = invoice_queries.count_by_status(session, account_id, record_type, record_id)
+        record = match_reports.find_record(session, account_id, record_type, record_id)
+        record_balances = balances.list_for_record(session, account_id, record_type, record_id)
+        disconnected = xero_organisations.list_needing_reauth(session, account_id)
+        synced_at = accounts.get_synced_at(session, account_id)
+        count = sum(counts.values())
+        empty_state = None
+        if not count:
+            empty_state = _empty_state(session, account_id, config, record_type, record_id, record)
+        elif not invoices:
+            empty_state = EmptyState("No invoices with this status.", "Choose another status, or All.")
+    filtered_count = counts.get(status, 0) if status else count
+    balance_views = tuple(_balance_views(record_balances, config, record_type, locale))
+    next_limit = (
+        min(filtered_count, row_limit + ROWS_PER_STEP, MAX_ROWS)
+        if len(invoices) < filtered_count and row_limit < MAX_ROWS
+        else None
+    )
+    return RecordView(
+        record_type=record_type,
+        id=record_id,
+        name=record.name if record else "",
+        balances=balance_views,
+        invoices=tuple(_invoice_row(invoice, locale) for invoice in invoices),
+        count=count,
+        filters=tuple(_filters(counts, count, locale)),
+        status=status,
+        filtered_count=filtered_count,
+        next_limit=next_limit,
+        next_row_count=(next_limit or len(invoices)) - len(invoices),
+        can_show_fewer=len(invoices) > config.invoice_limit,
+        summary=_summary(record.name if record else "", count, balance_views, locale),
+        empty_state=empty_state,
+        warning=_disconnected_warning(disconnected.values()),
+        synced_at=synced_at,
+    )
+
+
+def _balance_views(
+    record_balances: Sequence[Balance], config: AccountSettings, record_type: RecordType, locale: Locale
+) -> list[BalanceView]:
+    if record_type.value not in config.record_types:
+        return []
+    return [
+        BalanceView(
+            balance.type == balances.BILLS,
+            _amount(balance.open, balance.currency, locale),
+            _amount(balance.overdue, balance.currency, locale) if balance.overdue else "",
+        )
+        for balance in record_balances
+        if balance.type != balances.BILLS or config.show_bills
+    ]
+
+
+def _amount(value: Decimal, currency: str, locale: Locale) -> str:
+    return f"{currency} {locales.format_money(value, currency, locale)}".strip()
+
+
+def _summary(name: str, count: int, balance_views: Sequence[BalanceView], locale: Locale) -> str:
+    """The contents in a few words: "Lakeside Design: 11 invoices, NZD 6,026.61 outstanding"."""
+    invoices = {0: "no invoices", 1: "1 invoice"}.get(count, f"{locales.format_number(count, locale)} invoices")
+    amounts = (f"{balance.open} outstanding" for balance in balance_views if not balance.is_bills)
+    summary = ", ".join([invoices, *amounts])
+    return f"{name}: {summary}" if name else summary
+
+
+def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[str, str]]:
+    codes = [code for code in STATUS_ORDER if code in counts]
+    codes += sorted(set(counts) - set(STATUS_ORDER))
+    options = [(code, f"{labels.status(code)} ({locales.format_number(counts[code], locale)})") for code in codes]
+    return [("", f"All ({locales.format_number(count, locale)})"), *options] if len(options) > 1 else []
+
+
+def _invoice_row(invoice: InvoiceListItem, locale: Locale) -> InvoiceRowView:
+    overdue_days, status = invoice.overdue_days, labels.status(invoice.status)
+    return InvoiceRowView(
+        id=invoice.invoice_id,
+        number=invoice.number or ("Draft (no number)" if invoice.status == "DRAFT" else "(no number)"),
+        url=links.invoice(invoice.type, invoice.invoice_id, invoice.short_code),
+        status=f"Overdue {locales.format_number(overdue_days, locale)} d" if overdue_days else status,
+        status_full=labels.overdue(overdue_days).capitalize() or status,
+        css_class="overdue" if overdue_days else invoice.status.lower(),
+        is_bill=invoice.type == balances.BILLS,
+        issuer=invoice.issuer,
+        due=locales.format_short_date(invoice.due_date, invoice.today, locale) if invoice.due_date else "",
+        due_full=locales.format_full_date(invoice.due_date, locale) if invoice.due_date else "",
+        total=locales.format_money(invoice.total, invoice.currency, locale),
+        balance=locales.format_money(invoice.balance, invoice.currency, locale),
+        has_balance=bool(invoice.balance),
+        currency=invoice.currency or "",
+    )
+
+
+def _disconnected_warning(names: Collection[str]) -> str | None:
+    if not names:
+        return None
+    return (
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} disconnected from Xero, so "
+        f"{'its' if len(names) == 1 else 'their'} invoices may be out of date. "
+        f"An admin can reconnect {'it' if len(names) == 1 else 'them'} in Settings."
+    )
+
+
+def _empty_state(
+    session: Session,
+    account_id: int,
+    config: AccountSettings,
+    record_type: RecordType,
+    record_id: int,
+    record: MirrorRecord | None,
+) -> EmptyState:
+    """The first reason that applies: a setting, an incomplete sync, or a missing match."""
+    if record_type.value not in config.record_types:
+        return EmptyState(
+            f"Invoices are turned off for {record_type.plural}.", "An admin can turn them on in Settings."
+        )
+    if not xero_organisations.list_connected(session, account_id):
+        return EmptyState("Xero isn't connected yet.", "An admin can connect it in Settings.")
+    if any(run.kind == RunKind.BACKFILL and run.state == RunState.RUNNING for run in runs.latest(session, account_id)):
+        return EmptyState("Importing from Xero and Copper.", "Invoices appear here as they are imported.")
+    if record is None:
+        return EmptyState(f"This {record_type.value} hasn't synced yet.", "New records usually appear within a minute.")
+    if record.is_deleted:
+        return EmptyState(f"This {record_type.value} was deleted in Copper.", "Its invoices are still in Xero.")
+    return _unmatched_state(record_type, match_reports.list_reasons(session, account_id, record_type, record_id))
+
+
+def _unmatched_state(record_type: RecordType, reasons: Sequence[Reason]) -> EmptyState:
+    """Why a synced record has no invoices: it has no email address, no contact, or its contacts have no invoices."""
+    emails = sorted({reason.email for reason in reasons if reason.email})
+    names = sorted({reason.contact_name or "A contact" for reason in reasons if reason.contact_id})
+    if names:
+        contacts = _first_three(names, " and ")
+        have = "has" if len(names) == 1 else "have"
+        return EmptyState(f"{contacts} {have} no invoices in Xero yet.", "New invoices appear here automatically.")
+    if emails:
+        return _no_contact_state(record_type, emails)
+    if record_type in WITH_EMAIL:
+        return EmptyState(
+            f"This {record_type.value} has no email address, so no invoices can be matched.",
+            f"Add the contact's Xero email address to this {record_type.value}.",
+        )
+    return EmptyState(
+        f"None of this {record_type.value}'s people has an email address, so no invoices can be matched.",
+        f"Invoices are matched by people's email addresses, not by {record_type.value} name. "
+        "Add a person with the email address used in Xero.",
+    )
+
+
+def _no_contact_state(record_type: RecordType, emails: Sequence[str]) -> EmptyState:
+    is_single = len(emails) == 1
+    subject = "the email address" if is_single else f"any of these {len(emails)} email addresses:"
+    target = f"this {record_type.value}" if record_type in WITH_EMAIL else "one of its people"
+    return EmptyState(
+        f"No Xero contact has {subject} {_first_three(emails, ', ')}.",
+        f"Add {'this email address' if is_single else 'one of these email addresses'} to the contact in Xero, "
+        f"or add the contact's Xero email address to {target}.",
+    )
+
+
+def _first_three(names: Sequence[str], separator: str) -> str:
+    """The first three names, and how many more there are."""
+    return separator.join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

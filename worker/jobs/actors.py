@@ -1,0 +1,184 @@
+"""Dramatiq actors: thin wrappers around functions elsewhere. Importing this module connects to the broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+import dramatiq
+import structlog
+
+from runtime.settings import settings
+from store.db import tenancy
+from store.db.database import transaction
+from store.ingest.inbox import SyncSource
+from store.models import RecordType
+from store.sync.runs import Run
+from worker.jobs.broker import broker
+from worker.jobs.enqueue import clear_dedup_key, enqueue_later, enqueue_once
+from worker.jobs.locks import concurrency_slot
+from worker.sync import (
+    cleanup_tasks,
+    created_dates,
+    event_processor,
+    projector,
+    relations,
+    requested_catch_ups,
+    run_processor,
+)
+from worker.sync.requested_catch_ups import CatchUpOutcome
+from worker.vendors.errors import VendorError
+from worker.vendors.xero import oauth
+
+log = structlog.get_logger()
+broker()
+# No job holds a thread for long while others wait, so that single events get their turn beside floods and backfills.
+STEP_SECONDS = 2.0
+# Threads that one source may hold, so that a vendor which hangs for one account leaves threads to the others.
+MAX_DRAINS_PER_SOURCE = 2
+MAX_GRANTS_PER_JOB = 100
+EVENTS, PROJECTION, SYNC, BACKGROUND = "events", "projection", "sync", "background"
+P = ParamSpec("P")
+
+
+def _ignore_errors_once_closed(work: Callable[Concatenate[int, P], None]) -> Callable[Concatenate[int, P], None]:
+    """Wrap a job of an account, so that its errors are only logged once the account is closed."""
+
+    @wraps(work)
+    def job(account_id: int, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            work(account_id, *args, **kwargs)
+        except Exception as error:
+            with transaction() as session:
+                is_open = tenancy.is_open(session, account_id)
+            if is_open:
+                raise
+            log.info("job.stopped", account=account_id, job=work.__name__, error=type(error).__name__)
+
+    return job
+
+
+@dramatiq.actor(actor_name="drain", queue_name=EVENTS, max_retries=0)
+@_ignore_errors_once_closed
+def drain(account_id: int, organisation_id: int) -> None:
+    """Apply the pending events of one organisation, or (organisation 0) of the account's Copper."""
+    source = SyncSource(account_id, organisation_id)
+    clear_dedup_key("drain", account_id, organisation_id)
+    with concurrency_slot(f"{account_id}:{organisation_id}", MAX_DRAINS_PER_SOURCE) as is_acquired:
+        if not is_acquired:
+            return
+        if event_processor.has_large_backlog(source):
+            enqueue_once(drain, account_id, organisation_id)
+        result = event_processor.drain(source, event_processor.DRAIN_SECONDS)
+    _enqueue_catch_up(source, result.catch_up)
+    if result.retry_after:
+        enqueue_later(drain, result.retry_after, account_id, organisation_id)
+    elif result.retry_after is not None or event_processor.has_pending(source):
+        enqueue_once(drain, account_id, organisation_id)
+
+
+@dramatiq.actor(actor_name="start_requested_catch_up", queue_name=EVENTS, max_retries=0)
+@_ignore_errors_once_closed
+def start_requested_catch_up(account_id: int, organisation_id: int) -> None:
+    """Start a catch-up that events requested too soon after the previous one."""
+    source = SyncSource(account_id, organisation_id)
+    _enqueue_catch_up(source, requested_catch_ups.start_requested(source))
+
+
+def _enqueue_catch_up(source: SyncSource, outcome: CatchUpOutcome) -> None:
+    if outcome.run is not None:
+        enqueue_run(outcome.run)
+    if outcome.retry_after is not None:
+        enqueue_later(start_requested_catch_up, outcome.retry_after, source.account_id, source.organisation_id)
+
+
+@dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)
+@_ignore_errors_once_closed
+def project(account_id: int) -> None:
+    """Project an account's pending marks: those of a run's pages, and those that another job left."""
+    clear_dedup_key("project", account_id)
+    with concurrency_slot(f"project:{account_id}", 1) as is_acquired:
+        if not is_acquired:
+            return
+        projector.project(account_id, STEP_SECONDS)
+    if projector.has_pending(account_id):
+        enqueue_once(project, account_id)
+
+
+@dramatiq.actor(actor_name="advance_run", queue_name=SYNC, max_retries=0)
+@_ignore_errors_once_closed
+def advance_run(account_id: int, run_id: int) -> None:
+    """Process a run's next pages for some seconds, then enqueue the next job of the run."""
+    clear_dedup_key("advance_run", account_id, run_id)
+    deadline = time.monotonic() + STEP_SECONDS
+    while True:
+        outcome = run_processor.step(account_id, run_id)
+        if outcome.has_more:
+            enqueue_once(project, account_id)
+        if not outcome.has_more or outcome.delay or time.monotonic() > deadline:
+            break
+    if outcome.has_more and outcome.delay:
+        enqueue_later(advance_run, outcome.delay, account_id, run_id)
+    elif outcome.has_more:
+        enqueue_once(advance_run, account_id, run_id)
+
+
+@dramatiq.actor(actor_name="refresh_stale_relations", queue_name=BACKGROUND, max_retries=0)
+@_ignore_errors_once_closed
+def refresh_stale_relations(account_id: int) -> None:
+    """Fetch the relations that were fetched longest ago."""
+    clear_dedup_key("refresh_stale_relations", account_id)
+    try:
+        relations.refresh_stale(account_id)
+    except VendorError as error:
+        log.info("relations.deferred", account=account_id, error=str(error))
+
+
+@dramatiq.actor(actor_name="refresh_record_relations", queue_name=BACKGROUND, max_retries=0)
+@_ignore_errors_once_closed
+def refresh_record_relations(account_id: int, record_type: str, record_id: int) -> None:
+    """Fetch the relations of a record that was just viewed, if they are stale."""
+    clear_dedup_key("refresh_record_relations", account_id, record_type, record_id)
+    try:
+        relations.refresh_record(account_id, RecordType(record_type), record_id)
+    except VendorError as error:
+        log.info("relations.deferred", account=account_id, error=str(error))
+
+
+@dramatiq.actor(actor_name="backfill_created_dates", queue_name=BACKGROUND, max_retries=0)
+@_ignore_errors_once_closed
+def backfill_created_dates(account_id: int, organisation_id: int) -> None:
+    """Look up the created dates of an organisation's newest invoices."""
+    clear_dedup_key("backfill_created_dates", account_id, organisation_id)
+    created_dates.backfill(account_id, organisation_id)
+
+
+@dramatiq.actor(actor_name="refresh_idle_grants", queue_name=BACKGROUND, max_retries=0)
+def refresh_idle_grants() -> None:
+    """Refresh the grants that were not used for days, before Xero lets them expire."""
+    clear_dedup_key("refresh_idle_grants")
+    oauth.refresh_idle_grants(settings().grant_max_idle_days * 86_400, MAX_GRANTS_PER_JOB)
+
+
+@dramatiq.actor(actor_name="run_cleanup", queue_name=BACKGROUND, max_retries=0)
+def run_cleanup() -> None:
+    """Disconnect removed accounts and organisations at the vendors, and erase their data."""
+    clear_dedup_key("run_cleanup")
+    cleanup_tasks.run_due()
+
+
+def enqueue_cleanup() -> bool:
+    """Enqueue the due cleanup tasks; False if Redis is unavailable."""
+    return enqueue_once(run_cleanup)
+
+
+def enqueue_drain(source: SyncSource) -> bool:
+    """Enqueue a drain of a source; False if Redis is unavailable."""
+    return enqueue_once(drain, source.account_id, source.organisation_id)
+
+
+def enqueue_run(run: Run) -> bool:
+    """Enqueue the next page of a run; False if Redis is unavailable."""
+    return enqueue_once(advance_run, run.account_id, run.id)

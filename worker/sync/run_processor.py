@@ -1,0 +1,270 @@
+"""Sync runs: backfill, catch-up, reconciliation and dry run.
+
+A run belongs to one source: a Xero organisation, or the account's Copper. Its stages come from the source's `stages`
+module. A run is a chain of short steps; each fetches one page and commits the page's rows together with the cursor, so
+that a run continues from its last page after any process is killed. A backfill fetches everything for the first time; a
+catch-up fetches what changed since the last one; a reconciliation fetches everything again and counts how far the
+mirror had drifted; a dry run counts drift and writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from runtime.logs import scrub
+from runtime.settings import settings
+from store.accounts import connection_status, copper_credentials, xero_organisations
+from store.db.database import AccountClosedError, Session, transaction
+from store.ingest.inbox import SyncSource
+from store.mirror import mirror
+from store.mirror.drift import DriftCounts, merge_reports
+from store.models import RunState
+from store.read_model import projection
+from store.sync import runs
+from store.sync.runs import Run, RunLeaseLostError
+from worker.sync.projector import project
+from worker.vendors.copper import stages as copper
+from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
+from worker.vendors.sync_types import (
+    PROJECT_STAGE,
+    VERIFY_STAGE,
+    DriftByType,
+    PageResult,
+    RunKind,
+    run_kind_of,
+    write_nothing,
+)
+from worker.vendors.xero import stages as xero
+
+log = structlog.get_logger()
+TRANSIENT_DELAY_SECONDS, MAX_DELAY_SECONDS = 15.0, 900.0
+ERROR_DELAY_SECONDS = 5.0
+MAX_VERIFY_ATTEMPTS = 20
+VERIFY_DELAY_SECONDS = 0.5
+# A run whose account has this many pending marks projects them itself.
+MAX_PENDING_MARKS = 10_000
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """Whether another step follows, and after how many seconds."""
+
+    has_more: bool
+    delay: float = 0.0
+
+
+FINISHED = StepOutcome(has_more=False)
+
+
+def start_account_runs(account_id: int, kind: RunKind) -> list[Run]:
+    """Start a run of every connected source of the account, or return the one already running.
+
+    A catch-up omits sources that were never read in full, because it has no time to start from.
+    """
+    with transaction() as session:
+        return [run for source in _connected_sources(session, account_id) for run in _start(session, source, kind)]
+
+
+def start_source_run(source: SyncSource, kind: RunKind) -> list[Run]:
+    """Start a run of one source, or return the one already running; none if it is disconnected or has to be omitted."""
+    with transaction() as session:
+        if source not in _connected_sources(session, source.account_id):
+            return []
+        return _start(session, source, kind)
+
+
+def _connected_sources(session: Session, account_id: int) -> list[SyncSource]:
+    connections = connection_status.list_statuses(session, account_id)
+    return [
+        SyncSource(account_id, connection.organisation_id) for connection in connections if not connection.needs_reauth
+    ]
+
+
+def _start(session: Session, source: SyncSource, kind: RunKind) -> list[Run]:
+    scope = (source.account_id, source.organisation_id)
+    # A connection can be restored without the settings page: its paused runs continue then, too.
+    runs.unpause(session, *scope)
+    if kind is RunKind.CATCH_UP and not _was_read_in_full(session, source):
+        return []
+    return [runs.start(session, *scope, kind.value, _stages(source.organisation_id, kind)[0])]
+
+
+def start_initial_backfills(session: Session, account_id: int) -> list[Run]:
+    """Start a backfill, in the caller's transaction, of every source of the account that was never read in full.
+
+    Returns running ones as well, so calling it twice starts nothing twice.
+    """
+    sources = [SyncSource(account_id, 0)] if copper_credentials.find_connection(session, account_id) else []
+    organisations = xero_organisations.list_connected(session, account_id)
+    sources += [SyncSource(account_id, organisation.id) for organisation in organisations]
+    kind = RunKind.BACKFILL
+    return [
+        runs.start(session, account_id, source.organisation_id, kind.value, _stages(source.organisation_id, kind)[0])
+        for source in sources
+        if not _was_read_in_full(session, source)
+    ]
+
+
+def _was_read_in_full(session: Session, source: SyncSource) -> bool:
+    if source.is_copper:
+        connection = copper_credentials.find_connection(session, source.account_id)
+        return connection is not None and connection.records_synced_through is not None
+    organisation = xero_organisations.find(session, source.account_id, source.organisation_id)
+    if organisation is None:
+        return False
+    is_refused = "Invoices" in organisation.refused and organisation.contacts_synced_through is not None
+    return organisation.invoices_synced_through is not None or is_refused
+
+
+def _stages(organisation_id: int, kind: RunKind) -> tuple[str, ...]:
+    vendor_stages = xero.stages(kind) if organisation_id else copper.stages(kind)
+    return (*vendor_stages, PROJECT_STAGE) if kind.writes else vendor_stages
+
+
+def step(account_id: int, run_id: int) -> StepOutcome:
+    """Fetch and commit a run's next page."""
+    with transaction() as session:
+        leased_run = runs.lease(session, account_id, run_id, settings().lease_seconds)
+    if leased_run is None:
+        return FINISHED
+    run, lease = leased_run
+    try:
+        page = _fetch(run)
+        with transaction() as session:
+            drift = page.write(session)
+            state = _advance(session, run, lease, page, drift)
+            is_projection_behind = projection.has_pending(session, account_id, MAX_PENDING_MARKS)
+    except (RunLeaseLostError, AccountClosedError):
+        return FINISHED
+    except AuthorizationLostError as error:
+        return _pause(run, lease, error)
+    except TransientError as error:
+        # This page may be the cause of a 500, so it counts as an attempt, and the delay grows with the attempts.
+        backoff = min(TRANSIENT_DELAY_SECONDS * 2.0**run.attempts, MAX_DELAY_SECONDS)
+        delay = backoff if error.ambiguous else TRANSIENT_DELAY_SECONDS
+        return _requeue(run, lease, error, delay=error.retry_after or delay, count_attempt=error.ambiguous)
+    except VendorError as error:
+        delay = error.retry_after or ERROR_DELAY_SECONDS
+        return _requeue(run, lease, error, delay=delay, count_attempt=error.retry_after is None)
+    except Exception as error:
+        log.exception("run.step_failed", account=account_id, run=run_id, stage=run.stage)
+        return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=True)
+    # Other jobs project the run's marks, many pages at a time. The run does it where they are missing or too slow.
+    if is_projection_behind:
+        project(account_id)
+    is_first_or_last_page = page.row_count and (page.next_cursor is None or not run.cursor)
+    if run_kind_of(run) is RunKind.BACKFILL and (is_first_or_last_page or run.stage == PROJECT_STAGE):
+        with transaction() as session:
+            mirror.analyze(session)
+    return StepOutcome(state == RunState.RUNNING, page.delay)
+
+
+def _fetch(run: Run) -> PageResult:
+    if run.stage == PROJECT_STAGE:
+        return _wait_for_projection(run)
+    if run.stage == VERIFY_STAGE:
+        return _verify_read_model(run)
+    if run.organisation_id == 0:
+        return copper.fetch(run)
+    with transaction() as session:
+        organisation = xero_organisations.find(session, run.account_id, run.organisation_id)
+    return xero.fetch(run, organisation) if organisation else PageResult(write_nothing, None, 0)
+
+
+def _wait_for_projection(run: Run) -> PageResult:
+    """Project all pending marks: a run is done when everything it fetched is visible."""
+    project(run.account_id)
+    return PageResult(write_nothing, None, 0)
+
+
+def _verify_read_model(run: Run) -> PageResult:
+    """Compare the read model with a rebuild, and rebuild it if they differ.
+
+    The comparison is meaningless while marks are pending, so it is repeated until there are none.
+    """
+    project(run.account_id)
+    attempts = int(run.cursor.get("attempts", 0))
+    with transaction() as session:
+        projection.lock_account(session, run.account_id)
+        difference = projection.compare(session, run.account_id)
+        if not difference.marks and not difference.is_clean and run_kind_of(run).writes:
+            projection.rebuild(session, run.account_id)
+    if difference.marks and attempts < MAX_VERIFY_ATTEMPTS:
+        return PageResult(write_nothing, {"attempts": attempts + 1}, 0, delay=VERIFY_DELAY_SECONDS)
+    if difference.marks:
+        log.warning("run.verification_skipped", account=run.account_id, run=run.id, marks=difference.marks)
+        return PageResult(write_nothing, None, 0)
+    counts = DriftCounts(difference.missing, difference.stale, difference.extra)
+    return PageResult(lambda _: {"read_model": counts}, None, 1, 1)
+
+
+def _advance(session: Session, run: Run, lease: UUID, page: PageResult, drift: DriftByType) -> RunState:
+    """Store a run's progress after a page; return its state."""
+    progress = run.counts.get(run.stage, {"done": 0, "total": None})
+    counts = {
+        **run.counts,
+        run.stage: {"done": progress["done"] + page.row_count, "total": page.total or progress["total"]},
+    }
+    stage, cursor, state = run.stage, page.next_cursor, RunState.RUNNING
+    if cursor is None:
+        stages = _stages(run.organisation_id, run_kind_of(run))
+        next_index = stages.index(run.stage) + 1
+        cursor = page.next_stage_cursor
+        if next_index == len(stages):
+            state = RunState.DONE
+        else:
+            stage = stages[next_index]
+    page_drift = {record_type: dict(vars(drift_counts)) for record_type, drift_counts in drift.items()}
+    run_drift = merge_reports(run.drift, page_drift) if run_kind_of(run).counts_drift else None
+    runs.advance(
+        session,
+        run,
+        lease,
+        stage=stage,
+        cursor=cursor,
+        counts=counts,
+        drift=run_drift,
+        state=state,
+        delay=page.delay,
+    )
+    _log_progress(run, page, state, run_drift)
+    return state
+
+
+def _log_progress(run: Run, page: PageResult, state: RunState, drift: dict[str, dict[str, int]] | None) -> None:
+    context = {"account": run.account_id, "run": run.id, "organisation": run.organisation_id, "kind": run.kind}
+    log.info("run.advanced", **context, stage=run.stage, rows=page.row_count, state=state)
+    if state == RunState.DONE and drift is not None:
+        total = sum(sum(counts.values()) for counts in drift.values())
+        log_drift: Any = log.warning if total else log.info
+        drifted = {record_type: counts for record_type, counts in drift.items() if any(counts.values())}
+        log_drift("run.drift", **context, total=total, **drifted)
+
+
+def _pause(run: Run, lease: UUID, error: Exception) -> StepOutcome:
+    """Pause a run until its connection is restored."""
+    with transaction() as session:
+        runs.pause(session, run, lease, scrub(str(error)))
+    log.warning("run.paused", account=run.account_id, run=run.id, error=scrub(str(error)))
+    return FINISHED
+
+
+def _requeue(run: Run, lease: UUID, error: Exception, *, delay: float, count_attempt: bool) -> StepOutcome:
+    """Retry a run's page after `delay` seconds; the run fails when it has no attempts left."""
+    message = scrub(str(error)) or type(error).__name__
+    with transaction() as session:
+        state = runs.release(
+            session,
+            run,
+            lease,
+            error=message,
+            delay=delay,
+            max_attempts=settings().event_max_attempts,
+            count_attempt=count_attempt,
+        )
+    log.warning("run.requeued", account=run.account_id, run=run.id, state=state, error=message, delay=delay)
+    return StepOutcome(state == RunState.RUNNING, delay)

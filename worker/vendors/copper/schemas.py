@@ -1,0 +1,168 @@
+"""Schemas of Copper's API. Responses are parsed once, at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from typing_extensions import override
+
+from store.mirror.mirror import RecordRow, RelationRow
+from store.models import RecordType
+from worker.vendors.addresses import extract_addresses
+from worker.vendors.parsing import Instant, LongText, Name, RelatedId, RowId, ShortText, VersionedRow, as_list
+
+
+class CopperEmail(BaseModel):
+    """An e-mail address with its category. A plain string is an address without a category."""
+
+    email: LongText = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_plain_string(cls, value: Any) -> Any:
+        return {"email": value} if isinstance(value, str) else value
+
+
+Emails = Annotated[list[CopperEmail | None], BeforeValidator(as_list)]
+
+
+class CopperRecord(VersionedRow):
+    """The fields that the four record types share."""
+
+    id: RowId
+    name: Name = ""
+    updated_at: Instant = Field(alias="date_modified", default=None)
+    date_created: Instant = None
+
+    def addresses(self) -> Mapping[str, str]:
+        """The record's own normalised addresses, each with the text that was typed."""
+        return {}
+
+    def relations(self) -> tuple[RelationRow, ...]:
+        """The relations that the record's own fields contain."""
+        return ()
+
+    def to_row(self) -> RecordRow:
+        """The record as the mirror stores it."""
+        return RecordRow(
+            record_id=self.id,
+            name=self.name,
+            updated_at=self.version,
+            has_version=self.has_version,
+            emails=self.addresses(),
+            relations=self.relations(),
+        )
+
+
+def _addresses_of(emails: list[CopperEmail | None]) -> Mapping[str, str]:
+    return extract_addresses(*(entry.email for entry in emails if entry))
+
+
+def _relations_to(**ids: int | None) -> tuple[RelationRow, ...]:
+    return tuple(
+        RelationRow(related_type=RecordType(record_type), related_id=record_id)
+        for record_type, record_id in ids.items()
+        if record_id
+    )
+
+
+class CopperLead(CopperRecord):
+    """A lead: it has one address or none."""
+
+    email: Emails = Field(default_factory=list)
+
+    @override
+    def addresses(self) -> Mapping[str, str]:
+        return _addresses_of(self.email)
+
+
+class CopperPerson(CopperRecord):
+    """A person: it has any number of addresses and at most one company."""
+
+    emails: Emails = Field(default_factory=list)
+    company_id: RelatedId = None
+
+    @override
+    def addresses(self) -> Mapping[str, str]:
+        return _addresses_of(self.emails)
+
+    @override
+    def relations(self) -> tuple[RelationRow, ...]:
+        return _relations_to(company=self.company_id)
+
+
+class CopperCompany(CopperRecord):
+    """A company: it has no addresses of its own."""
+
+
+class CopperOpportunity(CopperRecord):
+    """An opportunity, with the company and the person that its own fields contain."""
+
+    company_id: RelatedId = None
+    primary_contact_id: RelatedId = None
+
+    @override
+    def relations(self) -> tuple[RelationRow, ...]:
+        return _relations_to(company=self.company_id, person=self.primary_contact_id)
+
+
+RECORD_SCHEMAS: dict[RecordType, type[CopperRecord]] = {
+    RecordType.LEAD: CopperLead,
+    RecordType.PERSON: CopperPerson,
+    RecordType.COMPANY: CopperCompany,
+    RecordType.OPPORTUNITY: CopperOpportunity,
+}
+
+
+class CopperRelatedRecord(BaseModel):
+    """An entry of `GET /{type}/{id}/related`, which also lists tasks and projects."""
+
+    id: RowId
+    type: ShortText = ""
+
+    def to_row(self) -> RelationRow | None:
+        """The related person or company; None for any other type."""
+        record_type = self.type.lower()
+        if record_type not in {"person", "company"}:
+            return None
+        return RelationRow(related_type=RecordType(record_type), related_id=self.id)
+
+
+class CopperAccount(BaseModel):
+    """The account (`GET /account`)."""
+
+    id: RowId
+    name: Name = ""
+
+
+class CopperTeam(BaseModel):
+    """A team of a user. Copper calls it a group."""
+
+    id: RowId
+    name: Name = ""
+
+
+class CopperUser(BaseModel):
+    """A user (`GET /users/me`, `POST /users/search`)."""
+
+    id: RowId
+    name: Name = ""
+    raw_groups: Annotated[list[CopperTeam | None], BeforeValidator(as_list)] = Field(
+        alias="groups", default_factory=list
+    )
+
+    @property
+    def teams(self) -> list[CopperTeam]:
+        """The user's teams."""
+        return [team for team in self.raw_groups if team]
+
+
+class CopperSubscription(BaseModel):
+    """A webhook subscription as `GET /webhooks` lists it."""
+
+    id: RowId
+    target: LongText = ""
+    type: ShortText = ""
+    event: ShortText = ""

@@ -1,0 +1,69 @@
+"""The OAuth scopes that Xero's endpoints require, and which of them were not granted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Collection
+from typing import Any
+
+from runtime.settings import settings
+from store.accounts.xero_grants import GrantIdentity
+
+# Each of an endpoint's scopes is sufficient, and so is the same scope without `.read` (Xero docs: OAuth 2.0 scopes).
+ENDPOINT_SCOPES = {
+    "Invoices": ("accounting.invoices.read", "accounting.transactions.read"),
+    "Contacts": ("accounting.contacts.read",),
+    "Organisation": ("accounting.settings.read",),
+}
+ENDPOINT_LABELS = {"Invoices": "invoices", "Contacts": "contacts", "Organisation": "organisation details"}
+MAX_TOKEN_LENGTH = 20_000
+
+
+def missing_endpoints(scopes: Collection[str] | None) -> tuple[str, ...]:
+    """The required endpoints that `scopes` do not cover; none if the scopes are unknown."""
+    if scopes is None:
+        return ()
+    granted = {scope.removesuffix(".read") for scope in scopes}
+    return tuple(
+        endpoint
+        for endpoint, names in ENDPOINT_SCOPES.items()
+        if granted.isdisjoint(name.removesuffix(".read") for name in names)
+    )
+
+
+def required_scope(endpoint: str) -> str:
+    """The scope that an endpoint requires: if several are sufficient, the one that this installation requests."""
+    names, requested = ENDPOINT_SCOPES.get(endpoint, (endpoint,)), settings().xero_scopes.split()
+    return next((name for name in names if name in requested), names[0])
+
+
+def grant_identity(token: dict[str, Any]) -> GrantIdentity:
+    """The user, the authorisation and the scopes of a token response.
+
+    The access token is a JWT (Xero docs: token types). Its signature is not checked, because it came from Xero itself
+    over TLS and authenticates nobody here. If it is not a JWT, only the `scope` of the response is known.
+    """
+    claims = _claims(str(token.get("access_token", "")))
+    scopes = token.get("scope") or claims.get("scope")
+    if isinstance(scopes, str):
+        scopes = scopes.split()
+    scope_names = tuple(str(scope) for scope in scopes) if isinstance(scopes, (list, tuple, set)) else None
+    user = _claim_text(claims.get("xero_userid")) or _claim_text(claims.get("sub"))
+    return GrantIdentity(user, _claim_text(claims.get("authentication_event_id")), scope_names)
+
+
+def _claims(token: str) -> dict[str, Any]:
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_LENGTH:
+        return {}
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _claim_text(value: object) -> str | None:
+    return value.lower() if isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable() else None
