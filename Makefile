@@ -55,6 +55,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 	$(BIN)/python -m scripts.vocabulary --top 0
 	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic upgrade head
 	DATABASE_URL= EMBEDDED_SERVICES=1 PATINA_HOME=.patina/check $(BIN)/alembic check

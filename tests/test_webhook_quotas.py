@@ -336,7 +336,7 @@ def test_status_shows_what_was_not_stored(limited: World) -> None:
     assert "1 Copper event not kept: of another type that is not shown" in page
     completed = run_patina("status", "--json")
     assert json.loads(completed.stdout)["accounts"][0]["dropped_events"][0] == {
-        "source": "copper",
+        "vendor": "copper",
         "reason": "over_limit",
         "events": 21,
     }
