@@ -193,7 +193,7 @@ def test_invalid_urls_get_a_helpful_page_with_a_link_back(world: World, admin: A
         (f"/audit?before={'9' * 30}", 422, "isn't valid here"),
         ("/audit?before=²", 422, "isn't valid here"),
         ("/nowhere", 404, "This page doesn't exist."),
-        ("/static/nothing.css", 404, "no such file"),
+        ("/static/nothing.css", 404, "This file doesn't exist"),
     ):
         response = admin.open(path)
         assert response.status_code == status, path

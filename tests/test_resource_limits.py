@@ -147,7 +147,7 @@ def test_all_processes_share_a_small_limit_of_concurrent_sign_in_checks(world: W
     assert browser.sign_in(account["api_key"], account["email"]).status_code == 200
 
 
-# The panel's held requests
+# The panel's long polls
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def holding(world: World, headers: dict[str, str], record: int, count: int) -> I
 
 
 def long_poll(world: World, headers: dict[str, str], record: int) -> httpx.Response:
-    """A held request that knows nothing yet, so that it is answered at once if it has a place."""
+    """A long poll without an entity tag, which is answered at once if it has a slot."""
     return world.web.get(f"/panel/records/person/{record}", headers={**headers, **LONG_POLLS})
 
 

@@ -125,7 +125,7 @@ def long_polls_do_not_slow_others(site: Site) -> Evidence:
     with flooding(order), changing(site, tenant):
         held_count = _let_connect(site, HELD)
         evidence.expect(True, f"{held_count} connections held")
-        _watch(site, evidence, f"{HELD} held requests and a change a second", "panel", "match", seconds=5)
+        _watch(site, evidence, f"{HELD} long polls and a change a second", "panel", "match", seconds=5)
     return evidence
 
 
