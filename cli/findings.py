@@ -17,8 +17,8 @@ PROBLEMS = {
     FindingCode.COPPER_KEY_REJECTED: "Copper rejected the API key",
     FindingCode.XERO_DISCONNECTED: "{subject} is disconnected from Xero",
     FindingCode.PERMISSION_MISSING: "{subject} lacks the permission {detail}, so its {noun} aren't updated",
-    FindingCode.ENDPOINT_REFUSED: "Copper refuses {detail} to this API key: its plan or its owner's role doesn't include"
-    " it",
+    FindingCode.ENDPOINT_REFUSED: "Copper refuses {detail} to this API key: its plan or its owner's role doesn't"
+    " include it",
     FindingCode.NOT_IMPORTED: "nothing has been imported from {subject} yet",
     FindingCode.OUT_OF_DATE: "{subject} was last synced {since}",
     FindingCode.RUN_FAILED: "the {run} of {subject} failed at {detail}",

@@ -210,26 +210,3 @@ def test_role_names_of_every_database_are_valid_in_postgresql(database_name: str
     names = {role_name(role, database_) for role in Role for database_ in (database_name, f"{database_name[:-1]}z")}
     assert len(names) == 4
     assert max(len(name.encode()) for name in names) <= MAX_NAME_BYTES
-
-
-def test_roles_of_an_older_version_keep_their_privileges_until_they_are_revoked(database: str) -> None:
-    shared = roles.SHARED_ROLE
-    databases.execute_as_superuser(
-        f"DO $$ BEGIN CREATE ROLE {shared} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-    )
-    databases.execute_as_superuser(f"GRANT {shared} TO patina WITH SET TRUE, INHERIT TRUE")
-    with transaction() as session:
-        session.execute(text(f"GRANT SELECT ON xero_invoice TO {shared}"))
-        session.execute(text(f"ALTER POLICY own_account ON xero_invoice TO {shared}"))
-    migrate()
-    with transaction() as session:
-        assert [weakness.description for weakness in roles.find_weaknesses(session)] == [
-            f"the role {shared} of an older version still has rights"
-        ]
-        session.execute(text(f"SET LOCAL ROLE {shared}"))
-        assert session.execute(text("SELECT count(*) FROM xero_invoice")).scalar_one() == 0
-    with account_transaction(1) as session:
-        assert session.execute(text("SELECT count(*) FROM xero_invoice")).scalar_one() == 0
-    with transaction() as session:
-        session.execute(text(f"DROP OWNED BY {shared}"))
-        assert roles.find_weaknesses(session) == []

@@ -25,8 +25,6 @@ from sqlmodel import Session
 
 MAX_NAME_BYTES = 63
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"
-# The role that older versions used in every database.
-SHARED_ROLE = "patina_bound"
 
 
 class Role(StrEnum):
@@ -127,8 +125,7 @@ OWNS_SCHEMA = text("SELECT pg_has_role(current_user, nspowner, 'USAGE') FROM pg_
 WEAKNESSES = text("""
     SELECT current_database() AS database, u.rolname AS owner, u.rolsuper AS is_superuser, u.rolbypassrls AS bypasses,
            has_database_privilege('public', current_database(), 'CONNECT') AS is_open,
-           has_schema_privilege('public', 'public', 'CREATE') AS allows_create,
-           EXISTS (SELECT FROM pg_policies WHERE schemaname = 'public' AND :shared = ANY(roles)) AS has_shared_role
+           has_schema_privilege('public', 'public', 'CREATE') AS allows_create
     FROM pg_roles u WHERE u.rolname = current_user
 """)
 
@@ -178,12 +175,12 @@ def apply(connection: Connection) -> None:
     _revoke_from_public(connection, names)
     for table in tables:
         _secure_table(connection, table, names)
-    _secure_functions(connection, names, tables)
+    _secure_functions(connection, names)
 
 
 def find_weaknesses(session: Session) -> list[Weakness]:
     """Ways around the roles, other than a superuser of the cluster."""
-    row = session.execute(WEAKNESSES, {"shared": SHARED_ROLE}).one()
+    row = session.execute(WEAKNESSES).one()
     database, owner = _quoted(row.database), _quoted(row.owner)
     remedy = f"ALTER ROLE {owner} NOSUPERUSER NOBYPASSRLS"
     checks = (
@@ -202,11 +199,6 @@ def find_weaknesses(session: Session) -> list[Weakness]:
             row.allows_create,
             "every user of the database may create objects in the schema public",
             "Run as the schema's owner: REVOKE CREATE ON SCHEMA public FROM PUBLIC.",
-        ),
-        (
-            row.has_shared_role,
-            f"the role {SHARED_ROLE} of an older version still has rights",
-            f"Once every process runs this version, run: DROP OWNED BY {SHARED_ROLE}.",
         ),
     )
     return [Weakness(description, remedy) for is_present, description, remedy in checks if is_present]
@@ -314,15 +306,12 @@ def _set_policy(connection: Connection, table: Table, names: dict[Role, str]) ->
     quoted_table, column = _quoted(table.name), "id" if table.name == "account" else "account_id"
     if not table.is_secured:
         _execute(connection, f"ALTER TABLE {quoted_table} ENABLE ROW LEVEL SECURITY")
-    # Processes of an older version keep the role that they know until its privileges are revoked.
-    older_roles = [SHARED_ROLE] if SHARED_ROLE in (table.policy_roles or []) else []
-    roles = [*names.values(), *older_roles]
-    quoted_roles = ", ".join(map(_quoted, roles))
+    quoted_roles = ", ".join(map(_quoted, names.values()))
     if table.policy_roles is None:
         _execute(
             connection, f"CREATE POLICY own_account ON {quoted_table} TO {quoted_roles} USING ({column} = {ACCOUNT})"
         )
-    elif {_unquoted(role) for role in table.policy_roles} != set(roles):
+    elif {_unquoted(role) for role in table.policy_roles} != set(names.values()):
         _execute(connection, f"ALTER POLICY own_account ON {quoted_table} TO {quoted_roles}")
 
 
@@ -331,8 +320,7 @@ def _unquoted(role: str) -> str:
     return role[1:-1].replace('""', '"') if role.startswith('"') else role
 
 
-def _secure_functions(connection: Connection, names: dict[Role, str], tables: Iterable[Table]) -> None:
-    is_shared = any(SHARED_ROLE in (table.policy_roles or []) for table in tables)
+def _secure_functions(connection: Connection, names: dict[Role, str]) -> None:
     for function in connection.execute(FUNCTIONS).all():
         permitted = set(Role) if not function.is_definer else {DEFINERS.get(function.name)} & set(Role)
         _execute(connection, f"REVOKE ALL ON FUNCTION {function.signature} FROM PUBLIC")
@@ -341,5 +329,3 @@ def _secure_functions(connection: Connection, names: dict[Role, str], tables: It
                 "GRANT EXECUTE ON FUNCTION {} TO {}" if role in permitted else "REVOKE ALL ON FUNCTION {} FROM {}"
             )
             _execute(connection, statement.format(function.signature, _quoted(name)))
-        if is_shared:
-            _execute(connection, f"GRANT EXECUTE ON FUNCTION {function.signature} TO {SHARED_ROLE}")
