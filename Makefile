@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Errors only, so that the output of the targets is not lost in pip's.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: demo test mutants attack chaos fuzz fuzz-parsers soak bench check audit sbom screenshots lock licenses vocabulary clean
+.PHONY: demo test unit mutants attack chaos fuzz fuzz-parsers soak bench check audit sbom screenshots lock licenses vocabulary clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -21,6 +21,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+# Runs the tests that need no service, in seconds.
+unit: $(STAMP)
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
 # Kills processes and services at random under load, and checks that nothing is lost: ARGS="--rounds 50 --seed 1".
 chaos: $(STAMP)
@@ -75,7 +79,7 @@ sbom: $(STAMP)
 
 # Takes the screenshots of every page for the documentation. Needs Chromium.
 screenshots: $(STAMP)
-	@PATINA_SCREENSHOTS=1 $(BIN)/python -m pytest tests/test_browser.py tests/test_panel_browser.py
+	@PATINA_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser/test_browser.py tests/browser/test_panel_browser.py
 
 # Recompiles the lock: names, versions and hashes, but no URLs. Needs `uv` on the PATH.
 lock:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import environment, report
 from bench.figures import Figure
-from tests import databases
+from tests.support import databases
 
 VERDICTS = {True: "met   ", False: "MISSED", None: "      "}
 PART_TIMEOUT_SECONDS = 3_600

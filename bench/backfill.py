@@ -17,7 +17,7 @@ from runtime.settings import settings
 from store.accounts import xero_organisations
 from store.db.database import transaction
 from store.models import RecordType
-from tests.world import World
+from tests.support.world import World
 from worker.vendors import http as vendor_http
 from worker.vendors.copper import client as copper
 from worker.vendors.copper.schemas import CopperRecord

@@ -11,8 +11,8 @@ from bench.vendors import SHAPES
 from store.db.database import transaction
 from store.ingest.inbox import SyncSource
 from store.read_model import projection
-from tests.serving import wait_until
-from tests.world import World
+from tests.support.serving import wait_until
+from tests.support.world import World
 from worker.jobs import actors
 
 EVENTS = 100_000

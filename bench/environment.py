@@ -17,9 +17,9 @@ from runtime.settings import override_settings
 from sandbox import server as sandbox_server
 from store.db.crypto import digest, encrypt
 from store.db.database import dispose_engine, transaction
-from tests import databases
 from tests.chaos import free_port
-from tests.serving import responds, wait_until
+from tests.support import databases
+from tests.support.serving import responds, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "pat_bench_key_of_this_run_alone"

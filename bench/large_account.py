@@ -13,8 +13,8 @@ from bench import backfill, environment, vendors
 from bench.figures import Figure, at_most
 from bench.vendors import FIRST_RECORD_ID, SHAPES
 from services import connect
-from tests.serving import wait_until
-from tests.world import World
+from tests.support.serving import wait_until
+from tests.support.world import World
 from worker.vendors.sync_types import RunKind
 
 SHAPE = SHAPES["large"]

@@ -17,7 +17,7 @@ from store.ingest import event_latency
 from tests.chaos import eventually, start_environment
 
 if TYPE_CHECKING:
-    from tests.world import World
+    from tests.support.world import World
 
 SECONDS, EVENTS_PER_SECOND, VENDOR_LATENCY = 60.0, 50, 0.1
 PEOPLE, INVOICES = 50, 200

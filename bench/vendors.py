@@ -19,8 +19,8 @@ from sandbox.limits import Limits
 from sandbox.world import Contact, CopperAccount, Invoice, Organisation, Record, User, World
 from services import connect
 from tests.chaos import free_port
-from tests.world import Sandbox
-from tests.world import World as ConnectedWorld
+from tests.support.world import Sandbox
+from tests.support.world import World as ConnectedWorld
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 FIRST_RECORD_ID = 1_000

@@ -4,7 +4,7 @@ import uuid
 
 from runtime.settings import override_settings
 from sandbox import server
-from tests import databases
+from tests.support import databases
 
 KEY = "4Zf0m3Qn0mX1s1x4m5hY4mU0c0pM2o1o7h0lJ7S0p1E="
 

@@ -32,7 +32,7 @@ from runtime.settings import override_settings
 from sandbox import server
 
 if TYPE_CHECKING:
-    from tests.world import World
+    from tests.support.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS, RECOVERY_SECONDS = 30.0, 120.0
@@ -355,7 +355,7 @@ def start_environment(home: Path, settings: dict[str, str] | None = None) -> tup
     override_settings(settings or {})
     from runtime import embedded
     from store.db.database import migrate
-    from tests.world import Sandbox, World
+    from tests.support.world import Sandbox, World
 
     embedded.database_url()
     embedded.redis_url()

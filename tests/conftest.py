@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,10 +15,12 @@ from runtime.settings import override_settings
 from sandbox import server
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
-from tests import databases
-from tests.processes import Processes, terminate
-from tests.serving import http_client, serving
-from tests.world import Sandbox, World
+from tests.support import databases
+from tests.support.processes import Processes, terminate
+from tests.support.serving import http_client, serving
+from tests.support.world import Sandbox, World
+
+UNIT = Path(__file__).resolve().parent / "unit"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
@@ -28,9 +31,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 
 @pytest.fixture(scope="session", autouse=True)
-def services() -> None:
-    """A migrated template for the tests' databases."""
-    databases.make_template()
+def services(request: pytest.FixtureRequest) -> None:
+    """A migrated template for the tests' databases; unit tests need no service."""
+    if any(UNIT not in item.path.parents for item in request.session.items):
+        databases.make_template()
 
 
 @pytest.fixture(autouse=True)

@@ -26,12 +26,12 @@ from runtime.settings import override_settings, settings
 from sandbox import server
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
-from tests import databases
-from tests.serving import serving
+from tests.support import databases
+from tests.support.serving import serving
 from webhooks.request_limits import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
-    from tests.world import World
+    from tests.support.world import World
 
 ALLOWED = {200, 401, 413}
 CONCURRENCY = 16
@@ -202,7 +202,7 @@ def main() -> int:
         override_settings({**server.environment(vendors), "LOG_LEVEL": "error", **UNLIMITED})
         from store.accounts import copper_credentials
         from store.db.database import transaction
-        from tests.world import Sandbox, World
+        from tests.support.world import Sandbox, World
         from web.app import create
 
         with serving(create()) as url:

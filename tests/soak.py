@@ -24,7 +24,7 @@ from sqlalchemy import text
 from tests.chaos import PROCESSES, ROOT, Environment, start_environment, wait_until_idle
 
 if TYPE_CHECKING:
-    from tests.world import World
+    from tests.support.world import World
 
 EVENTS_PER_HOUR = 3_600
 EVENTS_PER_SAMPLE = 60

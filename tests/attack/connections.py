@@ -5,8 +5,8 @@ from __future__ import annotations
 from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site
-from tests.serving import wait_until
-from tests.world import World
+from tests.support.serving import wait_until
+from tests.support.world import World
 from worker.sync import cleanup_tasks
 from worker.vendors.errors import VendorError
 from worker.vendors.xero import cli_oauth, oauth

@@ -8,7 +8,7 @@ from typing import Any
 from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Tenant, command, query, rows_of
-from tests.serving import wait_until
+from tests.support.serving import wait_until
 
 LOOK_UP_SECONDS, AFTERWARDS_SECONDS = 16.0, 3.0
 NAME, EMAIL = "Gretel Forgetme", "Gretel.Forgetme@acme.test"

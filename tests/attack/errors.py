@@ -19,7 +19,7 @@ from runtime.settings import override_settings, settings
 from services import connect
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Visitor, events, query
-from tests.serving import wait_until
+from tests.support.serving import wait_until
 from worker.vendors.errors import VendorError
 
 SECURITY_HEADERS = ("content-security-policy", "x-content-type-options", "cache-control")

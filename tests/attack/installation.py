@@ -16,9 +16,9 @@ from store.db.database import migrate
 from tests.attack.settings import HOME
 from tests.attack.site import Site, program
 from tests.chaos import Environment, free_port
-from tests.processes import Processes, terminate
-from tests.serving import responds, wait_until
-from tests.world import Sandbox, World
+from tests.support.processes import Processes, terminate
+from tests.support.serving import responds, wait_until
+from tests.support.world import Sandbox, World
 from web.server import raise_file_limit
 
 PROCESSES = ("web", "worker", "scheduler")
@@ -62,7 +62,7 @@ def _start_nginx(site: Site, processes: Processes) -> None:
     """Start nginx with the documented configuration, if it is installed."""
     if program("nginx") is None:
         return
-    from tests.test_proxy import run_nginx
+    from tests.system.test_proxy import run_nginx
 
     folder = site.home / "nginx"
     folder.mkdir()

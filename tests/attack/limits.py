@@ -15,7 +15,7 @@ from runtime.settings import Settings, settings
 from tests.attack.evidence import Evidence
 from tests.attack.site import Site, Visitor, events, new_address
 from tests.chaos import ROOT
-from tests.serving import wait_until
+from tests.support.serving import wait_until
 
 HEAD_BYTES, STEP_BYTES = 4 * 1024 * 1024, 64 * 1024
 HEADER_SECONDS = 20.0

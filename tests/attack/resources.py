@@ -14,7 +14,7 @@ from tests.attack.evidence import Evidence
 from tests.attack.flood import Order, carry_out, flooding
 from tests.attack.settings import API_REQUESTS_PER_MINUTE
 from tests.attack.site import Site, Tenant, at_once, slowest
-from tests.serving import wait_until
+from tests.support.serving import wait_until
 
 SLOW_COPPER_SECONDS = 15.0
 SIGN_INS, HELD, PAGES = 45, 1_500, 30

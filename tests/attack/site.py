@@ -26,10 +26,10 @@ from runtime.redis_client import shared_client as redis_client
 from runtime.settings import settings
 from services import connect
 from store.db.database import transaction
-from tests.admin import AdminBrowser
 from tests.attack.settings import HOST
-from tests.serving import wait_until
-from tests.world import Sandbox, World
+from tests.support.admin import AdminBrowser
+from tests.support.serving import wait_until
+from tests.support.world import Sandbox, World
 
 # Every address of 127.0.0.0/8 is on this machine, so each client can have its own.
 _numbers = itertools.count(1)

@@ -14,7 +14,7 @@ from tests.attack.evidence import Evidence
 from tests.attack.settings import HOME
 from tests.attack.site import Site, is_root, query
 from tests.chaos import ROOT
-from tests.test_image import is_in_context
+from tests.system.test_image import is_in_context
 
 DEPLOY = ROOT / "docs" / "deploy"
 CAPABILITIES = re.compile(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\s*([0-9a-f]+)$", re.MULTILINE)

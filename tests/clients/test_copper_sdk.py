@@ -9,9 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Frame, Page, expect
 
+from tests.browser.test_browser import browser as browser
 from tests.clients import environment
-from tests.test_browser import browser as browser
-from tests.world import Sandbox
+from tests.support.world import Sandbox
 
 pytestmark = pytest.mark.timeout(900)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

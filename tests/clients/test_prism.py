@@ -16,10 +16,10 @@ from store.accounts import xero_organisations
 from store.db.database import transaction
 from tests.chaos import free_port
 from tests.clients import environment
-from tests.processes import Processes
-from tests.serving import wait_until
-from tests.test_sandbox_xero import OPENAPI
-from tests.world import World
+from tests.integration.test_sandbox_xero import OPENAPI
+from tests.support.processes import Processes
+from tests.support.serving import wait_until
+from tests.support.world import World
 from worker.vendors.rate_limit.budget import Priority
 from worker.vendors.xero.client import XeroClient
 

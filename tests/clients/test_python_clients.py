@@ -12,9 +12,9 @@ from sandbox.generate import Generator
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
 from tests.clients import environment
-from tests.serving import serving
-from tests.test_sandbox_xero import authorise
-from tests.world import Sandbox
+from tests.integration.test_sandbox_xero import authorise
+from tests.support.serving import serving
+from tests.support.world import Sandbox
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -1,0 +1,372 @@
+"""The complete set-up in a real browser, without JavaScript, by keyboard and on a phone; screenshots of every page."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import text
+
+from store.accounts import api_keys, xero_organisations
+from store.db.database import transaction
+from tests.support import chromium
+from tests.support.databases import clear_budgets
+from tests.support.processes import Processes, patina
+from tests.support.serving import wait_until
+from tests.support.world import Sandbox, World
+
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+LOOKS: tuple[tuple[str, Literal["light", "dark"], Any], ...] = (
+    ("wide-light", "light", chromium.WIDE),
+    ("wide-dark", "dark", chromium.WIDE),
+    ("narrow-light", "light", chromium.NARROW),
+    ("narrow-dark", "dark", chromium.NARROW),
+)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with chromium.launched() as chromium_browser:
+        yield chromium_browser
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """The folder for screenshots: a temporary one, or with PATINA_SCREENSHOTS=1 the documentation's."""
+    return IMAGES if os.environ.get("PATINA_SCREENSHOTS") else tmp_path
+
+
+def picture(page: Page, folder: Path, name: str) -> None:
+    """Screenshots of the page in every theme and width; on a phone nothing may overflow."""
+    for look, scheme, size in LOOKS:
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(size)
+        box = page.locator("body").bounding_box()
+        assert box is not None
+        assert box["width"] <= size["width"]
+        page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(chromium.WIDE)
+
+
+@pytest.fixture
+def setting(unconnected: World, sandbox: Sandbox, processes: Processes) -> dict[str, Any]:
+    """A Copper account and two Xero organisations, not connected yet, and workers."""
+    clear_budgets("throttle")
+    processes += [patina("worker"), patina("scheduler")]
+    copper_account = sandbox.simulate("add_account", name="Acme Sales")
+    tenants = [
+        sandbox.simulate("add_organisation", name=f"Acme {city}", currency=currency)["tenant"]
+        for city, currency in (("Auckland", "NZD"), ("London", "GBP"))
+    ]
+    sandbox.control("PUT", "app", json={"auto_consent": False})
+    company = sandbox.simulate(
+        "create_record", type="company", name="Kauri Joinery", account=copper_account["account"]
+    )["id"]
+    sandbox.simulate(
+        "create_record",
+        type="person",
+        name="Ann",
+        emails=["ann@kauri.test"],
+        company=company,
+        account=copper_account["account"],
+    )
+    for tenant in tenants:
+        contact = sandbox.simulate("create_contact", name="Kauri Joinery", email="ann@kauri.test", tenant=tenant)[
+            "contact"
+        ]
+        for _ in range(3):
+            sandbox.simulate("create_invoice", contact=contact)
+    return {**copper_account, "company": company}
+
+
+def sign_in(page: Page, setting: dict[str, Any], key: str | None = None) -> None:
+    """Move by keyboard: the tab order is the order of the page."""
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to main content")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Patina")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.type(setting["email"])
+    page.keyboard.press("Tab")
+    page.keyboard.type(key or setting["api_key"])
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+
+def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
+    """Connect Copper, Xero and organisations, with every error on the way; returns the callback URL of Xero."""
+    page.goto("/")
+    picture(page, pictures, "connect")
+    sign_in(page, setting, "a wrong key")
+    expect(page.get_by_role("alert").filter(has_text="Copper didn't accept this API key")).to_be_visible()
+    expect(page.get_by_label("Copper email address")).to_have_value(setting["email"])
+    picture(page, pictures, "connect-refused")
+    sign_in(page, setting)
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Connect Xero")
+    picture(page, pictures, "xero")
+    page.get_by_role("button", name="Continue to Xero").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert").filter(has_text="You didn't grant access in Xero")).to_be_visible()
+    page.get_by_role("button", name="Continue to Xero").click()
+    page.get_by_role("button", name="Allow access").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Choose organisations")
+    return_url = page.url
+    picture(page, pictures, "organisations")
+    page.get_by_label("Acme London").uncheck()
+    page.get_by_role("button", name="Continue").click()
+    return return_url
+
+
+def choose(page: Page, pictures: Path) -> None:
+    """The settings page, and the backfill until it ends."""
+    expect(page.get_by_role("heading", level=1)).to_have_text("Choose what to show")
+    page.get_by_label("Invoices shown initially").fill("2")
+    page.get_by_label("Leads").uncheck()
+    page.get_by_role("button", name="Save and continue").click()
+    page.wait_for_url("**/progress")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Import complete", timeout=30_000)
+    picture(page, pictures, "progress")
+
+
+def add_panel(page: Page, pictures: Path) -> None:
+    """The last step: the panel's URL, shown once."""
+    page.get_by_role("link", name="Step 4 of 4").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Add the panel to Copper")
+    page.get_by_role("button", name="Create panel URL").click()
+    expect(page.get_by_label("Panel URL")).to_contain_text("/panel?token=pat_")
+    expect(page.get_by_role("button", name="Copy")).to_be_hidden()
+    picture(page, pictures, "panel-setup")
+    page.reload()
+    expect(page.get_by_text("can't be shown again")).to_be_visible()
+    page.get_by_role("button", name="Finish without the panel").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Status")
+
+
+def make_key(page: Page, pictures: Path) -> str:
+    page.get_by_role("link", name="API keys").click()
+    page.get_by_label("Name").fill("The CRM")
+    page.get_by_role("button", name="Create").click()
+    key = page.get_by_text(re.compile("^pat_[0-9a-f]{8}_")).inner_text()
+    page.goto("/keys")
+    picture(page, pictures, "keys")
+    return key
+
+
+@pytest.mark.timeout(150)
+def test_an_admin_connects_sees_a_record_and_disconnects(
+    browser: Browser, web: httpx.Client, setting: dict[str, Any], pictures: Path
+) -> None:
+    page = chromium.opened(browser, str(web.base_url))
+    return_url = connect(page, setting, pictures)
+    choose(page, pictures)
+    add_panel(page, pictures)
+    headers = {"Authorization": f"Bearer {make_key(page, pictures)}"}
+    path = f"/v1/companies/{setting['company']}/invoices"
+
+    def row_count() -> int:
+        return len(web.get(path, headers=headers).json()["invoices"])
+
+    wait_until(lambda: row_count() == 2, description="the first two of the record's invoices")
+
+    page.get_by_role("link", name="Settings").click()
+    expect(page.get_by_label("Leads")).not_to_be_checked()
+    picture(page, pictures, "settings")
+    page.get_by_role("link", name="Remove Acme Auckland").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Remove Acme Auckland?")
+    picture(page, pictures, "remove-organisation")
+    page.get_by_role("link", name="Audit log").click()
+    picture(page, pictures, "audit-log")
+    page.goto(return_url)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Connect Xero")
+
+    page.goto("/disconnect")
+    picture(page, pictures, "disconnect")
+    page.get_by_label("Type Acme Sales to confirm").fill("Acme Sales")
+    page.get_by_role("button", name="Disconnect").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Disconnected")
+    assert web.get(path, headers=headers).status_code == 401
+
+
+@pytest.mark.timeout(90)
+def test_a_copper_user_who_is_not_an_admin_sees_no_admin_pages(browser: Browser, world: World, pictures: Path) -> None:
+    clear_budgets("throttle")
+    viewer = world.sandbox.simulate("add_user", account=world.copper, name="Vic Viewer")
+    page = chromium.opened(browser, str(world.web.base_url))
+    page.goto("/connect")
+    page.get_by_role("button", name="Sign in with Copper").click()
+    page.wait_for_url("**/oauth/authorize**")
+    page.goto(f"{page.url}&login_hint={viewer['email']}")
+    page.get_by_role("button", name="Allow access").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Signed in")
+    picture(page, pictures, "viewer")
+    response = page.goto("/settings")
+    assert response is not None
+    assert response.status == 403
+    expect(page.get_by_text("This page is for admins")).to_be_visible()
+
+
+def test_the_api_documentation_works_under_its_content_security_policy(browser: Browser, web: httpx.Client) -> None:
+    page = chromium.opened(browser, str(web.base_url), scripts=True)
+    complaints: list[str] = []
+    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
+    page.goto("/docs")
+    expect(page.get_by_text("The invoices of a record")).to_be_visible()
+    assert complaints == []
+
+
+@pytest.mark.timeout(120)
+def test_the_admin_pages_are_readable_in_every_theme_and_width(browser: Browser, world: World, pictures: Path) -> None:
+    clear_budgets("throttle")
+    company = world.company()
+    world.simulate_copper("update_record", type="company", id=company, name="Kauri Joinery")
+    person = world.person("ann@kauri.test", company=company)
+    world.simulate_copper("update_record", type="person", id=person, name="Ann Aroha")
+    contact = world.contact("Kauri Joinery", "ann@kauri.test")
+    for number in range(7):
+        world.invoice(contact, f"{1_100 + number * 37}.50", due="2026-01-31" if number < 2 else "2999-01-31")
+    for name, email in (("Kauri accounts", "accounts@kauri.test"), ("Kauri (typo)", "an@kauri.test")):
+        world.invoice(world.contact(name, email), "480.00", due="2026-02-28")
+    world.lead("lee@rimu.test")
+    world.person()
+    world.settle()
+    for name in ("Rimu Timber", "Totara Homes", "Matai Design"):
+        owing = world.company()
+        world.simulate_copper("update_record", type="company", id=owing, name=name)
+        world.person(f"office@{name[:4].lower()}.test", company=owing)
+        world.invoice(f"office@{name[:4].lower()}.test", f"{len(name) * 131}.00", due="2026-03-31")
+    world.settle()
+    world.reconcile()
+    spread_freshness(world)
+    page = chromium.opened(browser, str(world.web.base_url))
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    page.goto("/connect")
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
+    invoice = world.rows("companies", company)[0]["id"]
+    for path, name in (
+        ("/sessions", "sessions"),
+        (f"/records/company/{company}", "record"),
+        (f"/records/company/{company}/invoices/{invoice}/match", "match-details"),
+        (f"/records/company/{company}/match", "match"),
+        ("/receivables", "receivables"),
+        ("/unmatched", "unmatched"),
+        ("/status", "status"),
+    ):
+        page.goto(path)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        picture(page, pictures, name)
+    page.goto("/records")
+    page.get_by_label("Name, email address").fill("kauri")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("link", name="Kauri Joinery")).to_be_visible()
+    picture(page, pictures, "records")
+    page.goto(f"/records/company/{company}")
+    page.get_by_role("link", name="Show all 7").click()
+    expect(page.locator(".invoices tbody tr")).to_have_count(7)
+    page.get_by_label("Status").select_option(label="Overdue (2)")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator(".invoices tbody tr")).to_have_count(2)
+
+
+def spread_freshness(world: World) -> None:
+    """Give the account a day of events, so that the screenshot shows some."""
+    with transaction() as session:
+        session.execute(
+            text("""
+            INSERT INTO event_latency (account_id, hour, bucket, events)
+            SELECT :account, date_trunc('hour', now()) - make_interval(hours => ago), bucket,
+                   CASE bucket WHEN 1 THEN 60 + ago WHEN 2 THEN 200 WHEN 3 THEN 40 ELSE 1 + ago % 5 END
+            FROM generate_series(1, 23) AS ago, unnest('{1,2,3,5,8}'::int[]) AS bucket
+            WHERE bucket < 8 OR ago % 4 = 0"""),
+            {"account": world.account},
+        )
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation_on_any_page(
+    browser: Browser, world: World, scheme: Literal["light", "dark"]
+) -> None:
+    clear_budgets("throttle")
+    company = world.company()
+    person = world.person("ann@acme.test", company=company)
+    world.invoice("ann@acme.test", due="2020-01-31")
+    world.invoice(world.contact("Near", "an@acme.test"))
+    world.lead("lee@rimu.test")
+    world.settle()
+    page = chromium.opened(browser, str(world.web.base_url), scripts=True)
+    page.emulate_media(color_scheme=scheme)
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    page.goto("/connect")
+    axe_is_content(page)
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
+    for path in (
+        *(
+            "/settings",
+            "/status",
+            "/records",
+            "/sessions",
+            f"/records/person/{person}",
+            f"/records/company/{company}/match",
+        ),
+        *("/receivables", "/unmatched", "/keys", "/audit", "/disconnect", "/connect/xero", "/progress"),
+        *("/setup/panel", "/settings?setup=1", "/nowhere", *asking(world)),
+    ):
+        page.goto(path)
+        axe_is_content(page)
+    page.goto("/settings")
+    page.get_by_label("Invoices shown initially").fill("17")
+    for name in ("Leads", "People", "Companies", "Opportunities"):
+        page.get_by_label(name).uncheck()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("alert").filter(has_text="Please check this field")).to_be_focused()
+    expect(page.get_by_label("Invoices shown initially")).to_have_value("17")
+    axe_is_content(page)
+
+
+def asking(world: World) -> tuple[str, str]:
+    """The confirmation pages for removing an organisation or a key."""
+    with transaction() as session:
+        organisation = xero_organisations.list_connected(session, world.account)[0].id
+        key = api_keys.list_active(session, world.account)[0].id
+    return f"/organisations/{organisation}/remove", f"/keys/{key}/revoke"
+
+
+def test_a_key_can_be_copied_with_a_button_when_scripts_are_enabled(browser: Browser, world: World) -> None:
+    clear_budgets("throttle")
+    page = chromium.opened(browser, str(world.web.base_url), scripts=True)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    complaints: list[str] = []
+    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    page.goto("/connect")
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    page.get_by_role("link", name="API keys").click()
+    page.get_by_label("Name").fill("The CRM")
+    page.get_by_role("button", name="Create").click()
+    key = page.get_by_label("API key", exact=True).inner_text()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == key
+    assert complaints == []
+
+
+def axe_is_content(page: Page) -> None:
+    """Run axe-core, which the test injects because the content security policy blocks it."""
+    results = Axe().run(page)
+    serious = [
+        violation for violation in results.response["violations"] if violation["impact"] in {"serious", "critical"}
+    ]
+    assert [(violation["id"], [node["html"] for node in violation["nodes"]]) for violation in serious] == [], page.url
