@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from sqlmodel import SQLModel
-
 from alembic import context
-from store import models
 from store.db import roles
 from store.db.database import engine
+from store.models import METADATA
 
-assert models.Account.__table__ is not None
 MIGRATION_LOCK_KEY = 0x7A71_0001
 
 
@@ -33,7 +30,7 @@ def run() -> None:
     with engine().connect() as connection:
         context.configure(
             connection=connection,
-            target_metadata=SQLModel.metadata,
+            target_metadata=METADATA,
             compare_server_default=True,
             on_version_apply=record_direction,
         )

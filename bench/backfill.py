@@ -16,7 +16,7 @@ from bench.vendors import SHAPES, Shape
 from runtime.settings import settings
 from store.accounts import xero_organisations
 from store.db.database import transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from tests.support.world import World
 from worker.vendors import http as vendor_http
 from worker.vendors.copper import client as copper

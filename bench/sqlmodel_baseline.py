@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Header, HTTPException
 from sqlmodel import Session, SQLModel, col, select
 
 from store.db.database import engine
-from store.models import Account, ApiKey, RecordInvoice
+from store.models.accounts import Account, ApiKey
+from store.models.read_model import RecordInvoice
 
 router = APIRouter(prefix="/sqlmodel")
 

@@ -28,8 +28,8 @@ from store.db.database import (
     server_version,
     transaction,
 )
+from store.db.enums import INSTALLATION
 from store.ingest import inbox
-from store.models import INSTALLATION
 from store.sync import heartbeats
 from worker.jobs.heartbeat import PROCESSES
 from worker.vendors.copper import subscriptions

@@ -15,7 +15,7 @@ from runtime import logs
 from runtime.numbers import MAX_ID, whole_number
 from services.person_erasure import ErasureResult, erase_by_contact, erase_by_email, erase_by_record
 from store.accounts.erasure import Namesake
-from store.models import RecordType
+from store.db.enums import RecordType
 from worker.vendors.addresses import escape_invisible, normalise_address
 
 app = typer.Typer(add_completion=False)

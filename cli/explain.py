@@ -12,7 +12,7 @@ from cli.errors import usage_error
 from cli.formatting import count_noun
 from cli.options import AccountOption, JsonOption, resolve_account
 from services.match_report import MatchReport, RecordAddress, build_match_report
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model.match_reports import Reason
 from web.api.matches import match_schema
 from worker.vendors.addresses import escape_invisible

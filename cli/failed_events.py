@@ -11,9 +11,9 @@ from typing import NamedTuple
 from cli.audit_log import record_command
 from cli.formatting import count_noun
 from store.db.database import Session, account_transaction
+from store.db.enums import INSTALLATION
 from store.ingest import inbox
 from store.ingest.inbox import EventSummary, QuarantinedEvent, SyncSource
-from store.models import INSTALLATION
 
 MAX_LISTED = 200
 ERROR_WIDTH = 68

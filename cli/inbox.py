@@ -12,7 +12,7 @@ from cli.errors import fail
 from cli.failed_events import ChangeResult
 from cli.options import AccountOption, JsonOption, resolve_account
 from runtime.numbers import MAX_ID
-from store.models import INSTALLATION
+from store.db.enums import INSTALLATION
 
 app = typer.Typer(
     name="inbox", help="List, show, retry and dismiss failed events.", no_args_is_help=True, add_completion=False

@@ -17,7 +17,7 @@ from runtime.settings import settings
 from store.accounts import invitations
 from store.accounts.invitations import Invitation
 from store.db.database import transaction
-from store.models import INSTALLATION
+from store.db.enums import INSTALLATION
 
 app = typer.Typer(
     name="invite",

@@ -14,8 +14,8 @@ from cli.findings import RUN_LABELS
 from store.accounts import connection_status
 from store.accounts.connection_status import ConnectionStatus
 from store.db.database import transaction
+from store.db.enums import RunState
 from store.mirror.drift import merge_reports
-from store.models import RunState
 from store.sync import runs
 from store.sync.runs import Run
 from worker.jobs import actors

@@ -10,7 +10,7 @@ from cli.formatting import count_noun
 from store.db import key_rotation
 from store.db.crypto import DecryptionError
 from store.db.database import transaction
-from store.models import INSTALLATION
+from store.db.enums import INSTALLATION
 
 app = typer.Typer(add_completion=False)
 

@@ -16,7 +16,7 @@ from runtime.numbers import MAX_ID
 from store.accounts import browser_sessions
 from store.accounts.browser_sessions import SessionSummary
 from store.db.database import transaction
-from store.models import Surface
+from store.db.enums import Surface
 
 app = typer.Typer(name="sessions", help="List and end browser sessions.", no_args_is_help=True, add_completion=False)
 MAX_LISTED = 1_000

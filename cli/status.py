@@ -18,7 +18,7 @@ from cli.options import JsonOption, resolve_account
 from services import account_status
 from services.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
 from services.health import Finding
-from store.models import RunState
+from store.db.enums import RunState
 
 app = typer.Typer(add_completion=False)
 WIDTH = 80

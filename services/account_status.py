@@ -13,6 +13,7 @@ from store.accounts.accounts import AccountSummary
 from store.accounts.connection_status import ConnectionStatus
 from store.accounts.xero_organisations import Organisation
 from store.db.database import account_transaction, database_now, transaction
+from store.db.enums import INSTALLATION, RunState
 from store.ingest import event_latency, inbox, webhook_quotas
 from store.ingest.event_latency import HourlyLatency, quantile
 from store.ingest.inbox import MAX_MALFORMED_KEPT
@@ -20,7 +21,6 @@ from store.ingest.webhook_quotas import DroppedEvents
 from store.mirror import mirror, unreadable_fields
 from store.mirror.drift import merge_reports
 from store.mirror.unreadable_fields import UnreadableField
-from store.models import INSTALLATION, RunState
 from store.read_model import projection
 from store.sync import api_usage, heartbeats, runs
 from store.sync.api_usage import ApiUsage

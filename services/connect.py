@@ -28,9 +28,9 @@ from store.accounts.invitations import InvitationState
 from store.accounts.xero_grants import DeletedGrant
 from store.accounts.xero_organisations import Organisation
 from store.db.database import Session, transaction
+from store.db.enums import INSTALLATION, GrantStatus, SetupStep
 from store.ingest import inbox
 from store.ingest.inbox import SyncSource
-from store.models import INSTALLATION, GrantStatus, SetupStep
 from store.sync import runs
 from worker.jobs import actors
 from worker.sync import run_processor

@@ -14,7 +14,7 @@ from runtime.settings import settings
 from store.accounts.connection_status import ConnectionStatus
 from store.accounts.refused_endpoints import Refusal
 from store.accounts.xero_organisations import Organisation
-from store.models import RunState
+from store.db.enums import RunState
 from store.sync.runs import Run
 from worker.jobs import heartbeat
 from worker.vendors.sync_types import RunKind

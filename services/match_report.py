@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from store.db.database import Role, account_transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import match_reports
 from store.read_model.match_reports import ContactInvoice, MirrorRecord, NearMatch, Reason
 

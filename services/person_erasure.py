@@ -16,7 +16,7 @@ from uuid import UUID
 from store.accounts import accounts, audit, erasure
 from store.accounts.erasure import Namesake, Person
 from store.db.database import Session, transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from worker.sync import projector
 from worker.vendors.addresses import contains_address
 from worker.vendors.copper import known_keys

@@ -22,9 +22,9 @@ from runtime import metrics, tracing
 from runtime.settings import settings
 from store.db.crypto import decrypt, digest
 from store.db.database import UNAVAILABLE_ERRORS, Pool, run_with_retry
+from store.db.enums import INSTALLATION
 from store.ingest import inbox
 from store.ingest.inbox import IngestResult, MalformedEvent
-from store.models import INSTALLATION
 from webhooks import signature
 from webhooks.intake import Intake
 from webhooks.payloads import Notification, Origin, Secret, parse_json, read_delivery, read_notification

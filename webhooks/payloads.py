@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
+from store.db.enums import INSTALLATION
 from store.ingest.inbox import COPPER_CATEGORIES, Delivery, MalformedEvent, NewEvent
-from store.models import INSTALLATION
 from worker.vendors.parsing import parse_instant
 
 MAX_IDS = 1_000

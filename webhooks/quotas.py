@@ -17,10 +17,10 @@ from enum import StrEnum
 from runtime import metrics
 from runtime.settings import settings
 from store.db.database import Pool, run_with_retry, transaction
+from store.db.enums import INSTALLATION
 from store.ingest import inbox, webhook_quotas
 from store.ingest.inbox import CATCH_UP, RECONCILIATION, DroppedMalformed
 from store.ingest.webhook_quotas import DroppedKey, QuotaGrant
-from store.models import INSTALLATION
 from webhooks.payloads import Notification
 
 MAX_ACCOUNTS = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 SELECT = text("""
     SELECT name, record_types, invoice_limit, show_bills, visible_to_teams FROM account WHERE id = :account

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import AccountClosedError
-from store.models import SetupStep
+from store.db.enums import SetupStep
 
 UPSERT = text("""
     INSERT INTO account AS known (copper_account_id, name) VALUES (:copper_account_id, :name)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from runtime.settings import settings
 from store.db.crypto import digest, generate_token
 from store.db.database import execute_rowcount
-from store.models import SignInMethod, Surface
+from store.db.enums import SignInMethod, Surface
 
 CONFIRMATION_SECONDS = 300
 """How long a sign-in or a confirmation counts as fresh."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.accounts import accounts
 from store.db.crypto import decrypt, digest, encrypt, generate_token
-from store.models import GrantStatus
+from store.db.enums import GrantStatus
 
 UPSERT = text("""
     INSERT INTO copper_credential (account_id, encrypted_payload, webhook_token_hash)

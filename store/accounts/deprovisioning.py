@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, SQLModel
+from sqlalchemy.orm import Session
 
 from store.accounts import xero_grants
 from store.accounts.copper_credentials import CopperCredentials
@@ -24,6 +24,7 @@ from store.accounts.xero_grants import DeletedGrant
 from store.db import tenancy
 from store.db.crypto import decrypt, encrypt
 from store.db.database import AccountClosedError, execute_rowcount
+from store.models import METADATA
 from store.read_model import projection
 
 MAX_ERROR_LENGTH = 500
@@ -31,11 +32,7 @@ MAX_ERROR_LENGTH = 500
 # Clean-up tasks may outlive their account.
 CLEANUP_TABLE = "cleanup_task"
 DATA_TABLES = tuple(
-    sorted(
-        name
-        for name, table in SQLModel.metadata.tables.items()
-        if "account_id" in table.columns and name != CLEANUP_TABLE
-    )
+    sorted(name for name, table in METADATA.tables.items() if "account_id" in table.columns and name != CLEANUP_TABLE)
 )
 ORGANISATION_TABLES = (
     "contact_link",

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import execute_rowcount
+from store.db.enums import INSTALLATION, RecordType
 from store.ingest.inbox import MALFORMED
-from store.models import INSTALLATION, RecordType
 
 EVENT_BATCH_SIZE = 50
 MIN_NAME_LENGTH = 3

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.crypto import decrypt, encrypt
-from store.models import GrantStatus
+from store.db.enums import GrantStatus
 
 INSERT = text("""
     INSERT INTO xero_grant (account_id, encrypted_payload, expires_at, status, scopes, xero_user_id, auth_event_id)

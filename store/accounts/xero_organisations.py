@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.accounts import refused_endpoints
-from store.models import OrganisationStatus
+from store.db.enums import OrganisationStatus
 
 UNKNOWN_TIME_ZONE = "UTC"
 """The days of an organisation whose zone is not known go by UTC. No known zone has this name: Xero's UTC is Etc/UTC."""

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, create_engine, event, exc, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from alembic import command

@@ -21,7 +21,7 @@ from enum import StrEnum
 
 from psycopg import errors
 from sqlalchemy import Connection, exc, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 MAX_NAME_BYTES = 63
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '3s'"

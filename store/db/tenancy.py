@@ -9,7 +9,7 @@ miss the other.
 from __future__ import annotations
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import AccountClosedError
 

@@ -7,7 +7,7 @@ until those before them arrive. They may arrive out of order, so a gap counts on
 from __future__ import annotations
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 # Counting starts with the first delivery ever. A count that begins at 1 again belongs to a new webhook.
 DETECT_GAPS = text("""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from runtime.metrics import EVENT_LATENCY_BUCKETS
 from store.db.database import execute_rowcount

@@ -18,11 +18,11 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import execute_rowcount
+from store.db.enums import INSTALLATION, EventState
 from store.db.tenancy import LOCK_ACCOUNT
-from store.models import INSTALLATION, EventState
 
 LEASE_LIMIT = 1_000
 MAX_LEASE_EVENTS, MAX_LEASE_WINDOW = 10_000, 100_000

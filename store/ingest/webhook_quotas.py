@@ -9,7 +9,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import execute_rowcount
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
-from store.models import IS_IRREGULAR, PLAIN_ADDRESS
+from store.mirror.address_patterns import IS_IRREGULAR, PLAIN_ADDRESS
 
 BATCH_SIZE = 1_000
 

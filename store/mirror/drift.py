@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
+from store.db.enums import RecordType
 from store.mirror.mirror import CONTACTS, INVOICES, RECORDS, ContactRow, InvoiceRow, RecordRow, RelationRow, newest
-from store.models import RecordType
 
 INVOICE_DRIFT = text("""
     SELECT count(*) FILTER (WHERE i.invoice_id IS NULL OR i.is_deleted),

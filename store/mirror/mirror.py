@@ -16,9 +16,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Row, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
-from store.models import RecordType
+from store.db.enums import RecordType
 
 
 class InvoiceRow(BaseModel):

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import orjson
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import execute_rowcount
 

@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Literal
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
-from store.models import RecordType
+from store.db.enums import RecordType
 
 SALES, BILLS = "ACCREC", "ACCPAY"
 Sort = Literal["open", "overdue"]

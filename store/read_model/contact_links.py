@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
-from store.models import RecordType
+from store.db.enums import RecordType
 
 LINKABLE = (RecordType.LEAD, RecordType.PERSON, RecordType.COMPANY)
 MAX_LINKED_BY_LENGTH = 200

@@ -13,9 +13,9 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model.overdue_sql import IS_OVERDUE, OVERDUE_DAYS, TODAY
 
 TIMESTAMP_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS.US'

@@ -13,10 +13,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from runtime.numbers import whole_number
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model.free_email_domains import FREE_EMAIL_DOMAINS
 from store.read_model.overdue_sql import AWAITS_PAYMENT, IS_OVERDUE
 

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db import tenancy
 from store.db.database import execute_rowcount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 AGES = text("SELECT process, extract(epoch FROM now() - last_seen_at) FROM heartbeat")
 RECORD = text("""

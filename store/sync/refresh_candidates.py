@@ -7,9 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
-from store.models import RecordType
+from store.db.enums import RecordType
 
 UNSEEN_RECORDS = text("""
     SELECT record_id FROM copper_record

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import Row, text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from store.db.database import execute_rowcount
-from store.models import RunState
+from store.db.enums import RunState
 
 MAX_ERROR_LENGTH = 500
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 ADVANCE_RECORDS = text("""
     UPDATE copper_credential SET records_synced_through = GREATEST(records_synced_through, :synced_through)

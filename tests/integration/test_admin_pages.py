@@ -11,8 +11,8 @@ from sqlalchemy import text
 from services.match_report import build_match_report
 from store.accounts import audit
 from store.db.database import account_transaction, transaction
+from store.db.enums import RecordType
 from store.ingest.event_latency import HourlyLatency
-from store.models import RecordType
 from tests.integration.test_connect_pages import sign_in
 from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import AdminBrowser

@@ -14,7 +14,7 @@ from runtime.settings import override_settings
 from services.account_status import month_start
 from store.accounts.xero_organisations import Organisation
 from store.db.database import transaction
-from store.models import OrganisationStatus
+from store.db.enums import OrganisationStatus
 from store.sync import api_usage
 from tests.support import databases
 from tests.support.processes import Processes, patina

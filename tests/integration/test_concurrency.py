@@ -19,9 +19,9 @@ from sqlalchemy import text
 
 from store.accounts import copper_credentials, xero_grants, xero_organisations
 from store.db.database import Session, transaction
+from store.db.enums import RecordType
 from store.mirror import mirror
 from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
-from store.models import RecordType
 from store.read_model import projection
 from tests.support.serving import wait_until
 

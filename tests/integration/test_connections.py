@@ -12,7 +12,7 @@ from services.account_status import month_start
 from store.accounts import admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
 from store.db.crypto import decrypt, encrypt
 from store.db.database import transaction
-from store.models import OrganisationStatus
+from store.db.enums import OrganisationStatus
 from store.sync import api_usage
 from tests.integration.test_connect_pages import add_viewer, audit_actions, sign_in
 from tests.integration.test_reconnecting import findings_of

@@ -14,7 +14,7 @@ from store.accounts import accounts, audit, browser_sessions, copper_credentials
 from store.accounts.browser_sessions import SessionOrigin
 from store.accounts.deprovisioning import DATA_TABLES
 from store.db.database import AccountClosedError, Session, transaction
-from store.models import INSTALLATION, RecordType, SignInMethod
+from store.db.enums import INSTALLATION, RecordType, SignInMethod
 from store.read_model import projection
 from store.sync import scheduled_tasks
 from tests.integration.test_webhook_endpoints import delivery, event, post_xero

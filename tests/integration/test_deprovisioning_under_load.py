@@ -29,10 +29,10 @@ from store.accounts.browser_sessions import SessionOrigin
 from store.accounts.copper_credentials import CopperCredentials
 from store.db import tenancy
 from store.db.database import transaction
+from store.db.enums import RecordType, SignInMethod
 from store.ingest import webhook_quotas
 from store.ingest.inbox import SyncSource
 from store.mirror import unreadable_fields
-from store.models import RecordType, SignInMethod
 from store.sync import scheduled_tasks
 from tests.integration.test_deprovisioning import clean_up, execute, rows_of
 from tests.integration.test_webhook_endpoints import delivery, event, post_xero

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from services import connect
 from store.accounts import account_settings, admins, api_keys, deprovisioning, xero_organisations
 from store.db.database import account_transaction, transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import projection
 from tests.integration.test_admin_pages import page_text
 from tests.integration.test_connect_pages import audit_actions, sign_in

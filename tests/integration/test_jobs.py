@@ -16,11 +16,11 @@ from sqlalchemy import text
 from runtime.redis_client import shared_client
 from runtime.settings import override_settings
 from store.db.database import transaction
+from store.db.enums import RecordType
 from store.ingest import inbox
 from store.ingest.inbox import LeaseLostError, SyncSource
 from store.mirror import mirror
 from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
-from store.models import RecordType
 from store.read_model import projection
 from store.sync import runs
 from tests.support.processes import Processes, patina
@@ -160,9 +160,9 @@ def test_a_poison_event_is_quarantined_alone(world: World) -> None:
 def test_a_deleted_record_is_not_restored_by_an_earlier_fetch(world: World) -> None:
     from datetime import UTC, datetime, timedelta
 
+    from store.db.enums import RecordType
     from store.mirror import mirror
     from store.mirror.mirror import RecordRow
-    from store.models import RecordType
 
     now = datetime.now(UTC)
     row = RecordRow(record_id=7, name="Ann", updated_at=now, emails={"ann@acme.test": "ann@acme.test"})

@@ -12,9 +12,9 @@ from sqlalchemy import text
 from runtime.metrics import EVENT_LATENCY_BUCKETS
 from store.accounts import accounts
 from store.db.database import account_transaction, transaction
+from store.db.enums import RecordType
 from store.ingest import event_latency, inbox
 from store.ingest.event_latency import HourlyLatency
-from store.models import RecordType
 from store.read_model import balances, contact_links, match_reports, projection
 from tests.support.serving import wait_until
 from tests.support.world import World

@@ -14,9 +14,9 @@ from runtime.settings import override_settings
 from services import account_status
 from store.accounts import xero_grants
 from store.db.database import transaction
+from store.db.enums import RunState
 from store.ingest import inbox
 from store.mirror import unreadable_fields
-from store.models import RunState
 from tests.integration.test_settings_and_migrations import patina
 from tests.support.vendor_proxy import VendorProxy, literal, vendor_proxy
 from tests.support.world import World

@@ -18,7 +18,7 @@ from runtime.settings import override_settings, settings
 from services import connect
 from store.accounts import account_settings, xero_organisations
 from store.db.database import transaction
-from store.models import OrganisationStatus
+from store.db.enums import OrganisationStatus
 from tests.support.admin import AdminBrowser
 from tests.support.databases import clear_budgets
 from tests.support.world import World

@@ -15,9 +15,9 @@ from runtime.settings import override_settings, settings
 from services import account_status
 from store.accounts import copper_credentials, refused_endpoints, xero_organisations
 from store.db.database import transaction
+from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.mirror import mirror
-from store.models import RecordType, RunState
 from store.sync.runs import Run
 from tests.integration.test_connect_pages import sign_in
 from tests.integration.test_reconnecting import findings_of

@@ -9,8 +9,8 @@ from services.person_erasure import decode_json_bytes, spellings
 from store.accounts import admins, api_keys, audit, browser_sessions, copper_credentials, erasure, invitations
 from store.accounts.browser_sessions import SessionOrigin
 from store.db.database import database_now, transaction
+from store.db.enums import SignInMethod
 from store.mirror import mirror
-from store.models import SignInMethod
 from tests.integration.test_admin_pages import page_text
 from tests.integration.test_connect_pages import sign_in
 from tests.integration.test_settings_and_migrations import patina

@@ -15,7 +15,7 @@ from services import connect
 from store.accounts import accounts, admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
 from store.accounts.browser_sessions import SessionOrigin
 from store.db.database import transaction
-from store.models import SignInMethod, Surface
+from store.db.enums import SignInMethod, Surface
 from tests.integration.test_connect_pages import add_viewer, count, sign_in, sign_in_with_copper
 from tests.support.admin import AdminBrowser
 from tests.support.databases import clear_budgets

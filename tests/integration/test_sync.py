@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from runtime.settings import override_settings
 from store.db.database import transaction
-from store.models import RecordType, RunState
+from store.db.enums import RecordType, RunState
 from store.sync import refresh_candidates, runs
 from store.sync.refresh_candidates import UnseenQuery
 from store.sync.runs import RunLeaseLostError

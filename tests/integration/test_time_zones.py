@@ -18,8 +18,8 @@ from sqlalchemy import text
 from services import account_status, connect
 from store.accounts import xero_organisations
 from store.db.database import account_transaction, transaction
+from store.db.enums import RecordType
 from store.mirror import mirror
-from store.models import RecordType
 from store.read_model import balances, projection
 from tests.integration.test_api_receivables import table
 from tests.integration.test_connect_pages import sign_in

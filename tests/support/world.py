@@ -14,9 +14,9 @@ import httpx
 from services import connect
 from store.accounts import xero_organisations
 from store.db.database import transaction
+from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.mirror.drift import merge_reports
-from store.models import RecordType, RunState
 from store.read_model import contact_links, projection
 from store.read_model.projection import Comparison
 from store.sync import runs

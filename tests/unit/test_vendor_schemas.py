@@ -20,9 +20,9 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from store.db.database import transaction
+from store.db.enums import RecordType
 from store.mirror import drift, mirror
 from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
-from store.models import RecordType
 from store.read_model import projection
 from worker.vendors.copper.schemas import (
     RECORD_SCHEMAS,

@@ -14,8 +14,8 @@ from services import connect
 from store.accounts import accounts, api_keys, audit, xero_organisations
 from store.accounts.audit import AuditEntry
 from store.db.database import Session, account_transaction
+from store.db.enums import RunState, SetupStep
 from store.mirror import mirror
-from store.models import RunState, SetupStep
 from store.read_model import contact_links, projection
 from store.sync import runs
 from web.admin import forms, notices

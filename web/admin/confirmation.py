@@ -22,7 +22,7 @@ from services import connect
 from store.accounts import audit, browser_sessions
 from store.accounts.browser_sessions import BrowserSession
 from store.db.database import account_transaction, transaction
-from store.models import SignInMethod
+from store.db.enums import SignInMethod
 from web.admin import forms, vendor_calls
 from web.admin.forms import FormState
 from web.admin.render import render_page

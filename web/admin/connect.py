@@ -29,7 +29,7 @@ from store.accounts.invitations import InvitationState
 from store.accounts.oauth_state import NO_ACCOUNT, OAuthStateError
 from store.db.crypto import generate_token
 from store.db.database import Session, account_transaction, transaction
-from store.models import SetupStep, SignInMethod
+from store.db.enums import SetupStep, SignInMethod
 from web.admin import confirmation, forms, panel_confirmation
 from web.admin.forms import FormState
 from web.admin.panel_confirmation import PANEL

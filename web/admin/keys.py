@@ -15,7 +15,7 @@ from store.accounts.browser_sessions import BrowserSession
 from store.accounts.oauth_state import OAuthStateError
 from store.db.crypto import generate_token
 from store.db.database import account_transaction
-from store.models import SetupStep
+from store.db.enums import SetupStep
 from web.admin import forms
 from web.admin.confirmation import require_confirmation
 from web.admin.forms import FormState, Name

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from store.accounts import accounts
 from store.db.database import account_transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import balances, match_reports
 from store.read_model.balances import RankingCursor
 from web.admin import forms, notices

@@ -14,7 +14,7 @@ from services.match_report import build_match_report
 from store.accounts import accounts, audit
 from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import account_transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import contact_links, match_reports
 from store.read_model.contact_links import Link, LinkError
 from web.admin import forms, notices

@@ -24,7 +24,7 @@ from store.accounts import (
 )
 from store.accounts.account_settings import AccountSettings
 from store.db.database import account_transaction
-from store.models import RecordType, SetupStep
+from store.db.enums import RecordType, SetupStep
 from web.admin import confirmation, forms, notices
 from web.admin.confirmation import require_confirmation
 from web.admin.connect import key_error_message, key_error_status, with_retry_after

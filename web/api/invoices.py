@@ -17,7 +17,7 @@ from typing_extensions import override
 from store.db.batching import RequestBatcher
 from store.db.crypto import digest
 from store.db.database import Pool
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import invoice_queries
 from store.read_model.invoice_queries import InvoiceTextRow, Page, PageRequest
 from web.api import cursors

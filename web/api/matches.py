@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from services.match_report import MatchReport, build_match_report
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model.match_reports import Reason
 from web.api.record_paths import RecordId, RecordReference, RecordTypePath, parse_record_type
 from web.auth.api_keys import BEARER_SECURITY, AdminCaller

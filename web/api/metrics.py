@@ -23,10 +23,10 @@ from services.account_status import month_start
 from store.accounts import accounts, connection_status
 from store.accounts.connection_status import ConnectionStatus
 from store.db.database import transaction
+from store.db.enums import INSTALLATION
 from store.ingest import inbox
 from store.ingest.inbox import Backlog
 from store.mirror.drift import Report, merge_reports
-from store.models import INSTALLATION
 from store.sync import api_usage, runs
 from store.sync.api_usage import ApiUsage
 from web.presentation.problems import ProblemError

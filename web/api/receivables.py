@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from store.db.database import Role, account_transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import balances
 from store.read_model.balances import RankingCursor
 from web.api import cursors

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from starlette.background import BackgroundTask
 
 from runtime.settings import settings
-from store.models import RecordType
+from store.db.enums import RecordType
 from worker.jobs import actors
 from worker.jobs.enqueue import enqueue_once
 

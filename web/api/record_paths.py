@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel
 
-from store.models import RecordType
+from store.db.enums import RecordType
 from web.presentation.problems import ProblemError
 
 MAX_RECORD_ID = 2**63 - 1

@@ -18,7 +18,7 @@ from store.accounts import audit, browser_sessions
 from store.accounts.browser_sessions import BrowserSession, SessionOrigin
 from store.db.crypto import generate_token, sign, unsign
 from store.db.database import transaction
-from store.models import SignInMethod, Surface
+from store.db.enums import SignInMethod, Surface
 from web.auth.user_agents import browser_label
 from web.middleware.refusals import RefusalReason
 from web.presentation.problems import ProblemError

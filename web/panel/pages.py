@@ -27,7 +27,7 @@ from store.accounts import oauth_state
 from store.accounts.oauth_state import NO_ACCOUNT, OAuthStateError
 from store.db.crypto import digest
 from store.db.database import Role, account_transaction, transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import match_reports
 from web.admin import render
 from web.admin.connect import require_copper_app

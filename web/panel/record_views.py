@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from babel import Locale
 
-from store.models import RecordType
+from store.db.enums import RecordType
 from web.admin import render
 from web.middleware.concurrency import MAX_COOLDOWN_SECONDS, BusyError, FairLimiter
 from web.presentation import record_view

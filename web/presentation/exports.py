@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from store.accounts import accounts, audit
 from store.db.database import Role, account_transaction
-from store.models import RecordType
+from store.db.enums import RecordType
 from store.read_model import exports
 from web.middleware.concurrency import EXPORT_RUNNING, BusyError
 from web.presentation import labels, links, spreadsheets

@@ -14,7 +14,7 @@ from babel import Locale
 from store.accounts import account_settings, accounts, xero_organisations
 from store.accounts.account_settings import AccountSettings
 from store.db.database import Role, Session, account_transaction
-from store.models import RecordType, RunState
+from store.db.enums import RecordType, RunState
 from store.read_model import balances, invoice_queries, match_reports
 from store.read_model.balances import Balance
 from store.read_model.invoice_queries import InvoiceListItem

@@ -13,8 +13,8 @@ import structlog
 from runtime.settings import settings
 from store.db import tenancy
 from store.db.database import transaction
+from store.db.enums import RecordType
 from store.ingest.inbox import SyncSource
-from store.models import RecordType
 from store.sync.runs import Run
 from worker.jobs.broker import broker
 from worker.jobs.enqueue import clear_dedup_key, enqueue_later, enqueue_once

@@ -22,10 +22,10 @@ from runtime.settings import settings
 from store.accounts import xero_organisations
 from store.accounts.xero_organisations import Organisation
 from store.db.database import AccountClosedError, Session, transaction
+from store.db.enums import RecordType
 from store.ingest import event_latency, inbox
 from store.ingest.inbox import Lease, LeasedEvent, LeaseLostError, SyncSource
 from store.mirror import mirror
-from store.models import RecordType
 from worker.sync import requested_catch_ups
 from worker.sync.projector import project
 from worker.sync.requested_catch_ups import CatchUpOutcome

@@ -13,8 +13,8 @@ import structlog
 
 from runtime.settings import settings
 from store.db.database import transaction
+from store.db.enums import RecordType
 from store.mirror import mirror
-from store.models import RecordType
 from store.sync import refresh_candidates
 from worker.sync.projector import project
 from worker.vendors.copper.client import PAGE_SIZE, CopperClient, RecordPage, client_for_account

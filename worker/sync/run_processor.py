@@ -19,10 +19,10 @@ from runtime.logs import scrub
 from runtime.settings import settings
 from store.accounts import connection_status, copper_credentials, xero_organisations
 from store.db.database import AccountClosedError, Session, transaction
+from store.db.enums import RunState
 from store.ingest.inbox import SyncSource
 from store.mirror import mirror
 from store.mirror.drift import DriftCounts, merge_reports
-from store.models import RunState
 from store.read_model import projection
 from store.sync import runs
 from store.sync.runs import Run, RunLeaseLostError

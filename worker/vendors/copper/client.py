@@ -16,8 +16,8 @@ from store.accounts import copper_credentials, refused_endpoints
 from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.refused_endpoints import Refusal
 from store.db.database import transaction
+from store.db.enums import GrantStatus, RecordType
 from store.mirror.mirror import RelationRow
-from store.models import GrantStatus, RecordType
 from worker.vendors.copper.schemas import (
     RECORD_SCHEMAS,
     CopperAccount,

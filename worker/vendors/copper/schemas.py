@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from typing_extensions import override
 
+from store.db.enums import RecordType
 from store.mirror.mirror import RecordRow, RelationRow
-from store.models import RecordType
 from worker.vendors.addresses import extract_addresses
 from worker.vendors.parsing import Instant, LongText, Name, RelatedId, RowId, ShortText, VersionedRow, as_list
 

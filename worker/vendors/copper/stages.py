@@ -11,10 +11,10 @@ import structlog
 
 from store.accounts import copper_credentials, refused_endpoints
 from store.db.database import Session, transaction
+from store.db.enums import RecordType
 from store.mirror import drift, mirror
 from store.mirror.drift import DriftCounts
 from store.mirror.mirror import RelationRow
-from store.models import RecordType
 from store.sync import refresh_candidates, watermarks
 from store.sync.refresh_candidates import UnseenQuery
 from store.sync.runs import Run

@@ -16,7 +16,7 @@ from runtime.settings import settings
 from store.accounts import refused_endpoints, xero_organisations
 from store.accounts.xero_organisations import Organisation
 from store.db.database import transaction
-from store.models import OrganisationStatus
+from store.db.enums import OrganisationStatus
 from worker.vendors.errors import (
     AuthorizationLostError,
     EndpointRefusedError,

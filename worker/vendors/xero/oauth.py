@@ -19,7 +19,7 @@ from runtime.settings import settings
 from store.accounts import xero_grants
 from store.accounts.xero_grants import Grant
 from store.db.database import transaction
-from store.models import GrantStatus
+from store.db.enums import GrantStatus
 from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
 from worker.vendors.http import call, configure_session, timeouts
 from worker.vendors.parsing import parse_integer

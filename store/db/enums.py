@@ -1,0 +1,83 @@
+"""Enums of stored values, and the id of the installation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+INSTALLATION = 0
+"""The account id of rows that belong to the installation and to no account."""
+
+
+class RecordType(StrEnum):
+    """The Copper record types that show invoices. Ids are unique within a type only."""
+
+    LEAD = "lead"
+    PERSON = "person"
+    COMPANY = "company"
+    OPPORTUNITY = "opportunity"
+
+    @property
+    def plural(self) -> str:
+        """The plural in Copper's and our own paths."""
+        return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
+
+
+class SetupStep(StrEnum):
+    """The step of the set-up that an account has to complete next, once its Xero organisations are selected."""
+
+    SETTINGS = "settings"
+    PANEL = "panel"
+    DONE = "done"
+
+
+class SignInMethod(StrEnum):
+    """How somebody signed in: with a Copper API key, or with Copper's own sign-in (OAuth)."""
+
+    KEY = "key"
+    COPPER = "copper"
+
+
+class Surface(StrEnum):
+    """What a browser session opens: Patina's own pages, or the panel in Copper."""
+
+    PAGES = "pages"
+    PANEL = "panel"
+
+
+class GrantStatus(StrEnum):
+    """Whether an account's authorisation at a vendor (a Xero grant or a Copper key) works.
+
+    A grant is pending until an admin has chosen organisations from it. Only an admin can renew one that needs it.
+    """
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    NEEDS_REAUTH = "needs_reauth"
+
+
+class OrganisationStatus(StrEnum):
+    """Whether a Xero organisation is connected. The rows of a removed one are deleted in the background."""
+
+    ACTIVE = "active"
+    NEEDS_REAUTH = "needs_reauth"
+    REMOVED = "removed"
+
+
+class EventState(StrEnum):
+    """The state of an event in the inbox. A failed event is in quarantine until an admin replays or dismisses it."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    IGNORED = "ignored"
+    DISMISSED = "dismissed"
+
+
+class RunState(StrEnum):
+    """The state of a sync run. A run is paused while its connection needs a new authorisation."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
