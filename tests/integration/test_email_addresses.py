@@ -270,7 +270,7 @@ def test_verify_counts_addresses_with_an_outdated_normalisation(world: World) ->
     completed = patina("verify")
     assert completed.returncode == 1
     assert completed.stdout == (
-        "1 email address is not compared by today's rules: run `patina reconcile`\n"
+        "1 email address is stored in an outdated normal form: run `patina reconcile`\n"
         "verify failed: 0 missing, 0 stale, 0 extra, 1 stale email address\n"
     )
     assert '"stale_addresses": 1' in patina("verify", "--json").stdout

@@ -73,7 +73,7 @@ def test_no_secret_is_sent_to_the_builder(checkout: Path) -> None:
     assert {
         "cli/root.py",
         "requirements.lock",
-        "store/models.py",
+        "store/models/accounts.py",
         "web/static/panel.js",
         "alembic/env.py",
     } <= context_files
