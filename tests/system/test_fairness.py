@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -86,6 +87,16 @@ def test_a_job_that_ends_leaves_the_rest_of_a_flood_to_the_next(world: World) ->
     with transaction() as session:
         leased = session.execute(text("SELECT count(*) FROM inbox WHERE state = 'leased'")).scalar_one()
     assert leased == 0, "whoever is next may take them"
+
+
+def test_the_lease_of_a_flood_is_no_nested_loop_before_the_inbox_is_analyzed(world: World) -> None:
+    with transaction() as session:
+        session.execute(INSERT_FLOOD, {"account": world.account, "events": 5_000})
+        params = {"account": world.account, "vendor": "xero", "organisation": 1, "categories": ["INVOICE"]}
+        params |= {"lease_id": uuid4(), "seconds": 60, "limit": 1_000, "max_events": 1_000, "window": 100_000}
+        plan = "\n".join(session.scalars(text(f"EXPLAIN {inbox.LEASE.text}"), params))
+    assert "hashed SubPlan" in plan
+    assert "Nested Loop" not in plan
 
 
 @pytest.mark.timeout(120)
