@@ -39,4 +39,4 @@ def fill(site: Site, tenant: Tenant) -> None:
     params = {"account": tenant.account, "organisation": organisation, "count": CONTACTS, "exported": EXPORTED}
     for statement in STATEMENTS:
         query(statement, **{name: value for name, value in params.items() if f":{name}" in statement})
-    query("ANALYZE copper_record, copper_record_email, xero_contact, invoice, record_invoice")
+    query("ANALYZE copper_record, copper_record_email, xero_contact, xero_invoice, record_invoice")
