@@ -24,7 +24,7 @@ from bench.figures import Figure
 MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "reads": ("Reads", reads.measure_http),
     "read-cost": ("Database cost of a read", reads.measure_cost),
-    "ingestion": ("Webhook ingestion", ingestion.measure),
+    "intake": ("Webhook ingestion", ingestion.measure),
     "mirror": ("Writing the mirror", mirror.measure),
     "drain": ("Draining the inbox", drain.measure),
     "backfill": ("Initial backfill", backfill.measure),

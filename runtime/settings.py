@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     copper_login_url: str = Field("https://app.copper.com", description="Copper's sign-in host")
     copper_client_id: str | None = Field(None, description="client ID of the Copper app; unset: no sign-in with Copper")
     copper_client_secret: str | None = Field(None, description="client secret of the Copper app")
-    allowed_copper_accounts: CommaSeparated = Field(
+    copper_accounts: CommaSeparated = Field(
         (),
         description="IDs of the Copper accounts that may connect without a set-up code, separated by commas; "
         "*: any; unset: none",
@@ -208,7 +208,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="minimum level that is logged")
 
     @field_validator(
-        *("encryption_keys", "xero_webhook_keys", "panel_origins", "allowed_copper_accounts", "trusted_proxies"),
+        *("encryption_keys", "xero_webhook_keys", "panel_origins", "copper_accounts", "trusted_proxies"),
         "allowed_hosts",
         mode="before",
     )
@@ -226,7 +226,7 @@ class Settings(BaseSettings):
                 raise ValueError("each key must be 32 random bytes in url-safe base64") from None
         return keys
 
-    @field_validator("allowed_copper_accounts")
+    @field_validator("copper_accounts")
     @classmethod
     def _check_account_ids(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
         if any(value != ANY_ACCOUNT and not (value.isascii() and value.isdigit()) for value in ids):
@@ -303,7 +303,7 @@ class Settings(BaseSettings):
 
     def allows_account(self, copper_account_id: int) -> bool:
         """Whether a Copper account may connect without a set-up code."""
-        return bool({ANY_ACCOUNT, str(copper_account_id)} & set(self.allowed_copper_accounts))
+        return bool({ANY_ACCOUNT, str(copper_account_id)} & set(self.copper_accounts))
 
     @property
     def panel_frame_ancestors(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def environment(base: str) -> dict[str, str]:
         "COPPER_LOGIN_URL": f"{base}/copper",
         "COPPER_CLIENT_ID": "sandbox-copper-client",
         "COPPER_CLIENT_SECRET": "sandbox-copper-secret",
-        "ALLOWED_COPPER_ACCOUNTS": "*",
+        "COPPER_ACCOUNTS": "*",
     }
 
 

@@ -108,7 +108,7 @@ def _allow_account(session: Session, copper_account_id: int, code: str) -> str:
     if accounts.find_by_copper_account_id(session, copper_account_id) is not None:
         return ""
     if settings().allows_account(copper_account_id):
-        return "listed in ALLOWED_COPPER_ACCOUNTS"
+        return "listed in COPPER_ACCOUNTS"
     invitation = invitations.redeem(session, code) if code else None
     if invitation is None:
         raise AccountNotAllowedError(invitations.get_state(session, code) if code else None)
@@ -130,7 +130,7 @@ def connect_copper(
     `admin` is the result of `identify` for the key; without it the key is checked here. Replacing a key removes the
     webhook subscriptions of the previous one, because they belong to it, and ends all browser sessions of the account
     except `kept_session_id`, because the previous key may have leaked. A new account needs a set-up `code`, unless it
-    is in ALLOWED_COPPER_ACCOUNTS or connected `by_operator`; otherwise `AccountNotAllowedError` is raised.
+    is in COPPER_ACCOUNTS or connected `by_operator`; otherwise `AccountNotAllowedError` is raised.
     """
     admin = admin or identify(api_key, email)
     with transaction() as session:

@@ -38,7 +38,7 @@ def settle() -> None:
     values = {
         **server.environment(f"http://127.0.0.1:{vendors}"),
         # The sandbox's settings admit every account; here strangers need an invitation.
-        "ALLOWED_COPPER_ACCOUNTS": "",
+        "COPPER_ACCOUNTS": "",
         "ALLOWED_HOSTS": HOST,
         "PATINA_HOME": str(HOME),
         "EMBEDDED_SERVICES": "true",

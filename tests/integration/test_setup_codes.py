@@ -28,7 +28,7 @@ Account = dict[str, str]
 def by_code_alone(sandbox: Sandbox, database: str) -> None:
     """No account is listed, and no attempts are counted."""
     clear_budgets("throttle")
-    override_settings({"ALLOWED_COPPER_ACCOUNTS": ""})
+    override_settings({"COPPER_ACCOUNTS": ""})
 
 
 def open_account(sandbox: Sandbox, name: str = "Acme Sales") -> Account:
@@ -150,7 +150,7 @@ def test_browsers_that_connect_an_account_at_once_are_all_signed_in_with_one_cod
 
 def test_a_listed_account_needs_no_code_and_uses_none(web: httpx.Client, sandbox: Sandbox) -> None:
     account, other_account, code = open_account(sandbox), open_account(sandbox, "Beta"), invite()
-    override_settings({"ALLOWED_COPPER_ACCOUNTS": f"1, {account['id']}"})
+    override_settings({"COPPER_ACCOUNTS": f"1, {account['id']}"})
 
     assert connect_with(web, account, code).url.path == "/connect/xero"
     assert problem(connect_with(web, other_account)).startswith("This Copper account isn't connected yet.")
@@ -218,8 +218,8 @@ def test_codes_are_stored_as_hashes_and_deleted_after_they_expire(database: str)
 
 @pytest.mark.parametrize("setting", ["acme", "1,*x", "1.5", "\u0663"])
 def test_an_invalid_account_list_is_reported_at_start_up(setting: str) -> None:
-    override_settings({"ALLOWED_COPPER_ACCOUNTS": setting})
-    with pytest.raises(SettingsError, match="ALLOWED_COPPER_ACCOUNTS is invalid: must be numbers separated by commas"):
+    override_settings({"COPPER_ACCOUNTS": setting})
+    with pytest.raises(SettingsError, match="COPPER_ACCOUNTS is invalid: must be numbers separated by commas"):
         settings()
 
 
