@@ -135,6 +135,7 @@ class DemoEnvironment:
                     return
             except httpx.HTTPError:
                 pass
+            # A process does not announce that it accepts connections, so it is polled.
             time.sleep(0.05)
         raise DemoError(f"{name} did not respond within {START_TIMEOUT_SECONDS:.0f} s. Its log: {self._log_path(name)}")
 
@@ -154,6 +155,7 @@ class DemoEnvironment:
             soft_wrap=True,
         )
         while True:
+            # Several children may exit: polling them needs no thread for each.
             time.sleep(0.5)
             self.check()
 

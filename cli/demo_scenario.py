@@ -250,4 +250,5 @@ class DemoScenario:
         while take_snapshot() != expected:
             if time.monotonic() > deadline:
                 raise DemoError("an undone change did not appear")
+            # The read API does not notify: what it returns is polled.
             time.sleep(0.01)

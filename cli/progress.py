@@ -195,6 +195,7 @@ def _watch(view: ProgressView, deadline: float | None, *, in_process: bool) -> l
             if deadline and time.monotonic() > deadline:
                 raise TimeoutError(_describe_timeout(view.run_kind, current))
             if not (in_process and _step(current)):
+                # Workers advance the runs; their progress is read from PostgreSQL.
                 time.sleep(POLL_SECONDS)
             view.warn(current, in_process=in_process)
 

@@ -70,6 +70,7 @@ def wait_and_compare(account_id: int) -> Comparison:
             comparison = projection.compare(session, account_id)
         if comparison.is_clean or not comparison.marks or time.monotonic() > deadline:
             return comparison
+        # A worker projects the pending changes, and comparing is the only way to know that it has.
         time.sleep(POLL_SECONDS)
 
 

@@ -13,7 +13,7 @@ import io
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,9 +141,9 @@ def parts(identifier: str) -> list[str]:
     return [part for part in spaced.lower().split("_") if part]
 
 
-def banned_names(path: Path, tree: ast.AST) -> Iterator[Finding]:
-    """The banned identifiers that a module defines."""
-    for name, line in defined_names(tree):
+def banned_names(path: Path, definitions: Iterable[tuple[str, int]]) -> Iterator[Finding]:
+    """The banned ones of the identifiers that a module defines."""
+    for name, line in definitions:
         if instead := BANNED_NAMES.get(name.lower().strip("_")):
             yield Finding(path, line, name, instead)
         else:
@@ -172,13 +172,14 @@ def check() -> tuple[Counter[str], list[Finding]]:
     for path in source_files():
         source = path.read_text()
         tree = ast.parse(source)
-        defined = {name for name, _ in defined_names(tree)}
+        definitions = list(defined_names(tree))
+        defined = {name for name, _ in definitions}
         for node in ast.walk(tree):
             name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
             if name in defined:
                 frequencies.update(parts(name))
-        frequencies.update(part for name, _ in defined_names(tree) for part in parts(name))
-        findings += banned_names(path, tree)
+        frequencies.update(part for name, _ in definitions for part in parts(name))
+        findings += banned_names(path, definitions)
         findings += banned_phrases(path, prose_of_code(source))
     for pattern in PROSE:
         for path in sorted(ROOT.glob(pattern)):

@@ -393,9 +393,8 @@ class LeaseLostError(Exception):
 
 # The oldest events and all others of the same resources, because one fetch serves them all. The window bounds how many
 # events are searched for them. Events that another worker is leasing are skipped.
-# `IS TRUE` keeps the planner from joining `candidate` and `resource`: it takes them for a row each, and right after a
-# flood, before PostgreSQL has analyzed the inbox, it chose a nested loop of 100 million comparisons (20 s). A subquery
-# that is no join is hashed.
+# `IS TRUE` keeps the planner from turning `IN` into a join: it expects one candidate, and right after a flood, before
+# PostgreSQL has analyzed the inbox, it chose a nested loop of 100 million comparisons (20 s). A subquery is hashed.
 LEASE = text("""
     WITH candidate AS MATERIALIZED (
         SELECT id, category, resource_id FROM inbox
@@ -403,15 +402,13 @@ LEASE = text("""
           AND state IN ('pending', 'leased') AND not_before <= now()
           AND (state = 'pending' OR leased_until < now()) AND category = ANY(:categories)
         ORDER BY id LIMIT :window),
-    resource AS (
-        SELECT DISTINCT category, resource_id FROM (
-            SELECT category, resource_id FROM candidate ORDER BY id LIMIT :limit) AS oldest),
     locked AS (
         SELECT id FROM inbox
         WHERE account_id = :account AND state IN ('pending', 'leased')
           AND (state = 'pending' OR leased_until < now())
           AND id = ANY(ARRAY(SELECT id FROM candidate
-                             WHERE ((category, resource_id) IN (SELECT category, resource_id FROM resource)) IS TRUE
+                             WHERE ((category, resource_id) IN (
+                                 SELECT category, resource_id FROM candidate ORDER BY id LIMIT :limit)) IS TRUE
                              ORDER BY id LIMIT :max_events))
         FOR UPDATE SKIP LOCKED)
     UPDATE inbox SET state = 'leased', lease_id = :lease_id, attempts = attempts + 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from sqlalchemy import text
 
 from services.match_report import build_match_report
@@ -13,18 +12,10 @@ from store.accounts import audit
 from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
 from store.ingest.event_latency import HourlyLatency
-from tests.integration.test_connect_pages import sign_in
 from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import AdminBrowser
-from tests.support.databases import clear_budgets
 from tests.support.world import World
 from web.presentation import charts
-
-
-@pytest.fixture
-def admin(world: World) -> AdminBrowser:
-    clear_budgets("throttle")
-    return sign_in(world)
 
 
 def page_text(browser: AdminBrowser) -> str:

@@ -16,7 +16,7 @@ from runtime.settings import override_settings
 from store.accounts import account_settings, accounts, copper_credentials, xero_organisations
 from store.accounts.copper_credentials import CopperCredentials
 from store.db.database import transaction
-from tests.support.admin import AdminBrowser
+from tests.support.admin import AdminBrowser, sign_in
 from tests.support.databases import clear_budgets
 from tests.support.serving import serving
 from tests.support.world import Sandbox, World
@@ -45,13 +45,6 @@ def new_admin(sandbox: Sandbox, web: httpx.Client) -> tuple[AdminBrowser, dict[s
 def admin(world: World) -> AdminBrowser:
     """A signed-in admin of the world's account."""
     return sign_in(world)
-
-
-def sign_in(world: World) -> AdminBrowser:
-    state = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
-    browser = AdminBrowser(world.web)
-    assert browser.sign_in(state["api_key"], state["email"]).status_code == 200
-    return browser
 
 
 def count(table: str) -> int:

@@ -14,10 +14,10 @@ from store.db.crypto import decrypt, encrypt
 from store.db.database import transaction
 from store.db.enums import OrganisationStatus
 from store.sync import api_usage
-from tests.integration.test_connect_pages import add_viewer, audit_actions, sign_in
+from tests.integration.test_connect_pages import add_viewer, audit_actions
 from tests.integration.test_reconnecting import findings_of
 from tests.support import databases
-from tests.support.admin import AdminBrowser
+from tests.support.admin import AdminBrowser, sign_in
 from tests.support.world import World
 from worker.sync import cleanup_tasks
 from worker.vendors.sync_types import RunKind

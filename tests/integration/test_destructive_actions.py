@@ -13,17 +13,11 @@ from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
 from store.read_model import projection
 from tests.integration.test_admin_pages import page_text
-from tests.integration.test_connect_pages import audit_actions, sign_in
-from tests.support.admin import AdminBrowser
+from tests.integration.test_connect_pages import audit_actions
+from tests.support.admin import AdminBrowser, sign_in
 from tests.support.databases import clear_budgets
 from tests.support.world import World
 from worker.sync import cleanup_tasks
-
-
-@pytest.fixture
-def admin(world: World) -> AdminBrowser:
-    clear_budgets("throttle")
-    return sign_in(world)
 
 
 @pytest.fixture

@@ -18,17 +18,11 @@ from runtime.settings import override_settings
 from store.accounts import account_settings, admins, api_keys, xero_organisations
 from store.db.database import conninfo, transaction
 from tests.integration.test_admin_pages import page_text
-from tests.integration.test_connect_pages import FORM, audit_actions, count, sign_in
+from tests.integration.test_connect_pages import FORM, audit_actions, count
 from tests.support.admin import AdminBrowser
-from tests.support.databases import clear_budgets
+from tests.support.databases import clear_budgets, unavailable
 from tests.support.world import World
 from web.admin import forms
-
-
-@pytest.fixture
-def admin(world: World) -> AdminBrowser:
-    clear_budgets("throttle")
-    return sign_in(world)
 
 
 def field(page: httpx.Response, name: str) -> str:
@@ -278,20 +272,10 @@ def test_a_page_does_not_wait_for_a_hanging_database(world: World, admin: AdminB
 
 
 def test_an_unavailable_database_gets_a_clear_message(world: World, admin: AdminBrowser) -> None:
-    with psycopg.connect(conninfo(), autocommit=True) as connection:
-        name = connection.info.dbname
-        with psycopg.connect(conninfo(), autocommit=True, dbname="postgres") as outside:
-            outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            try:
-                for path in ("/status", "/nowhere", "/connect"):
-                    response = admin.open(path)
-                    assert response.status_code in {503, 404}, path
-                    assert "Traceback" not in response.text
-                assert "temporarily unavailable" in admin.open("/status").text
-            finally:
-                outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    with unavailable():
+        for path in ("/status", "/nowhere", "/connect"):
+            response = admin.open(path)
+            assert response.status_code in {503, 404}, path
+            assert "Traceback" not in response.text
+        assert "temporarily unavailable" in admin.open("/status").text
     assert admin.open("/status").status_code == 200

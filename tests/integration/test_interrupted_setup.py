@@ -12,8 +12,8 @@ from sqlalchemy import text
 from store.accounts import accounts, api_keys, xero_organisations
 from store.db.crypto import digest
 from store.db.database import transaction
-from tests.integration.test_connect_pages import FORM, count, one_time_secret, sign_in
-from tests.support.admin import AdminBrowser
+from tests.integration.test_connect_pages import FORM, count, one_time_secret
+from tests.support.admin import AdminBrowser, sign_in
 from tests.support.databases import clear_budgets
 from tests.support.world import Sandbox, World
 from worker.sync import run_processor

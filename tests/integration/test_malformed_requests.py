@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from runtime.settings import SettingsError, override_settings, settings
 from services import connect
-from tests.integration.test_connect_pages import sign_in
 from tests.support.admin import AdminBrowser
-from tests.support.databases import clear_budgets
+from tests.support.refusals import refused
 from tests.support.routes import documented_routes
 from tests.support.serving import wait_until
 from tests.support.world import World
@@ -23,16 +21,6 @@ from web.middleware.refusals import RefusalReason
 
 NUL, HUGE = "a\x00b", "9" * 400
 NOTHING = re.compile(r"\{(\w+)\}")
-
-
-@pytest.fixture
-def admin(world: World) -> AdminBrowser:
-    clear_budgets("throttle")
-    return sign_in(world)
-
-
-def refused(reason: RefusalReason) -> float:
-    return REGISTRY.get_sample_value("patina_requests_refused_total", {"reason": reason.value}) or 0.0
 
 
 MALFORMED_VALUES = {

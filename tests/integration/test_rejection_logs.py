@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from prometheus_client import REGISTRY
 
 from runtime import logs
 from runtime.settings import override_settings
-from tests.integration.test_connect_pages import sign_in
 from tests.support.admin import AdminBrowser
-from tests.support.databases import clear_budgets
+from tests.support.refusals import refused
 from tests.support.world import World
 from web.middleware.client_address import label_of
 from web.middleware.refusals import RefusalReason, RefusalSampler
-
-
-@pytest.fixture
-def admin(world: World) -> AdminBrowser:
-    clear_budgets("throttle")
-    return sign_in(world)
-
-
-def refused(reason: RefusalReason) -> float:
-    return REGISTRY.get_sample_value("patina_requests_refused_total", {"reason": reason.value}) or 0.0
 
 
 def lines(output: str, event: str) -> list[dict[str, object]]:

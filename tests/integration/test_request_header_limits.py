@@ -6,17 +6,13 @@ import json
 import socket
 
 import pytest
-from prometheus_client import REGISTRY
 
 from runtime import logs
 from runtime.settings import override_settings
+from tests.support.refusals import refused
 from tests.support.serving import wait_until
 from tests.support.world import World
 from web.middleware.refusals import RefusalReason
-
-
-def refused(reason: RefusalReason) -> float:
-    return REGISTRY.get_sample_value("patina_requests_refused_total", {"reason": reason.value}) or 0.0
 
 
 def lines(output: str, event: str) -> list[dict[str, object]]:

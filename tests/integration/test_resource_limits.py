@@ -20,10 +20,9 @@ from runtime.settings import override_settings
 from services import connect
 from store.db.database import PoolFullError, conninfo, create_owner_pool, engine, transaction
 from store.read_model import exports as stored_exports
-from tests.integration.test_connect_pages import sign_in
 from tests.integration.test_panel import panel as panel
 from tests.integration.test_panel import part
-from tests.support.admin import AdminBrowser
+from tests.support.admin import AdminBrowser, sign_in
 from tests.support.databases import clear_budgets
 from tests.support.serving import serving, wait_until
 from tests.support.world import World

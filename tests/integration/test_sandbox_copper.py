@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.serving import serving, wait_until
+from tests.support.serving import read_body, serving, wait_until
 from tests.support.world import Sandbox
 
 BASE = "/copper/developer_api/v1"
@@ -317,12 +317,7 @@ def test_notifications_contain_the_secret_are_sent_once_and_not_for_relations(cr
     async def receiver(scope: Any, receive: Any, send: Any) -> None:
         import json
 
-        body = b""
-        while True:
-            part = await receive()
-            body += part.get("body", b"")
-            if not part.get("more_body"):
-                break
+        body = await read_body(receive)
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
         notifications.append({**json.loads(body), "headers": headers})
         await send({"type": "http.response.start", "status": 500, "headers": []})

@@ -20,7 +20,7 @@ from sandbox.generate import Generator
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
 from sandbox.world import load, save
-from tests.support.serving import serving, wait_until
+from tests.support.serving import read_body, serving, wait_until
 from tests.support.world import Sandbox
 from worker.vendors.xero import oauth
 
@@ -707,12 +707,7 @@ def test_webhooks_conform_to_xeros_published_contract(sandbox: Sandbox) -> None:
 
     async def receiver(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
-        body = b""
-        while True:
-            part = await receive()
-            body += part.get("body", b"")
-            if not part.get("more_body"):
-                break
+        body = await read_body(receive)
         bodies.append(body)
         status = 401 if len(bodies) in {2, 4} else 200
         await send({"type": "http.response.start", "status": status, "headers": []})

@@ -13,23 +13,16 @@ from sqlalchemy import exc
 from runtime.settings import override_settings
 from services import connect
 from store.accounts import account_settings
-from store.db.database import conninfo, transaction
-from tests.integration.test_connect_pages import sign_in
+from store.db.database import transaction
 from tests.integration.test_webhook_endpoints import delivery, event, post_xero
 from tests.support import databases
 from tests.support.admin import AdminBrowser
-from tests.support.databases import clear_budgets
+from tests.support.databases import unavailable
 from tests.support.serving import serving, wait_until
 from tests.support.world import World
 from worker.vendors.errors import AuthorizationLostError
 
 SECURITY_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
-
-
-@pytest.fixture
-def admin(world: World) -> AdminBrowser:
-    clear_budgets("throttle")
-    return sign_in(world)
 
 
 def test_a_server_error_has_an_error_page_and_is_logged_without_secrets(
@@ -69,25 +62,15 @@ def test_an_unavailable_database_is_a_503_on_every_path(world: World, admin: Adm
     key, panel = connect.create_key(world.account, "all", ["admin"]), connect.create_key(world.account, "p", ["panel"])
     override_settings({"METRICS_TOKEN": "a-token-of-the-scraper"})
     tokens = {"/metrics": "a-token-of-the-scraper", "/panel/records/person/1": panel}
-    with psycopg.connect(conninfo(), autocommit=True) as connection:
-        name = connection.info.dbname
-        with psycopg.connect(conninfo(), autocommit=True, dbname="postgres") as outside:
-            outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            try:
-                for path in (*PATHS, "/v1/people/1/invoices", "/export/invoices.csv", "/metrics", "/readyz"):
-                    headers = {"Authorization": f"Bearer {tokens.get(path, key)}"}
-                    response = admin.http.get(path, headers=headers)
-                    assert response.status_code == 503, (path, response.status_code, response.text)
-                    assert int(response.headers["retry-after"]) > 0, path
-                    assert response.headers["x-content-type-options"] == "nosniff", path
-                hook = world.web.post("/webhooks/copper/x", json={})
-                assert (hook.status_code, hook.headers["retry-after"]) == (503, "5")
-            finally:
-                outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    with unavailable():
+        for path in (*PATHS, "/v1/people/1/invoices", "/export/invoices.csv", "/metrics", "/readyz"):
+            headers = {"Authorization": f"Bearer {tokens.get(path, key)}"}
+            response = admin.http.get(path, headers=headers)
+            assert response.status_code == 503, (path, response.status_code, response.text)
+            assert int(response.headers["retry-after"]) > 0, path
+            assert response.headers["x-content-type-options"] == "nosniff", path
+        hook = world.web.post("/webhooks/copper/x", json={})
+        assert (hook.status_code, hook.headers["retry-after"]) == (503, "5")
     wait_until(lambda: world.web.get("/readyz").status_code == 200, description="the database")
     for path in ("/v1/invoices.csv", "/v1/people/1/invoices", "/v1/people/1/match"):
         response = world.web.get(path, headers={"Authorization": f"Bearer {key}"})

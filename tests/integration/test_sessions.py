@@ -16,8 +16,8 @@ from store.accounts import accounts, admins, api_keys, audit, browser_sessions, 
 from store.accounts.browser_sessions import SessionOrigin
 from store.db.database import transaction
 from store.db.enums import SignInMethod, Surface
-from tests.integration.test_connect_pages import add_viewer, count, sign_in, sign_in_with_copper
-from tests.support.admin import AdminBrowser
+from tests.integration.test_connect_pages import add_viewer, count, sign_in_with_copper
+from tests.support.admin import AdminBrowser, sign_in
 from tests.support.databases import clear_budgets
 from tests.support.routes import documented_routes
 from tests.support.world import World

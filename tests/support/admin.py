@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from tests.support.serving import http_client
+from tests.support.world import World
 
 CSRF = re.compile(r'name="csrf" value="([^"]*)"')
 
@@ -49,3 +50,10 @@ class AdminBrowser:
     def sign_in(self, key: str, email: str) -> httpx.Response:
         self.open("/connect")
         return self.send("/connect", key=key, email=email)
+
+
+def sign_in(world: World) -> AdminBrowser:
+    state = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    browser = AdminBrowser(world.web)
+    assert browser.sign_in(state["api_key"], state["email"]).status_code == 200
+    return browser

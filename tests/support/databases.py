@@ -84,6 +84,19 @@ def terminate_connections() -> None:
         )
 
 
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """The database accepts no connection, and has terminated those there were, until the block ends."""
+    name = current_name()
+    with psycopg.connect(database_url("postgres"), autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        try:
+            terminate_connections()
+            yield
+        finally:
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
 def make_template() -> None:
     """Migrate the template once for all test processes, and again when a migration changed."""
     root = Path(__file__).resolve().parents[2]

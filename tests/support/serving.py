@@ -42,6 +42,16 @@ def serving(app: Any) -> Iterator[str]:
         thread.join(10)
 
 
+async def read_body(receive: Any) -> bytes:
+    """The whole body of a request to an ASGI app."""
+    body: bytes = b""
+    while True:
+        part = await receive()
+        body += part.get("body", b"")
+        if not part.get("more_body"):
+            return body
+
+
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
     """A cached TLS context: loading the certificates for each client would take longer than a test's requests."""

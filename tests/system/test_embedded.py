@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,14 +34,15 @@ each_server = pytest.mark.parametrize("name", ["postgres", "redis"])
 class User:
     """A process that uses an embedded server until it is stopped."""
 
-    def __init__(self, name: str, home: Path) -> None:
-        self.process = subprocess.Popen(
+    def __init__(self, name: str, home: Path, **options: Any) -> None:
+        self.process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-c", USER, name, str(home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            **options,
         )
 
     def url(self) -> str:
@@ -184,23 +186,13 @@ def test_an_unprivileged_user_can_run_the_servers(name: str, plain_home: Path) -
             if parent.stat().st_mode & 0o005 != 0o005:
                 pytest.skip(f"{parent} is closed to other users")
     nobody = plain_home.stat()
-    process = subprocess.Popen(
-        [sys.executable, "-c", USER, name, str(plain_home)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        user=nobody.st_uid,
-        group=nobody.st_gid,
-        env={**os.environ, "HOME": str(plain_home)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline(), process.communicate(timeout=20)[1]
+    environment = {**os.environ, "HOME": str(plain_home)}
+    user = User(name, plain_home, user=nobody.st_uid, group=nobody.st_gid, env=environment)
+    user.url()
     server = running_process(name, plain_home)
     assert server.uids().effective == nobody.st_uid
-    process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    user.process.send_signal(signal.SIGKILL)
+    user.process.wait(10)
     wait_for_end(name, plain_home)
 
 
