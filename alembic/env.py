@@ -3,6 +3,8 @@
 from typing import Any
 
 from alembic import context
+from runtime import embedded
+from runtime.service_urls import start_missing_servers_with
 from store.db import roles
 from store.db.database import engine
 from store.models import METADATA
@@ -41,4 +43,5 @@ def run() -> None:
                 roles.apply(connection)
 
 
+start_missing_servers_with(embedded.use)
 run()

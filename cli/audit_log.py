@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from services.connect import COMMAND_LINE
 from store.accounts import audit
 from store.db.database import Session
 
 
 def record_command(session: Session, account_id: int, action: str, subject: str) -> None:
     """Record in the audit log that an operator ran a command."""
-    # Imported here because the import connects to Redis, which `--help` must not need.
-    from services.connect import COMMAND_LINE
-
     audit.record(session, account_id, COMMAND_LINE, action, subject)

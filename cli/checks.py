@@ -24,11 +24,11 @@ from store.db.database import (
     UNAVAILABLE_ERRORS,
     database_now,
     describe_failure,
-    is_at_head,
     server_version,
     transaction,
 )
 from store.db.enums import INSTALLATION
+from store.db.migrations import is_at_head
 from store.ingest import inbox
 from store.sync import heartbeats
 from worker.jobs.heartbeat import PROCESSES

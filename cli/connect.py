@@ -12,6 +12,7 @@ import typer
 from cli.errors import fail
 from cli.options import JsonOption, handle_interrupts
 from runtime import logs
+from services.connect import connect_copper, connect_xero, create_key
 from services.health import missing_scopes
 from worker.vendors.xero import cli_oauth
 
@@ -40,9 +41,6 @@ def connect(
 
     Prompts for the Copper API key; without a terminal it is read from COPPER_API_KEY or from standard input.
     """
-    # Imported here because the import connects to Redis, which `--help` must not need.
-    from services.connect import connect_copper, connect_xero, create_key
-
     logs.configure("connect", for_command=True)
     handle_interrupts()
     account_id = connect_copper(_read_copper_key(), copper_email, by_operator=True)

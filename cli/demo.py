@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cli.demo_environment import DemoEnvironment
+from cli.demo_scenario import DemoScenario
 
 app = typer.Typer(add_completion=False)
 
@@ -24,9 +25,6 @@ def demo(
     signal.signal(signal.SIGINT, _interrupt)
     try:
         with DemoEnvironment(console, size) as environment:
-            # Imported after the environment has changed the settings, because the import connects to Redis.
-            from cli.demo_scenario import DemoScenario
-
             summary = DemoScenario(environment).run()
             if not once:
                 environment.wait_forever()

@@ -18,10 +18,10 @@ import httpx
 from rich.console import Console
 
 from cli.errors import DemoError
-from runtime import embedded, logs
+from runtime import logs, service_urls
 from runtime.settings import override_settings, settings
 from sandbox import server
-from store.db import database
+from store.db import migrations
 
 WEB_PORT, SANDBOX_PORT = 8700, 8701
 ADMIN_EMAIL, ADMIN_API_KEY = "sam@demo.copper.test", "sandbox-copper-key"
@@ -84,10 +84,10 @@ class DemoEnvironment:
         logs.configure("demo")
         (self.home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.step("starting PostgreSQL and Redis"):
-            embedded.database_url()
-            embedded.redis_url()
+            service_urls.database_url()
+            service_urls.redis_url()
         with self.step("bringing the schema up to date"):
-            database.migrate()
+            migrations.migrate()
         with self.step("starting the sandbox (Xero and Copper), web, worker and scheduler"):
             state_file = str(self.home / f"sandbox-{self.size}.json")
             self._start_child("sandbox", "--port", str(sandbox_port), "--size", str(self.size), "--state", state_file)

@@ -1,6 +1,6 @@
 """The scenario of the demo: connect and backfill as an admin would, then change things as users would.
 
-It measures how long the records take to show each change. Importing this module connects to Redis.
+It measures how long the records take to show each change.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from cli.formatting import count_noun
 from cli.options import AccountOption, resolve_account
 from runtime import logs
 from runtime.numbers import MAX_ID, whole_number
+from services.connect import COMMAND_LINE
 from services.person_erasure import ErasureResult, erase_by_contact, erase_by_email, erase_by_record
 from store.accounts.erasure import Namesake
 from store.db.enums import RecordType
@@ -34,9 +35,6 @@ def erase_person(
     account: AccountOption = None,
 ) -> None:
     """Erase a person's email addresses and names, and list what else carries the name."""
-    # Imported here because the import connects to Redis, which `--help` must not need.
-    from services.connect import COMMAND_LINE
-
     logs.configure("erase-person", for_command=True)
     if sum(option is not None for option in (email, record, contact)) > 1:
         usage_error("give one of --email, --record and --contact.")

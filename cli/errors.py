@@ -20,29 +20,3 @@ def fail(message: str) -> NoReturn:
 def usage_error(message: str, option: str | None = None) -> NoReturn:
     """Report wrong usage of an option or argument, with exit code 2."""
     raise typer.BadParameter(message, param_hint=option)
-
-
-def describe_error(error: Exception) -> str | None:
-    """The message for a known error; None for an unexpected one.
-
-    The classes are imported here, so that a command only imports what it needs.
-    """
-    from runtime.embedded import EmbeddedServiceError
-    from runtime.settings import SettingsError
-
-    # Checked first, because the imports below may need valid settings.
-    if isinstance(error, (SettingsError, EmbeddedServiceError)):
-        return str(error)
-    from alembic.util.exc import CommandError
-
-    from store.db.crypto import DecryptionError
-    from store.db.database import describe_failure
-    from store.db.roles import RolesError
-    from worker.vendors.errors import NotConnectedError, VendorError
-
-    if description := describe_failure(error):
-        return description
-    if isinstance(error, CommandError):
-        return f"migrate: {error}"
-    known = (DemoError, RolesError, DecryptionError, NotConnectedError, VendorError, LookupError, OSError)
-    return str(error) if isinstance(error, known) and not isinstance(error, (KeyError, IndexError)) else None

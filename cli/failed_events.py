@@ -14,6 +14,7 @@ from store.db.database import Session, account_transaction
 from store.db.enums import INSTALLATION
 from store.ingest import inbox
 from store.ingest.inbox import EventSummary, QuarantinedEvent, SyncSource
+from worker.jobs import actors
 
 MAX_LISTED = 200
 ERROR_WIDTH = 68
@@ -105,9 +106,6 @@ def retry(account_id: int, ids: Sequence[int] | None) -> ChangeResult:
         return count
 
     result = _change(account_id, ids, "events.replayed", replay, lambda event: event.is_replayable, RETRY)
-    # Imported here because the import connects to Redis, which `--help` must not need.
-    from worker.jobs import actors
-
     for source in sources:
         actors.enqueue_drain(source)
     return result

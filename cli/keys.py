@@ -11,6 +11,7 @@ from cli.audit_log import record_command
 from cli.errors import usage_error
 from cli.formatting import count_noun, json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
+from services import connect
 from store.accounts import api_keys
 from store.accounts.api_keys import MAX_NAME_LENGTH, SCOPES
 from store.db.database import transaction
@@ -46,9 +47,6 @@ def create_key(
     name = name.strip()[:MAX_NAME_LENGTH]
     if not name:
         usage_error("enter a name so you can recognise this key later.", "NAME")
-    # Imported here because the import connects to Redis, which `--help` must not need.
-    from services import connect
-
     key = connect.create_key(resolve_account(account), name, [scope])
     typer.echo(links.panel(key) if scope == "panel" else key)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from store.db import database
+from store.db import migrations
 
 app = typer.Typer(add_completion=False)
 
@@ -16,5 +16,5 @@ def migrate(
     revision: Annotated[str, typer.Argument(help="head, base, -1 or a revision ID.", metavar="REVISION")] = "head",
 ) -> None:
     """Bring the database's schema up to date."""
-    database.migrate(revision)
+    migrations.migrate(revision)
     typer.echo(f"schema at {revision}")

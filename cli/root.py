@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import describe_error, fail
+from cli.errors import fail
 from cli.lazy_group import CommandSpec, lazy_group
 
 COMMANDS = {
@@ -62,14 +62,6 @@ def _print_version(is_requested: bool) -> None:
         raise typer.Exit
 
 
-def _use_embedded_services(is_requested: bool) -> None:
-    """Change the settings before a command's module is imported. Settings are slow to import, so `--help` does not."""
-    if is_requested:
-        from runtime.settings import override_settings
-
-        override_settings({"EMBEDDED_SERVICES": "true"})
-
-
 @app.callback()
 def root(
     _version: Annotated[
@@ -78,17 +70,24 @@ def root(
             "--version", help="Print the version and exit.", is_eager=True, metavar="", callback=_print_version
         ),
     ] = False,
-    _embedded: Annotated[
+    embedded: Annotated[
         bool,
         typer.Option(
             "--embedded",
             help="Run PostgreSQL and Redis locally where none is configured; for evaluation.",
             metavar="",
-            callback=_use_embedded_services,
         ),
     ] = False,
 ) -> None:
     """Shows a company's Xero invoices on its Copper records."""
+    # Imported here because settings are slow to import: `patina --help` and `--version` do not come here.
+    from runtime.embedded import use
+    from runtime.service_urls import start_missing_servers_with
+    from runtime.settings import override_settings
+
+    if embedded:
+        override_settings({"EMBEDDED_SERVICES": "true"})
+    start_missing_servers_with(use)
 
 
 def main() -> None:
@@ -96,6 +95,9 @@ def main() -> None:
     try:
         app(prog_name="patina")
     except Exception as error:
+        # Imported here because most commands succeed, and `patina --help` must be fast.
+        from cli.error_messages import describe_error
+
         message = describe_error(error)
         if message is None or os.environ.get("LOG_LEVEL") == "debug":
             raise

@@ -6,6 +6,7 @@ import typer
 
 from cli.readiness import check_readiness
 from runtime import logs, tracing
+from worker.jobs.scheduler import serve
 
 app = typer.Typer(add_completion=False)
 
@@ -16,8 +17,5 @@ def scheduler() -> None:
     check_readiness("xero_client_id", "xero_client_secret")
     logs.configure("scheduler")
     tracing.start("scheduler")
-    # Imported after the checks, because the import connects to Redis.
-    from worker.jobs.scheduler import serve
-
     serve()
     tracing.stop()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.formatting import count_noun, count_rows
 from cli.options import AccountOption, JsonOption, handle_interrupts, resolve_account
+from cli.progress import SyncResult, run_and_watch
 from runtime import logs
 from services.account_status import describe_drift
 from worker.sync import projector
 from worker.vendors.sync_types import RunKind
-
-if TYPE_CHECKING:
-    from cli.progress import SyncResult
 
 app = typer.Typer(add_completion=False)
 
@@ -62,9 +60,6 @@ def rebuild(account: AccountOption = None) -> None:
 
 def run(run_kind: RunKind, account: int | None, *, is_quiet: bool, in_process: bool = False) -> tuple[int, SyncResult]:
     """Run a sync of an account and show its progress; returns the account and the result. Ctrl-C exits with 130."""
-    # Imported here because the import connects to Redis, which `--help` must not need.
-    from cli.progress import run_and_watch
-
     logs.configure(run_kind.value, for_command=True)
     handle_interrupts()
     account_id = resolve_account(account)

@@ -6,6 +6,8 @@ import typer
 
 from cli.readiness import check_readiness
 from runtime.settings import settings
+from web.app import create
+from web.server import Server
 
 app = typer.Typer(add_completion=False)
 
@@ -14,10 +16,6 @@ app = typer.Typer(add_completion=False)
 def web() -> None:
     """Run the web server (webhooks, API, panel, admin pages)."""
     check_readiness("xero_webhook_keys")
-    # Imported after the checks, because the import connects to Redis.
-    from web.app import create
-    from web.server import Server
-
     Server(
         create(),
         host=settings().web_host,

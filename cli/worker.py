@@ -26,7 +26,7 @@ def worker() -> None:
     # Imported after its environment variables are set.
     from dramatiq.cli import main, make_argument_parser
 
-    arguments = ["worker.jobs.actors", "--processes", str(settings().worker_processes)]
+    arguments = ["worker.jobs.actors:broker", "--processes", str(settings().worker_processes)]
     arguments += ["--threads", str(settings().worker_threads), "--worker-shutdown-timeout", "25000"]
     sys.exit(main(make_argument_parser().parse_args(arguments)))
 

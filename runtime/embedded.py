@@ -1,8 +1,8 @@
 """Embedded PostgreSQL and Redis, for evaluation and tests.
 
-Every process of the project calls `database_url()` or `redis_url()`. With EMBEDDED_SERVICES they start a server where
-no URL is set. It runs under one supervisor process (`runtime.supervisor`), is shared by all processes, and stops with
-the last of them.
+`use` starts a server where none runs. It runs under one supervisor process (`runtime.supervisor`), is shared by all
+processes, and stops with the last of them. Only commands and tests import this module: the rest of the project asks
+`runtime.service_urls`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from runtime.servers import SERVERS, Server
-from runtime.settings import SettingsError, describe, settings
+from runtime.settings import settings
 from runtime.supervisor import START_SECONDS, STOP_SECONDS, acquire_lock
 
 WATCH_SECONDS = 1.0
@@ -25,29 +25,6 @@ _guard = threading.Lock()
 
 class EmbeddedServiceError(Exception):
     """The embedded server did not start; the message says which one, why, and where its log is."""
-
-
-def database_url() -> str:
-    """DATABASE_URL, or the URL of the embedded PostgreSQL, which is started if necessary.
-
-    Raises `SettingsError` when neither is configured: no process falls back to an empty database by itself.
-    """
-    return settings().database_url or _embedded("postgres", "database_url")
-
-
-def redis_url() -> str:
-    """REDIS_URL, or the URL of the embedded Redis; otherwise like `database_url`."""
-    return settings().redis_url or _embedded("redis", "redis_url")
-
-
-def _embedded(server_name: str, setting: str) -> str:
-    if not settings().embedded_services:
-        variable = setting.upper()
-        raise SettingsError(
-            f"{variable} is not set: {describe(setting)}. To try Patina out on this machine, add --embedded:"
-            " `patina --embedded status`."
-        )
-    return use(server_name)
 
 
 def use(server_name: str, home: Path | None = None) -> str:

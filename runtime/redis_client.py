@@ -9,7 +9,7 @@ from importlib import resources
 import redis
 from redis.commands.core import Script
 
-from runtime import embedded
+from runtime.service_urls import redis_url
 
 # Valkey reports its own version; its first release was 7.2.
 MIN_REDIS = (7, 2)
@@ -19,7 +19,7 @@ MIN_REDIS = (7, 2)
 def shared_client() -> redis.Redis:
     """The process's Redis client. Every wait has a timeout."""
     return redis.Redis.from_url(
-        embedded.redis_url(),
+        redis_url(),
         socket_connect_timeout=1,
         socket_timeout=10,
         health_check_interval=30,

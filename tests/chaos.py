@@ -27,7 +27,9 @@ import httpx
 import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from runtime import embedded
 from runtime.servers import SERVERS
+from runtime.service_urls import database_url, redis_url, start_missing_servers_with
 from runtime.settings import override_settings
 from sandbox import server
 
@@ -344,6 +346,7 @@ def configure(home: Path) -> tuple[int, int]:
             "READ_TIMEOUT": "5",
         }
     )
+    start_missing_servers_with(embedded.use)
     return web, vendors
 
 
@@ -353,12 +356,11 @@ def start_environment(home: Path, settings: dict[str, str] | None = None) -> tup
     home.mkdir(parents=True)
     web, vendors = configure(home)
     override_settings(settings or {})
-    from runtime import embedded
-    from store.db.database import migrate
+    from store.db.migrations import migrate
     from tests.support.world import Sandbox, World
 
-    embedded.database_url()
-    embedded.redis_url()
+    database_url()
+    redis_url()
     migrate()
     environment = Environment(home)
     environment.start("sandbox", "--port", str(vendors), "--size", "0", "--no-limits")

@@ -34,6 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 def services(request: pytest.FixtureRequest) -> None:
     """A migrated template for the tests' databases; unit tests need no service."""
     if any(UNIT not in item.path.parents for item in request.session.items):
+        override_settings({"REDIS_URL": databases.redis_url()})
         databases.make_template()
 
 

@@ -199,7 +199,9 @@ def main() -> int:
     arguments = parser.parse_args()
     databases.make_template()
     with databases.temporary(), serving(server.create(SandboxWorld(), limits=Limits(enabled=False))) as vendors:
-        override_settings({**server.environment(vendors), "LOG_LEVEL": "error", **UNLIMITED})
+        override_settings(
+            {**server.environment(vendors), "REDIS_URL": databases.redis_url(), "LOG_LEVEL": "error", **UNLIMITED}
+        )
         from store.accounts import copper_credentials
         from store.db.database import transaction
         from tests.support.world import Sandbox, World

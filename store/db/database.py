@@ -7,13 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
@@ -22,8 +18,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, create_
 from sqlalchemy.orm import Session
 from typing_extensions import override
 
-from alembic import command
-from runtime import embedded
+from runtime.service_urls import database_url
 from runtime.settings import settings
 from store.db.roles import Role
 
@@ -45,8 +40,6 @@ __all__ = [
     "dispose_engine",
     "engine",
     "execute_rowcount",
-    "is_at_head",
-    "migrate",
     "ping",
     "run_with_retry",
     "server_version",
@@ -117,7 +110,7 @@ SERVER_KEEPALIVES = (
 
 def conninfo() -> str:
     """The database's address for libpq (and psycopg), in any form that libpq accepts."""
-    scheme, rest = embedded.database_url().split("://", 1)
+    scheme, rest = database_url().split("://", 1)
     return f"{scheme.partition('+')[0]}://{rest}"
 
 
@@ -374,40 +367,8 @@ async def run_with_retry(pool: Pool, work: Callable[[AsyncConnection[TupleRow]],
         return await work(connection)
 
 
-def migrate(revision: str = "head") -> None:
-    """Migrate the schema to `revision` (in Alembic's terms: `head`, `base`, `-1`, an id)."""
-    config = alembic_config()
-    if revision == "base" or revision.startswith("-"):
-        command.downgrade(config, revision)
-    else:
-        command.upgrade(config, revision)
-
-
-def is_at_head() -> bool:
-    """Whether the database has every migration that this code knows, which a newer schema has too."""
-    with engine().connect() as connection:
-        current = set(MigrationContext.configure(connection).get_current_heads())
-    known, heads = _revisions()
-    return current == heads or bool(current - known)
-
-
-@lru_cache(maxsize=1)
-def _revisions() -> tuple[frozenset[str], frozenset[str]]:
-    """All revisions of this code, and its heads. Cached, because the files do not change while the process runs."""
-    scripts = ScriptDirectory.from_config(alembic_config())
-    return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())
-
-
 def dispose_engine() -> None:
     """Close the engine's connections, for instance before a fork, so that no two processes share one."""
     if engine.cache_info().currsize:
         engine().dispose()
         engine.cache_clear()
-
-
-def alembic_config() -> Config:
-    """Alembic's configuration for this project, independent of the working directory."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).resolve().parents[2] / "alembic"))
-    config.set_main_option("path_separator", "os")
-    return config

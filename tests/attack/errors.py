@@ -126,13 +126,13 @@ def _without_database(site: Site, evidence: Evidence, admin: Visitor) -> None:
 @contextmanager
 def database_away() -> Iterator[None]:
     """Remove PostgreSQL's socket and terminate its connections, until the block ends."""
-    from runtime import embedded
     from runtime.servers import APPLICATION_ROLE, SUPERUSER, Postgres
+    from runtime.service_urls import database_url
     from store.db.database import dispose_engine
     from tests.attack.settings import HOME
 
     server = Postgres(HOME / "postgres")
-    url = embedded.database_url().replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
+    url = database_url().replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
     socket_file = server.socket_dir / ".s.PGSQL.5432"
     aside = socket_file.with_name("aside")
     dispose_engine()

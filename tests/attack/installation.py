@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from runtime import embedded
+from runtime import service_urls
 from runtime.settings import settings
-from store.db.database import migrate
+from store.db.migrations import migrate
 from tests.attack.settings import HOME
 from tests.attack.site import Site, program
 from tests.chaos import Environment, free_port
@@ -41,8 +41,8 @@ def installation() -> Iterator[Site]:
 
 def _start(environment: Environment, processes: Processes) -> Site:
     url, vendors = settings().public_url, urlsplit(settings().xero_api_url).port
-    embedded.database_url()
-    embedded.redis_url()
+    service_urls.database_url()
+    service_urls.redis_url()
     migrate()
     environment.start("sandbox", "--port", str(vendors), "--size", "0", "--no-limits")
     for name in PROCESSES:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from runtime import embedded
+from runtime.service_urls import start_missing_servers_with
 from runtime.settings import override_settings
 from sandbox import server
 from tests.chaos import ROOT, free_port
@@ -68,3 +70,4 @@ def settle() -> None:
         "LOG_FORMAT": "json",
     }
     override_settings(values)
+    start_missing_servers_with(embedded.use)

@@ -12,8 +12,8 @@ from store.accounts import audit
 from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
 from store.ingest.event_latency import HourlyLatency
-from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import AdminBrowser
+from tests.support.commands import patina
 from tests.support.world import World
 from web.presentation import charts
 

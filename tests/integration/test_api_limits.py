@@ -10,6 +10,7 @@ from runtime.settings import override_settings
 from tests.support.world import World
 from web.auth import rate_limits
 from web.auth.fixed_windows import FixedWindowCounter
+from web.middleware.concurrency import Tarpit
 from web.presentation import problems
 
 
@@ -49,6 +50,23 @@ def test_too_many_requests_are_answered_429_after_a_delay(world: World, no_count
         if world.web.get("/v1/people/1/invoices", headers=headers).status_code == 429:
             took.append(time.monotonic() - started)
     assert took[0] >= problems.TARPIT_SECONDS / 2
+
+
+@pytest.mark.parametrize("path", ["/v1/people/1/invoices", "/v1/unmatched.csv", "/panel/records/person/1"])
+def test_an_address_that_tries_many_keys_is_answered_after_a_delay(
+    world: World, no_counts: None, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    delayed: list[float] = []
+
+    async def delay(_: Tarpit, seconds: float) -> None:
+        delayed.append(seconds)
+
+    monkeypatch.setattr(Tarpit, "delay", delay)
+    monkeypatch.setattr(rate_limits, "FREE_UNKNOWN_KEYS", 3)
+    for number in range(4):
+        assert not delayed
+        assert world.web.get(path, headers={"Authorization": f"Bearer pat_{number}"}).status_code == 401
+    assert delayed == [problems.TARPIT_SECONDS]
 
 
 def test_a_window_keeps_a_bounded_number_of_names() -> None:

@@ -20,8 +20,8 @@ from cli.lazy_group import LazyCommand
 from cli.root import COMMANDS
 from store.db.database import transaction
 from tests.chaos import free_port
-from tests.integration.test_settings_and_migrations import patina
 from tests.support import databases
+from tests.support.commands import patina
 from tests.support.processes import Processes
 from tests.support.processes import patina as start
 from tests.support.serving import responds, wait_until

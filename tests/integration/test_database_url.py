@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from runtime.settings import SettingsError, override_settings, settings
 from store.db import database
-from tests.integration.test_settings_and_migrations import patina
+from tests.support.commands import patina
 from tests.support.databases import database_url
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from services import connect
 from store.db.database import transaction
-from tests.integration.test_settings_and_migrations import patina
+from tests.support.commands import patina
 from tests.support.world import World
 from worker.jobs import scheduler
 from worker.sync import renormalisation

@@ -16,8 +16,8 @@ from services.health import FindingCode
 from store.accounts import xero_organisations
 from store.db import database
 from store.db.database import transaction
-from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import sign_in
+from tests.support.commands import patina
 from tests.support.databases import clear_budgets
 from tests.support.processes import Processes
 from tests.support.processes import patina as start

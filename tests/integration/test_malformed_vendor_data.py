@@ -17,7 +17,7 @@ from store.db.database import transaction
 from store.db.enums import RunState
 from store.ingest import inbox
 from store.mirror import unreadable_fields
-from tests.integration.test_settings_and_migrations import patina
+from tests.support.commands import patina
 from tests.support.vendor_proxy import VendorProxy, literal, vendor_proxy
 from tests.support.world import World
 from worker.jobs import scheduler

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from cli.failed_events import escape_for_terminal
 from runtime.settings import override_settings
 from store.db.database import transaction
-from tests.integration.test_settings_and_migrations import patina
 from tests.integration.test_webhook_endpoints import notification, post_xero
+from tests.support.commands import patina
 from tests.support.world import World
 
 

@@ -20,8 +20,8 @@ from store.ingest import inbox
 from store.mirror import mirror
 from store.sync.runs import Run
 from tests.integration.test_reconnecting import findings_of
-from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import sign_in
+from tests.support.commands import patina
 from tests.support.world import World
 from worker.sync import relations, run_processor
 from worker.vendors.copper.client import client_for_account

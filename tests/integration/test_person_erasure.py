@@ -12,8 +12,8 @@ from store.db.database import database_now, transaction
 from store.db.enums import SignInMethod
 from store.mirror import mirror
 from tests.integration.test_admin_pages import page_text
-from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import AdminBrowser, sign_in
+from tests.support.commands import patina
 from tests.support.databases import clear_budgets
 from tests.support.world import World
 from worker.sync import projector

@@ -16,10 +16,11 @@ from sqlalchemy import exc, text
 from cli.checks import CheckResult, run_checks
 from runtime.settings import override_settings
 from store.db import roles
-from store.db.database import Role, account_transaction, dispose_engine, migrate, transaction
+from store.db.database import Role, account_transaction, dispose_engine, transaction
+from store.db.migrations import migrate
 from store.db.roles import MAX_NAME_BYTES, role_name
-from tests.integration.test_settings_and_migrations import patina
 from tests.support import databases
+from tests.support.commands import patina
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from store.accounts import invitations
 from store.accounts.invitations import InvitationState
 from store.db.database import transaction
 from tests.integration.test_connect_pages import audit_actions, count
-from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import AdminBrowser
+from tests.support.commands import patina
 from tests.support.databases import clear_budgets
 from tests.support.world import Sandbox, World
 

@@ -21,9 +21,9 @@ from store.db.database import Role, account_transaction, conninfo, transaction
 from store.db.roles import PAGES
 from store.mirror import mirror
 from tests.integration.test_connect_pages import FORM
-from tests.integration.test_settings_and_migrations import patina as run_patina
 from tests.support import databases
 from tests.support.admin import AdminBrowser, sign_in
+from tests.support.commands import patina as run_patina
 from tests.support.processes import Processes, patina
 from tests.support.routes import every_path
 from tests.support.serving import wait_until

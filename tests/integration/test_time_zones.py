@@ -22,8 +22,8 @@ from store.db.enums import RecordType
 from store.mirror import mirror
 from store.read_model import balances, projection
 from tests.integration.test_api_receivables import table
-from tests.integration.test_settings_and_migrations import patina
 from tests.support.admin import AdminBrowser, sign_in
+from tests.support.commands import patina
 from tests.support.databases import clear_budgets
 from tests.support.world import NEW_ZEALAND, ZONES, World
 from worker.jobs import scheduler

@@ -19,9 +19,9 @@ from store.accounts import copper_credentials
 from store.db.database import create_owner_pool, run_with_retry, transaction
 from store.ingest import inbox, webhook_quotas
 from store.ingest.inbox import CATCH_UP, SyncSource
-from tests.integration.test_settings_and_migrations import patina as run_patina
 from tests.integration.test_webhook_endpoints import delivery, dropped, inbox_rows, notification, post_xero
 from tests.support.admin import sign_in
+from tests.support.commands import patina as run_patina
 from tests.support.databases import clear_budgets
 from tests.support.processes import Processes, patina
 from tests.support.serving import http_client, serving, wait_until

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from runtime import embedded
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
 from runtime.settings import override_settings, settings
-from store.db import database
+from store.db import database, migrations
 from store.db.roles import Role
 
 HOME = Path(__file__).resolve().parents[2] / ".patina" / "tests"
@@ -115,7 +115,7 @@ def make_template() -> None:
             execute_as_superuser("SELECT pg_reload_conf()")
             execute(f"CREATE DATABASE {TEMPLATE}")
             use(TEMPLATE)
-            database.migrate()
+            migrations.migrate()
             database.engine().dispose()
             lock.truncate(0)
             lock.write(stamp)

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from runtime.servers import Postgres
 from store.db import roles
-from store.db.database import account_transaction, dispose_engine, migrate, transaction
+from store.db.database import account_transaction, dispose_engine, transaction
+from store.db.migrations import migrate
 from tests.support import databases
 from tests.support.world import World
 

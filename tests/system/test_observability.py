@@ -84,7 +84,7 @@ def test_dashboard_and_alerts_use_existing_metrics_and_labels(world: World, proc
     world.sandbox.simulate("update_invoice", invoice=world.invoice("ann@acme.test").id, total="300.00")
     wait_until(lambda: len(world.rows("people", person)) == 2)
     world.settle()
-    actors.project.send_with_options(args=("no number",))
+    actors.project.send("no number")
     wait_until(lambda: value(served(ports["worker"]), "dramatiq_message_errors_total", actor_name="project") == 1)
 
     wait_until(lambda: value(served(ports["worker"]), "patina_event_latency_seconds_count", vendor="xero") >= 2)

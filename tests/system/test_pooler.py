@@ -17,7 +17,8 @@ from sqlalchemy import text
 from runtime.servers import APPLICATION_ROLE, Postgres
 from runtime.settings import override_settings
 from services import connect
-from store.db.database import Role, account_transaction, dispose_engine, migrate, transaction
+from store.db.database import Role, account_transaction, dispose_engine, transaction
+from store.db.migrations import migrate
 from tests.chaos import free_port
 from tests.support import databases
 from tests.support.processes import Processes, patina, terminate

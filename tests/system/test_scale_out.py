@@ -14,7 +14,8 @@ import pytest
 from runtime import redis_client
 from runtime.servers import APPLICATION_ROLE, DATABASE, SUPERUSER, Postgres, Redis
 from runtime.settings import override_settings
-from store.db.database import dispose_engine, migrate
+from store.db.database import dispose_engine
+from store.db.migrations import migrate
 from tests.chaos import free_port
 from tests.support import hosts
 from tests.support.hosts import NET, Host

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 
 from runtime.settings import override_settings
 from sandbox import server
-from store.db.database import alembic_config, migrate
+from store.db.migrations import alembic_config, migrate
 from tests.chaos import free_port
 from tests.integration.test_webhook_endpoints import delivery, event, sign
 from tests.support import databases

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from runtime.redis_client import is_available
-from store.db.database import is_at_head, ping, run_with_retry
+from store.db.database import ping, run_with_retry
+from store.db.migrations import is_at_head
 from web.state import web_state
 
 router = APIRouter(include_in_schema=False)

@@ -24,10 +24,10 @@ from web.api import cursors
 from web.api.recent_views import relations_refresh
 from web.api.record_paths import PLURALS, RECORD_TYPES, RecordId, RecordReference, RecordTypePath, parse_record_type
 from web.auth import rate_limits
-from web.auth.api_keys import BEARER_SECURITY, bearer_token
+from web.auth.api_keys import BEARER_SECURITY, bearer_token, unknown_key
 from web.presentation import links
 from web.presentation.currencies import format_amount
-from web.presentation.problems import ProblemError, problem_responses
+from web.presentation.problems import problem_responses
 from web.state import web_state
 
 router = APIRouter(prefix="/v1", tags=["invoices"])
@@ -111,8 +111,7 @@ async def _read_page(request: Request, page_request: PageRequest) -> Response:
     state = web_state(request)
     page = await state.invoice_pages.submit(page_request)
     if page is None:
-        is_delayed = rate_limits.count_unknown_key(request)
-        raise ProblemError(401, "This API key is unknown or was revoked.", is_delayed=is_delayed)
+        raise unknown_key(request)
     rate_limits.count_known_key(page_request.key)
     state.key_usage.record(page_request.key)
     background = relations_refresh(

@@ -28,6 +28,12 @@ def bearer_token(request: Request) -> str:
     return key.strip()
 
 
+def unknown_key(request: Request) -> ProblemError:
+    """The 401 problem for a key that does not exist; delayed for an address that has sent many of them."""
+    is_delayed = rate_limits.count_unknown_key(request)
+    return ProblemError(401, "This API key is unknown or was revoked.", is_delayed=is_delayed)
+
+
 @dataclass(frozen=True)
 class Caller:
     """The account of an API key, and the prefix by which people know the key."""
@@ -57,7 +63,7 @@ def require_scopes(*scopes: str) -> Callable[[Request], Caller]:
             if exists:
                 detail = f"This needs a key with the scope {' or '.join(scopes)}; this one has another."
                 raise ProblemError(403, detail, reason=RefusalReason.SCOPE)
-            raise ProblemError(401, "This API key is unknown or was revoked.")
+            raise unknown_key(request)
         web_state(request).key_usage.record(key_digest)
         return Caller(account_id, key[:12])
 

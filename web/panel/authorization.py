@@ -36,16 +36,26 @@ TEAM_CHECK_RETRY_SECONDS = 5
 
 
 class PanelAccessDeniedError(Exception):
-    """Access to the panel is denied; `sign_in` says whether signing in with Copper may help."""
+    """Access to the panel is denied; `sign_in` says whether signing in with Copper may help.
+
+    The response is delayed if `is_delayed`.
+    """
 
     def __init__(
-        self, message: str, *, sign_in: bool = False, status: int = 403, retry_after: int | None = None
+        self,
+        message: str,
+        *,
+        sign_in: bool = False,
+        status: int = 403,
+        retry_after: int | None = None,
+        is_delayed: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.sign_in = sign_in
         self.status = status
         self.retry_after = retry_after
+        self.is_delayed = is_delayed
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ async def authenticate_panel(request: Request) -> Panel:
         raise PanelAccessDeniedError(
             "This panel URL is no longer valid. Ask an admin to create a new one in Patina under API keys.",
             status=401,
+            is_delayed=bool(key) and rate_limits.count_unknown_key(request),
         )
     rate_limits.count_known_key(rate_key)
     return panel

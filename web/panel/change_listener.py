@@ -9,8 +9,8 @@ import redis
 import structlog
 from redis import asyncio as redis_async
 
-from runtime import embedded
 from runtime.numbers import whole_number
+from runtime.service_urls import redis_url
 from worker.sync.change_channel import channel_name
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ async def listen(notify: Callable[[int], None]) -> None:
 
 
 async def _subscribe(notify: Callable[[int], None]) -> None:
-    client = redis_async.Redis.from_url(embedded.redis_url(), socket_connect_timeout=1, health_check_interval=30)
+    client = redis_async.Redis.from_url(redis_url(), socket_connect_timeout=1, health_check_interval=30)
     try:
         async with client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(channel_name())

@@ -50,7 +50,7 @@ from web.panel.authorization import (
 from web.panel.long_polls import PollQuota
 from web.panel.record_views import RenderedView, ViewKey
 from web.presentation import locales, record_view
-from web.presentation.problems import ProblemError, problem
+from web.presentation.problems import ProblemError, delay_refusal, problem
 from web.state import web_state
 from worker.vendors.copper import oauth as copper_oauth
 
@@ -63,11 +63,13 @@ RECORD_PATH = "/panel/records/{record_type}/{record_id}"
 CurrentViewer = Annotated[Viewer, Depends(authorize_viewer)]
 
 
-def access_denied_response(request: Request, error: Exception) -> Response:
+async def access_denied_response(request: Request, error: Exception) -> Response:
     """Say in the panel why access is denied, and offer to sign in where that may help."""
     assert isinstance(error, PanelAccessDeniedError)
     if error.status != 503:
         refusals.set_reason(request.scope, RefusalReason.PANEL)
+    if error.is_delayed:
+        await delay_refusal(request)
     can_sign_in = error.sign_in and bool(settings().copper_client_id)
     html = render.render_template("panel_denied.html", message=error.message, sign_in=can_sign_in)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}

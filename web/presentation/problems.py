@@ -110,6 +110,11 @@ def describe_validation_errors(errors: Sequence[Any]) -> str:
     return "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in errors)
 
 
+async def delay_refusal(request: Request) -> None:
+    """Wait for a moment before a refusal is sent, which slows down clients that repeat refused requests at once."""
+    await web_state(request).capacity.tarpit.delay(TARPIT_SECONDS)
+
+
 def install(
     app: FastAPI,
     error_response: Callable[..., Response],
@@ -126,7 +131,7 @@ def install(
         if error.reason is not None:
             refusals.set_reason(request.scope, error.reason)
         if error.is_delayed:
-            await web_state(request).capacity.tarpit.delay(TARPIT_SECONDS)
+            await delay_refusal(request)
         return error_response(request, error.status, error.detail, error.retry_after)
 
     async def handle_invalid_parameters(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Dramatiq actors: thin wrappers around functions elsewhere. Importing this module connects to the broker."""
+"""The jobs: thin wrappers around functions elsewhere. `patina worker` gives its `broker` to Dramatiq."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec
 
-import dramatiq
 import structlog
 
 from runtime.settings import settings
@@ -16,7 +15,7 @@ from store.db.database import transaction
 from store.db.enums import RecordType
 from store.ingest.inbox import SyncSource
 from store.sync.runs import Run
-from worker.jobs.broker import broker
+from worker.jobs.broker import broker, job
 from worker.jobs.enqueue import clear_dedup_key, enqueue_later, enqueue_once
 from worker.jobs.locks import concurrency_slot
 from worker.sync import (
@@ -32,8 +31,8 @@ from worker.sync.requested_catch_ups import CatchUpOutcome
 from worker.vendors.errors import VendorError
 from worker.vendors.xero import oauth
 
+__all__ = ["broker"]
 log = structlog.get_logger()
-broker()
 # No job holds a thread for long while others wait, so that single events get their turn beside floods and backfills.
 STEP_SECONDS = 2.0
 # Threads that one source may hold, so that a vendor which hangs for one account leaves threads to the others.
@@ -47,7 +46,7 @@ def _ignore_errors_once_closed(work: Callable[Concatenate[int, P], None]) -> Cal
     """Wrap a job of an account, so that its errors are only logged once the account is closed."""
 
     @wraps(work)
-    def job(account_id: int, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(account_id: int, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             work(account_id, *args, **kwargs)
         except Exception as error:
@@ -57,10 +56,10 @@ def _ignore_errors_once_closed(work: Callable[Concatenate[int, P], None]) -> Cal
                 raise
             log.info("job.stopped", account=account_id, job=work.__name__, error=type(error).__name__)
 
-    return job
+    return guarded
 
 
-@dramatiq.actor(actor_name="drain", queue_name=EVENTS, max_retries=0)
+@job(EVENTS)
 @_ignore_errors_once_closed
 def drain(account_id: int, organisation_id: int) -> None:
     """Apply the pending events of one organisation, or (organisation 0) of the account's Copper."""
@@ -79,7 +78,7 @@ def drain(account_id: int, organisation_id: int) -> None:
         enqueue_once(drain, account_id, organisation_id)
 
 
-@dramatiq.actor(actor_name="start_requested_catch_up", queue_name=EVENTS, max_retries=0)
+@job(EVENTS)
 @_ignore_errors_once_closed
 def start_requested_catch_up(account_id: int, organisation_id: int) -> None:
     """Start a catch-up that events requested too soon after the previous one."""
@@ -94,7 +93,7 @@ def _enqueue_catch_up(source: SyncSource, outcome: CatchUpOutcome) -> None:
         enqueue_later(start_requested_catch_up, outcome.retry_after, source.account_id, source.organisation_id)
 
 
-@dramatiq.actor(actor_name="project", queue_name=PROJECTION, max_retries=0)
+@job(PROJECTION)
 @_ignore_errors_once_closed
 def project(account_id: int) -> None:
     """Project an account's pending marks: those of a run's pages, and those that another job left."""
@@ -107,7 +106,7 @@ def project(account_id: int) -> None:
         enqueue_once(project, account_id)
 
 
-@dramatiq.actor(actor_name="advance_run", queue_name=SYNC, max_retries=0)
+@job(SYNC)
 @_ignore_errors_once_closed
 def advance_run(account_id: int, run_id: int) -> None:
     """Process a run's next pages for some seconds, then enqueue the next job of the run."""
@@ -125,7 +124,7 @@ def advance_run(account_id: int, run_id: int) -> None:
         enqueue_once(advance_run, account_id, run_id)
 
 
-@dramatiq.actor(actor_name="refresh_stale_relations", queue_name=BACKGROUND, max_retries=0)
+@job(BACKGROUND)
 @_ignore_errors_once_closed
 def refresh_stale_relations(account_id: int) -> None:
     """Fetch the relations that were fetched longest ago."""
@@ -136,7 +135,7 @@ def refresh_stale_relations(account_id: int) -> None:
         log.info("relations.deferred", account=account_id, error=str(error))
 
 
-@dramatiq.actor(actor_name="refresh_record_relations", queue_name=BACKGROUND, max_retries=0)
+@job(BACKGROUND)
 @_ignore_errors_once_closed
 def refresh_record_relations(account_id: int, record_type: str, record_id: int) -> None:
     """Fetch the relations of a record that was just viewed, if they are stale."""
@@ -147,7 +146,7 @@ def refresh_record_relations(account_id: int, record_type: str, record_id: int) 
         log.info("relations.deferred", account=account_id, error=str(error))
 
 
-@dramatiq.actor(actor_name="backfill_created_dates", queue_name=BACKGROUND, max_retries=0)
+@job(BACKGROUND)
 @_ignore_errors_once_closed
 def backfill_created_dates(account_id: int, organisation_id: int) -> None:
     """Look up the created dates of an organisation's newest invoices."""
@@ -155,14 +154,14 @@ def backfill_created_dates(account_id: int, organisation_id: int) -> None:
     created_dates.backfill(account_id, organisation_id)
 
 
-@dramatiq.actor(actor_name="refresh_idle_grants", queue_name=BACKGROUND, max_retries=0)
+@job(BACKGROUND)
 def refresh_idle_grants() -> None:
     """Refresh the grants that were not used for days, before Xero lets them expire."""
     clear_dedup_key("refresh_idle_grants")
     oauth.refresh_idle_grants(settings().grant_max_idle_days * 86_400, MAX_GRANTS_PER_JOB)
 
 
-@dramatiq.actor(actor_name="run_cleanup", queue_name=BACKGROUND, max_retries=0)
+@job(BACKGROUND)
 def run_cleanup() -> None:
     """Disconnect removed accounts and organisations at the vendors, and erase their data."""
     clear_dedup_key("run_cleanup")

@@ -1,9 +1,16 @@
-"""The Dramatiq broker on Redis. A message says "process your pending rows"; it never carries the only copy of data."""
+"""The Dramatiq broker on Redis, and the jobs that it carries.
+
+A message says "process your pending rows"; it never carries the only copy of data. The broker is created when the first
+job is sent or the worker starts, so importing a job's module needs no settings and no Redis.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import dramatiq
 import structlog
@@ -19,6 +26,39 @@ from worker.jobs import heartbeat
 log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
 TIME_LIMIT_MS = 10 * 60 * 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function that workers run. `queue_name` decides which other jobs it waits for."""
+
+    fn: Callable[..., None]
+    queue_name: str
+
+    @property
+    def name(self) -> str:
+        """Its name in messages, metrics and logs."""
+        return self.fn.__name__
+
+    def send(self, *args: Any, delay_ms: int | None = None) -> None:
+        """Send a message for it, for now or for later. Raises Dramatiq's and Redis's errors."""
+        broker().get_actor(self.name).send_with_options(args=args, delay=delay_ms)
+
+
+_jobs: list[Job] = []
+
+
+def job(queue_name: str) -> Callable[[Callable[..., None]], Job]:
+    """Decorate a function that workers run, with positional arguments that JSON can represent.
+
+    Dramatiq does not repeat a job that failed: the sweep finds the pending rows.
+    """
+
+    def declare(fn: Callable[..., None]) -> Job:
+        _jobs.append(Job(fn, queue_name))
+        return _jobs[-1]
+
+    return declare
 
 
 class ProcessSetupMiddleware(dramatiq.Middleware):
@@ -64,7 +104,10 @@ def _metrics() -> list[dramatiq.Middleware]:
 
 @lru_cache(maxsize=1)
 def broker() -> RedisBroker:
-    """The process's broker, set as Dramatiq's global one. A killed worker's messages are redelivered within seconds."""
+    """The process's broker with all jobs, set as Dramatiq's global one.
+
+    A killed worker's messages are redelivered within seconds.
+    """
     redis_broker = RedisBroker(
         client=shared_client(),
         namespace=f"{settings().redis_namespace}:dramatiq",
@@ -81,5 +124,10 @@ def broker() -> RedisBroker:
             *_metrics(),
         ],
     )
+    for declared in _jobs:
+        declare = dramatiq.actor(
+            actor_name=declared.name, queue_name=declared.queue_name, broker=redis_broker, max_retries=0
+        )
+        declare(declared.fn)
     dramatiq.set_broker(redis_broker)
     return redis_broker

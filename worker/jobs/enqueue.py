@@ -10,6 +10,7 @@ import structlog
 
 from runtime.redis_client import shared_client
 from runtime.settings import settings
+from worker.jobs.broker import Job
 
 log = structlog.get_logger()
 # A message can be lost together with the host that took it. The key expires so that the next sweep sends another.
@@ -17,52 +18,52 @@ DEDUP_SECONDS = 10
 MAX_DELAY_SECONDS = 60.0
 
 
-def _dedup_key(actor_name: str, args: tuple[Any, ...]) -> str:
-    return ":".join([settings().redis_namespace, "dedup", actor_name, *map(str, args)])
+def _dedup_key(job_name: str, args: tuple[Any, ...]) -> str:
+    return ":".join([settings().redis_namespace, "dedup", job_name, *map(str, args)])
 
 
-def enqueue_once(actor: dramatiq.Actor[..., None], *args: Any) -> bool:
-    """Run `actor` soon; repeated calls before it starts send only one message.
+def enqueue_once(job: Job, *args: Any) -> bool:
+    """Run `job` soon; repeated calls before it starts send only one message.
 
     Returns False if Redis is unavailable: the sweep will find the pending rows.
     """
     try:
-        key = _dedup_key(actor.actor_name, args)
+        key = _dedup_key(job.name, args)
         if shared_client().set(key, "1", nx=True, ex=DEDUP_SECONDS):
             try:
-                actor.send(*args)
+                job.send(*args)
             except Exception:
                 shared_client().delete(key)
                 raise
     except (redis.RedisError, dramatiq.BrokerError) as error:
-        log.warning("enqueue.failed", actor=actor.actor_name, error=type(error).__name__)
+        log.warning("enqueue.failed", job=job.name, error=type(error).__name__)
         return False
     return True
 
 
-def enqueue_later(actor: dramatiq.Actor[..., None], seconds: float, *args: Any) -> bool:
-    """Run `actor` in `seconds`. Delays over a minute are left to the sweep.
+def enqueue_later(job: Job, seconds: float, *args: Any) -> bool:
+    """Run `job` in `seconds`. Delays over a minute are left to the sweep.
 
     The delay itself is stored in PostgreSQL (`not_before`): the message only runs the job before the next sweep would.
     """
     if seconds > MAX_DELAY_SECONDS:
         return False
     try:
-        key = _dedup_key(f"{actor.actor_name}:later", args)
+        key = _dedup_key(f"{job.name}:later", args)
         if shared_client().set(key, "1", nx=True, px=max(int(seconds * 1000), 1)):
-            actor.send_with_options(args=args, delay=int(seconds * 1000) + 50)
+            job.send(*args, delay_ms=int(seconds * 1000) + 50)
     except (redis.RedisError, dramatiq.BrokerError) as error:
-        log.warning("enqueue.failed", actor=actor.actor_name, error=type(error).__name__)
+        log.warning("enqueue.failed", job=job.name, error=type(error).__name__)
         return False
     return True
 
 
-def clear_dedup_key(actor_name: str, *args: Any) -> None:
+def clear_dedup_key(job_name: str, *args: Any) -> None:
     """Delete a job's deduplication key, so that the next `enqueue_once` sends a message again.
 
     The job calls this before it reads its rows: a row that arrives while it works starts another job.
     """
     try:
-        shared_client().delete(_dedup_key(actor_name, args))
+        shared_client().delete(_dedup_key(job_name, args))
     except redis.RedisError as error:
-        log.warning("dedup_key.delete_failed", actor=actor_name, error=type(error).__name__)
+        log.warning("dedup_key.delete_failed", job=job_name, error=type(error).__name__)
