@@ -76,10 +76,11 @@ def current_name() -> str:
 
 
 def terminate_connections() -> None:
-    """Terminate all connections, as a restart of PostgreSQL does."""
+    """Terminate all clients' connections, as a restart of PostgreSQL does."""
     with psycopg.connect(database_url("postgres"), autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
             (current_name(),),
         )
 

@@ -67,9 +67,15 @@ def running_process(name: str, home: Path) -> psutil.Process:
     return process
 
 
+def count_supervisors(name: str, home: Path) -> int:
+    return sum(str(home / name) in (process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+
+
 def wait_for_end(name: str, home: Path) -> None:
+    """Wait until the server and its supervisor, which then cleans up, have ended."""
     server = server_of(name, home)
     wait_until(lambda: server.running_process() is None, seconds=40, description=f"the end of {name}")
+    wait_until(lambda: count_supervisors(name, home) == 0, description="the supervisor's end")
 
 
 @pytest.fixture
@@ -111,14 +117,10 @@ def test_a_killed_server_or_supervisor_is_restarted(name: str, victim: str, tmp_
     if victim != "supervisor":
         wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
         assert running_process(name, tmp_path).pid != server.pid
-    wait_until(lambda: _count_supervisors(name, tmp_path) == 1, description="a new supervisor")
+    wait_until(lambda: count_supervisors(name, tmp_path) == 1, description="a new supervisor")
     assert server_of(name, tmp_path).is_ready()
     user.leave()
     wait_for_end(name, tmp_path)
-
-
-def _count_supervisors(name: str, home: Path) -> int:
-    return sum(str(home / name) in (process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
 
 
 @each_server
@@ -128,7 +130,6 @@ def test_pid_and_socket_files_of_a_dead_server_do_not_keep_it_from_starting(name
     user.leave()
     wait_for_end(name, open_home)
     server = server_of(name, open_home)
-    wait_until(lambda: _count_supervisors(name, open_home) == 0, description="the supervisor's end")
     pid_file = server.data / ("postmaster.pid" if name == "postgres" else "server.pid")
     pid_file.write_text(f"{os.getpid()}\n/nonexistent\n1\n5432\n\n\n0 0\nready\n")
     server.socket_dir.mkdir()
@@ -275,7 +276,6 @@ def test_nothing_is_left_outside_its_home_once_a_server_has_stopped(name: str, t
     assert home not in server.socket_dir.parents
     user.leave()
     wait_for_end(name, home)
-    wait_until(lambda: _count_supervisors(name, home) == 0, description="the supervisor's end")
     assert not server.socket_dir.exists()
     assert (home / name / "data").exists()
     if server.state_dir != server.home:
@@ -292,7 +292,7 @@ def test_a_server_whose_folder_is_removed_ends(name: str, tmp_path: Path) -> Non
     user.leave()
     shutil.rmtree(home, ignore_errors=True)
     wait_until(lambda: not process.is_running(), seconds=45, description="the server's end")
-    wait_until(lambda: _count_supervisors(name, home) == 0, description="the supervisor's end")
+    wait_until(lambda: count_supervisors(name, home) == 0, description="the supervisor's end")
 
 
 @each_server
