@@ -1,6 +1,7 @@
 """Match reports: why an invoice is or is not on a record (addresses, contacts, links, near matches); what is unmatched.
 
-The projection does the matching; these queries follow its rules for one record.
+The projection does the matching; these queries follow its rules. `tests/integration/test_matching_property.py` holds
+them equal to the stored rows for any mirror.
 """
 
 from __future__ import annotations
@@ -186,13 +187,20 @@ UNMATCHED_RECORDS = """
     WITH holder AS (
         SELECT re.record_type, re.record_id FROM copper_record_email re
         JOIN xero_contact_email ce ON ce.account_id = %(account)s AND ce.email = re.email
+        JOIN xero_organisation o ON o.account_id = %(account)s AND o.id = ce.organisation_id AND o.status <> 'removed'
         WHERE re.account_id = %(account)s
         UNION
-        SELECT record_type, record_id FROM contact_link WHERE account_id = %(account)s),
+        SELECT k.record_type, k.record_id FROM contact_link k
+        JOIN xero_organisation o ON o.account_id = %(account)s AND o.id = k.organisation_id AND o.status <> 'removed'
+        JOIN copper_record r ON r.account_id = %(account)s AND r.record_type = k.record_type
+             AND r.record_id = k.record_id AND NOT r.is_deleted
+        WHERE k.account_id = %(account)s),
     company AS (
         SELECT l.related_id AS record_id FROM holder h
         JOIN copper_relation l ON l.account_id = %(account)s AND l.record_type = 'person' AND l.record_id = h.record_id
              AND l.related_type = 'company'
+        JOIN copper_record r ON r.account_id = %(account)s AND r.record_type = 'company' AND r.record_id = l.related_id
+             AND NOT r.is_deleted
         WHERE h.record_type = 'person'
         UNION
         SELECT record_id FROM holder WHERE record_type = 'company'),
