@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from store.accounts import copper_credentials, xero_organisations
+from store.accounts import copper_credentials, refused_endpoints, xero_organisations
 from store.db.database import transaction
 from store.ingest import delivery_gaps, inbox
 from store.ingest.inbox import LeaseLostError, SyncSource
@@ -329,6 +329,18 @@ def test_a_requested_catch_up_runs_after_a_running_backfill(unconnected: World) 
         pass
     let_30_seconds_pass()
     assert events.drain(source).catch_up.run is not None
+
+
+def test_an_event_starts_no_catch_up_where_invoices_were_always_refused(world: World) -> None:
+    source = SyncSource(world.account, organisation_of(world))
+    with transaction() as session:
+        session.execute(text("UPDATE xero_organisation SET invoices_synced_through = NULL"))
+        refused_endpoints.record(session, source.account_id, source.organisation_id, "Invoices")
+    post_xero(world.web, delivery(payment(world)))
+
+    assert events.drain(source).completed == 1
+    assert catch_ups(world) == [], "it could not read the invoices that the event is about"
+    assert run_processor.start_source_run(source, RunKind.CATCH_UP), "a scheduled one reads the contacts"
 
 
 def organisation_of(world: World) -> int:

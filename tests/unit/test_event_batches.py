@@ -11,7 +11,6 @@ from store.db.database import AccountClosedError
 from store.ingest.inbox import LeasedEvent, LeaseLostError, SyncSource
 from worker.sync.event_processor import (
     MAX_DELAY_SECONDS,
-    OPPORTUNITIES_PER_BATCH,
     Batch,
     BatchOutcome,
     FailureAction,
@@ -20,7 +19,9 @@ from worker.sync.event_processor import (
     failure_action,
     split_batches,
 )
+from worker.vendors.connectors import connector_for
 from worker.vendors.copper.client import PAGE_SIZE
+from worker.vendors.copper.connector import OPPORTUNITIES_PER_BATCH
 from worker.vendors.errors import (
     AuthorizationLostError,
     BudgetExhaustedError,
@@ -130,12 +131,12 @@ def test_the_vendor_is_only_pinged_when_the_request_may_be_the_cause() -> None:
 
 def test_batches_have_one_category_each_with_contacts_first() -> None:
     events = [event(1), event(2, "CONTACT"), event(3), event(4, "CONTACT")]
-    assert ids(split_batches(events, XERO)) == [[2, 4], [1, 3]]
+    assert ids(split_batches(events, connector_for(XERO).batch_size)) == [[2, 4], [1, 3]]
 
 
 def test_events_of_one_resource_share_a_batch_however_its_id_is_spelled() -> None:
     events = [event(1, resource_id="ABC"), event(2, resource_id="def"), event(3, resource_id="abc")]
-    assert ids(split_batches(events, XERO)) == [[1, 3, 2]]
+    assert ids(split_batches(events, connector_for(XERO).batch_size)) == [[1, 3, 2]]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_events_of_one_resource_share_a_batch_however_its_id_is_spelled() -> Non
 )
 def test_a_batch_has_as_many_resources_as_one_call_can_fetch(source: SyncSource, category: str, size: int) -> None:
     events = [event(number, category) for number in range(size + 1)]
-    assert [len(batch) for batch in split_batches(events, source)] == [size, 1]
+    assert [len(batch) for batch in split_batches(events, connector_for(source).batch_size)] == [size, 1]
 
 
 @pytest.mark.parametrize(("attempts", "min_delay", "max_delay"), [(1, 2, 6), (2, 4, 12), (5, 32, 96), (40, 900, 900)])

@@ -6,31 +6,25 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TypeAlias
-from uuid import UUID
 
 import structlog
 
 from runtime import metrics, tracing
 from runtime.logs import scrub
 from runtime.settings import settings
-from store.accounts import xero_organisations
-from store.accounts.xero_organisations import Organisation
-from store.db.database import AccountClosedError, Session, transaction
-from store.db.enums import RecordType
+from store.db.database import AccountClosedError, transaction
 from store.ingest import event_latency, inbox
 from store.ingest.inbox import Lease, LeasedEvent, LeaseLostError, SyncSource
-from store.mirror import mirror
 from worker.sync import requested_catch_ups
 from worker.sync.projector import project
 from worker.sync.requested_catch_ups import CatchUpOutcome
-from worker.vendors.copper.client import PAGE_SIZE, RecordPage, client_for_account
-from worker.vendors.copper.stages import write_records
+from worker.vendors.connector import FetchResult
+from worker.vendors.connectors import connector_for
 from worker.vendors.errors import (
     AuthorizationLostError,
     EndpointRefusedError,
@@ -38,21 +32,16 @@ from worker.vendors.errors import (
     UnexpectedResponseError,
     VendorError,
 )
-from worker.vendors.rate_limit.budget import Budget, Priority
-from worker.vendors.xero.client import IDS_PER_CALL, Page, XeroClient
-from worker.vendors.xero.schemas import XeroContact, XeroInvoice
-from worker.vendors.xero.stages import list_invoices_of
 
 log = structlog.get_logger()
 # How long one job drains a source before it yields to the other sources.
 DRAIN_SECONDS = 1.0
 AUTHORIZATION_LOST_DELAY_SECONDS = 300.0
 MAX_DELAY_SECONDS = 900.0
-# Each opportunity costs one more call, for its relations.
-OPPORTUNITIES_PER_BATCH = 20
 MAX_LOGGED_CORRELATION_IDS = 10
-# A burst of events is debounced, so that a record which changes several times is fetched once.
-DEBOUNCE_EVENTS = IDS_PER_CALL
+# A burst of more events than a small call fetches is debounced, so that a record which changes several times is fetched
+# once.
+DEBOUNCE_EVENTS = 40
 DEBOUNCE_QUIET_SECONDS, DEBOUNCE_MAX_SECONDS, DEBOUNCE_POLL_SECONDS = 0.15, 1.0, 0.05
 # In a steady stream a short pause lets more events share the next call. The first events of a stream never wait.
 GATHER_SECONDS = 0.02
@@ -86,21 +75,6 @@ FAILURE_ACTIONS: tuple[tuple[type[Exception], FailureAction], ...] = (
 
 # Events of one source and category that one call can fetch.
 Batch: TypeAlias = Sequence[LeasedEvent]
-
-
-@dataclass
-class FetchResult:
-    """What the vendor returned for the ids of some events, ready to be written.
-
-    `unreadable` has an error message for each id whose data could not be parsed.
-    """
-
-    contacts: list[Page[XeroContact]] = field(default_factory=list)
-    invoices: list[Page[XeroInvoice]] = field(default_factory=list)
-    created: dict[UUID, datetime] = field(default_factory=dict)
-    records: list[tuple[RecordType, RecordPage]] = field(default_factory=list)
-    related: dict[int, list[mirror.RelationRow]] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,7 +124,7 @@ def _drain_fetchable(source: SyncSource, seconds: float) -> DrainResult:
     """
     completed, deadline = 0, time.monotonic() + seconds
     while True:
-        budget = _budget(source)
+        budget = connector_for(source).budget()
         if budget is not None and (delay := budget.pacing_delay()) > 0:
             return DrainResult(completed, delay)
         _debounce(source, is_stream=completed > 0)
@@ -177,19 +151,6 @@ def has_large_backlog(source: SyncSource) -> bool:
     return count > inbox.LEASE_LIMIT
 
 
-def _budget(source: SyncSource) -> Budget | None:
-    """Return the budget of the source's calls; None if its organisation no longer exists."""
-    if source.is_copper:
-        return Budget.for_copper(source.account_id)
-    organisation = _organisation(source)
-    return Budget.for_xero(organisation) if organisation else None
-
-
-def _organisation(source: SyncSource) -> Organisation | None:
-    with transaction() as session:
-        return xero_organisations.find(session, source.account_id, source.organisation_id)
-
-
 def _debounce(source: SyncSource, *, is_stream: bool) -> None:
     """Wait for a burst of events to end, at most `DEBOUNCE_MAX_SECONDS`.
 
@@ -206,8 +167,8 @@ def _debounce(source: SyncSource, *, is_stream: bool) -> None:
         time.sleep(DEBOUNCE_POLL_SECONDS)
 
 
-def split_batches(events: Sequence[LeasedEvent], source: SyncSource) -> Iterator[list[LeasedEvent]]:
-    """Split events into batches of one category, each as large as one call can fetch. Events of one id stay together.
+def split_batches(events: Sequence[LeasedEvent], batch_size: Callable[[str], int]) -> Iterator[list[LeasedEvent]]:
+    """Split events into batches of one category, with `batch_size(category)` ids each. Events of one id stay together.
 
     Contacts come before invoices, so that an invoice's contact is known when the invoice is written.
     """
@@ -215,9 +176,7 @@ def split_batches(events: Sequence[LeasedEvent], source: SyncSource) -> Iterator
     for event in events:
         by_category.setdefault(event.category, {}).setdefault(event.resource_id.lower(), []).append(event)
     for category, by_id in sorted(by_category.items()):
-        size = IDS_PER_CALL if not source.is_copper else PAGE_SIZE
-        size = OPPORTUNITIES_PER_BATCH if category == RecordType.OPPORTUNITY.value else size
-        ids = list(by_id)
+        size, ids = batch_size(category), list(by_id)
         for start in range(0, len(ids), size):
             yield [event for resource_id in ids[start : start + size] for event in by_id[resource_id]]
 
@@ -228,7 +187,7 @@ def _process_lease(lease: Lease, deadline: float) -> tuple[int, float | None]:
     At the deadline the rest is returned to the inbox unchanged.
     """
     completed = 0
-    batches = list(split_batches(lease.events, lease.source))
+    batches = list(split_batches(lease.events, connector_for(lease.source).batch_size))
     while batches:
         if completed and time.monotonic() > deadline:
             with transaction() as session:
@@ -265,7 +224,7 @@ def _fetch_batches(
     for events in batches[:MAX_BATCHES_PER_COMMIT]:
         try:
             with correlation_scope(events):
-                fetched.append(FetchedBatch(events, _fetch(source, events)))
+                fetched.append(FetchedBatch(events, connector_for(source).fetch_events(events)))
         except Exception as error:
             return fetched, error
         if time.monotonic() > deadline:
@@ -318,7 +277,7 @@ def _apply_batch(lease: Lease, events: Batch) -> BatchOutcome:
     """Fetch and write one batch of a source whose vendor has responded before."""
     try:
         with correlation_scope(events):
-            result = _fetch(lease.source, events)
+            result = connector_for(lease.source).fetch_events(events)
         return BatchOutcome(_commit_batches(lease, [FetchedBatch(events, result)]))
     except Exception as error:
         return _handle_failure(lease, events, error, vendor_responding=True)
@@ -372,13 +331,9 @@ def correlation_scope(events: Sequence[LeasedEvent]) -> Iterator[None]:
 
 
 def _vendor_responds(source: SyncSource) -> bool:
-    """Ping the vendor with the cheapest request there is."""
+    """Whether the vendor responds to another request. A refusal is a response, and so is data that cannot be read."""
     try:
-        if source.is_copper:
-            client_for_account(source.account_id, Priority.EVENTS).get_account()
-            return True
-        organisation = _organisation(source)
-        return bool(organisation and XeroClient(organisation, Priority.EVENTS).get_organisation())
+        return connector_for(source).ping()
     except (EndpointRefusedError, UnexpectedResponseError):
         return True
     except VendorError:
@@ -406,7 +361,7 @@ def _commit_batches(lease: Lease, batches: Sequence[FetchedBatch]) -> int:
     with correlation_scope(events):
         with transaction() as session:
             for batch in batches:
-                _write(session, lease.source, batch.result)
+                batch.result.write(session)
             inbox.complete(session, lease, completed_ids)
         for event in events:
             if event.id in errors:
@@ -454,101 +409,3 @@ def _requeue(
     if quarantined:
         metrics.EVENTS_QUARANTINED.labels(lease.source.vendor).inc(quarantined)
         log.error("events.quarantined", account=lease.source.account_id, events=quarantined, error=error)
-
-
-def _fetch(source: SyncSource, events: Sequence[LeasedEvent]) -> FetchResult:
-    if source.is_copper:
-        return _fetch_copper(source.account_id, events)
-    organisation = _organisation(source)
-    return _fetch_xero(organisation, events) if organisation else FetchResult()
-
-
-def _resource_ids(events: Iterable[LeasedEvent], category: str, unreadable: dict[str, str]) -> set[UUID]:
-    """Return the ids that events of a category name; adds those that are no UUIDs to `unreadable`."""
-    ids = set()
-    for event in events:
-        if event.category == category:
-            try:
-                ids.add(UUID(event.resource_id))
-            except ValueError:
-                unreadable[event.resource_id.lower()] = "the event's resourceId is not a UUID"
-    return ids
-
-
-def _fetch_xero(organisation: Organisation, events: Sequence[LeasedEvent]) -> FetchResult:
-    """Fetch the contacts and invoices of the events, the invoices' unknown contacts and the merge targets' invoices."""
-    result = FetchResult()
-    client = XeroClient(organisation, Priority.EVENTS)
-    invoice_ids = _resource_ids(events, "INVOICE", result.unreadable)
-    contact_ids = _resource_ids(events, "CONTACT", result.unreadable)
-    if invoice_ids:
-        result.invoices.append(client.invoices_by_id(sorted(invoice_ids)))
-    if contact_ids:
-        result.contacts.append(client.contacts_by_id(sorted(contact_ids)))
-        merge_targets = {contact.merged_to for contact in result.contacts[0].items if contact.merged_to}
-        if merge_targets:
-            with suppress(EndpointRefusedError):
-                result.invoices.extend(list_invoices_of(client, sorted(merge_targets)))
-    invoiced_ids = {invoice.contact_id for page in result.invoices for invoice in page.items if invoice.contact_id}
-    with transaction() as session:
-        unknown_ids = mirror.list_unknown_contacts(
-            session, organisation.account_id, organisation.id, invoiced_ids - contact_ids
-        )
-    if unknown_ids:
-        with suppress(EndpointRefusedError):
-            result.contacts.append(client.contacts_by_id(unknown_ids))
-    _add_created_dates(result, events)
-    for invoices in result.invoices:
-        result.unreadable.update(invoices.unreadable)
-    for contacts in result.contacts:
-        result.unreadable.update(contacts.unreadable)
-    return result
-
-
-def _add_created_dates(result: FetchResult, events: Sequence[LeasedEvent]) -> None:
-    """Take an invoice's created date from its CREATE event: Xero's invoice does not have it."""
-    for event in events:
-        if event.category == "INVOICE" and event.event_type == "CREATE" and event.occurred_at:
-            resource_id = event.resource_id.lower()
-            if resource_id not in result.unreadable:
-                earliest = result.created.get(UUID(resource_id), event.occurred_at)
-                result.created[UUID(resource_id)] = min(earliest, event.occurred_at)
-
-
-def _fetch_copper(account_id: int, events: Sequence[LeasedEvent]) -> FetchResult:
-    """Fetch the records of the events, and the relations of the opportunities among them."""
-    result = FetchResult()
-    client = client_for_account(account_id, Priority.EVENTS)
-    for record_type in RecordType:
-        ids = [int(event.resource_id) for event in events if event.category == record_type.value]
-        if not ids:
-            continue
-        records = client.records_by_id(record_type, ids)
-        if record_type is RecordType.OPPORTUNITY:
-            for opportunity in list(records.items):
-                try:
-                    related = client.list_relations(opportunity.id)
-                except EndpointRefusedError:
-                    continue
-                except UnexpectedResponseError as error:
-                    result.unreadable[str(opportunity.id)] = str(error)
-                    continue
-                if related is not None:
-                    result.related[opportunity.id] = related
-        result.records.append((record_type, records))
-        result.unreadable.update(records.unreadable)
-    return result
-
-
-def _write(session: Session, source: SyncSource, result: FetchResult) -> None:
-    """Write all rows of a fetch: contacts before invoices, records before their relations."""
-    scope = (source.account_id, source.organisation_id)
-    for contacts in result.contacts:
-        mirror.upsert_contacts(session, *scope, (contact.to_row() for contact in contacts.items), contacts.fetched_at)
-    for invoices in result.invoices:
-        mirror.upsert_invoices(session, *scope, (invoice.to_row() for invoice in invoices.items), invoices.fetched_at)
-    mirror.set_created_dates(session, *scope, result.created)
-    for record_type, records in result.records:
-        write_records(session, source.account_id, record_type, records)
-        if record_type is RecordType.OPPORTUNITY:
-            mirror.replace_opportunity_relations(session, source.account_id, dict(result.related), records.fetched_at)

@@ -10,20 +10,20 @@ later than they were received.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import structlog
 
 from runtime import metrics
-from store.accounts import copper_credentials, xero_organisations
 from store.db.database import Session, transaction
 from store.ingest import inbox
 from store.ingest.inbox import SyncSource
 from store.sync import runs, scheduled_tasks
 from store.sync.runs import Run
-from worker.vendors.copper import stages as copper_stages
+from worker.vendors.connector import Connector, RunRequest, SyncCoverage
+from worker.vendors.connectors import connector_for
 from worker.vendors.sync_types import RunKind
-from worker.vendors.xero import stages as xero_stages
 
 log = structlog.get_logger()
 MIN_CATCH_UP_INTERVAL_SECONDS = 30.0
@@ -51,7 +51,7 @@ def start_requested(source: SyncSource) -> CatchUpOutcome:
     with transaction() as session:
         if not inbox.has_catch_up_requests(session, source):
             return NO_CATCH_UP
-        outcome = _start_copper(session, source) if source.is_copper else _start(session, source, RunKind.CATCH_UP)
+        outcome = _start_first(session, source)
     if outcome.run is not None:
         metrics.SYNC_RUNS_STARTED.labels(outcome.run.kind).inc()
         log.info(
@@ -64,30 +64,36 @@ def start_requested(source: SyncSource) -> CatchUpOutcome:
     return outcome
 
 
-def _start_copper(session: Session, source: SyncSource) -> CatchUpOutcome:
-    """Start a requested reconciliation, which covers requested catch-ups as well; otherwise a requested catch-up."""
-    reconciliation = _start_if_requested(session, source, RunKind.RECONCILIATION)
-    if reconciliation.run is not None:
-        covered = inbox.complete_catch_up_requests(session, source, inbox.CATCH_UP)
-        return replace(reconciliation, event_count=reconciliation.event_count + covered)
-    catch_up = _start_if_requested(session, source, RunKind.CATCH_UP)
-    delays = [outcome.retry_after for outcome in (reconciliation, catch_up) if outcome.retry_after is not None]
-    return CatchUpOutcome(catch_up.run, reconciliation.event_count + catch_up.event_count, min(delays, default=None))
+def _start_first(session: Session, source: SyncSource) -> CatchUpOutcome:
+    """Start the first requested run that can start now, which covers the requests of those after it as well."""
+    connector = connector_for(source)
+    outcome, requests = NO_CATCH_UP, deque(connector.run_requests())
+    while requests and outcome.run is None:
+        outcome = _combine(outcome, _start_if_requested(session, source, connector, requests.popleft()))
+    if outcome.run is None:
+        return outcome
+    covered = sum(inbox.complete_catch_up_requests(session, source, request.category) for request in requests)
+    return replace(outcome, event_count=outcome.event_count + covered)
 
 
-def _start_if_requested(session: Session, source: SyncSource, kind: RunKind) -> CatchUpOutcome:
-    if not inbox.has_catch_up_requests(session, source, kind.value):
+def _combine(first: CatchUpOutcome, second: CatchUpOutcome) -> CatchUpOutcome:
+    delays = [outcome.retry_after for outcome in (first, second) if outcome.retry_after is not None]
+    return CatchUpOutcome(second.run, first.event_count + second.event_count, min(delays, default=None))
+
+
+def _start_if_requested(
+    session: Session, source: SyncSource, connector: Connector, request: RunRequest
+) -> CatchUpOutcome:
+    """Start a run if events request it, at most one in an interval; otherwise defer or complete them."""
+    kind, category = request.run_kind, request.category
+    if not inbox.has_catch_up_requests(session, source, category):
         return NO_CATCH_UP
-    return _start(session, source, kind, kind.value)
-
-
-def _start(session: Session, source: SyncSource, kind: RunKind, category: str | None = None) -> CatchUpOutcome:
-    """Start a run for the events of a category (None: of any)."""
     scope = (source.account_id, source.organisation_id)
     running = runs.running_kinds(session, *scope)
-    was_read = _was_read_in_full(session, source)
+    was_read = connector.coverage(session) is SyncCoverage.FULL
     if not was_read and RunKind.BACKFILL.value not in running:
-        # The source was removed, or its first backfill has not started: that will read everything.
+        # The source was removed, its first backfill has not started, which will read everything, or the vendor refuses
+        # what has changed.
         return CatchUpOutcome(event_count=inbox.complete_catch_up_requests(session, source, category))
     if not was_read or kind.value in running:
         return _defer(session, source, RUNNING_DELAY_SECONDS, category)
@@ -97,19 +103,10 @@ def _start(session: Session, source: SyncSource, kind: RunKind, category: str | 
     delay = scheduled_tasks.claim_for_account(session, source.account_id, task, interval)
     if delay:
         return _defer(session, source, delay, category)
-    stages = copper_stages if source.is_copper else xero_stages
-    run = runs.start_if_idle(session, *scope, kind.value, stages.stages(kind)[0])
+    run = runs.start_if_idle(session, *scope, kind.value, connector.stages(kind)[0])
     if run is None:
         return _defer(session, source, RUNNING_DELAY_SECONDS, category)
     return CatchUpOutcome(run, inbox.complete_catch_up_requests(session, source, category))
-
-
-def _was_read_in_full(session: Session, source: SyncSource) -> bool:
-    if source.is_copper:
-        connection = copper_credentials.find_connection(session, source.account_id)
-        return connection is not None and connection.records_synced_through is not None
-    organisation = xero_organisations.find(session, source.account_id, source.organisation_id)
-    return organisation is not None and organisation.invoices_synced_through is not None
 
 
 def _defer(session: Session, source: SyncSource, seconds: float, category: str | None) -> CatchUpOutcome:

@@ -1,8 +1,8 @@
 """Sync runs: backfill, catch-up, reconciliation and dry run.
 
-A run belongs to one source: a Xero organisation, or the account's Copper. Its stages come from the source's `stages`
-module. A run is a chain of short steps; each fetches one page and commits the page's rows together with the cursor, so
-that a run continues from its last page after any process is killed. A backfill fetches everything for the first time; a
+A run belongs to one source: a Xero organisation, or the account's Copper. Its stages come from the source's connector.
+A run is a chain of short steps; each fetches one page and commits the page's rows together with the cursor, so that a
+run continues from its last page after any process is killed. A backfill fetches everything for the first time; a
 catch-up fetches what changed since the last one; a reconciliation fetches everything again and counts how far the
 mirror had drifted; a dry run counts drift and writes nothing.
 """
@@ -17,7 +17,7 @@ import structlog
 
 from runtime.logs import scrub
 from runtime.settings import settings
-from store.accounts import connection_status, copper_credentials, xero_organisations
+from store.accounts import connection_status
 from store.db.database import AccountClosedError, Session, transaction
 from store.db.enums import RunState
 from store.ingest.inbox import SyncSource
@@ -27,7 +27,8 @@ from store.read_model import projection
 from store.sync import runs
 from store.sync.runs import Run, RunLeaseLostError
 from worker.sync.projector import project
-from worker.vendors.copper import stages as copper
+from worker.vendors.connector import SyncCoverage
+from worker.vendors.connectors import connector_for, list_sources
 from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
 from worker.vendors.sync_types import (
     PROJECT_STAGE,
@@ -38,7 +39,6 @@ from worker.vendors.sync_types import (
     run_kind_of,
     write_nothing,
 )
-from worker.vendors.xero import stages as xero
 
 log = structlog.get_logger()
 TRANSIENT_DELAY_SECONDS, MAX_DELAY_SECONDS = 15.0, 900.0
@@ -90,7 +90,7 @@ def _start(session: Session, source: SyncSource, kind: RunKind) -> list[Run]:
     runs.unpause(session, *scope)
     if kind is RunKind.CATCH_UP and not _was_read_in_full(session, source):
         return []
-    return [runs.start(session, *scope, kind.value, _stages(source.organisation_id, kind)[0])]
+    return [runs.start(session, *scope, kind.value, _stages(source, kind)[0])]
 
 
 def start_initial_backfills(session: Session, account_id: int) -> list[Run]:
@@ -98,30 +98,25 @@ def start_initial_backfills(session: Session, account_id: int) -> list[Run]:
 
     Returns running ones as well, so calling it twice starts nothing twice.
     """
-    sources = [SyncSource(account_id, 0)] if copper_credentials.find_connection(session, account_id) else []
-    organisations = xero_organisations.list_connected(session, account_id)
-    sources += [SyncSource(account_id, organisation.id) for organisation in organisations]
     kind = RunKind.BACKFILL
     return [
-        runs.start(session, account_id, source.organisation_id, kind.value, _stages(source.organisation_id, kind)[0])
-        for source in sources
+        runs.start(session, account_id, source.organisation_id, kind.value, _stages(source, kind)[0])
+        for source in list_sources(session, account_id)
         if not _was_read_in_full(session, source)
     ]
 
 
 def _was_read_in_full(session: Session, source: SyncSource) -> bool:
-    if source.is_copper:
-        connection = copper_credentials.find_connection(session, source.account_id)
-        return connection is not None and connection.records_synced_through is not None
-    organisation = xero_organisations.find(session, source.account_id, source.organisation_id)
-    if organisation is None:
-        return False
-    is_refused = "Invoices" in organisation.refused and organisation.contacts_synced_through is not None
-    return organisation.invoices_synced_through is not None or is_refused
+    """Whether all that the vendor allows was read: a refused endpoint does not start a backfill again and again."""
+    return connector_for(source).coverage(session) is not SyncCoverage.INCOMPLETE
 
 
-def _stages(organisation_id: int, kind: RunKind) -> tuple[str, ...]:
-    vendor_stages = xero.stages(kind) if organisation_id else copper.stages(kind)
+def _source(run: Run) -> SyncSource:
+    return SyncSource(run.account_id, run.organisation_id)
+
+
+def _stages(source: SyncSource, kind: RunKind) -> tuple[str, ...]:
+    vendor_stages = connector_for(source).stages(kind)
     return (*vendor_stages, PROJECT_STAGE) if kind.writes else vendor_stages
 
 
@@ -168,11 +163,7 @@ def _fetch(run: Run) -> PageResult:
         return _wait_for_projection(run)
     if run.stage == VERIFY_STAGE:
         return _verify_read_model(run)
-    if run.organisation_id == 0:
-        return copper.fetch(run)
-    with transaction() as session:
-        organisation = xero_organisations.find(session, run.account_id, run.organisation_id)
-    return xero.fetch(run, organisation) if organisation else PageResult(write_nothing, None, 0)
+    return connector_for(_source(run)).fetch_page(run)
 
 
 def _wait_for_projection(run: Run) -> PageResult:
@@ -211,7 +202,7 @@ def _advance(session: Session, run: Run, lease: UUID, page: PageResult, drift: D
     }
     stage, cursor, state = run.stage, page.next_cursor, RunState.RUNNING
     if cursor is None:
-        stages = _stages(run.organisation_id, run_kind_of(run))
+        stages = _stages(_source(run), run_kind_of(run))
         next_index = stages.index(run.stage) + 1
         cursor = page.next_stage_cursor
         if next_index == len(stages):

@@ -67,8 +67,8 @@ EVENTS = (
     mutant(
         "a burst is fetched individually",
         "worker/sync/event_processor.py",
-        "size = IDS_PER_CALL if not source.is_copper else PAGE_SIZE",
-        "size = 1",
+        "size, ids = batch_size(category), list(by_id)",
+        "size, ids = 1, list(by_id)",
         "integration/test_jobs.py::test_a_burst_on_the_same_invoices_costs_one_call_per_forty_ids",
     ),
     mutant(

@@ -1,0 +1,162 @@
+"""A Xero organisation as a connector: invoices and contacts are fetched by id, with what a change of them moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from store.accounts import xero_organisations
+from store.accounts.xero_organisations import Organisation
+from store.db.database import Session, transaction
+from store.ingest.inbox import LeasedEvent, SyncSource
+from store.mirror import mirror
+from store.sync.runs import Run
+from worker.vendors.connector import RunRequest, SyncCoverage
+from worker.vendors.errors import EndpointRefusedError
+from worker.vendors.rate_limit.budget import Budget, Priority
+from worker.vendors.sync_types import PageResult, RunKind, write_nothing
+from worker.vendors.xero import stages as xero_stages
+from worker.vendors.xero.client import IDS_PER_CALL, Page, XeroClient
+from worker.vendors.xero.schemas import XeroContact, XeroInvoice
+
+
+@dataclass
+class XeroFetchResult:
+    """The contacts and invoices of some events; `created` has the created dates of invoices by id."""
+
+    source: SyncSource
+    contacts: list[Page[XeroContact]] = field(default_factory=list)
+    invoices: list[Page[XeroInvoice]] = field(default_factory=list)
+    created: dict[UUID, datetime] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def write(self, session: Session) -> None:
+        """Write all rows to the mirror: contacts before invoices."""
+        scope = (self.source.account_id, self.source.organisation_id)
+        for contacts in self.contacts:
+            rows = (contact.to_row() for contact in contacts.items)
+            mirror.upsert_contacts(session, *scope, rows, contacts.fetched_at)
+        for invoices in self.invoices:
+            invoice_rows = (invoice.to_row() for invoice in invoices.items)
+            mirror.upsert_invoices(session, *scope, invoice_rows, invoices.fetched_at)
+        mirror.set_created_dates(session, *scope, self.created)
+
+
+@dataclass(frozen=True)
+class XeroConnector:
+    """A Xero organisation of an account."""
+
+    source: SyncSource
+
+    def budget(self) -> Budget | None:
+        """The budget of the organisation's calls; None if it was removed."""
+        organisation = self._organisation()
+        return Budget.for_xero(organisation) if organisation else None
+
+    def ping(self) -> bool:
+        """Fetch the organisation's details; False if it was removed."""
+        organisation = self._organisation()
+        return bool(organisation and XeroClient(organisation, Priority.EVENTS).get_organisation())
+
+    def batch_size(self, category: str) -> int:
+        """As many ids as a call can have."""
+        return IDS_PER_CALL
+
+    def fetch_events(self, events: Sequence[LeasedEvent]) -> XeroFetchResult:
+        """Fetch the events' contacts and invoices, the invoices' unknown contacts and the merge targets' invoices."""
+        result = XeroFetchResult(self.source)
+        organisation = self._organisation()
+        if organisation is not None:
+            _fetch_events(XeroClient(organisation, Priority.EVENTS), events, result)
+        return result
+
+    def run_requests(self) -> Sequence[RunRequest]:
+        """A catch-up: an event of any other category says that invoices may have changed."""
+        return (RunRequest(RunKind.CATCH_UP, None),)
+
+    def stages(self, run_kind: RunKind) -> tuple[str, ...]:
+        """The stages of a run of this kind."""
+        return xero_stages.stages(run_kind)
+
+    def fetch_page(self, run: Run) -> PageResult:
+        """Fetch the run's next page; an empty last page if the organisation was removed."""
+        organisation = self._organisation()
+        return xero_stages.fetch(run, organisation) if organisation else PageResult(write_nothing, None, 0)
+
+    def coverage(self, session: Session) -> SyncCoverage:
+        """FULL once all invoices were read, which come last; EXCEPT_REFUSED if only contacts may be read."""
+        organisation = xero_organisations.find(session, self.source.account_id, self.source.organisation_id)
+        if organisation is None:
+            return SyncCoverage.INCOMPLETE
+        if organisation.invoices_synced_through is not None:
+            return SyncCoverage.FULL
+        is_refused = "Invoices" in organisation.refused and organisation.contacts_synced_through is not None
+        return SyncCoverage.EXCEPT_REFUSED if is_refused else SyncCoverage.INCOMPLETE
+
+    def _organisation(self) -> Organisation | None:
+        with transaction() as session:
+            return xero_organisations.find(session, self.source.account_id, self.source.organisation_id)
+
+
+def list_sources(session: Session, account_id: int) -> list[SyncSource]:
+    """The account's connected organisations."""
+    organisations = xero_organisations.list_connected(session, account_id)
+    return [SyncSource(account_id, organisation.id) for organisation in organisations]
+
+
+def _fetch_events(client: XeroClient, events: Sequence[LeasedEvent], result: XeroFetchResult) -> None:
+    invoice_ids = _resource_ids(events, "INVOICE", result.unreadable)
+    contact_ids = _resource_ids(events, "CONTACT", result.unreadable)
+    if invoice_ids:
+        result.invoices.append(client.invoices_by_id(sorted(invoice_ids)))
+    if contact_ids:
+        result.contacts.append(client.contacts_by_id(sorted(contact_ids)))
+        merge_targets = {contact.merged_to for contact in result.contacts[0].items if contact.merged_to}
+        if merge_targets:
+            with suppress(EndpointRefusedError):
+                result.invoices.extend(xero_stages.list_invoices_of(client, sorted(merge_targets)))
+    unknown_ids = _unknown_contacts(client.organisation, result.invoices, contact_ids)
+    if unknown_ids:
+        with suppress(EndpointRefusedError):
+            result.contacts.append(client.contacts_by_id(unknown_ids))
+    _add_created_dates(result, events)
+    for invoices in result.invoices:
+        result.unreadable.update(invoices.unreadable)
+    for contacts in result.contacts:
+        result.unreadable.update(contacts.unreadable)
+
+
+def _resource_ids(events: Iterable[LeasedEvent], category: str, unreadable: dict[str, str]) -> set[UUID]:
+    """Return the ids that events of a category name; adds those that are no UUIDs to `unreadable`."""
+    ids = set()
+    for event in events:
+        if event.category == category:
+            try:
+                ids.add(UUID(event.resource_id))
+            except ValueError:
+                unreadable[event.resource_id.lower()] = "the event's resourceId is not a UUID"
+    return ids
+
+
+def _unknown_contacts(
+    organisation: Organisation, invoices: Iterable[Page[XeroInvoice]], contact_ids: set[UUID]
+) -> list[UUID]:
+    """Return the contacts of invoices that are neither in the mirror nor among `contact_ids`."""
+    invoiced_ids = {invoice.contact_id for page in invoices for invoice in page.items if invoice.contact_id}
+    with transaction() as session:
+        return mirror.list_unknown_contacts(
+            session, organisation.account_id, organisation.id, invoiced_ids - contact_ids
+        )
+
+
+def _add_created_dates(result: XeroFetchResult, events: Sequence[LeasedEvent]) -> None:
+    """Take an invoice's created date from its CREATE event: Xero's invoice does not have it."""
+    for event in events:
+        if event.category == "INVOICE" and event.event_type == "CREATE" and event.occurred_at:
+            resource_id = event.resource_id.lower()
+            if resource_id not in result.unreadable:
+                earliest = result.created.get(UUID(resource_id), event.occurred_at)
+                result.created[UUID(resource_id)] = min(earliest, event.occurred_at)
