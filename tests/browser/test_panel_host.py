@@ -647,7 +647,6 @@ def test_match_details_that_failed_to_load_can_be_retried(host: Host) -> None:
 # Layout
 
 
-@pytest.mark.timeout(120)
 def test_nothing_overflows_and_no_status_is_cut_from_280_to_1100_pixels(host: Host, tmp_path: Path) -> None:
     company, _ = fill(host.world)
     world = host.world

@@ -171,7 +171,6 @@ def test_events_are_paced_as_the_minute_runs_out() -> None:
     assert xero().pacing_delay() == 0
 
 
-@pytest.mark.timeout(90)
 def test_a_steady_stream_of_events_never_waits_for_the_rest_of_a_minute(world: World, processes: Processes) -> None:
     override_settings({"XERO_CALLS_PER_MINUTE": "30", "RATE_LIMIT_WINDOW_SECONDS": "10"})
     processes += [patina("worker"), patina("scheduler")]

@@ -395,7 +395,6 @@ def test_an_authorisation_at_xero_is_audited(world: World) -> None:
 # Copper's rate limit
 
 
-@pytest.mark.timeout(120)
 def test_connecting_and_a_burst_together_stay_within_coppers_limit_per_minute(unconnected: World) -> None:
     sandbox = unconnected.sandbox
     override_settings({"COPPER_CALLS_PER_MINUTE": "180"})

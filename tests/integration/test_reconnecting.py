@@ -67,7 +67,6 @@ def test_pending_events_continue_after_reconnecting(world: World) -> None:
     world.check()
 
 
-@pytest.mark.timeout(90)
 def test_the_workers_process_pending_events_at_once(world: World, processes: Processes) -> None:
     processes += [patina("worker"), patina("scheduler")]
     person = world.person("ann@acme.test")
@@ -104,7 +103,6 @@ def test_a_refused_copper_key_stops_the_calls_until_it_is_replaced(world: World)
     assert findings_of(world) == ()
 
 
-@pytest.mark.timeout(120)
 def test_a_storm_of_expired_tokens_uses_each_refresh_token_once(unconnected: World, processes: Processes) -> None:
     world = unconnected.open(organisations=3)
     world.workers = True

@@ -488,7 +488,6 @@ def test_the_relations_refresh_starts_with_the_oldest_and_stays_within_its_budge
     assert relations.refresh_stale(world.account) == 0, "what was read lately is left alone"
 
 
-@pytest.mark.timeout(90)
 def test_a_viewed_record_is_refreshed_in_the_background(world: World, processes: Processes) -> None:
     override_settings({"RELATIONS_MAX_AGE_SECONDS": "0"})
     processes += [patina("worker")]

@@ -259,7 +259,6 @@ def planted(world: World) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(90)
 def test_no_secret_and_no_address_reaches_a_log(world: World, processes: Processes, tmp_path: Path) -> None:
     override_settings({"LOG_LEVEL": "debug", "METRICS_TOKEN": "a-token-of-sixteen"})
     database_log = databases.HOME / "postgres" / "server.log"

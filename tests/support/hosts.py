@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 import psutil
 
 from tests.support.processes import ROOT, terminate
 
 NET = "10.77.7"
+LOCK_FILE = Path(tempfile.gettempdir()) / "patina-tests-network.lock"
 CONNECT_SECONDS = 1.0
 
 
@@ -90,8 +94,21 @@ def _forget_leftovers() -> None:
 
 
 @contextmanager
+def _only_one() -> Iterator[None]:
+    """Wait until no other process of this machine has a network, because all have the same addresses."""
+    with LOCK_FILE.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def network(*names: str) -> Iterator[dict[str, Host]]:
-    """Hosts on a bridge; this process has the address `NET`.1 on it."""
+    """Hosts on a bridge; this process has the address `NET`.1 on it. One at a time on a machine."""
+    with _only_one():
+        yield from _connect(names)
+
+
+def _connect(names: Sequence[str]) -> Iterator[dict[str, Host]]:
     _forget_leftovers()
     mark, hub = os.getpid() % 100_000, f"patina-{os.getpid()}-hub"
     hosts: dict[str, Host] = {}

@@ -167,7 +167,7 @@ class Changes(RuleBasedStateMachine):
         self.world.check()
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_any_sequence_of_changes_converges_after_one_reconciliation(running: World) -> None:
     Changes.running = running
     run_state_machine_as_test(

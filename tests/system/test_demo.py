@@ -61,7 +61,6 @@ def test_the_demo_shows_three_changes_and_a_second_run_reuses_the_data(tmp_path:
     assert verified.stdout == "verify ok: 0 missing, 0 stale, 0 extra\n"
 
 
-@pytest.mark.timeout(120)
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None
@@ -92,7 +91,6 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     wait_until(lambda: not processes_of(tmp_path), description="the end of every process")
 
 
-@pytest.mark.timeout(120)
 def test_a_demo_that_fails_says_why(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None

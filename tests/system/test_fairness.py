@@ -62,7 +62,6 @@ def seconds_until_paid(world: World, address: str) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.timeout(120)
 def test_a_flood_of_one_account_does_not_delay_an_event_of_another(two: tuple[World, World]) -> None:
     loud, quiet = two
     with transaction() as session:
@@ -99,7 +98,6 @@ def test_the_lease_of_a_flood_is_no_nested_loop_before_the_inbox_is_analyzed(wor
     assert "Nested Loop" not in plan
 
 
-@pytest.mark.timeout(120)
 def test_a_vendor_that_hangs_for_one_account_does_not_block_other_accounts(two: tuple[World, World]) -> None:
     loud, quiet = two
     loud.settle()
