@@ -12,7 +12,7 @@ import httpx
 from bench import backfill, environment, vendors
 from bench.figures import Figure, at_most
 from bench.vendors import FIRST_RECORD_ID, SHAPES
-from services import connect
+from services import access
 from tests.support.serving import wait_until
 from tests.support.world import World
 from worker.vendors.sync_types import RunKind
@@ -48,7 +48,7 @@ def measure(rounds: int) -> list[Figure]:
         ) as worker,
     ):
         world = vendors.connect_account(sandbox)
-        world.key = connect.create_key(world.account, "bench")
+        world.key = access.create_key(world.account, "bench")
         world.web = httpx.Client(base_url=url, timeout=10, trust_env=False)
         started = time.monotonic()
         world.run(RunKind.BACKFILL, seconds=900)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.connect import COMMAND_LINE
+from services.access import COMMAND_LINE
 from store.accounts import audit
 from store.db.database import Session
 

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from cli.findings import describe_problem, get_hint
-from cli.formatting import count_noun
 from runtime import redis_client
 from runtime.embedded import EmbeddedServiceError
+from runtime.numbers import count_noun
 from runtime.settings import SettingsError, settings
 from services import account_status, health, proxy_watch
 from services.health import FindingCode

@@ -12,7 +12,8 @@ import typer
 from cli.errors import fail
 from cli.options import JsonOption, handle_interrupts
 from runtime import logs
-from services.connect import connect_copper, connect_xero, create_key
+from services.access import create_key
+from services.connect import connect_copper, connect_xero
 from services.health import missing_scopes
 from worker.vendors.xero import cli_oauth
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from cli.demo_environment import DemoEnvironment
 from cli.errors import DemoError
 from cli.progress import run_and_watch
-from services import connect
+from services import access, connect
 from store.db.database import transaction
 from store.mirror import mirror
 from store.read_model import projection
@@ -82,10 +82,10 @@ class DemoScenario:
             )
             token = cli_oauth.authorise(0, auto=True, echo=self.console.print)
             connect.connect_xero(self.account_id, token)
-            self.key = connect.create_key(self.account_id, "demo")
+            self.key = access.create_key(self.account_id, "demo")
             self._control("PUT", "app", json={"webhook_url": f"{self.environment.web_url}/webhooks/xero"})
             self._control("POST", "webhooks/enable")
-            panel_url = links.panel(connect.create_key(self.account_id, "demo's panel", ["panel"]))
+            panel_url = links.panel(access.create_key(self.account_id, "demo's panel", ["panel"]))
             page = self._simulate("install_app", url=panel_url, account=self.copper_account_id)["page"]
             self.environment.panel_url = self.environment.sandbox_url + page
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 import typer
 
 from cli.checks import CheckResult, run_checks
-from cli.formatting import count_noun
 from cli.options import JsonOption
 from runtime import logs
+from runtime.numbers import count_noun
 from runtime.settings import SettingsError
 
 app = typer.Typer(add_completion=False)

@@ -9,11 +9,10 @@ from uuid import UUID
 import typer
 
 from cli.errors import usage_error
-from cli.formatting import count_noun
 from cli.options import AccountOption, resolve_account
 from runtime import logs
-from runtime.numbers import MAX_ID, whole_number
-from services.connect import COMMAND_LINE
+from runtime.numbers import MAX_ID, count_noun, whole_number
+from services.access import COMMAND_LINE
 from services.person_erasure import ErasureResult, erase_by_contact, erase_by_email, erase_by_record
 from store.accounts.erasure import Namesake
 from store.db.enums import RecordType

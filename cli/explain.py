@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.errors import usage_error
-from cli.formatting import count_noun
 from cli.options import AccountOption, JsonOption, resolve_account
+from runtime.numbers import count_noun
 from services.match_report import MatchReport, RecordAddress, build_match_report
 from store.db.enums import RecordType
 from store.read_model.match_reports import Reason

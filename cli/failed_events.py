@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cli.audit_log import record_command
-from cli.formatting import count_noun
-from store.db.database import Session, account_transaction
+from runtime.numbers import count_noun
+from services import failed_events
+from services.access import COMMAND_LINE
+from services.failed_events import EventChange
+from store.db.database import account_transaction
 from store.db.enums import INSTALLATION
 from store.ingest import inbox
-from store.ingest.inbox import EventSummary, QuarantinedEvent, SyncSource
-from worker.jobs import actors
+from store.ingest.inbox import EventSummary, QuarantinedEvent
 
 MAX_LISTED = 200
 ERROR_WIDTH = 68
@@ -98,50 +99,18 @@ def escape_for_terminal(body: bytes) -> bytes:
 
 def retry(account_id: int, ids: Sequence[int] | None) -> ChangeResult:
     """Requeue failed events (None: all), starting from their first attempt."""
-    sources: set[SyncSource] = set()
-
-    def replay(session: Session, event_ids: Sequence[int] | None) -> int:
-        count, replayed_sources = inbox.replay(session, account_id, event_ids)
-        sources.update(replayed_sources)
-        return count
-
-    result = _change(account_id, ids, "events.replayed", replay, lambda event: event.is_replayable, RETRY)
-    for source in sources:
-        actors.enqueue_drain(source)
-    return result
+    return _describe_change(account_id, failed_events.retry(account_id, ids, actor=COMMAND_LINE), RETRY)
 
 
 def dismiss(account_id: int, ids: Sequence[int] | None) -> ChangeResult:
     """Dismiss failed events (None: all)."""
-
-    def dismiss_events(session: Session, event_ids: Sequence[int] | None) -> int:
-        return inbox.dismiss(session, account_id, event_ids)
-
-    return _change(account_id, ids, "events.dismissed", dismiss_events, lambda event: event.is_failed, DISMISS)
+    return _describe_change(account_id, failed_events.dismiss(account_id, ids, actor=COMMAND_LINE), DISMISS)
 
 
-def _change(
-    account_id: int,
-    ids: Sequence[int] | None,
-    audit_action: str,
-    change: Callable[[Session, Sequence[int] | None], int],
-    is_allowed: Callable[[EventSummary], bool],
-    wording: _Wording,
-) -> ChangeResult:
-    """Change the events whose state allows it, and audit it, in one transaction; report why the others were refused."""
-    with account_transaction(account_id) as session:
-        states = inbox.get_summaries(session, account_id, ids) if ids is not None else {}
-        requested_ids = list(dict.fromkeys(ids)) if ids is not None else []
-        allowed_ids = [event_id for event_id in requested_ids if event_id in states and is_allowed(states[event_id])]
-        count = change(session, None if ids is None else allowed_ids)
-        if count:
-            record_command(session, account_id, audit_action, count_noun(count, "event"))
-    refusals = [
-        f"{event_id}: {_refusal_reason(account_id, states.get(event_id))}"
-        for event_id in requested_ids
-        if event_id not in allowed_ids
-    ]
-    summary = f"{count_noun(count, 'event')} {wording.done}" if count or refusals else wording.nothing_to_do
+def _describe_change(account_id: int, change: EventChange, wording: _Wording) -> ChangeResult:
+    refusals = [f"{event_id}: {_refusal_reason(account_id, event)}" for event_id, event in change.refused.items()]
+    has_results = change.count or refusals
+    summary = f"{count_noun(change.count, 'event')} {wording.done}" if has_results else wording.nothing_to_do
     if not refusals:
         return ChangeResult((f"{wording.command} ok: {summary}",), is_ok=True)
     return ChangeResult((*refusals, f"{wording.command} failed: {summary}, {len(refusals)} not"), is_ok=False)

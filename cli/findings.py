@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cli.formatting import count_noun, to_the_second
+from cli.formatting import to_the_second
+from runtime.numbers import count_noun
 from services.health import Finding, FindingCode
 
 RUN_LABELS = {

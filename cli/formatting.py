@@ -34,8 +34,3 @@ def json_default(value: Any) -> str:
 def count_rows(number: int, plural: str) -> str:
     """A number of rows whose noun is known in the plural: 1 person, 2 people."""
     return f"{number:,} {SINGULARS.get(plural, plural) if number == 1 else plural}"
-
-
-def count_noun(number: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: 1 row, 2 rows."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from cli.audit_log import record_command
-from cli.formatting import count_noun, json_default, to_the_minute
+from cli.formatting import json_default, to_the_minute
 from cli.options import JsonOption
-from runtime.numbers import MAX_ID
+from runtime.numbers import MAX_ID, count_noun
 from runtime.settings import settings
 from store.accounts import invitations
 from store.accounts.invitations import Invitation

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cli.audit_log import record_command
 from cli.errors import usage_error
-from cli.formatting import count_noun, json_default, to_the_minute
+from cli.formatting import json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
-from services import connect
+from runtime.numbers import count_noun
+from services import access
+from services.access import COMMAND_LINE
 from store.accounts import api_keys
 from store.accounts.api_keys import MAX_NAME_LENGTH, SCOPES
 from store.db.database import transaction
@@ -47,7 +48,7 @@ def create_key(
     name = name.strip()[:MAX_NAME_LENGTH]
     if not name:
         usage_error("enter a name so you can recognise this key later.", "NAME")
-    key = connect.create_key(resolve_account(account), name, [scope])
+    key = access.create_key(resolve_account(account), name, [scope])
     typer.echo(links.panel(key) if scope == "panel" else key)
 
 
@@ -58,9 +59,7 @@ def revoke_key(
 ) -> None:
     """Revoke a key; it stops working with the next request."""
     account_id = resolve_account(account)
-    with transaction() as session:
-        name = api_keys.revoke(session, account_id, key)
-        if name is None:
-            raise LookupError(f"Account {account_id} has no key {key}. Run `patina keys list` to list keys.")
-        record_command(session, account_id, "key.revoked", name)
+    name = access.revoke_key(account_id, key, actor=COMMAND_LINE)
+    if name is None:
+        raise LookupError(f"Account {account_id} has no key {key}. Run `patina keys list` to list keys.")
     typer.echo(f"revoked: {name}")

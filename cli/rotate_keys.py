@@ -6,7 +6,7 @@ import typer
 
 from cli.audit_log import record_command
 from cli.errors import fail
-from cli.formatting import count_noun
+from runtime.numbers import count_noun
 from store.db import key_rotation
 from store.db.crypto import DecryptionError
 from store.db.database import transaction

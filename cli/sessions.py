@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from cli.audit_log import record_command
 from cli.errors import usage_error
-from cli.formatting import count_noun, json_default, to_the_minute
+from cli.formatting import json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
-from runtime.numbers import MAX_ID
+from runtime.numbers import MAX_ID, count_noun
+from services import access
+from services.access import COMMAND_LINE
 from store.accounts import browser_sessions
 from store.accounts.browser_sessions import SessionSummary
 from store.db.database import transaction
@@ -64,19 +65,13 @@ def _format_sessions(summaries: Sequence[SessionSummary]) -> Iterator[str]:
 
 
 def _end(account_id: int, ids: Sequence[int] | None) -> tuple[int, list[int]]:
-    """End the given sessions (None: all) and audit it; returns the number of ended ones and the unknown IDs."""
+    """End the given sessions (None: all); returns the number of ended ones and the unknown IDs."""
     if not ids:
-        with transaction() as session:
-            count = browser_sessions.end_all(session, account_id)
-            if count:
-                record_command(session, account_id, "sessions.ended", count_noun(count, "session"))
-        return count, []
-    missing_ids = []
-    for session_id in dict.fromkeys(ids):
-        with transaction() as session:
-            user_name = browser_sessions.end(session, account_id, session_id)
-            if user_name is None:
-                missing_ids.append(session_id)
-            else:
-                record_command(session, account_id, "session.ended", user_name)
-    return len(set(ids)) - len(missing_ids), missing_ids
+        return access.end_sessions(account_id, actor=COMMAND_LINE), []
+    requested_ids = dict.fromkeys(ids)
+    missing_ids = [
+        session_id
+        for session_id in requested_ids
+        if access.end_session(account_id, session_id, actor=COMMAND_LINE) is None
+    ]
+    return len(requested_ids) - len(missing_ids), missing_ids

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.findings import RUN_LABELS, describe_finding, describe_problem
-from cli.formatting import count_noun, json_default, to_the_second
+from cli.formatting import json_default, to_the_second
 from cli.options import JsonOption, resolve_account
+from runtime.numbers import count_noun
 from services import account_status
 from services.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
 from services.health import Finding

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cli.formatting import count_noun, count_rows
+from cli.formatting import count_rows
 from cli.options import AccountOption, JsonOption, handle_interrupts, resolve_account
 from cli.progress import SyncResult, run_and_watch
 from runtime import logs
+from runtime.numbers import count_noun
 from services.account_status import describe_drift
 from worker.sync import projector
 from worker.vendors.sync_types import RunKind

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from cli.formatting import count_noun
 from cli.options import AccountOption, JsonOption, resolve_account
 from cli.sync import print_drift, run
+from runtime.numbers import count_noun
 from store.db.database import transaction
 from store.read_model import projection
 from store.read_model.projection import Comparison

@@ -1,4 +1,4 @@
-"""Whole numbers in untrusted text: forms, headers, messages, searches."""
+"""Whole numbers in untrusted text (forms, headers, messages, searches), and numbers with their nouns for people."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def whole_number(text: str, *, minimum: int = 0, maximum: int = MAX_ID) -> int |
         return None
     number = int(text)
     return number if minimum <= number <= maximum else None
+
+
+def count_noun(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: 1 row, 2,000 rows."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

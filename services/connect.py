@@ -11,9 +11,9 @@ from uuid import UUID
 import structlog
 
 from runtime.settings import settings
+from services.access import COMMAND_LINE
 from store.accounts import (
     accounts,
-    api_keys,
     audit,
     browser_sessions,
     copper_credentials,
@@ -45,7 +45,6 @@ from worker.vendors.xero import oauth, scopes
 from worker.vendors.xero.schemas import XeroConnection
 
 log = structlog.get_logger()
-COMMAND_LINE = "the command line"
 MAX_KEY_LENGTH, MAX_EMAIL_LENGTH = 500, 320
 
 
@@ -369,11 +368,3 @@ def disconnect(account_id: int, *, actor: str) -> None:
         audit.record(session, INSTALLATION, actor, "account.disconnected", f"account {account_id}")
     log.info("account.closed", account=account_id)
     actors.enqueue_cleanup()
-
-
-def create_key(account_id: int, name: str, scopes: Collection[str] = ("read",), *, actor: str = COMMAND_LINE) -> str:
-    """Create an API key for the account and return its secret, which is not stored in clear text."""
-    with transaction() as session:
-        key = api_keys.create(session, account_id, name, list(scopes))
-        audit.record(session, account_id, actor, "key.created", f"{name} ({', '.join(scopes)})")
-    return key

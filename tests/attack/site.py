@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 import cli
 from runtime.redis_client import shared_client as redis_client
 from runtime.settings import settings
-from services import connect
+from services import access
 from store.db.database import transaction
 from tests.attack.settings import HOST
 from tests.support.admin import AdminBrowser
@@ -130,8 +130,8 @@ class Site:
         address = f"ann@{name.lower().replace(' ', '-')}.test"
         person, invoice = world.person(address), world.invoice(address)
         world.settle()
-        panel = connect.create_key(world.account, "the panel", ["panel"])
-        admin = connect.create_key(world.account, "everything", ["admin"])
+        panel = access.create_key(world.account, "the panel", ["panel"])
+        admin = access.create_key(world.account, "everything", ["admin"])
         return Tenant(world, account["api_key"], account["email"], panel, admin, person, invoice.id)
 
     def client(self, address: str = "", *, timeout: float = 10, url: str = "", **options: Any) -> httpx.Client:

@@ -19,7 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page, Request, expect
 
 from runtime.settings import override_settings
-from services import connect
+from services import access
 from store.accounts import account_settings
 from store.db.database import transaction
 from tests.browser.test_browser import browser as browser
@@ -41,7 +41,7 @@ class Copper:
         self.world = world
         self.site = world.sandbox.url.replace("127.0.0.1", "localhost")
         override_settings({"PANEL_ORIGINS": self.site})
-        token = connect.create_key(world.account, "The panel", ["panel"])
+        token = access.create_key(world.account, "The panel", ["panel"])
         world.simulate_copper("install_app", url=f"{world.web.base_url}/panel?token={token}")
 
     def open(self, word: str, record: int) -> FrameLocator:
@@ -386,7 +386,7 @@ def test_a_page_that_impersonates_copper_gets_nothing(copper: Copper, browser: B
     company, _ = fill(copper.world)
     address = copper.world.sandbox.control("GET", "state")
     assert address
-    token = connect.create_key(copper.world.account, "x", ["panel"])
+    token = access.create_key(copper.world.account, "x", ["panel"])
     url = f"{copper.world.web.base_url}/panel?token={token}&origin=http://evil.test&instanceId=1"
     assert httpx.get(url, trust_env=False).status_code == 403
     copper.page.route(

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route as HttpRoute
 
 from runtime.settings import override_settings, settings
-from services import connect
+from services import access
 from store.accounts import account_settings
 from store.db.database import transaction
 from tests.browser.test_browser import browser as browser
@@ -67,7 +67,7 @@ class Host:
     def __init__(self, page: Page, world: World, site: str) -> None:
         self.page, self.world, self.site = page, world, site
         override_settings({"PANEL_ORIGINS": site})
-        token = connect.create_key(world.account, "The panel", ["panel"])
+        token = access.create_key(world.account, "The panel", ["panel"])
         self.url = f"{world.web.base_url}/panel?token={token}"
 
     def open(self, record_word: str = "", record: int = 0) -> FrameLocator:

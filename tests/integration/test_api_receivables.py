@@ -11,7 +11,7 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from services import connect
+from services import access
 from store.db.database import transaction
 from tests.support.databases import clear_budgets
 from tests.support.world import World
@@ -20,7 +20,7 @@ from tests.support.world import World
 @pytest.fixture
 def admin(world: World) -> dict[str, str]:
     clear_budgets("throttle")
-    return {"Authorization": f"Bearer {connect.create_key(world.account, 'admin', ['admin'])}"}
+    return {"Authorization": f"Bearer {access.create_key(world.account, 'admin', ['admin'])}"}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_admin_endpoints_refuse_a_read_key(world: World, admin: dict[str, str], 
         assert get(world, path, admin).status_code == 200, path
         assert get(world, path, {"Authorization": "Bearer pat_no"}).status_code == 401
         assert get(world, path, {}).status_code == 401
-    panel = {"Authorization": f"Bearer {connect.create_key(world.account, 'panel', ['panel'])}"}
+    panel = {"Authorization": f"Bearer {access.create_key(world.account, 'panel', ['panel'])}"}
     for path in ("people", "people/1/invoices.csv", "people/1/match", "unmatched.csv"):
         assert get(world, path, panel).status_code == 401, path
 
@@ -163,6 +163,6 @@ def test_an_export_contains_no_rows_of_other_accounts(world: World, admin: dict[
     world.settle()
     for path in ("invoices.csv", "unmatched.csv", "unmatched.csv?of=records"):
         assert table(get(world, path, admin)) == []
-    other_headers = {"Authorization": f"Bearer {connect.create_key(other_world.account, 'admin', ['admin'])}"}
+    other_headers = {"Authorization": f"Bearer {access.create_key(other_world.account, 'admin', ['admin'])}"}
     assert len(table(get(world, "invoices.csv", other_headers))) == 1
     assert get(world, "people", admin).json()["records"] == []

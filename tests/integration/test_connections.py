@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from runtime.settings import override_settings
-from services import account_status, connect
+from services import access, account_status, connect
 from services.account_status import month_start
 from store.accounts import admins, api_keys, audit, browser_sessions, copper_credentials, xero_organisations
 from store.db.crypto import decrypt, encrypt
@@ -43,7 +43,7 @@ def second_account(world: World, tenants: list[str] | None = None, *, name: str 
     copper_account = world.sandbox.simulate("add_account", name=name)
     second.copper, second.tenants = copper_account["account"], tenants
     second.account = connect.connect_copper(copper_account["api_key"], copper_account["email"])
-    second.key = connect.create_key(second.account, "test")
+    second.key = access.create_key(second.account, "test")
     second.authorise(tenants)
     second.backfill()
     return second

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from runtime import metrics
-from services import connect
+from services import access, connect
 from store.accounts import accounts, audit, browser_sessions, copper_credentials, oauth_state
 from store.accounts.browser_sessions import SessionOrigin
 from store.accounts.deprovisioning import DATA_TABLES
@@ -120,7 +120,7 @@ def test_an_account_reconnected_before_its_erasure_is_a_new_account(world: World
     world.authorise(world.tenants)
     clean_up()
     world.backfill()
-    world.key = connect.create_key(world.account, "test")
+    world.key = access.create_key(world.account, "test")
     assert rows_of(first) == {}
     assert world.invoice_numbers("people", person) == [invoice.number]
     assert world.sandbox.state()["accounts"][0]["subscriptions"] == 12

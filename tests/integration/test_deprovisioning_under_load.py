@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import exc
 
 from runtime.settings import override_settings
-from services import connect, person_erasure
+from services import access, connect, person_erasure
 from store.accounts import (
     admins,
     audit,
@@ -70,7 +70,7 @@ class Work:
         self.world, self.account = world, world.account
         self.tenant, self.person = world.tenants[0], world.record_ids("person")[0]
         self.company, self.opportunity = world.record_ids("company")[0], world.record_ids("opportunity")[0]
-        self.admin = {"Authorization": f"Bearer {connect.create_key(self.account, 'admin', ['admin'])}"}
+        self.admin = {"Authorization": f"Bearer {access.create_key(self.account, 'admin', ['admin'])}"}
         with transaction() as session:
             self.access: CopperCredentials = copper_credentials.get(session, self.account)
             self.organisation = xero_organisations.list_connected(session, self.account)[0].id
@@ -104,7 +104,7 @@ class Work:
             lambda: Budget.for_copper(self.account).record_usage(
                 Priority.BACKGROUND, failed=False, rate_limited=False, bytes_compressed=1, bytes_uncompressed=1
             ),
-            lambda: connect.create_key(self.account, "late"),
+            lambda: access.create_key(self.account, "late"),
             lambda: self.world.link("person", self.person, next(iter(self.world.contacts.values()))),
             self.write_beside,
             scheduler.catch_up,

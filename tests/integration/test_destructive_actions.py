@@ -7,7 +7,7 @@ import re
 import pytest
 from sqlalchemy import text
 
-from services import connect
+from services import access, connect
 from store.accounts import account_settings, admins, api_keys, deprovisioning, xero_organisations
 from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
@@ -133,7 +133,7 @@ def test_a_confirmation_page_changes_nothing_and_refuses_ids_of_other_accounts(
 def test_a_removal_is_confirmed_once(world: World, admin: AdminBrowser) -> None:
     with transaction() as session:
         admins.add(session, world.account, 77, "Vic <Viewer>")
-    connect.create_key(world.account, "Old key")
+    access.create_key(world.account, "Old key")
     number = re.findall(r'href="/keys/(\d+)/revoke"', admin.open("/keys").text)[-1]
     admin.open(f"/keys/{number}/revoke")
     assert "Read: invoices by record" in page_text(admin)

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from services import connect
+from services import access
 from store.db.database import transaction
 from tests.support.commands import patina
 from tests.support.world import World
@@ -151,7 +151,7 @@ def test_explain_shows_an_address_as_typed_and_as_normalised(world: World) -> No
     assert "ann@acme.test (in Copper: <U+200B>ann@acme.test) (person" in output
     assert "matched by ann@xn--bcher-kva.test (in Xero: mailto:ann@xn--bcher-kva.test) (person" in output
     assert "(in Copper" not in patina("explain", "person", str(other_person)).stdout
-    admin = {"Authorization": f"Bearer {connect.create_key(world.account, 'admin', ['admin'])}"}
+    admin = {"Authorization": f"Bearer {access.create_key(world.account, 'admin', ['admin'])}"}
     payload = world.web.get(f"/v1/people/{person}/match", headers=admin).json()
     assert {(address["email"], address["as_typed"]) for address in payload["addresses"]} == {
         ("ann@xn--bcher-kva.test", "ANN@Bücher.test"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.settings import SettingsError, override_settings, settings
-from services import connect
+from services import access
 from tests.support.admin import AdminBrowser
 from tests.support.refusals import refused
 from tests.support.routes import documented_routes
@@ -45,8 +45,8 @@ def requests_with(app: Any, odd: str) -> Iterator[tuple[str, str]]:
 
 
 def test_no_query_parameter_causes_a_500(world: World, admin: AdminBrowser) -> None:
-    key = connect.create_key(world.account, "all", ["admin"])
-    panel = connect.create_key(world.account, "panel", ["panel"])
+    key = access.create_key(world.account, "all", ["admin"])
+    panel = access.create_key(world.account, "panel", ["panel"])
     app = create()
     for description, value in MALFORMED_VALUES.items():
         requests = list(requests_with(app, value))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.numbers import MAX_ID, whole_number
+from services import access
 from tests.support.world import World
 
 
@@ -38,9 +39,7 @@ def test_no_input_raises_an_exception(text: str) -> None:
 
 @pytest.mark.parametrize("wait", ["²", "٣".encode().decode("latin-1"), "9" * 400, "", "-1", "wait"])
 def test_an_invalid_prefer_header_is_answered_at_once(world: World, wait: str) -> None:
-    from services import connect
-
-    key = connect.create_key(world.account, "panel", ["panel"])
+    key = access.create_key(world.account, "panel", ["panel"])
     person = world.person("ann@acme.test")
     world.settle()
     headers = {b"authorization": f"Bearer {key}".encode(), b"prefer": f"wait={wait}".encode("latin-1")}

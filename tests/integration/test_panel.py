@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from services import connect
+from services import access
 from store.accounts import account_settings, xero_organisations
 from store.db.database import transaction
 from store.db.enums import OrganisationStatus
@@ -28,7 +28,7 @@ from tests.support.world import World
 def panel(world: World) -> dict[str, str]:
     """A panel token as a header."""
     clear_budgets("throttle")
-    return {"Authorization": f"Bearer {connect.create_key(world.account, 'The panel', ['panel'])}"}
+    return {"Authorization": f"Bearer {access.create_key(world.account, 'The panel', ['panel'])}"}
 
 
 def restrict(world: World, *teams: int) -> None:
@@ -99,7 +99,7 @@ def test_the_panel_opens_only_with_its_own_token_until_it_is_revoked(world: Worl
     person = world.person("ann@acme.test")
     world.settle()
     assert part(world, panel, "person", person).status_code == 200
-    for key in (world.key, connect.create_key(world.account, "admin", ["admin"]), "pat_no", ""):
+    for key in (world.key, access.create_key(world.account, "admin", ["admin"]), "pat_no", ""):
         refused = part(world, {"Authorization": f"Bearer {key}"} if key else {}, "person", person)
         assert refused.status_code == 401
         assert "This panel URL is no longer valid." in refused.text
@@ -188,7 +188,7 @@ def test_the_code_of_the_window_works_once_and_only_for_its_own_panel(world: Wor
         session.execute(text("UPDATE oauth_state SET expires_at = now()"))
     assert redeem(expired_code, secret) == 403
     other_world = World(world.sandbox, world.web).open(name="Other")
-    other_headers = {"Authorization": f"Bearer {connect.create_key(other_world.account, 'x', ['panel'])}"}
+    other_headers = {"Authorization": f"Bearer {access.create_key(other_world.account, 'x', ['panel'])}"}
     payload = {"code": code_of(world, challenge, admin), "secret": secret}
     assert world.web.post("/panel/session", json=payload, headers=other_headers).status_code == 403, (
         "another account's panel"
@@ -282,7 +282,7 @@ def test_a_session_of_another_account_is_refused(world: World, panel: dict[str, 
     other_world = World(world.sandbox, world.web).open(name="Other")
     restrict(other_world, 1)
     restrict(world, 1)
-    headers = {"Authorization": f"Bearer {connect.create_key(other_world.account, 'x', ['panel'])}"}
+    headers = {"Authorization": f"Bearer {access.create_key(other_world.account, 'x', ['panel'])}"}
     admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == other_world.copper)[
         "email"
     ]

@@ -6,7 +6,7 @@ import httpx
 
 from runtime import redis_client
 from runtime.settings import override_settings
-from services import connect
+from services import access
 from tests.support import databases
 from tests.support.serving import wait_until
 from tests.support.world import World
@@ -31,7 +31,7 @@ def test_a_database_restart_breaks_no_panel_and_no_export(world: World) -> None:
     person = world.person("ann@acme.test")
     world.invoice("ann@acme.test")
     world.settle()
-    keys = {scope: connect.create_key(world.account, scope, [scope]) for scope in ("admin", "panel")}
+    keys = {scope: access.create_key(world.account, scope, [scope]) for scope in ("admin", "panel")}
     paths = {"/v1/invoices.csv": keys["admin"], f"/panel/records/person/{person}": keys["panel"]}
     for _ in range(3):
         for path, key in paths.items():

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import event, text
 
 from runtime.settings import override_settings
-from services import connect
+from services import access
 from store.db.database import PoolFullError, conninfo, create_owner_pool, engine, transaction
 from store.read_model import exports as stored_exports
 from tests.integration.test_panel import panel as panel
@@ -60,7 +60,7 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 
 def bearer(world: World, scope: str = "admin") -> dict[str, str]:
-    return {"Authorization": f"Bearer {connect.create_key(world.account, scope, [scope])}"}
+    return {"Authorization": f"Bearer {access.create_key(world.account, scope, [scope])}"}
 
 
 def is_busy(response: httpx.Response) -> bool:

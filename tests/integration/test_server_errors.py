@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import exc
 
 from runtime.settings import override_settings
-from services import connect
+from services import access, connect
 from store.accounts import account_settings
 from store.db.database import transaction
 from tests.integration.test_webhook_endpoints import delivery, event, post_xero
@@ -59,7 +59,7 @@ PATHS = ("/v1/people/1/match", "/v1/companies", "/v1/invoices.csv", "/panel/reco
 
 
 def test_an_unavailable_database_is_a_503_on_every_path(world: World, admin: AdminBrowser) -> None:
-    key, panel = connect.create_key(world.account, "all", ["admin"]), connect.create_key(world.account, "p", ["panel"])
+    key, panel = access.create_key(world.account, "all", ["admin"]), access.create_key(world.account, "p", ["panel"])
     override_settings({"METRICS_TOKEN": "a-token-of-the-scraper"})
     tokens = {"/metrics": "a-token-of-the-scraper", "/panel/records/person/1": panel}
     with unavailable():

@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text
 
 from runtime.settings import override_settings, settings
-from services import connect
+from services import access
 from store.accounts import account_settings, admins, api_keys, copper_credentials, xero_grants, xero_organisations
 from store.db import crypto
 from store.db.database import Role, account_transaction, conninfo, transaction
@@ -147,7 +147,7 @@ def test_responses_reveal_nothing_about_records_of_other_accounts(two: tuple[Wor
         second.record_ids("company")[0],
         second.rows("companies", second.record_ids("company")[0])[0]["id"],
     )
-    key = {"Authorization": f"Bearer {connect.create_key(first.account, 'admin', ['admin'])}"}
+    key = {"Authorization": f"Bearer {access.create_key(first.account, 'admin', ['admin'])}"}
     payload = first.web.get(f"/v1/companies/{company}/match", headers=key).json()
     assert (payload["name"], payload["addresses"], payload["contacts"], payload["near_misses"]) == (None, [], [], [])
     browser = sign_in(first)
@@ -227,7 +227,7 @@ def test_a_revoked_key_is_refused_by_every_endpoint(two: tuple[World, World], we
         if methods.get("get", {}).get("security")
     ]
     assert len(paths) == 6
-    key = connect.create_key(world.account, "to be revoked", ["read", "admin"])
+    key = access.create_key(world.account, "to be revoked", ["read", "admin"])
     headers = {"Authorization": f"Bearer {key}"}
     assert {path: web.get(path, headers=headers).status_code for path in paths} == dict.fromkeys(paths, 200)
     with transaction() as session:
@@ -394,7 +394,7 @@ def test_the_api_conforms_to_its_openapi_document(world: World, monkeypatch: pyt
 
         probe()
 
-    admin = connect.create_key(world.account, "admin", ["admin"])
+    admin = access.create_key(world.account, "admin", ["admin"])
     for operation in operations:
         # An unknown key is refused before the parameters matter, so a few examples show it.
         for key, max_examples in ((admin, 40), (world.key, 40), ("pat_invalid", 5)):

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from services import account_status, connect
+from services import access, account_status, connect
 from store.accounts import xero_organisations
 from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
@@ -171,7 +171,7 @@ def json_lines_file(world: World, person: int) -> dict[str, int]:
 
 
 def keyed(world: World, *scopes: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {connect.create_key(world.account, 'test', scopes or ('read',))}"}
+    return {"Authorization": f"Bearer {access.create_key(world.account, 'test', scopes or ('read',))}"}
 
 
 BY_INVOICE = {"API": api, "CSV": csv_file, "JSON Lines": json_lines_file}

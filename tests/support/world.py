@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
-from services import connect
+from services import access, connect
 from store.accounts import xero_organisations
 from store.db.database import transaction
 from store.db.enums import RecordType, RunState
@@ -105,7 +105,7 @@ class World:
         copper_account = self.sandbox.simulate("add_account", name=name)
         self.copper = copper_account["account"]
         self.account = connect.connect_copper(copper_account["api_key"], copper_account["email"], by_operator=True)
-        self.key = connect.create_key(self.account, "test")
+        self.key = access.create_key(self.account, "test")
         self.tenants = [
             self.sandbox.simulate("add_organisation", name=f"{name} Ltd {number}", currency="NZD", timezone=time_zone)[
                 "tenant"

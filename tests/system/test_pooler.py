@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from runtime.servers import APPLICATION_ROLE, Postgres
 from runtime.settings import override_settings
-from services import connect
+from services import access
 from store.db.database import Role, account_transaction, dispose_engine, transaction
 from store.db.migrations import migrate
 from tests.chaos import free_port
@@ -122,7 +122,7 @@ def test_events_reads_runs_and_exports_of_two_accounts_work_through_the_pooler(
     for world, number in ((first, first_invoice.number), (two, second_invoice.number)):
         response = web.get(
             "/v1/invoices.jsonl",
-            headers={"Authorization": f"Bearer {connect.create_key(world.account, 'all', ['admin'])}"},
+            headers={"Authorization": f"Bearer {access.create_key(world.account, 'all', ['admin'])}"},
         )
         assert response.status_code == 200
         assert [number in line for line in response.text.splitlines()] == [True]

@@ -9,7 +9,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import FormData
 
-from store.accounts import accounts, api_keys, audit, oauth_state
+from services import access
+from store.accounts import accounts, api_keys, oauth_state
 from store.accounts.api_keys import ApiKeySummary
 from store.accounts.browser_sessions import BrowserSession
 from store.accounts.oauth_state import OAuthStateError
@@ -84,8 +85,7 @@ def _create_key(request: Request, browser_session: BrowserSession, name: str, sc
     """Create a key, its audit entry and a one-time ticket to show it, in one transaction; returns the ticket."""
     ticket = generate_token()
     with account_transaction(browser_session.account_id) as session:
-        key = api_keys.create(session, browser_session.account_id, name, [scope])
-        audit.record(session, browser_session.account_id, browser_session.user_name, "key.created", f"{name} ({scope})")
+        key = access.add_key(session, browser_session.account_id, name, [scope], actor=browser_session.user_name)
         values = {"key": key, "scope": scope}
         oauth_state.save(session, browser_session.account_id, ticket, NEW_KEY, request.state.browser.name, values)
     return ticket
@@ -127,10 +127,7 @@ def show_revoke(request: Request, key_id: Id) -> Response:
 def revoke(request: Request, key_id: Id, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
     """Revoke a key; its next request is rejected."""
     browser_session = browser.require_admin(request.state.browser)
-    with account_transaction(browser_session.account_id) as session:
-        name = api_keys.revoke(session, browser_session.account_id, key_id)
-        if name is not None:
-            audit.record(session, browser_session.account_id, browser_session.user_name, "key.revoked", name)
+    name = access.revoke_key(browser_session.account_id, key_id, actor=browser_session.user_name)
     if name is None:
         raise ProblemError(404, "This API key doesn't exist, or it was already revoked.")
     return redirect(request, "/keys", notice=f"API key {name} revoked.")

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from runtime.numbers import MAX_ID
+from runtime.numbers import MAX_ID, count_noun
 from services.account_status import describe_drift, format_bytes
 from store.db.crypto import generate_token
 from store.db.database import UNAVAILABLE_ERRORS
@@ -23,7 +23,7 @@ from web.admin.forms import EMPTY_FORM
 from web.auth import browser
 from web.auth.browser import Browser
 from web.middleware.security_headers import SecurityHeadersMiddleware
-from web.presentation import findings, labels, locales
+from web.presentation import findings, locales
 from web.presentation.problems import FAILED_MESSAGE, TITLES, UNAVAILABLE_MESSAGE, describe_validation_errors, problem
 from worker.vendors.addresses import escape_invisible
 
@@ -68,7 +68,7 @@ def _environment() -> Environment:
         drift=describe_drift,
         escape_invisible=escape_invisible,
         finding=findings.finding_message,
-        pluralize=labels.pluralize,
+        count_noun=count_noun,
     )
     environment.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, EMPTY_FORM=EMPTY_FORM)
     return environment
@@ -114,7 +114,7 @@ def format_age(at: datetime | None) -> str:
     seconds = max((datetime.now(UTC) - at).total_seconds(), 0)
     for unit_seconds, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= unit_seconds:
-            return f"{labels.pluralize(int(seconds // unit_seconds), unit)} ago"
+            return f"{count_noun(int(seconds // unit_seconds), unit)} ago"
     return "just now"
 
 

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
-from store.accounts import audit, browser_sessions
+from runtime.numbers import count_noun
+from services import access
+from store.accounts import browser_sessions
 from store.accounts.browser_sessions import BrowserSession, SessionSummary
 from store.db.database import account_transaction
 from web.admin.confirmation import require_confirmation
 from web.admin.render import Id, redirect, render_page
 from web.auth import browser
-from web.presentation import labels
 from web.presentation.problems import ProblemError
 
 router = APIRouter()
@@ -63,12 +64,12 @@ def redirect_to_sessions(request: Request, session_id: Id) -> Response:
 def end(request: Request, session_id: Id, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
     """End one session; its next request is not signed in."""
     browser_session = browser.require_session(request.state.browser)
-    with account_transaction(browser_session.account_id) as session:
-        owner = browser_sessions.end(
-            session, browser_session.account_id, session_id, user_id=_user_filter(browser_session)
-        )
-        if owner is not None:
-            audit.record(session, browser_session.account_id, browser_session.user_name, "session.ended", owner)
+    owner = access.end_session(
+        browser_session.account_id,
+        session_id,
+        actor=browser_session.user_name,
+        user_id=_user_filter(browser_session),
+    )
     if owner is None:
         raise ProblemError(404, "This session doesn't exist, or it has already ended.")
     return redirect(request, _list_path(browser_session), notice="Session ended.")
@@ -79,14 +80,10 @@ def end(request: Request, session_id: Id, form: Annotated[FormData, Depends(brow
 def end_others(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
     """End all other sessions."""
     browser_session = browser.require_session(request.state.browser)
-    with account_transaction(browser_session.account_id) as session:
-        count = browser_sessions.end_all(
-            session,
-            browser_session.account_id,
-            except_id=browser_session.id,
-            user_id=_user_filter(browser_session),
-        )
-        ended = labels.pluralize(count, "session")
-        if count:
-            audit.record(session, browser_session.account_id, browser_session.user_name, "sessions.ended", ended)
-    return redirect(request, _list_path(browser_session), notice=f"{ended} ended.")
+    count = access.end_sessions(
+        browser_session.account_id,
+        actor=browser_session.user_name,
+        except_id=browser_session.id,
+        user_id=_user_filter(browser_session),
+    )
+    return redirect(request, _list_path(browser_session), notice=f"{count_noun(count, 'session')} ended.")

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import FormData
 
-from runtime.numbers import whole_number
+from runtime.numbers import count_noun, whole_number
 from services import connect, failed_sign_ins
 from store.accounts import (
     account_settings,
@@ -35,7 +35,6 @@ from web.admin.vendor_calls import calls_vendor, may_call_vendor
 from web.auth import browser, rate_limits
 from web.middleware import refusals
 from web.middleware.refusals import RefusalReason
-from web.presentation import labels
 from web.presentation.problems import ProblemError
 from worker.vendors import http
 from worker.vendors.copper.client import client_for_account, teams_of
@@ -179,7 +178,7 @@ def _describe(settings: AccountSettings) -> str:
     """The settings in a line of the audit log."""
     record_types = ", ".join(settings.record_types) or "no record type"
     teams = settings.visible_to_teams
-    visibility = "everyone" if teams is None else labels.pluralize(len(teams), "team")
+    visibility = "everyone" if teams is None else count_noun(len(teams), "team")
     bills = "bills shown" if settings.show_bills else "bills hidden"
     return f"{record_types}; {settings.invoice_limit} shown; {visibility}; {bills}"
 

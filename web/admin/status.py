@@ -9,20 +9,18 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
-from runtime.numbers import whole_number
+from runtime.numbers import count_noun, whole_number
 from runtime.settings import settings
-from services import account_status
+from services import account_status, failed_events
 from services.account_status import GIGABYTE, AccountStatus
 from store.accounts import accounts, audit
-from store.accounts.browser_sessions import BrowserSession
-from store.db.database import Session, account_transaction
+from store.db.database import account_transaction
 from store.ingest import inbox
 from web.admin import notices
 from web.admin.render import redirect, render_page
 from web.auth import browser
-from web.presentation import charts, labels
+from web.presentation import charts
 from web.presentation.problems import ProblemError
-from worker.jobs import actors
 from worker.vendors.sync_types import RunKind
 
 router = APIRouter()
@@ -82,31 +80,19 @@ def _selected_events(form: FormData) -> list[int] | None:
     return [event_id]
 
 
-def _audit_events(session: Session, browser_session: BrowserSession, action: str, count: int) -> str:
-    """Record in the audit log what was done to `count` events, if any; returns their number in words."""
-    detail = labels.pluralize(count, "event")
-    if count:
-        audit.record(session, browser_session.account_id, browser_session.user_name, action, detail)
-    return detail
-
-
 @router.post("/events/replay")
 def replay(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
     """Retry failed events."""
     browser_session, event_ids = browser.require_admin(request.state.browser), _selected_events(form)
-    with account_transaction(browser_session.account_id) as session:
-        count, sources = inbox.replay(session, browser_session.account_id, event_ids)
-        events = _audit_events(session, browser_session, "events.replayed", count)
-    for source in sources:
-        actors.enqueue_drain(source)
-    return redirect(request, "/status#quarantine", notice=f"Retrying {events}." if count else "")
+    change = failed_events.retry(browser_session.account_id, event_ids, actor=browser_session.user_name)
+    notice = f"Retrying {count_noun(change.count, 'event')}." if change.count else ""
+    return redirect(request, "/status#quarantine", notice=notice)
 
 
 @router.post("/events/dismiss")
 def dismiss(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
     """Dismiss failed events."""
     browser_session, event_ids = browser.require_admin(request.state.browser), _selected_events(form)
-    with account_transaction(browser_session.account_id) as session:
-        count = inbox.dismiss(session, browser_session.account_id, event_ids)
-        events = _audit_events(session, browser_session, "events.dismissed", count)
-    return redirect(request, "/status#quarantine", notice=f"Dismissed {events}." if count else "")
+    change = failed_events.dismiss(browser_session.account_id, event_ids, actor=browser_session.user_name)
+    notice = f"Dismissed {count_noun(change.count, 'event')}." if change.count else ""
+    return redirect(request, "/status#quarantine", notice=notice)

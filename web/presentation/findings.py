@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from runtime.numbers import count_noun
 from services.health import Finding, FindingCode
-from web.presentation.labels import pluralize
 
 RUN_LABELS = {
     "backfill": "import",
@@ -39,5 +39,5 @@ def finding_message(finding: Finding) -> str:
         detail=finding.detail,
         noun=finding.resource,
         run=RUN_LABELS[finding.run_kind or "backfill"],
-        count=pluralize(finding.count, "event"),
+        count=count_noun(finding.count, "event"),
     )

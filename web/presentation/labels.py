@@ -31,11 +31,6 @@ def unmatched_reason(record_type: str, has_address: bool) -> str:
     return "no Xero contact has this email address" if has_address else "no email address"
 
 
-def pluralize(count: int, noun: str, plural: str = "") -> str:
-    """A count with its noun: "1 invoice", "2 invoices"."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
 ACTION_LABELS = {
     "account.disconnected": "Account disconnected",
     "admin.added": "Admin added",

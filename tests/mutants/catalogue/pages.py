@@ -80,12 +80,10 @@ FORMS = (
     ),
     mutant(
         "a change is audited in a separate transaction",
-        "web/admin/keys.py",
-        "        audit.record(session, browser_session.account_id, browser_session.user_name, "
-        '"key.created", f"{name} ({scope})")\n',
-        "        session.commit()\n"
-        "        audit.record(session, browser_session.account_id, browser_session.user_name, "
-        '"key.created", f"{name} ({scope})")\n',
+        "services/access.py",
+        """    audit.record(session, account_id, actor, "key.created", f"{name} ({', '.join(scopes)})")\n""",
+        "    session.commit()\n"
+        """    audit.record(session, account_id, actor, "key.created", f"{name} ({', '.join(scopes)})")\n""",
         "integration/test_connections.py::test_a_change_that_cannot_be_audited_is_rolled_back",
     ),
 )
