@@ -81,9 +81,9 @@ FORMS = (
     mutant(
         "a change is audited in a separate transaction",
         "services/access.py",
-        """    audit.record(session, account_id, actor, "key.created", f"{name} ({', '.join(scopes)})")\n""",
-        "    session.commit()\n"
-        """    audit.record(session, account_id, actor, "key.created", f"{name} ({', '.join(scopes)})")\n""",
+        "    key = api_keys.create(session, account_id, name, list(scopes))",
+        "    with account_transaction(account_id) as other:\n"
+        "        key = api_keys.create(other, account_id, name, list(scopes))",
         "integration/test_connections.py::test_a_change_that_cannot_be_audited_is_rolled_back",
     ),
 )

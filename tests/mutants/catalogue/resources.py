@@ -10,7 +10,7 @@ CAPACITY = (
         "web/admin/vendor_calls.py",
         "response: Response = await vendors.run(_account(request), _interactive, endpoint, request, arguments)",
         "response: Response = await run_in_threadpool(_interactive, endpoint, request, arguments)",
-        "integration/test_resource_limits.py::test_sign_ins_during_slow_copper_calls_block_no_other_page",
+        "unit/test_vendor_calls.py::test_requests_that_wait_for_a_vendor_leave_the_threads_of_pages_free",
     ),
     mutant(
         "an interactive vendor call has four attempts",
@@ -29,8 +29,8 @@ CAPACITY = (
     mutant(
         "each long poll has its own query",
         "web/panel/record_views.py",
-        "        task = self._pending.get(key)",
-        "        task = None",
+        "        record = account.records.get(key)",
+        "        record = None",
         "integration/test_resource_limits.py::test_one_query_serves_all_long_polls_of_a_record",
     ),
     mutant(
