@@ -12,8 +12,8 @@ from cli.errors import usage_error
 from cli.options import AccountOption, resolve_account
 from runtime import logs
 from runtime.numbers import MAX_ID, count_noun, whole_number
-from services.access import COMMAND_LINE
 from services.person_erasure import ErasureResult, erase_by_contact, erase_by_email, erase_by_record
+from store.accounts.audit import COMMAND_LINE
 from store.accounts.erasure import Namesake
 from store.db.enums import RecordType
 from worker.vendors.addresses import escape_invisible, normalise_address

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from runtime.numbers import count_noun
 from services import failed_events
-from services.access import COMMAND_LINE
 from services.failed_events import EventChange
+from store.accounts.audit import COMMAND_LINE
 from store.db.database import account_transaction
 from store.db.enums import INSTALLATION
 from store.ingest import inbox

@@ -12,9 +12,9 @@ from cli.formatting import json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
 from runtime.numbers import count_noun
 from services import access
-from services.access import COMMAND_LINE
 from store.accounts import api_keys
 from store.accounts.api_keys import MAX_NAME_LENGTH, SCOPES
+from store.accounts.audit import COMMAND_LINE
 from store.db.database import transaction
 from web.presentation import links
 

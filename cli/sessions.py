@@ -13,8 +13,8 @@ from cli.formatting import json_default, to_the_minute
 from cli.options import AccountOption, JsonOption, resolve_account
 from runtime.numbers import MAX_ID, count_noun
 from services import access
-from services.access import COMMAND_LINE
 from store.accounts import browser_sessions
+from store.accounts.audit import COMMAND_LINE
 from store.accounts.browser_sessions import SessionSummary
 from store.db.database import transaction
 from store.db.enums import Surface

@@ -6,10 +6,8 @@ from collections.abc import Collection
 
 from runtime.numbers import count_noun
 from store.accounts import api_keys, audit, browser_sessions
+from store.accounts.audit import COMMAND_LINE
 from store.db.database import Session, account_transaction
-
-COMMAND_LINE = "the command line"
-"""How the audit log names whoever runs commands."""
 
 
 def create_key(account_id: int, name: str, scopes: Collection[str] = ("read",), *, actor: str = COMMAND_LINE) -> str:

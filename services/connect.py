@@ -11,7 +11,6 @@ from uuid import UUID
 import structlog
 
 from runtime.settings import settings
-from services.access import COMMAND_LINE
 from store.accounts import (
     accounts,
     audit,
@@ -23,6 +22,7 @@ from store.accounts import (
     xero_grants,
     xero_organisations,
 )
+from store.accounts.audit import COMMAND_LINE
 from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.invitations import InvitationState
 from store.accounts.xero_grants import DeletedGrant

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from store.db.database import execute_rowcount
 from store.db.tenancy import IS_WRITABLE
 
+COMMAND_LINE = "the command line"
+"""The actor of entries made by commands."""
 MAX_ACTOR_LENGTH = 200
 MAX_DETAIL_LENGTH = 500
 

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import SettingsError, override_settings, settings
-from services import access, connect
+from services import connect
 from store.accounts import invitations
+from store.accounts.audit import COMMAND_LINE
 from store.accounts.invitations import InvitationState
 from store.db.database import transaction
 from tests.integration.test_connect_pages import audit_actions, count
@@ -162,7 +163,7 @@ def test_a_copper_account_name_grants_no_operator_access(web: httpx.Client, sand
     account = open_account(sandbox)
     admin = connect.identify(account["key"], account["email"])
     with pytest.raises(connect.AccountNotAllowedError):
-        connect.connect_copper(account["key"], account["email"], actor=access.COMMAND_LINE, admin=admin)
+        connect.connect_copper(account["key"], account["email"], actor=COMMAND_LINE, admin=admin)
     assert count("account") == 0
 
 

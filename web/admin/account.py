@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from runtime.numbers import MAX_ID
-from services import access, connect
+from services import connect
 from store.accounts import accounts, api_keys, audit, xero_organisations
 from store.accounts.audit import AuditEntry
 from store.db.database import Session, account_transaction
@@ -85,7 +85,7 @@ def audit_log(request: Request, before: Annotated[int | None, Query(ge=1, le=MAX
         details=details,
         next_before=entries[-1].id if len(entries) == ENTRIES_PER_PAGE else None,
         action_label=labels.action,
-        actor_names={access.COMMAND_LINE: "Command line"},
+        actor_names={audit.COMMAND_LINE: "Command line"},
     )
 
 

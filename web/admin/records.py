@@ -10,8 +10,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 
+from services import manual_links
 from services.match_report import build_match_report
-from store.accounts import accounts, audit
+from store.accounts import accounts
 from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import account_transaction
 from store.db.enums import RecordType
@@ -26,8 +27,6 @@ from web.auth import browser
 from web.presentation import exports, labels, links, locales, record_view
 from web.presentation.exports import ExportFormat
 from web.presentation.problems import ProblemError
-from worker.jobs import actors
-from worker.jobs.enqueue import enqueue_once
 from worker.vendors.addresses import normalise_address
 
 router = APIRouter()
@@ -208,17 +207,11 @@ def create_link(request: Request, form: Annotated[FormData, Depends(browser.read
         raise ProblemError(422, next(iter(link_form.values())))
     link = link_form.to_link()
     try:
-        with account_transaction(browser_session.account_id) as session:
-            is_new = contact_links.add(session, browser_session.account_id, link, browser_session.user_name)
-            if is_new:
-                audit.record(
-                    session, browser_session.account_id, browser_session.user_name, "contact.linked", link.reference
-                )
+        is_new = manual_links.create(browser_session.account_id, link, actor=browser_session.user_name)
     except LinkError as error:
         if from_list:
             return unmatched_page(request, form=forms.rejected_form(form, {"record": f"{error} Nothing was linked."}))
         return _match_page(request, browser_session.account_id, link.record_type, link.record_id, error=str(error))
-    enqueue_once(actors.project, browser_session.account_id)
     return redirect(request, _match_path(link), notice="Linked." if is_new else "")
 
 
@@ -234,13 +227,7 @@ def remove_link(request: Request, form: Annotated[FormData, Depends(browser.read
     if isinstance(link_form, dict):
         raise ProblemError(422, next(iter(link_form.values())))
     link = link_form.to_link()
-    with account_transaction(browser_session.account_id) as session:
-        was_linked = contact_links.remove(session, browser_session.account_id, link)
-        if was_linked:
-            audit.record(
-                session, browser_session.account_id, browser_session.user_name, "contact.unlinked", link.reference
-            )
-    enqueue_once(actors.project, browser_session.account_id)
+    was_linked = manual_links.remove(browser_session.account_id, link, actor=browser_session.user_name)
     return redirect(request, _match_path(link), notice="Unlinked." if was_linked else "")
 
 
