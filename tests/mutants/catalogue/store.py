@@ -289,8 +289,20 @@ RUNS = (
     mutant(
         "more records of one second than a page are lost",
         "worker/vendors/copper/stages.py",
-        'return {**next_cursor, "page": page_number + 1}',
-        "return None",
+        '        "page": page_number + 1,\n',
+        '        "page": page_number + 2,\n',
         "integration/test_sync.py::test_records_of_one_second_that_exceed_a_page_are_all_fetched",
+    ),
+    mutant(
+        "a record is skipped if another one is deleted before the last page",
+        "worker/vendors/copper/stages.py",
+        '    if page_number > 1 and _has_shrunk(page, cursor.get("total")) and restarts < MAX_RESTARTS:',
+        "    if (\n"
+        "        page.received_count == PAGE_SIZE\n"
+        "        and page_number > 1\n"
+        '        and _has_shrunk(page, cursor.get("total"))\n'
+        "        and restarts < MAX_RESTARTS\n"
+        "    ):",
+        "unit/test_copper_paging.py::test_a_deletion_between_two_pages_hides_no_other_record",
     ),
 )

@@ -228,30 +228,33 @@ def _next_cursor(cursor: dict[str, Any], page: RecordPage) -> dict[str, Any] | N
     """Where the next page starts: at the last second of this one, whose records are then already known.
 
     A second with more records than a page is read page by page. If the result shrinks meanwhile, records may have moved
-    to a page that was already read, so the second is read again.
+    to a page that was already read, so the second is read again, also if this page is the last one.
     """
+    created_from, page_number = cursor.get("created_from"), int(cursor.get("page", 1))
+    restarts = int(cursor.get("restarts", 0))
+    known_ids = [*cursor.get("known_ids", ()), *(record.id for record in page.items)]
+    if page_number > 1 and _has_shrunk(page, cursor.get("total")) and restarts < MAX_RESTARTS:
+        restarted = {"created_from": created_from, "known_ids": known_ids, "total": page.total}
+        return {**restarted, "page": 1, "restarts": restarts + 1}
     if page.received_count < PAGE_SIZE:
         return None
-    created_from, page_number = cursor.get("created_from"), int(cursor.get("page", 1))
     created = {record.id: int(record.date_created.timestamp()) for record in page.items if record.date_created}
     # The records are sorted by these seconds. A second before the page's start, or beyond Copper's clock, is invalid.
     first = created_from if created_from is not None else min(created.values(), default=0)
     latest = int((page.vendor_time or datetime.now(UTC)).timestamp()) + MAX_CLOCK_SKEW_SECONDS
     last = next((second for second in reversed(created.values()) if first <= second <= latest), first)
     if last > first:
-        known_ids = [record_id for record_id, second in created.items() if second == last]
-        return {"created_from": last, "known_ids": known_ids}
-    restarts = int(cursor.get("restarts", 0))
-    known_ids = [*cursor.get("known_ids", ()), *(record.id for record in page.items)]
-    next_cursor: dict[str, Any] = {
+        return {
+            "created_from": last,
+            "known_ids": [record_id for record_id, second in created.items() if second == last],
+        }
+    return {
         "created_from": created_from,
         "known_ids": known_ids,
         "total": page.total,
         "restarts": restarts,
+        "page": page_number + 1,
     }
-    if page_number > 1 and _has_shrunk(page, cursor.get("total")) and restarts < MAX_RESTARTS:
-        return {**next_cursor, "page": 1, "restarts": restarts + 1}
-    return {**next_cursor, "page": page_number + 1}
 
 
 @dataclass
