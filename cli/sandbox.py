@@ -133,8 +133,15 @@ def _parse_arguments(arguments: list[str]) -> dict[str, Any]:
         name, equals, value = argument.partition("=")
         if not equals:
             usage_error(f'"{argument}": write it as name=value.', "ARGUMENT=VALUE")
-        try:
-            values[name.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            values[name.replace("-", "_")] = value
+        values[name.replace("-", "_")] = _parse_value(value)
     return values
+
+
+def _parse_value(text: str) -> Any:
+    """The value of a JSON text; any other text as it is, and so are numbers that JSON cannot represent (NaN, 1e400)."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return text
+    return value

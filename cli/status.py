@@ -140,6 +140,11 @@ def _print_account(console: Console, account: AccountStatus) -> None:
         console.print(Text(f"  Note: {describe_problem(finding)}"))
     for label, value in _list_figures(account):
         console.print(Text(f"  {label:<{LABEL_WIDTH}} {value}"))
+    for source in account.sources:
+        console.print(Text(f"  {source.name}"))
+        console.print(Text(f"    {'API calls':<{LABEL_WIDTH - 2}} {_format_calls(account, source)}"))
+        if source.time_zone:
+            console.print(Text(f"    {'Time zone':<{LABEL_WIDTH - 2}} {_format_time_zone(source)}"))
 
 
 def _list_figures(account: AccountStatus) -> list[tuple[str, str]]:
@@ -159,12 +164,6 @@ def _list_figures(account: AccountStatus) -> list[tuple[str, str]]:
         ("Differences found", describe_drift(account.drift) if is_reconciled else "not reconciled yet"),
         *[("Unreadable (7 days)", sentence) for sentence in account.unreadable_fields_summary],
         *[("Dropped (7 days)", sentence) for sentence in account.dropped_events_summary],
-        *[(f"{source.name[:17]}: calls", _format_calls(account, source)) for source in account.sources],
-        *[
-            (f"{source.name[:13]}: time zone", _format_time_zone(source))
-            for source in account.sources
-            if source.time_zone
-        ],
         ("Xero download (month)", f"{compressed} compressed, {uncompressed} uncompressed"),
     ]
 

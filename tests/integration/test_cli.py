@@ -111,7 +111,9 @@ def test_status_can_show_a_single_account(world: World) -> None:
     payload = json.loads(patina("status", "--json", "--account", str(world.account)).stdout)
     assert [account["name"] for account in payload["accounts"]] == ["Acme Sales"]
     world.record_heartbeats()
-    assert patina("status", "--account", str(world.account)).returncode == 0
+    shown = patina("status", "--account", str(world.account))
+    assert shown.returncode == 0
+    assert re.search(r"^  Acme Sales Ltd 1\n    API calls +\d.*\n    Time zone +Pacific/Auckland", shown.stdout, re.M)
     assert patina("status").returncode == 1, "the other one is not connected"
     assert in_one_line(patina("status", "--account", "77")).startswith("There is no account 77.")
 
@@ -244,6 +246,8 @@ def test_the_sandbox_accepts_an_invoice_by_its_number(processes: Processes) -> N
     assert paid.returncode == 0, paid.stderr
     assert UUID(json.loads(paid.stdout)["invoice"]) == UUID(payload["invoice"])
     assert in_one_line(simulate("pay-invoice", "invoice=B-9")) == "The sandbox has no invoice B-9."
+    for total in ("NaN", "-Infinity"):
+        assert "is not valid" in in_one_line(simulate("create-invoice", f"contact={contact}", f"total={total}"))
     assert simulate("dance").returncode == 2
 
 

@@ -32,7 +32,7 @@ from worker.vendors.copper.schemas import (
     CopperUser,
 )
 from worker.vendors.http import parse_json
-from worker.vendors.parsing import ParseResult, parse_rows
+from worker.vendors.parsing import ParseResult, parse_date, parse_rows
 from worker.vendors.xero.schemas import (
     XeroConnection,
     XeroContact,
@@ -422,3 +422,24 @@ def test_errors_name_fields_and_ids_but_never_values() -> None:
 )
 def test_a_body_is_parsed_whatever_bytes_and_numbers_it_contains(body: bytes, expected: Any) -> None:
     assert parse_json(SimpleNamespace(content=body)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("20260101", date(2026, 1, 1)),
+        ("99991231", date(9999, 12, 31)),
+        ("2026-01-01", date(2026, 1, 1)),
+        (1541176290, date(2018, 11, 2)),
+        ("1541176290160", date(2018, 11, 2)),
+        ("/Date(1539946800000+1300)/", date(2018, 10, 20)),
+    ],
+)
+def test_dates_are_parsed_in_every_format(value: Any, expected: date) -> None:
+    assert parse_date(value) == expected
+
+
+@pytest.mark.parametrize("value", ["2026", "202601", 2026, 20260101, "20261301", "/Date(1772236800000+9999)/"])
+def test_a_number_that_is_no_date_is_not_taken_for_one(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_date(value)

@@ -29,6 +29,12 @@ NIL_UUID = "0" * 32
 MAX_CLOCK_SKEW = timedelta(minutes=5)
 # Unix times from here on are milliseconds: as seconds they would be beyond the year 5000.
 MIN_MILLISECONDS = 10**11
+# The largest offset of a time zone, in either direction.
+MAX_OFFSET_MINUTES = 14 * 60
+# 20181020: ISO 8601 without separators.
+BASIC_DATE_LENGTH = 8
+# A number that would be an earlier day is more likely a year or a day without separators than a Unix time.
+MIN_UNIX_DATE = datetime(1980, 1, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 DOT_NET_DATE = re.compile(r"/Date\((-?\d{1,20})([+-]\d{4})?\)/", re.ASCII)
@@ -168,7 +174,8 @@ def _in_utc(instant: datetime) -> datetime | None:
 def parse_date(value: Any) -> date | None:
     """A calendar date: `2018-10-20`, with or without a time, or the day of `/Date(…)/` in the time zone that it names.
 
-    The year 1 means that none was given. Raises `ValueError` for anything else.
+    The year 1 means that none was given. Raises `ValueError` for anything else, such as a number that is too small for
+    the Unix time of an invoice.
     """
     if isinstance(value, str) and value[4:5] == "-" and value[7:8] == "-":
         day = date.fromisoformat(value[:10])
@@ -176,12 +183,18 @@ def parse_date(value: Any) -> date | None:
     if isinstance(value, str) and (match := DOT_NET_DATE.fullmatch(value.strip())):
         offset = match[2]
         minutes = int(offset[0] + "1") * (int(offset[1:3]) * 60 + int(offset[3:5])) if offset else 0
+        if abs(minutes) > MAX_OFFSET_MINUTES:
+            raise ValueError("no offset from UTC")
         local_time = _since_epoch(_time_span(milliseconds=int(match[1]), minutes=minutes))
         return local_time.date() if local_time else None
-    if isinstance(value, str) and not is_blank(value) and not NUMBER.fullmatch(value.strip()):
-        day = date.fromisoformat(value.strip()[:10])
+    text = value.strip() if isinstance(value, str) else ""
+    is_basic_date = text.isascii() and text.isdigit() and len(text) == BASIC_DATE_LENGTH
+    if text and not is_blank(value) and (is_basic_date or not NUMBER.fullmatch(text)):
+        day = date.fromisoformat(text[:10])
         return day if day.year > 1 else None
     instant = parse_instant(value)
+    if instant and instant < MIN_UNIX_DATE:
+        raise ValueError("a number, but no Unix time")
     return instant.date() if instant else None
 
 
