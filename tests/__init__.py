@@ -1,16 +1,16 @@
 """The tests' settings. `services` in conftest adds the address of Redis, and each test its database's."""
 
 import uuid
-from pathlib import Path
 
 from runtime.settings import override_settings
 from sandbox import server
+from tests.support import databases
 
 KEY = "4Zf0m3Qn0mX1s1x4m5hY4mU0c0pM2o1o7h0lJ7S0p1E="
 
 override_settings(
     {
-        "PATINA_HOME": str(Path(__file__).resolve().parent.parent / ".patina" / "tests"),
+        "PATINA_HOME": str(databases.HOME),
         "REDIS_NAMESPACE": f"test-{uuid.uuid4().hex[:12]}",
         "ENCRYPTION_KEYS": KEY,
         "LOG_LEVEL": "error",

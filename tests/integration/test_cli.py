@@ -111,9 +111,11 @@ def test_status_can_show_a_single_account(world: World) -> None:
     payload = json.loads(patina("status", "--json", "--account", str(world.account)).stdout)
     assert [account["name"] for account in payload["accounts"]] == ["Acme Sales"]
     world.record_heartbeats()
-    shown = patina("status", "--account", str(world.account))
-    assert shown.returncode == 0
-    assert re.search(r"^  Acme Sales Ltd 1\n    API calls +\d.*\n    Time zone +Pacific/Auckland", shown.stdout, re.M)
+    completed = patina("status", "--account", str(world.account))
+    assert completed.returncode == 0
+    assert re.search(
+        r"^  Acme Sales Ltd 1\n    API calls +\d.*\n    Time zone +Pacific/Auckland", completed.stdout, re.M
+    )
     assert patina("status").returncode == 1, "the other one is not connected"
     assert in_one_line(patina("status", "--account", "77")).startswith("There is no account 77.")
 

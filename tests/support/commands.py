@@ -16,17 +16,19 @@ from functools import lru_cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from cli import main
+from runtime.settings import settings
 from tests.support.processes import ROOT
 
 TIMEOUT_SECONDS = 60
 # Dramatiq reads environment variables when it is imported, so a worker must be a new process.
-NOT_FORKED = {"worker", "demo"}
+NOT_FORKED = "worker"
 
 
 def patina(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this test's settings, and with `environment`."""
     variables = {**os.environ, **environment}
-    if NOT_FORKED & set(arguments):
+    if NOT_FORKED in arguments:
         return _run_new(arguments, variables)
     return _run_forked(arguments, variables)
 
@@ -65,9 +67,6 @@ def _context() -> ForkServerContext:
 
 def _main(arguments: tuple[str, ...], environment: dict[str, str], output: str, error: str) -> None:
     """Run in the forked process: the command, with its own environment, output and arguments."""
-    from cli import main
-    from runtime.settings import settings
-
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)

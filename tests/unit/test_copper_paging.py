@@ -24,10 +24,10 @@ def search(listing: Listing, cursor: dict[str, object]) -> RecordPage:
     """The page of a listing of (id, second created) that a cursor asks for."""
     created_from, number = cursor.get("created_from"), cursor.get("page", 1)
     assert isinstance(number, int)
-    found = [row for row in listing if not isinstance(created_from, int) or row[1] >= created_from]
-    rows = found[3 * (number - 1) : 3 * number]
+    matching = [row for row in listing if not isinstance(created_from, int) or row[1] >= created_from]
+    rows = matching[3 * (number - 1) : 3 * number]
     items = [CopperRecord.model_validate({"id": record_id, "date_created": second}) for record_id, second in rows]
-    return RecordPage(items, NOW, total=len(found), received_count=len(rows), vendor_time=NOW)
+    return RecordPage(items, NOW, total=len(matching), received_count=len(rows), vendor_time=NOW)
 
 
 def read(listing: Listing, deleted_after: dict[int, list[int]]) -> set[int]:

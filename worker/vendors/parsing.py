@@ -32,7 +32,7 @@ MIN_MILLISECONDS = 10**11
 # The largest offset of a time zone, in either direction.
 MAX_OFFSET_MINUTES = 14 * 60
 # 20181020: ISO 8601 without separators.
-BASIC_DATE_LENGTH = 8
+BASIC_DATE = re.compile(r"[0-9]{8}")
 # A number that would be an earlier day is more likely a year or a day without separators than a Unix time.
 MIN_UNIX_DATE = datetime(1980, 1, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -188,8 +188,7 @@ def parse_date(value: Any) -> date | None:
         local_time = _since_epoch(_time_span(milliseconds=int(match[1]), minutes=minutes))
         return local_time.date() if local_time else None
     text = value.strip() if isinstance(value, str) else ""
-    is_basic_date = text.isascii() and text.isdigit() and len(text) == BASIC_DATE_LENGTH
-    if text and not is_blank(value) and (is_basic_date or not NUMBER.fullmatch(text)):
+    if text and not is_blank(value) and (BASIC_DATE.fullmatch(text) or not NUMBER.fullmatch(text)):
         day = date.fromisoformat(text[:10])
         return day if day.year > 1 else None
     instant = parse_instant(value)

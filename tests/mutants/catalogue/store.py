@@ -289,8 +289,8 @@ RUNS = (
     mutant(
         "more records of one second than a page are lost",
         "worker/vendors/copper/stages.py",
-        '        "page": page_number + 1,\n',
-        '        "page": page_number + 2,\n',
+        '"page": page_number + 1, "restarts": restarts}',
+        '"page": page_number + 2, "restarts": restarts}',
         "integration/test_sync.py::test_records_of_one_second_that_exceed_a_page_are_all_fetched",
     ),
     mutant(

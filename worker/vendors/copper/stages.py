@@ -233,9 +233,9 @@ def _next_cursor(cursor: dict[str, Any], page: RecordPage) -> dict[str, Any] | N
     created_from, page_number = cursor.get("created_from"), int(cursor.get("page", 1))
     restarts = int(cursor.get("restarts", 0))
     known_ids = [*cursor.get("known_ids", ()), *(record.id for record in page.items)]
+    same_second = {"created_from": created_from, "known_ids": known_ids, "total": page.total}
     if page_number > 1 and _has_shrunk(page, cursor.get("total")) and restarts < MAX_RESTARTS:
-        restarted = {"created_from": created_from, "known_ids": known_ids, "total": page.total}
-        return {**restarted, "page": 1, "restarts": restarts + 1}
+        return {**same_second, "page": 1, "restarts": restarts + 1}
     if page.received_count < PAGE_SIZE:
         return None
     created = {record.id: int(record.date_created.timestamp()) for record in page.items if record.date_created}
@@ -248,13 +248,7 @@ def _next_cursor(cursor: dict[str, Any], page: RecordPage) -> dict[str, Any] | N
             "created_from": last,
             "known_ids": [record_id for record_id, second in created.items() if second == last],
         }
-    return {
-        "created_from": created_from,
-        "known_ids": known_ids,
-        "total": page.total,
-        "restarts": restarts,
-        "page": page_number + 1,
-    }
+    return {**same_second, "page": page_number + 1, "restarts": restarts}
 
 
 @dataclass
