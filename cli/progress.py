@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cli.findings import RUN_LABELS
+from runtime.settings import settings
 from store.accounts import connection_status
 from store.accounts.connection_status import ConnectionStatus
 from store.db.database import transaction
@@ -28,6 +29,8 @@ POLL_SECONDS = 0.1
 BUDGET_POLL_SECONDS = 1.0
 # After this, a run without progress is taken as a sign that no worker is running.
 IDLE_WARNING_SECONDS = 10.0
+# A run in this process ends with an error after this long without progress: somebody waits for it.
+STUCK_SECONDS = 60.0
 # Pauses up to this length are not reported.
 MIN_REPORTED_PAUSE_SECONDS = 5.0
 STAGES = ("people", "leads", "companies", "opportunities", "relations", "contacts", "invoices")
@@ -63,6 +66,8 @@ class ProgressView:
         self._calls_left: dict[int, str] = {}
         self._next_budget_poll = 0.0
         self._idle_deadline = time.monotonic() + IDLE_WARNING_SECONDS
+        self._fetched = 0
+        self._last_progress = time.monotonic()
         self._reported: set[object] = set()
         self.progress = Progress(
             TextColumn("{task.description:<28}"),
@@ -90,7 +95,18 @@ class ProgressView:
             }
         for run in reversed(current):
             self._draw(run)
+        fetched = sum(count["done"] for run in current for count in run.counts.values())
+        if fetched != self._fetched:
+            self._fetched, self._last_progress = fetched, time.monotonic()
         return current
+
+    def raise_if_stuck(self, current: list[Run]) -> None:
+        """Raise `VendorError` if a failing run has fetched nothing for `STUCK_SECONDS`."""
+        failing = [run for run in current if run.state == RunState.RUNNING and run.error]
+        seconds = time.monotonic() - self._last_progress
+        if failing and seconds > STUCK_SECONDS:
+            name = self.names[failing[0].organisation_id]
+            raise VendorError(f"no progress for {seconds:.0f} s. {name}: {failing[0].error}")
 
     def _draw(self, run: Run) -> None:
         name = escape(self.names[run.organisation_id][:17])
@@ -126,7 +142,11 @@ class ProgressView:
     def _report_once(self, key: object, message: str) -> None:
         if key not in self._reported:
             self._reported.add(key)
-            self.progress.console.print(message, markup=False, soft_wrap=True)
+            self.report(message)
+
+    def report(self, message: str) -> None:
+        """Print a line above the bars."""
+        self.progress.console.print(message, markup=False, soft_wrap=True)
 
 
 def _format_rate(run: Run, speed: float | None) -> str:
@@ -166,7 +186,8 @@ def run_and_watch(
     """Start a run of every source and show its progress until all have ended.
 
     The workers do the runs, or this process if `in_process`. Raises `NotConnectedError` if a source is disconnected,
-    `VendorError` if a run fails, and `TimeoutError` after `timeout` seconds. The runs survive an interruption.
+    `VendorError` if a run fails or, in this process, is stuck, and `TimeoutError` after `timeout` seconds. The runs
+    survive an interruption.
     """
     view = ProgressView(account_id, run_kind, is_quiet=is_quiet)
     started = run_processor.start_account_runs(account_id, run_kind)
@@ -175,7 +196,9 @@ def run_and_watch(
             "Nothing has been imported yet, so there is nothing to catch up. Run `patina backfill`."
         )
     view.run_ids = [run.id for run in started]
-    if not in_process:
+    if in_process:
+        view.report(f"Reading {settings().xero_api_url} and {settings().copper_api_url}")
+    else:
         for run in started:
             actors.enqueue_run(run)
     ended = _watch(view, time.monotonic() + timeout if timeout else None, in_process=in_process)
@@ -194,6 +217,8 @@ def _watch(view: ProgressView, deadline: float | None, *, in_process: bool) -> l
                 return current
             if deadline and time.monotonic() > deadline:
                 raise TimeoutError(_describe_timeout(view.run_kind, current))
+            if in_process:
+                view.raise_if_stuck(current)
             if not (in_process and _step(current)):
                 # Workers advance the runs; their progress is read from PostgreSQL.
                 time.sleep(POLL_SECONDS)

@@ -16,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runtime.validation_messages import describe_error
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 ANY_ACCOUNT = "*"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -353,8 +355,7 @@ def settings() -> Settings:
         lines = []
         for problem in error.errors():
             name = str(problem["loc"][0])
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name.upper()} is invalid: {message} ({describe(name)}).")
+            lines.append(f"{name.upper()} is invalid: {describe_error(problem)} ({describe(name)}).")
         raise SettingsError("\n".join(lines)) from None
 
 

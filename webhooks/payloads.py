@@ -13,10 +13,21 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from runtime.validation_messages import describe_error, format_path
 from store.db.enums import INSTALLATION
 from store.ingest.inbox import COPPER_CATEGORIES, Delivery, MalformedEvent, NewEvent
 from worker.vendors.parsing import parse_instant
@@ -37,6 +48,8 @@ TEXT_PATTERN = re.compile(r"[ -~]{1,100}")
 DIGITS_PATTERN = re.compile(r"[0-9]{1,19}")
 BOM = b"\xef\xbb\xbf"
 KEY_SEPARATOR = "\x1f"
+FETCHED_CATEGORIES = {"INVOICE", "CONTACT"}
+"""Xero's categories whose resources are fetched by their ids; other categories start a catch-up."""
 # Not one of Xero's categories: a malformed event of which only the organisation is known.
 UNREADABLE = "UNREADABLE"
 
@@ -87,13 +100,26 @@ SequenceNumber = Annotated[int, BeforeValidator(parse_sequence_number)]
 
 
 class XeroEvent(BaseModel):
-    """One event of a delivery (Xero's webhooks contract). `resourceUrl` is never requested. `type` may be empty."""
+    """One event of a delivery (Xero's webhooks contract). `resourceUrl` is never requested. `type` may be empty.
+
+    The id of a resource that is fetched is a UUID, in its usual form.
+    """
 
     tenant_id: Id = Field(alias="tenantId")
-    resource_id: Id = Field(alias="resourceId")
     category: Category = Field(alias="eventCategory")
+    resource_id: Id = Field(alias="resourceId")
     type: UpperWord = Field(alias="eventType", default="")
     occurred_at: EventTime = Field(alias="eventDateUtc", default=None)
+
+    @field_validator("resource_id")
+    @classmethod
+    def _is_uuid(cls, resource_id: str, info: ValidationInfo) -> str:
+        if info.data.get("category") not in FETCHED_CATEGORIES:
+            return resource_id
+        try:
+            return str(UUID(resource_id))
+        except ValueError:
+            raise ValueError("must be a UUID") from None
 
 
 class XeroEnvelope(BaseModel):
@@ -266,7 +292,7 @@ def _malformed_xero_event(raw: object, index: int, error: ValidationError, origi
         resource_id=_text(raw, "resourceId"),
         dedupe_key=event_key("malformed", origin.hash, str(index)),
         body=_dump(raw)[:MAX_STORED_BYTES],
-        error=_describe(error, "events", str(index)),
+        error=_describe(error, "events", index),
         correlation=origin.correlation,
     )
 
@@ -293,12 +319,12 @@ def _limited(malformed: list[MalformedEvent], count: int, whole: MalformedEvent)
     return [replace(whole, error=error)]
 
 
-def _describe(error: ValueError, *path: str) -> str:
+def _describe(error: ValueError, *path: int | str) -> str:
     """Which fields are malformed and why, without their values."""
     if not isinstance(error, ValidationError):
-        return "not JSON"
-    errors = [(".".join([*path, *map(str, item["loc"])]), item["type"]) for item in error.errors()[:MAX_ERRORS]]
-    return "; ".join(f"{field_path}: {reason}" if field_path else reason for field_path, reason in errors)
+        return "the body is not JSON"
+    errors = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
+    return "; ".join(f"{format_path((*path, *item['loc'])) or 'the body'} {describe_error(item)}" for item in errors)
 
 
 @dataclass(frozen=True)
@@ -355,7 +381,7 @@ def _malformed_id(
         whole,
         dedupe_key=event_key("malformed", whole.dedupe_key, str(index)),
         body=secret.redact({"ids": [value], "type": notification.type, "event": notification.event}),
-        error=f"ids.{index}: not the id of a record",
+        error=f"ids[{index}] is not the id of a record",
     )
 
 

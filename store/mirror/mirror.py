@@ -34,8 +34,8 @@ class InvoiceRow(BaseModel):
     number: str | None
     issue_date: date | None
     due_date: date | None
-    total: Decimal
-    balance: Decimal
+    total: Decimal | None
+    balance: Decimal | None
     currency: str | None
     created_at: datetime
     created_source: str

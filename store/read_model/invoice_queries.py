@@ -70,8 +70,8 @@ class InvoiceTextRow(NamedTuple):
     issuer: str
     issue_date: str | None
     due_date: str | None
-    total: str
-    balance: str
+    total: str | None
+    balance: str | None
     currency: str | None
     created_source: str
     short_code: str | None
@@ -89,8 +89,8 @@ class InvoiceListItem(NamedTuple):
     issuer: str
     issue_date: date | None
     due_date: date | None
-    total: Decimal
-    balance: Decimal
+    total: Decimal | None
+    balance: Decimal | None
     currency: str | None
     created_source: str
     short_code: str | None

@@ -305,8 +305,8 @@ class ContactInvoice:
     type: str
     number: str | None
     status: str
-    total: Decimal
-    balance: Decimal
+    total: Decimal | None
+    balance: Decimal | None
     currency: str | None
 
 

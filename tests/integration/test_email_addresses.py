@@ -42,6 +42,11 @@ EQUIVALENT_SPELLINGS = {
     "a full stop behind": "ann@acme.test.",
     "full-width letters in the domain": "ann@\uff41\uff43\uff4d\uff45.test",
     "an ideographic full stop": "ann@acme\u3002test",
+    "escaped angle brackets": "Ann Smith &lt;ann@acme.test&gt;",
+    "an escaped at sign": "ann&#64;acme.test",
+    "an escaped at sign in hexadecimal": "ann&#X40;acme.test",
+    "an escaped blank": "&nbsp;ann@acme.test&NBSP;",
+    "brackets that were escaped twice": "&amp;lt;ann@acme.test&amp;gt;",
 }
 
 
@@ -59,6 +64,10 @@ def test_equivalent_spellings_of_an_address_normalise_to_the_same(typed: str) ->
         ("ann@acme.test\u2028bob@acme.test\u3001cat@acme.test", ["ann@acme.test", "bob@acme.test", "cat@acme.test"]),
         ("ann@acme.test, , ANN@acme.test;", ["ann@acme.test"]),
         ("accounts@acme.test or n/a", ["accounts@acme.test"]),
+        ("a&amp;b@acme.test", ["a&b@acme.test"]),
+        ("a&b@acme.test;cat&dog;eve@acme.test", ["a&b@acme.test", "eve@acme.test"]),
+        ("&lt;ann@acme.test&gt;&lt;bob@acme.test&gt;", ["ann@acme.test", "bob@acme.test"]),
+        ("&#38;lt;ann@acme.test", ["ann@acme.test"]),
     ],
 )
 def test_a_list_of_addresses_is_split(typed: str, expected: list[str]) -> None:
@@ -118,8 +127,11 @@ def test_a_text_yields_a_bounded_number_of_addresses() -> None:
 
 SPELLINGS = st.one_of(
     st.text(max_size=40),
-    st.text(alphabet="aA@.:\"'<>;, %?ßİΣſ\u0301\u00ad\u200bmailto/xn-ü\u3002\u2764é", max_size=30),
+    st.text(alphabet="aA@.:&#64ltgamp\"'<>;, %?ßİΣſ\u0301\u00ad\u200bmailto/xn-ü\u3002\u2764é", max_size=30),
     st.tuples(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=12)).map("@".join),
+    st.lists(st.sampled_from(["&lt;", "&amp;", "amp;", "&#64;", "&#38;", "@", "ann", "acme.test", '"', ";", "?"])).map(
+        "".join
+    ),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from cli import progress
 from runtime.settings import override_settings, settings
 from services import account_status, connect
 from services.health import FindingCode
@@ -24,6 +25,8 @@ from tests.support.processes import patina as start
 from tests.support.serving import wait_until
 from tests.support.world import World
 from worker.sync import run_processor
+from worker.vendors import http as vendor_http
+from worker.vendors.errors import VendorError
 from worker.vendors.sync_types import RunKind
 
 
@@ -211,6 +214,20 @@ def test_a_command_that_loses_its_connection_on_the_way_reports_it(unconnected: 
     connect.remove_organisation(world.account, organisation_ids(world)[1], actor="a test")
     second = patina("verify", "--against-source")
     assert (second.returncode, second.stdout) == (0, "verify ok: no differences\n")
+
+
+def test_a_comparison_with_vendors_that_cannot_be_reached_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(vendor_http, "MAX_ATTEMPTS", 1)
+    override_settings({"XERO_API_URL": "http://127.0.0.1:1", "COPPER_API_URL": "http://127.0.0.1:1"})
+
+    with pytest.raises(VendorError, match=r"^no progress for \d+ s\. .+: .+"):
+        progress.run_and_watch(world.account, RunKind.DRY_RUN, is_quiet=False, in_process=True)
+
+
+def test_a_comparison_with_the_vendors_says_where_it_reads(world: World) -> None:
+    completed = patina("verify", "--against-source")
+    assert completed.stderr.startswith(f"Reading {settings().xero_api_url} and {settings().copper_api_url}\n")
 
 
 def test_commands_report_an_account_without_an_organisation(unconnected: World) -> None:

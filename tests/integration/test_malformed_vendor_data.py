@@ -11,12 +11,14 @@ import pytest
 from sqlalchemy import text
 
 from runtime.settings import override_settings
-from services import account_status
+from services import access, account_status
 from store.accounts import xero_grants
 from store.db.database import transaction
-from store.db.enums import RunState
+from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.mirror import unreadable_fields
+from store.read_model import balances
+from tests.support.admin import sign_in
 from tests.support.commands import patina
 from tests.support.vendor_proxy import VendorProxy, literal, vendor_proxy
 from tests.support.world import World
@@ -61,7 +63,13 @@ INVOICE_FIELDS: list[tuple[dict[str, Any], dict[str, Any], set[str]]] = [
     ({"AmountDue": literal("123456789012345678.91")}, {"balance": "123456789012345678.91"}, set()),
     ({"Total": None}, {"total": 100}, set()),
     ({"Total": {"of": 1}}, {"total": 100}, {"Total"}),
-    ({"Total": None, "AmountDue": None}, {"total": 0, "balance": 0}, set()),
+    ({"Total": None, "AmountDue": None}, {"total": None, "balance": None}, set()),
+    ({"Total": None, "AmountDue": None, "Status": "PAID"}, {"total": None, "balance": 0, "status": "PAID"}, set()),
+    (
+        {"Total": literal("1" * 21), "AmountDue": literal("1" * 21)},
+        {"total": None, "balance": None},
+        {"Total", "AmountDue"},
+    ),
     ({"Status": None}, {"status": ""}, set()),
     ({"Status": 7}, {"status": "7"}, set()),
     ({"Status": "PARTIALLY_REFUNDED"}, {"status": "PARTIALLY_REFUNDED"}, set()),
@@ -116,6 +124,24 @@ def test_a_malformed_field_of_an_invoice_affects_neither_the_invoice_nor_its_oth
         assert {field for _, field in counted(world)} == unreadable, fields
         assert len(world.rows("people", person)) == 1, fields
         assert world.compare().is_clean
+
+
+def test_an_amount_that_was_not_given_is_shown_as_unknown_and_not_as_zero(world: World, odd: VendorProxy) -> None:
+    person = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", "100.00")
+    odd.change_rows("/Invoices", Total=None, AmountDue=None)
+    world.settle()
+
+    row = world.rows("people", person)[0]
+    assert (row["status"], row["total_due"], row["balance_due"]) == ("AUTHORISED", None, None)
+    headers = {"Authorization": f"Bearer {access.create_key(world.account, 'admin', ['admin'])}"}
+    export = world.web.get(f"/v1/people/{person}/invoices.jsonl", headers=headers).json()
+    assert (export["total_due"], export["balance_due"]) == (None, None)
+    with transaction() as session:
+        assert balances.list_for_record(session, world.account, RecordType.PERSON, person) == []
+    page = sign_in(world).open(f"/records/person/{person}").text
+    assert page.count('<span class="hidden">unknown</span>') == 2
+    assert world.compare().is_clean
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from store.ingest.inbox import LeaseLostError, SyncSource
 from store.sync import runs
 from store.sync.runs import Run
 from tests.support import databases
+from tests.support.admin import sign_in
 from tests.support.processes import Processes, patina
 from tests.support.serving import serving, wait_until
 from tests.support.world import World
@@ -376,6 +377,8 @@ BAD_EVENTS: dict[str, Any] = {
     "a tenant that is a number": event("mine", tenantId=5),
     "no category": event("mine", eventCategory=None),
     "a resource with a NUL": event("mine", resourceId="a\x00b"),
+    "a contact whose id is no UUID": event("mine", resourceId="no-uuid"),
+    "an invoice whose id is no UUID": event("mine", resourceId="4711", eventCategory="Invoice"),
     "nested deeply": json.loads("[" * 500 + "]" * 500),
 }
 
@@ -396,7 +399,7 @@ def test_a_malformed_event_is_quarantined_and_the_others_are_applied(world: Worl
     is_ours = isinstance(raw, dict) and raw.get("tenantId") == world.tenants[0]
     (aside,) = [row for row in rows if row.category == "malformed"]
     assert (aside.state, aside.account_id) == ("failed", world.account if is_ours else 0)
-    assert aside.error.startswith("events.1")
+    assert aside.error.startswith("events[1]")
     assert malformed_json == "nested deeply" or json.loads(aside.body) == raw
     world.settle()
     applied = {row.category: row.state for row in inbox_rows()[before:] if row.category != "malformed"}
@@ -492,7 +495,7 @@ def test_many_malformed_events_are_quarantined_as_one_body(world: World) -> None
 
     (quarantined, valid) = sorted(inbox_rows()[before:], key=lambda row: row.account_id)
     assert (quarantined.account_id, quarantined.state, bytes(quarantined.body)) == (0, "failed", body[: 16 * 1024])
-    assert quarantined.error == "5000 of 5001 could not be read; the first: events.0: model_type"
+    assert quarantined.error == "5000 of 5001 could not be read; the first: events[0] must be an object"
     assert (valid.resource_id, valid.state) == (contact, "pending")
 
 
@@ -516,7 +519,7 @@ def test_a_compressed_body_is_quarantined(web: httpx.Client) -> None:
     body = gzip.compress(delivery(event("22222222-2222-4222-8222-222222222222")))
     assert post_xero(web, body, **{"content-encoding": "gzip"}).status_code == 200
     (row,) = inbox_rows()
-    assert (row.category, bytes(row.body), row.error) == ("malformed", body, "not JSON")
+    assert (row.category, bytes(row.body), row.error) == ("malformed", body, "the body is not JSON")
 
 
 # Requests
@@ -599,16 +602,29 @@ def test_a_hundred_events_are_stored_by_one_request(world: World) -> None:
     assert len(inbox_rows()) == before + 100
 
 
-def test_an_event_with_an_invalid_uuid_is_quarantined_and_blocks_no_other(world: World) -> None:
-    override_settings({"EVENT_MAX_ATTEMPTS": "1"})
+def test_an_event_with_an_invalid_uuid_is_quarantined_and_cannot_be_retried(world: World) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     post_xero(world.web, delivery(event(world.tenants[0], resourceId="no-uuid", eventCategory="INVOICE")))
     world.settle()
 
     assert world.invoice_numbers("people", person) == [invoice.number]
-    failed = [row for row in inbox_rows() if row.state == "failed"]
-    assert [row.resource_id for row in failed] == ["no-uuid"]
+    (failed,) = [row for row in inbox_rows() if row.state == "failed"]
+    assert (failed.resource_id, failed.error) == ("no-uuid", "events[0].resourceId must be a UUID")
+    page = sign_in(world).open("/status").text
+    assert failed.error in page
+    assert 'action="/events/replay"' not in page
+
+
+@pytest.mark.parametrize("form", ["{%s}", "urn:uuid:%s", " %s "])
+def test_a_uuid_is_known_in_any_of_its_forms(world: World, form: str) -> None:
+    invoice = world.invoice("ann@acme.test")
+    world.settle()
+    before = len(inbox_rows())
+    ids = [form % invoice.id.upper(), invoice.id]
+    post_xero(world.web, delivery(*(event(world.tenants[0], resourceId=id_, eventCategory="INVOICE") for id_ in ids)))
+
+    assert [row.resource_id for row in inbox_rows()[before:]] == [invoice.id], "both are the same event"
 
 
 # Copper
@@ -713,14 +729,25 @@ def test_a_notification_is_accepted_whatever_its_content_type(world: World) -> N
     assert [row.state for row in inbox_rows()[before:]] == ["pending"] * 6
 
 
-@pytest.mark.parametrize("more", [{"ids": "7"}, {"ids": None}, {"ids": [7] * 1_001}, {"type": 5}, {"type": ""}])
-def test_a_malformed_authentic_copper_body_is_quarantined(world: World, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"ids": "7"}, "ids must be a list"),
+        ({"ids": None}, "ids must be a list"),
+        ({"ids": [7] * 1_001}, "ids must have at most 1,000 entries"),
+        ({"type": 5}, "type must be text"),
+        ({"type": ""}, "type is empty"),
+        ({"type": "p\u00e9rson", "ids": 7}, "ids must be a list; type contains a character that is not allowed"),
+    ],
+)
+def test_a_malformed_authentic_copper_body_is_quarantined(world: World, more: dict[str, Any], reason: str) -> None:
     before = len(inbox_rows())
     path, body = notification(world, **more)
 
     assert world.web.post(path, json=body).status_code == 200
     (row,) = inbox_rows()[before:]
     assert (row.category, row.state, row.account_id) == ("malformed", "failed", world.account)
+    assert row.error == reason
     del body[SECRET_KEY]
     assert json.loads(row.body) == body, "and without the secret that proves it authentic"
 
@@ -735,9 +762,9 @@ def test_an_invalid_id_is_quarantined_and_the_others_are_applied(world: World) -
     applied = [(row.category, row.resource_id, row.state) for row in rows if row.category != "malformed"]
     assert sorted(applied) == [("person", "7", "pending"), ("person", str(2**63 - 1), "pending")]
     aside = {row.error: row for row in rows if row.category == "malformed"}
-    assert set(aside) == {f"ids.{index}: not the id of a record" for index in range(1, len(odd) + 1)}
+    assert set(aside) == {f"ids[{index}] is not the id of a record" for index in range(1, len(odd) + 1)}
     assert {(row.state, row.account_id) for row in aside.values()} == {("failed", world.account)}
-    assert json.loads(aside["ids.8: not the id of a record"].body) == {
+    assert json.loads(aside["ids[8] is not the id of a record"].body) == {
         "ids": ["x"],
         "type": "person",
         "event": "update",

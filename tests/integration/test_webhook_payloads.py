@@ -54,7 +54,7 @@ def test_a_malformed_event_does_not_affect_the_others(odd: list[Any], position: 
     assert len(named) + len(delivery.malformed) == len(raw)
     assert 0 <= delivery.first < 2**63
     assert 0 <= delivery.last < 2**63
-    assert all(malformed.error.startswith("events.") for malformed in delivery.malformed)
+    assert all(malformed.error.startswith("events[") for malformed in delivery.malformed)
 
 
 @given(events=ANY_JSON, first=SEQUENCES, last=SEQUENCES, entropy=ANY_JSON)

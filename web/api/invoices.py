@@ -26,7 +26,7 @@ from web.api.record_paths import PLURALS, RECORD_TYPES, RecordId, RecordReferenc
 from web.auth import rate_limits
 from web.auth.api_keys import BEARER_SECURITY, bearer_token, unknown_key
 from web.presentation import links
-from web.presentation.currencies import format_amount
+from web.presentation.currencies import format_optional_amount
 from web.presentation.problems import problem_responses
 from web.state import web_state
 
@@ -37,7 +37,10 @@ ROUTE = "/{type}/{id}/invoices"
 
 
 class InvoiceSchema(BaseModel):
-    """An invoice or a bill. Amounts are strings with the currency's own number of decimals."""
+    """An invoice or a bill.
+
+    Amounts are strings with the currency's own number of decimals; null if Xero gave none.
+    """
 
     id: UUID
     number: str | None
@@ -46,8 +49,8 @@ class InvoiceSchema(BaseModel):
     issuer: str
     issue_date: date | None
     due_date: date | None
-    total_due: str
-    balance_due: str
+    total_due: str | None
+    balance_due: str | None
     currency: str | None
     created_at: datetime
     created_at_source: Literal["webhook", "history", "issue_date", "updated_date"] = Field(
@@ -178,8 +181,8 @@ def _invoice_payload(invoice: InvoiceTextRow) -> dict[str, Any]:
         "issuer": invoice.issuer,
         "issue_date": invoice.issue_date,
         "due_date": invoice.due_date,
-        "total_due": format_amount(invoice.total, invoice.currency),
-        "balance_due": format_amount(invoice.balance, invoice.currency),
+        "total_due": format_optional_amount(invoice.total, invoice.currency),
+        "balance_due": format_optional_amount(invoice.balance, invoice.currency),
         "currency": invoice.currency,
         "created_at": _timestamp(invoice.created_at),
         "created_at_source": invoice.created_source,

@@ -14,7 +14,7 @@ from store.read_model.match_reports import Reason
 from web.api.record_paths import RecordId, RecordReference, RecordTypePath, parse_record_type
 from web.auth.api_keys import BEARER_SECURITY, AdminCaller
 from web.presentation import links
-from web.presentation.currencies import format_amount
+from web.presentation.currencies import format_optional_amount
 from web.presentation.problems import NO_SUCH_RECORD_TYPE, WRONG_SCOPE, problem_responses
 from web.state import web_state
 
@@ -54,8 +54,8 @@ class MatchedInvoice(BaseModel):
     number: str | None
     type: str
     status: str
-    total_due: str
-    balance_due: str
+    total_due: str | None
+    balance_due: str | None
     currency: str | None
     url: str
 
@@ -137,8 +137,8 @@ def match_schema(report: MatchReport) -> MatchSchema:
                         number=invoice.number,
                         type=invoice.type,
                         status=invoice.status,
-                        total_due=format_amount(invoice.total, invoice.currency),
-                        balance_due=format_amount(invoice.balance, invoice.currency),
+                        total_due=format_optional_amount(invoice.total, invoice.currency),
+                        balance_due=format_optional_amount(invoice.balance, invoice.currency),
                         currency=invoice.currency,
                         url=links.invoice(invoice.type, invoice.invoice_id, contact.short_code),
                     )

@@ -29,3 +29,8 @@ def format_amount(value: Decimal | str, currency: str | None) -> str:
         return text
     digits = fraction.rstrip("0").ljust(places, "0")
     return f"{whole}.{digits}" if digits else whole
+
+
+def format_optional_amount(value: Decimal | str | None, currency: str | None) -> str | None:
+    """As `format_amount`; None for an amount that the vendor did not give."""
+    return None if value is None else format_amount(value, currency)

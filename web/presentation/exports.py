@@ -25,7 +25,7 @@ from store.db.enums import RecordType
 from store.read_model import exports
 from web.middleware.concurrency import EXPORT_RUNNING, BusyError
 from web.presentation import labels, links, spreadsheets
-from web.presentation.currencies import format_amount
+from web.presentation.currencies import format_amount, format_optional_amount
 from web.state import web_state
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ async def export_invoices(
         due_date, total, balance, currency, created_at, created_at_source, short_code, overdue_days = rest
         return (
             *(type_of_record, id_of_record, name, invoice_id, number, type_, status, issuer, issue_date, due_date),
-            *(format_amount(total, currency), format_amount(balance, currency), currency),
+            *(format_optional_amount(total, currency), format_optional_amount(balance, currency), currency),
             *(created_at, created_at_source, overdue_days, links.invoice(type_, invoice_id, short_code)),
         )
 

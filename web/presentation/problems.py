@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from runtime.validation_messages import describe_error
 from store.db.database import INVALID_VALUE_ERRORS, POOL_FULL_ERRORS, UNAVAILABLE_ERRORS
 from web.middleware import refusals
 from web.middleware.refusals import RefusalReason
@@ -107,7 +108,7 @@ def problem(status: int, detail: str, retry_after: int | None = None) -> Respons
 
 def describe_validation_errors(errors: Sequence[Any]) -> str:
     """The errors of a request's parameters, each with the parameter's name."""
-    return "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in errors)
+    return "; ".join(f"{error['loc'][-1]}: {describe_error(error)}" for error in errors)
 
 
 async def delay_refusal(request: Request) -> None:

@@ -54,7 +54,7 @@ class InvoiceRowView:
     due_full: str
     total: str
     balance: str
-    has_balance: bool
+    is_settled: bool
     currency: str
 
 
@@ -209,11 +209,15 @@ def _invoice_row(invoice: InvoiceListItem, locale: Locale) -> InvoiceRowView:
         issuer=invoice.issuer,
         due=locales.format_short_date(invoice.due_date, invoice.today, locale) if invoice.due_date else "",
         due_full=locales.format_full_date(invoice.due_date, locale) if invoice.due_date else "",
-        total=locales.format_money(invoice.total, invoice.currency, locale),
-        balance=locales.format_money(invoice.balance, invoice.currency, locale),
-        has_balance=bool(invoice.balance),
+        total=_optional_amount(invoice.total, invoice.currency, locale),
+        balance=_optional_amount(invoice.balance, invoice.currency, locale),
+        is_settled=invoice.balance == 0,
         currency=invoice.currency or "",
     )
+
+
+def _optional_amount(value: Decimal | None, currency: str | None, locale: Locale) -> str:
+    return "" if value is None else locales.format_money(value, currency, locale)
 
 
 def _disconnected_warning(names: Collection[str]) -> str | None:

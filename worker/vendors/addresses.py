@@ -1,7 +1,8 @@
 """Normalisation of e-mail addresses, by which Copper records are matched with Xero contacts.
 
 Addresses are compared as people mean them, whatever was typed or pasted: white space and invisible characters are
-removed, lists are split, a scheme and a name around the address are dropped. The local part is compared in lower case,
+removed, lists are split, a scheme and a name around the address are dropped, and HTML character references, which are
+pasted with the source of a page, are what they stand for. The local part is compared in lower case,
 the domain in its IDNA form (UTS 46, non-transitional). So `bücher.test` and `xn--bcher-kva.test` are one domain, and
 `straße.test` and `strasse.test` are two. Nothing else is folded: Ann+Billing@acme.test and ann@acme.test differ.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from html import unescape
 from urllib.parse import unquote
 
 import idna
@@ -23,7 +25,11 @@ MAX_ADDRESSES = 50
 # A quoted local part may contain white space and separators. Otherwise quotes and brackets enclose an address.
 SEPARATORS = r'\s,;<>()"\uFF0C\uFF1B\u3001'
 DOUBLE_QUOTES = r"\u201C\u201D\u201E\u00AB\u00BB"
-TOKEN = re.compile(rf'"(?:[^"\\\n]|\\.){{0,64}}"@[^{SEPARATORS}]+|[^{SEPARATORS}{DOUBLE_QUOTES}]+')
+# `a&amp;b@acme.test`: the semicolon of a character reference separates nothing. It may have been escaped repeatedly.
+REFERENCE = re.compile(r"&(?:amp;)*(amp|lt|gt|quot|apos|nbsp|shy|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
+TOKEN = re.compile(
+    rf'"(?:[^"\\\n]|\\.){{0,64}}"@[^{SEPARATORS}]+|(?:(?i:{REFERENCE.pattern})|[^{SEPARATORS}{DOUBLE_QUOTES}])+'
+)
 ASCII_DOMAIN = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 ADDRESS_LITERAL = re.compile(r"\[[a-z0-9.:-]+\]")
 MAILTO = re.compile(r"mailto:", re.IGNORECASE)
@@ -46,10 +52,10 @@ def extract_addresses(*texts: str | None) -> dict[str, str]:
     """
     typed_by_address: dict[str, str] = {}
     for text in texts:
-        for token in TOKEN.findall((text or "")[:MAX_TEXT]):
-            address = _normalise_token(token)
-            if address is not None and len(typed_by_address) < MAX_ADDRESSES:
-                typed_by_address.setdefault(address, _typed_text(token, address))
+        for token in _tokens((text or "")[:MAX_TEXT]):
+            for address, typed in _addresses_in(token):
+                if len(typed_by_address) < MAX_ADDRESSES:
+                    typed_by_address.setdefault(address, _typed_text(typed, address))
     return typed_by_address
 
 
@@ -63,7 +69,7 @@ def contains_address(text: str, address: str) -> bool:
     """Whether a text of any length contains a normalised address."""
     if _whole_address(address).search(text.lower()):
         return True
-    return any(_normalise_token(token) == address for token in TOKEN.findall(text) if "@" in token)
+    return any(address in dict(_addresses_in(token)) for token in _tokens(text))
 
 
 @lru_cache(maxsize=100)
@@ -81,6 +87,23 @@ def _typed_text(token: str, address: str) -> str:
     """What was typed, without the parameters of a `mailto:`, which may contain other people's addresses."""
     typed = token.partition("?")[0] if MAILTO.match(_strip_invisible(token)) else token
     return typed if len(typed) <= MAX_ADDRESS else address
+
+
+def _tokens(text: str) -> list[str]:
+    """The parts of a list, each as it was typed."""
+    return [match[0] for match in TOKEN.finditer(text)]
+
+
+def _addresses_in(token: str) -> list[tuple[str, str]]:
+    """The normalised addresses in one part of a list, each with what was typed.
+
+    There are several if the part's separators are character references.
+    """
+    parts = [token]
+    if "&" in token and not token.startswith('"'):
+        parts = _tokens(REFERENCE.sub(lambda match: unescape(f"&{match[1].lower()};"), token))
+    found = [(address, part) for part in parts if (address := _normalise_token(part)) is not None]
+    return [(found[0][0], token)] if len(found) == 1 else found
 
 
 def _normalise_token(token: str) -> str | None:

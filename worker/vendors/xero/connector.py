@@ -108,8 +108,8 @@ def list_sources(session: Session, account_id: int) -> list[SyncSource]:
 
 
 def _fetch_events(client: XeroClient, events: Sequence[LeasedEvent], result: XeroFetchResult) -> None:
-    invoice_ids = _resource_ids(events, "INVOICE", result.unreadable)
-    contact_ids = _resource_ids(events, "CONTACT", result.unreadable)
+    invoice_ids = _resource_ids(events, "INVOICE")
+    contact_ids = _resource_ids(events, "CONTACT")
     if invoice_ids:
         result.invoices.append(client.invoices_by_id(sorted(invoice_ids)))
     if contact_ids:
@@ -129,16 +129,9 @@ def _fetch_events(client: XeroClient, events: Sequence[LeasedEvent], result: Xer
         result.unreadable.update(contacts.unreadable)
 
 
-def _resource_ids(events: Iterable[LeasedEvent], category: str, unreadable: dict[str, str]) -> set[UUID]:
-    """Return the ids that events of a category name; adds those that are no UUIDs to `unreadable`."""
-    ids = set()
-    for event in events:
-        if event.category == category:
-            try:
-                ids.add(UUID(event.resource_id))
-            except ValueError:
-                unreadable[event.resource_id.lower()] = "the event's resourceId is not a UUID"
-    return ids
+def _resource_ids(events: Iterable[LeasedEvent], category: str) -> set[UUID]:
+    """Return the ids that events of a category name; `webhooks.payloads` stores no others."""
+    return {UUID(event.resource_id) for event in events if event.category == category}
 
 
 def _unknown_contacts(
@@ -156,7 +149,5 @@ def _add_created_dates(result: XeroFetchResult, events: Sequence[LeasedEvent]) -
     """Take an invoice's created date from its CREATE event: Xero's invoice does not have it."""
     for event in events:
         if event.category == "INVOICE" and event.event_type == "CREATE" and event.occurred_at:
-            resource_id = event.resource_id.lower()
-            if resource_id not in result.unreadable:
-                earliest = result.created.get(UUID(resource_id), event.occurred_at)
-                result.created[UUID(resource_id)] = min(earliest, event.occurred_at)
+            resource_id = UUID(event.resource_id)
+            result.created[resource_id] = min(result.created.get(resource_id, event.occurred_at), event.occurred_at)

@@ -86,14 +86,19 @@ class XeroInvoice(VersionedRow):
             has_version=self.has_version,
         )
 
-    def _amounts(self) -> tuple[Decimal, Decimal]:
-        """Total and balance. If one is missing, it is computed from the other and the paid and credited amounts."""
+    def _amounts(self) -> tuple[Decimal | None, Decimal | None]:
+        """Total and balance. If one is missing, it is computed from the other and the paid and credited amounts.
+
+        Nothing is left to pay of a closed invoice. Otherwise, if both are missing, neither is known.
+        """
         settled = (self.paid or Decimal(0)) + (self.credited or Decimal(0))
         total, balance = self.total, self.balance
-        if total is None:
-            total = balance + settled if balance is not None else Decimal(0)
-        if balance is None:
-            balance = Decimal(0) if self.status in CLOSED_STATUSES else total - settled
+        if total is None and balance is not None:
+            total = balance + settled
+        elif balance is None and self.status in CLOSED_STATUSES:
+            balance = Decimal(0)
+        elif balance is None and total is not None:
+            balance = total - settled
         return total, balance
 
 
