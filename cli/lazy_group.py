@@ -27,7 +27,15 @@ class LazyCommand(TyperCommand):
     def load(self) -> Any:
         """Import the command's module and return the command."""
         command = typer.main.get_command(import_module(self.module).app)
+        _hide_help_type(command)
         return command.commands.get(self.name or "", command) if isinstance(command, TyperGroup) else command
+
+
+def _hide_help_type(command: Any) -> None:
+    """Show `--help` without its type, like all other flags, in a command and its subcommands."""
+    command.get_help_option(typer.Context(command)).metavar = ""
+    for subcommand in getattr(command, "commands", {}).values():
+        _hide_help_type(subcommand)
 
 
 def lazy_group(commands: Mapping[str, CommandSpec]) -> type[TyperGroup]:
@@ -37,6 +45,7 @@ def lazy_group(commands: Mapping[str, CommandSpec]) -> type[TyperGroup]:
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             self.commands = {name: LazyCommand(name, spec) for name, spec in commands.items()}
+            _hide_help_type(self)
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             name, command, rest = super().resolve_command(ctx, args)

@@ -102,8 +102,8 @@ def _addresses_in(token: str) -> list[tuple[str, str]]:
     parts = [token]
     if "&" in token and not token.startswith('"'):
         parts = _tokens(REFERENCE.sub(lambda match: unescape(f"&{match[1].lower()};"), token))
-    found = [(address, part) for part in parts if (address := _normalise_token(part)) is not None]
-    return [(found[0][0], token)] if len(found) == 1 else found
+    addresses = [(address, part) for part in parts if (address := _normalise_token(part)) is not None]
+    return [(addresses[0][0], token)] if len(addresses) == 1 else addresses
 
 
 def _normalise_token(token: str) -> str | None:
