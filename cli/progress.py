@@ -196,9 +196,9 @@ def run_and_watch(
             "Nothing has been imported yet, so there is nothing to catch up. Run `patina backfill`."
         )
     view.run_ids = [run.id for run in started]
-    if in_process:
+    if in_process and not is_quiet:
         view.report(f"Reading {settings().xero_api_url} and {settings().copper_api_url}")
-    else:
+    if not in_process:
         for run in started:
             actors.enqueue_run(run)
     ended = _watch(view, time.monotonic() + timeout if timeout else None, in_process=in_process)
