@@ -53,6 +53,6 @@ def describe_error(error: Mapping[str, Any]) -> str:
 
 
 def format_path(path: tuple[int | str, ...]) -> str:
-    """The place of a value in JSON: `events[0].tenantId`."""
+    """The path of a value in JSON: `events[0].tenantId`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".")

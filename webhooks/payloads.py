@@ -29,7 +29,7 @@ from pydantic import (
 
 from runtime.validation_messages import describe_error, format_path
 from store.db.enums import INSTALLATION
-from store.ingest.inbox import COPPER_CATEGORIES, Delivery, MalformedEvent, NewEvent
+from store.ingest.inbox import COPPER_CATEGORIES, XERO_CATEGORIES, Delivery, MalformedEvent, NewEvent
 from worker.vendors.parsing import parse_instant
 
 MAX_IDS = 1_000
@@ -48,8 +48,6 @@ TEXT_PATTERN = re.compile(r"[ -~]{1,100}")
 DIGITS_PATTERN = re.compile(r"[0-9]{1,19}")
 BOM = b"\xef\xbb\xbf"
 KEY_SEPARATOR = "\x1f"
-FETCHED_CATEGORIES = {"INVOICE", "CONTACT"}
-"""Xero's categories whose resources are fetched by their ids; other categories start a catch-up."""
 # Not one of Xero's categories: a malformed event of which only the organisation is known.
 UNREADABLE = "UNREADABLE"
 
@@ -114,7 +112,7 @@ class XeroEvent(BaseModel):
     @field_validator("resource_id")
     @classmethod
     def _is_uuid(cls, resource_id: str, info: ValidationInfo) -> str:
-        if info.data.get("category") not in FETCHED_CATEGORIES:
+        if info.data.get("category") not in XERO_CATEGORIES:
             return resource_id
         try:
             return str(UUID(resource_id))

@@ -188,7 +188,7 @@ def parse_date(value: Any) -> date | None:
         local_time = _since_epoch(_time_span(milliseconds=int(match[1]), minutes=minutes))
         return local_time.date() if local_time else None
     text = value.strip() if isinstance(value, str) else ""
-    if text and not is_blank(value) and (BASIC_DATE.fullmatch(text) or not NUMBER.fullmatch(text)):
+    if text and (BASIC_DATE.fullmatch(text) or not NUMBER.fullmatch(text)):
         day = date.fromisoformat(text[:10])
         return day if day.year > 1 else None
     instant = parse_instant(value)
