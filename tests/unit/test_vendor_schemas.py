@@ -243,6 +243,7 @@ def mirror_scope() -> Iterator[Any]:
     """A database for all examples of this module: each runs in a transaction that is rolled back."""
     from tests.support import databases
 
+    databases.make_template()
     with databases.temporary():
         with transaction() as session:
             session.execute(text("INSERT INTO account (copper_account_id, name) VALUES (1, 'A')"))
