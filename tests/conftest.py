@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import httpx
@@ -12,13 +11,14 @@ import pytest
 from fastapi import FastAPI
 
 from runtime.settings import override_settings
-from sandbox import server
-from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
+from store.db.database import dispose_engine
 from tests.support import databases
 from tests.support.processes import Processes, terminate
-from tests.support.serving import http_client, serving
+from tests.support.reused_database import ReusedDatabase
+from tests.support.snapshots import Addresses, Snapshot, Snapshots, addresses, serving_sandbox, serving_web
 from tests.support.world import Sandbox, World
+from web.app import create
 
 UNIT = Path(__file__).resolve().parent / "unit"
 
@@ -53,37 +53,72 @@ def settings_as_they_were() -> Iterator[None]:
         shared_client.cache_clear()
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
-    """A migrated, empty database, and unused budgets."""
-    with databases.temporary() as name:
-        databases.clear_budgets()
-        yield name
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """An empty sandbox without rate limits."""
-    with serving(server.create(SandboxWorld(), limits=Limits(enabled=False))) as url:
-        override_settings(server.environment(url))
-        yield Sandbox(url)
-
-
-@lru_cache(maxsize=1)
-def _app() -> FastAPI:
+@pytest.fixture(scope="session")
+def app() -> FastAPI:
     """The app, created once, because it has no database state until it is served."""
-    from web.app import create
-
     return create()
 
 
+@pytest.fixture(scope="session")
+def reused_database(services: None) -> Iterator[ReusedDatabase]:
+    """The database of this test process."""
+    reused = ReusedDatabase()
+    yield reused
+    reused.drop()
+
+
+@pytest.fixture(scope="session")
+def snapshots(app: FastAPI, reused_database: ReusedDatabase) -> Snapshots:
+    """Snapshots of a connected account."""
+    return Snapshots(app, reused_database)
+
+
 @pytest.fixture
-def web(database: str, sandbox: Sandbox) -> Iterator[httpx.Client]:
+def snapshot(request: pytest.FixtureRequest) -> Snapshot | None:
+    """The connected account from which the test starts; None for a test that does not use `world`, or a new database."""
+    if "world" not in request.fixturenames or request.node.get_closest_marker("new_database"):
+        return None
+    snapshots: Snapshots = request.getfixturevalue("snapshots")
+    return snapshots.latest()
+
+
+@pytest.fixture
+def database(
+    request: pytest.FixtureRequest, snapshot: Snapshot | None, reused_database: ReusedDatabase
+) -> Iterator[str]:
+    """A migrated database, and the call budgets: empty and unused unless the test uses `world`."""
+    databases.clear_budgets()
+    if request.node.get_closest_marker("new_database"):
+        with databases.temporary() as name:
+            yield name
+        return
+    name = reused_database.use(snapshot.rows if snapshot else None)
+    if snapshot:
+        snapshot.restore_budgets()
+    yield name
+    dispose_engine()
+
+
+@pytest.fixture
+def sockets() -> Iterator[Addresses]:
+    """The sockets of the test's servers."""
+    with addresses() as sockets:
+        yield sockets
+
+
+@pytest.fixture
+def sandbox(snapshot: Snapshot | None, sockets: Addresses) -> Iterator[Sandbox]:
+    """A sandbox without rate limits, empty unless the test uses `world`."""
+    data = snapshot.sandbox_world(sockets.urls) if snapshot else SandboxWorld()
+    with serving_sandbox(data, sockets.sandbox) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def web(database: str, sandbox: Sandbox, sockets: Addresses, app: FastAPI) -> Iterator[httpx.Client]:
     """The web process."""
-    with serving(_app()) as url:
-        override_settings({"PUBLIC_URL": url})
-        with http_client(url) as client:
-            yield client
+    with serving_web(app, sockets.web) as client:
+        yield client
 
 
 @pytest.fixture
@@ -95,9 +130,12 @@ def unconnected(sandbox: Sandbox, web: httpx.Client) -> World:
 
 
 @pytest.fixture
-def world(unconnected: World) -> World:
+def world(request: pytest.FixtureRequest, sandbox: Sandbox, web: httpx.Client, snapshot: Snapshot | None) -> World:
     """An account connected to one organisation, both empty."""
-    return unconnected.open()
+    if snapshot is None:
+        unconnected: World = request.getfixturevalue("unconnected")
+        return unconnected.open()
+    return snapshot.copy_of_world(sandbox, web)
 
 
 @pytest.fixture

@@ -50,10 +50,15 @@ def execute(*statements: str) -> None:
             connection.execute(statement)
 
 
+def connect_as_superuser(name: str) -> psycopg.Connection:
+    """A connection to a database that may do anything; every statement is a transaction of its own."""
+    url = database_url(name).replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
+    return psycopg.connect(url, autocommit=True)
+
+
 def execute_as_superuser(statement: str) -> None:
     """Execute a statement that the application's role may not execute."""
-    url = database_url("postgres").replace(f"{APPLICATION_ROLE}@", f"{SUPERUSER}@", 1)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with connect_as_superuser("postgres") as connection:
         connection.execute(statement)
 
 
@@ -128,17 +133,28 @@ def _exists(name: str) -> bool:
     return row is not None
 
 
+def create(template: str = TEMPLATE) -> str:
+    """Create a database; returns its name."""
+    name = f"t_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+    # It has the roles of its template, but not its CONNECT privileges.
+    statement = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+    execute(statement, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    return name
+
+
+def drop(name: str) -> None:
+    """Drop a database with all its connections."""
+    # The application's role may not terminate autovacuum workers.
+    execute_as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
 @contextmanager
 def temporary(*, template: str = TEMPLATE) -> Iterator[str]:
     """Create a database, and use it in this process until the block ends."""
-    name = f"t_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    # It has the roles of its template, but not its CONNECT privileges.
-    create = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
-    execute(create, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    name = create(template)
     use(name)
     try:
         yield name
     finally:
         database.dispose_engine()
-        # The application's role may not terminate autovacuum workers.
-        execute_as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        drop(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 import threading
 import time
@@ -13,33 +15,67 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from typing_extensions import override
 
 from web.server import Server
 
 MAX_POLL_INTERVAL = 0.2
 
 
+def listener() -> socket.socket:
+    """A socket that listens on a free port."""
+    return socket.create_server(("127.0.0.1", 0), backlog=2048)
+
+
+def url_of(listening: socket.socket) -> str:
+    """The URL of a server on this socket."""
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+class PromptServer(uvicorn.Server):
+    """A server that stops when it is told to, and not when it looks next whether it should."""
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await super().startup(sockets)
+
+    @override
+    async def main_loop(self) -> None:
+        await self._stop.wait()
+
+    def stop(self) -> None:
+        """Stop serving; from another thread."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+
+class PatinaServer(PromptServer, Server):
+    """Patina's own server."""
+
+
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an app until the block ends; yields its URL."""
-    options: dict[str, Any] = {"port": 0, "log_level": "error", "access_log": False, "date_header": False}
+def serving(app: Any, listening: socket.socket | None = None) -> Iterator[str]:
+    """Serve an app on a socket, by default a new one, until the block ends; yields its URL."""
+    listening = listening or listener()
+    options: dict[str, Any] = {"log_level": "error", "access_log": False, "date_header": False}
     # No logging set-up of uvicorn's own: it would apply to every server of this process.
     options |= {"timeout_graceful_shutdown": 1, "log_config": None}
     is_patina = isinstance(app, FastAPI)
-    server = Server(app, **options) if is_patina else uvicorn.Server(uvicorn.Config(app, **options))
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = PatinaServer(app, **options) if is_patina else PromptServer(uvicorn.Config(app, **options))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
             raise RuntimeError("the server did not start")
         time.sleep(0.002)
-    port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield url_of(listening)
     finally:
-        server.should_exit = True
-        thread.join(10)
+        server.stop()
+        if is_patina:
+            # The next test serves the same app. No other server is used again, and its thread may end later.
+            thread.join(10)
 
 
 async def read_body(receive: Any) -> bytes:

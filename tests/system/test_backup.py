@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from runtime.servers import Postgres
@@ -27,6 +28,7 @@ def counts() -> dict[str, int]:
         return {name: session.execute(text(f'SELECT count(*) FROM "{name}"')).scalar_one() for name in names}
 
 
+@pytest.mark.new_database
 def test_a_dump_is_restored_and_later_changes_are_repaired(world: World, database: str, tmp_path: Path) -> None:
     company = world.company()
     person = world.person("ann@acme.test", company=company)
