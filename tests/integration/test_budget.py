@@ -242,6 +242,7 @@ def test_without_redis_no_call_is_made(database: str) -> None:
         redis_client.shared_client.cache_clear()
 
 
+@pytest.mark.new_database
 def test_every_call_is_recorded_with_its_compressed_and_uncompressed_bytes(world: World) -> None:
     for number in range(20):
         world.invoice(f"p{number}@acme.test")
