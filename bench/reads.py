@@ -26,7 +26,8 @@ READ = """
            r.balance, r.currency, r.created_source, r.short_code, r.organisation_id
     FROM record_invoice r
     WHERE r.account_id = 1 AND r.record_type = 'person' AND r.record_id = %s
-      AND (r.created_at, r.invoice_id) < ('infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND r.type <> 'ACCPAY'
+      AND (r.created_at, r.invoice_id) < ('infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+      AND is_shown(r.type, false, '{credit_notes}')
     ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT 6
 """
 

@@ -277,9 +277,11 @@ def _check_organisation(name: str, organisation: Organisation) -> CheckResult:
 
     def find_missing_permissions() -> str | None:
         missing.extend(
-            scopes.required_scope(endpoint)
-            for endpoint in scopes.ENDPOINT_SCOPES
-            if not _is_endpoint_allowed(organisation, endpoint)
+            dict.fromkeys(
+                scopes.required_scope(endpoint)
+                for endpoint in scopes.needed_endpoints(organisation.shown_credits)
+                if not _is_endpoint_allowed(organisation, endpoint)
+            )
         )
         return f"the permission {' and '.join(missing)} is missing" if missing else None
 

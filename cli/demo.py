@@ -1,4 +1,4 @@
-"""`patina demo`: everything on this machine, with three changes that a user of Xero or Copper might make."""
+"""`patina demo`: everything on this machine, with four changes that a user of Xero or Copper might make."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Exit after the three changes.", metavar="")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Exit after the four changes.", metavar="")] = False,
     size: Annotated[int, typer.Option(help="Companies in the sandbox.", min=5, max=5000, metavar="NUMBER")] = 40,
 ) -> None:
-    """Run everything on this machine with a sandbox, and demonstrate three changes."""
+    """Run everything on this machine with a sandbox, and demonstrate four changes."""
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
 import httpx
@@ -21,7 +22,7 @@ from store.db.database import transaction
 from store.mirror import mirror
 from store.read_model import projection
 from web.presentation import links
-from web.presentation.labels import status
+from web.presentation.labels import row_status
 from worker.vendors.errors import NotConnectedError, VendorError
 from worker.vendors.sync_types import RunKind
 from worker.vendors.xero import cli_oauth
@@ -34,7 +35,7 @@ Snapshot = tuple[str, str]
 
 
 class DemoScenario:
-    """Connects, backfills, shows a record, and makes three changes while watching the records."""
+    """Connects, backfills, shows a record, and makes four changes while watching the records."""
 
     def __init__(self, environment: DemoEnvironment) -> None:
         self.environment = environment
@@ -51,6 +52,7 @@ class DemoScenario:
         self._connect()
         self._backfill()
         self._show_company()
+        self._apply_credit_note()
         self._pay_invoice()
         self._change_email()
         self._move_person()
@@ -152,7 +154,7 @@ class DemoScenario:
         for row in rows:
             table.add_row(
                 escape(row["number"] or "(no number)"),
-                status(row["status"]),
+                row_status(row["type"], row["status"]),
                 escape(row["issuer"]),
                 row["due_date"] or "",
                 f"{row['currency']} {row['total_due']}",
@@ -171,7 +173,36 @@ class DemoScenario:
 
     def _find_unpaid_invoice(self, company_id: int) -> dict[str, Any] | None:
         rows = self.read("companies", company_id)
-        return next((row for row in rows if row["status"] == "AUTHORISED"), None)
+        return next((row for row in rows if (row["type"], row["status"]) == ("ACCREC", "AUTHORISED")), None)
+
+    def _apply_credit_note(self) -> None:
+        """Apply a credit note of half of what is due to an invoice. It stays, like the payment that follows."""
+        company = self._find_company_with_unpaid_invoice()
+        unpaid = self._find_unpaid_invoice(company["id"])
+        assert unpaid is not None
+        amount = (Decimal(unpaid["balance_due"]) / 2).quantize(Decimal("0.01"), ROUND_UP)
+
+        def take_snapshot() -> Snapshot:
+            rows = self.read("companies", company["id"])
+            invoice = next(row for row in rows if row["id"] == unpaid["id"])
+            credits = sum(row["type"] == "ACCRECCREDIT" for row in rows)
+            return (str(credits), f"{invoice['currency']} {invoice['balance_due']}")
+
+        before = take_snapshot()
+        self._measure(
+            lambda: self._simulate("credit_invoice", invoice=unpaid["id"], amount=str(amount)),
+            lambda: self._only_when_both_changed(take_snapshot(), before),
+        )
+        after = take_snapshot()
+        self._print_change(
+            f"Xero: a credit note is applied to {unpaid['number']} of {company['name']}",
+            [("credit notes", before[0], after[0]), ("balance due", before[1], after[1])],
+        )
+
+    @staticmethod
+    def _only_when_both_changed(current: Snapshot, before: Snapshot) -> Snapshot:
+        """The current snapshot once both of its values have changed: an applied credit note causes two events."""
+        return current if all(new != old for new, old in zip(current, before, strict=True)) else before
 
     def _pay_invoice(self) -> None:
         company = self._find_company_with_unpaid_invoice()
@@ -180,7 +211,7 @@ class DemoScenario:
 
         def take_snapshot() -> Snapshot:
             invoice = next(row for row in self.read("companies", company["id"]) if row["id"] == unpaid["id"])
-            return (status(invoice["status"]), f"{invoice['currency']} {invoice['balance_due']}")
+            return (row_status(invoice["type"], invoice["status"]), f"{invoice['currency']} {invoice['balance_due']}")
 
         before = take_snapshot()
         after = self._measure(lambda: self._simulate("pay_invoice", invoice=unpaid["id"]), take_snapshot)

@@ -15,6 +15,7 @@ from services.match_report import MatchReport, RecordAddress, build_match_report
 from store.db.enums import RecordType
 from store.read_model.match_reports import Reason
 from web.api.matches import match_schema
+from web.presentation import labels
 from worker.vendors.addresses import escape_invisible
 
 app = typer.Typer(add_completion=False)
@@ -68,21 +69,21 @@ def _format_report(report: MatchReport) -> Iterator[str]:
         yield f"  contact {contact.name or 'unnamed'} ({contact.organisation_name})"
         for reason in contact.reasons:
             yield f"    matched by {_format_reason(reason)} ({_format_owner(reason)})"
-        numbers = [invoice.number or "(no number)" for invoice in contact.invoices]
+        numbers = [labels.row_name(invoice.type, invoice.number) for invoice in contact.invoices]
         more = f" and {len(numbers) - MAX_NUMBERS} more" if len(numbers) > MAX_NUMBERS else ""
         listed = f": {', '.join(numbers[:MAX_NUMBERS])}{more}" if numbers else ""
-        yield f"    {_count_invoices(len(numbers))}{listed}"
+        yield f"    {labels.count_by_type([invoice.type for invoice in contact.invoices])}{listed}"
     for near_match in report.near_matches:
         similarity = "differs by one character" if near_match.is_one_edit_away else "same domain"
         email = f"{near_match.email}{_format_original(near_match.as_typed, 'Xero')}"
-        details = f"{similarity}, {_count_invoices(near_match.invoices)}"
+        details = f"{similarity}, {count_noun(near_match.invoices, 'invoice')}"
         yield f"  possible match: {near_match.contact_name or 'unnamed'}, {email} ({details})"
     if not report.is_complete:
         yield "  not all results are shown"
     yield (
         f"explain ok: {count_noun(len(report.addresses), 'address', 'addresses')}, "
         f"{count_noun(len(report.contacts), 'contact')}, "
-        f"{_count_invoices(sum(len(contact.invoices) for contact in report.contacts))}, "
+        f"{labels.count_by_type([invoice.type for contact in report.contacts for invoice in contact.invoices])}, "
         f"{count_noun(len(report.near_matches), 'possible match', 'possible matches')}"
     )
 
@@ -95,10 +96,6 @@ def _format_reason(reason: Reason) -> str:
     if reason.email:
         return f"{reason.email}{_format_original(reason.contact_as_typed, 'Xero')}"
     return f"a link that {reason.linked_by} created"
-
-
-def _count_invoices(number: int) -> str:
-    return count_noun(number, "invoice")
 
 
 def _format_owner(owner: RecordAddress | Reason) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cli.formatting import to_the_second
 from runtime.numbers import count_noun
 from services.health import Finding, FindingCode
+from worker.vendors.xero import scopes
 
 RUN_LABELS = {
     "backfill": "backfill",
@@ -53,7 +54,8 @@ def get_hint(finding: Finding) -> str:
         case FindingCode.COPPER_KEY_REJECTED:
             return "run `patina connect` with a new one"
         case FindingCode.PERMISSION_MISSING:
-            return "reconnect Xero with `patina connect` and allow it"
+            condition = "" if scopes.is_requested(finding.detail) else "add it to XERO_SCOPES, "
+            return f"{condition}reconnect Xero with `patina connect` and allow it"
         case FindingCode.NOT_IMPORTED:
             return "run `patina backfill`"
         case FindingCode.EVENTS_QUARANTINED:

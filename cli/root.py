@@ -39,7 +39,7 @@ COMMANDS = {
     "erase-person": CommandSpec(
         "cli.erase_person", "Erase a person's email addresses and names, and list what else carries the name."
     ),
-    "demo": CommandSpec("cli.demo", "Run everything on this machine with a sandbox, and demonstrate three changes."),
+    "demo": CommandSpec("cli.demo", "Run everything on this machine with a sandbox, and demonstrate four changes."),
     "sandbox": CommandSpec("cli.sandbox", "Run a sandbox of Xero and Copper, and simulate their users."),
     "keys": CommandSpec("cli.keys", "List, create and revoke API keys."),
     "sessions": CommandSpec("cli.sessions", "List and end browser sessions."),

@@ -9,19 +9,22 @@ from __future__ import annotations
 import re
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
-from uuid import UUID, uuid4
+from typing import Any, Literal, get_args, get_type_hints
+from uuid import uuid4
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from sandbox.action_base import ActionError, ContactRef, InvoiceRef, TenantRef
 from sandbox.copper_api import CopperApi
+from sandbox.credit_actions import CreditActions
 from sandbox.delivery import Delivery
 from sandbox.world import (
     PLURALS,
     TIMEZONES,
     Contact,
     CopperAccount,
+    Credit,
     CustomField,
     HistoryEntry,
     Invoice,
@@ -32,12 +35,7 @@ from sandbox.world import (
     World,
 )
 
-# An id, or a name that people use, if it is unique.
-InvoiceRef = Annotated[str, Field(description="the invoice's id or number")]
-ContactRef = Annotated[str, Field(description="the contact's id, name or email address")]
-TenantRef = Annotated[str, Field(description="the organisation's tenant id or name")]
 RecordType = Literal["lead", "person", "company", "opportunity"]
-
 
 DataType = Literal["Checkbox", "Currency", "Date", "Float", "Percentage", "String", "Text", "URL"]
 SettableField = Literal[
@@ -71,36 +69,11 @@ def matches_data_type(data_type: str, value: Any) -> bool:
     return isinstance(value, str)
 
 
-Entity = TypeVar("Entity", Contact, Invoice, Organisation)
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-def unique_match(noun: str, reference: str, matches: list[tuple[Organisation, Entity]]) -> tuple[Organisation, Entity]:
-    """The only match; raises `ActionError` if there is none or more than one."""
-    if not matches:
-        raise ActionError(f"there is no {noun} {reference}")
-    if len(matches) > 1:
-        organisation_names = ", ".join(sorted({organisation.name for organisation, _ in matches}))
-        raise ActionError(f"{len(matches)} are called {reference} ({organisation_names}): use the {noun}'s id")
-    return matches[0]
-
-
-class ActionError(Exception):
-    """The action is not possible; the message says why."""
-
-
-class Actions:
+class Actions(CreditActions):
     """Simulates a user of Xero or Copper."""
 
     def __init__(self, world: World, delivery: Delivery, copper: CopperApi) -> None:
-        self._world = world
-        self._delivery = delivery
+        super().__init__(world, delivery)
         self._copper = copper
 
     # Xero
@@ -176,7 +149,7 @@ class Actions:
         return {"tenant": str(organisation.tenant_id)}
 
     def merge_contacts(self, source: ContactRef, target: ContactRef) -> dict[str, Any]:
-        """Merge a contact into another: it is archived; its invoices move to the other contact, otherwise unchanged."""
+        """Merge a contact into another: it is archived; its invoices and credits move there, otherwise unchanged."""
         organisation, merged_contact = self._contact(source)
         _, surviving_contact = self._contact(target)
         if (
@@ -187,9 +160,10 @@ class Actions:
         ):
             raise ActionError("both must be unmerged contacts of the same organisation")
         merged_contact.status, merged_contact.merged_to = "ARCHIVED", surviving_contact.id
-        for invoice in organisation.invoices.values():
-            if invoice.contact_id == merged_contact.id:
-                invoice.contact_id = surviving_contact.id
+        documents: list[Invoice | Credit] = [*organisation.invoices.values(), *organisation.credits.values()]
+        for document in documents:
+            if document.contact_id == merged_contact.id:
+                document.contact_id = surviving_contact.id
         self._contact_changed(organisation, merged_contact, "UPDATE")
         self._contact_changed(organisation, surviving_contact, "UPDATE")
         return {"contact": str(surviving_contact.id)}
@@ -206,9 +180,7 @@ class Actions:
         due: date | None = None,
     ) -> dict[str, Any]:
         """Create an invoice or a bill for a contact."""
-        organisation, xero_contact = self._contact(contact)
-        if xero_contact.merged_to:
-            raise ActionError("the contact was merged into another")
+        organisation, xero_contact = self._unmerged_contact(contact)
         if total < 0:
             raise ActionError("the total of an invoice cannot be negative")
         now = self._world.clock.now()
@@ -247,8 +219,10 @@ class Actions:
         contact_id = self._contact(contact)[1].id if contact is not None else xero_invoice.contact_id
         if contact is not None and contact_id not in organisation.contacts:
             raise ActionError("the contact belongs to another organisation")
+        if contact_id != xero_invoice.contact_id and xero_invoice.credited:
+            raise ActionError("the contact of an invoice with credits cannot be changed")
         if total is not None and total < xero_invoice.paid + xero_invoice.credited:
-            raise ActionError("the total would be less than the amount paid")
+            raise ActionError("the total would be less than the amount paid and credited")
         xero_invoice.total = xero_invoice.total if total is None else total
         xero_invoice.due_date = due or xero_invoice.due_date
         xero_invoice.issue_date = issued or xero_invoice.issue_date
@@ -267,18 +241,6 @@ class Actions:
         self._invoice_changed(organisation, xero_invoice, "UPDATE", "Approved")
         return {"invoice": str(xero_invoice.id)}
 
-    def credit_invoice(self, invoice: InvoiceRef, amount: Decimal, webhook: bool = True) -> dict[str, Any]:
-        """Apply a credit note to an approved invoice; `webhook=false` sends no webhook."""
-        organisation, xero_invoice = self._invoice(invoice)
-        if xero_invoice.status != "AUTHORISED" or not 0 < amount <= xero_invoice.due:
-            raise ActionError("only the amount due on an approved invoice can be credited")
-        xero_invoice.credited += amount
-        xero_invoice.credits.append(Payment(uuid4(), amount, self._world.clock.now().date()))
-        if xero_invoice.due == 0:
-            xero_invoice.status, xero_invoice.paid_on = "PAID", self._world.clock.now().date()
-        self._invoice_changed(organisation, xero_invoice, "UPDATE", "Credited", webhook=webhook)
-        return {"invoice": str(xero_invoice.id), "due": str(xero_invoice.due)}
-
     def pay_invoice(self, invoice: InvoiceRef, amount: Decimal | None = None, webhook: bool = True) -> dict[str, Any]:
         """Record a payment, of the full amount due unless an amount is given; `webhook=false` sends no webhook."""
         organisation, xero_invoice = self._invoice(invoice)
@@ -293,10 +255,10 @@ class Actions:
         return {"invoice": str(xero_invoice.id), "due": str(xero_invoice.due)}
 
     def void_invoice(self, invoice: InvoiceRef) -> dict[str, Any]:
-        """Void an approved invoice without payments."""
+        """Void an approved invoice without payments and credits."""
         organisation, xero_invoice = self._invoice(invoice)
-        if xero_invoice.status != "AUTHORISED" or xero_invoice.paid:
-            raise ActionError("only an approved invoice without payments can be voided")
+        if xero_invoice.status != "AUTHORISED" or xero_invoice.paid or xero_invoice.credited:
+            raise ActionError("only an approved invoice without payments and credits can be voided")
         xero_invoice.status = "VOIDED"
         self._invoice_changed(organisation, xero_invoice, "UPDATE", "Voided")
         return {"invoice": str(xero_invoice.id)}
@@ -558,69 +520,6 @@ class Actions:
             )["id"]
         self._remove(copper_account, record)
         return created
-
-    # Helpers of the actions
-
-    def _organisation(self, tenant: str | None) -> Organisation:
-        organisations = self._world.organisations
-        if tenant is None and organisations:
-            return next(iter(organisations.values()))
-        name, tenant_id = (tenant or "").casefold(), _uuid(tenant or "")
-        matches = [
-            (organisation, organisation)
-            for organisation in organisations.values()
-            if organisation.tenant_id == tenant_id or organisation.name.casefold() == name
-        ]
-        return unique_match("organisation", tenant or "yet", matches)[1]
-
-    def _contact(self, contact: str) -> tuple[Organisation, Contact]:
-        contact_id, name = _uuid(contact), contact.strip().casefold()
-        organisations = self._world.organisations.values()
-        if contact_id is not None:
-            matches = [
-                (organisation, organisation.contacts[contact_id])
-                for organisation in organisations
-                if contact_id in organisation.contacts
-            ]
-        else:
-            matches = [
-                (organisation, candidate)
-                for organisation in organisations
-                for candidate in organisation.contacts.values()
-                if name in {candidate.name.casefold(), candidate.email.strip().casefold()} and not candidate.merged_to
-            ]
-        return unique_match("contact", contact, matches)
-
-    def _invoice(self, invoice: str) -> tuple[Organisation, Invoice]:
-        invoice_id, number = _uuid(invoice), invoice.strip().casefold()
-        organisations = self._world.organisations.values()
-        if invoice_id is not None:
-            matches = [
-                (organisation, organisation.invoices[invoice_id])
-                for organisation in organisations
-                if invoice_id in organisation.invoices
-            ]
-        else:
-            matches = [
-                (organisation, candidate)
-                for organisation in organisations
-                for candidate in organisation.invoices.values()
-                if number and candidate.number.casefold() == number
-            ]
-        return unique_match("invoice", invoice, matches)
-
-    def _contact_changed(self, organisation: Organisation, contact: Contact, event_type: str) -> None:
-        organisation.touch(contact, self._world.clock.now())
-        self._delivery.xero_event(organisation.tenant_id, "CONTACT", event_type, contact.id, contact.updated)
-
-    def _invoice_changed(
-        self, organisation: Organisation, invoice: Invoice, event_type: str, change: str | None, *, webhook: bool = True
-    ) -> None:
-        organisation.touch(invoice, self._world.clock.now())
-        if change:
-            invoice.history.append(HistoryEntry(change, invoice.updated))
-        if webhook:
-            self._delivery.xero_event(organisation.tenant_id, "INVOICE", event_type, invoice.id, invoice.updated)
 
     def _seconds(self) -> int:
         return int(self._world.clock.now().timestamp())

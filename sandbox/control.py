@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.actions import ActionError, Actions
+from sandbox.action_base import ActionError
+from sandbox.actions import Actions
 from sandbox.delivery import Delivery
 from sandbox.faults import ApiFault, Faults, FilterFault, WebhookFault
 from sandbox.limits import Limits, RateLimiter
@@ -156,6 +157,7 @@ class Control:
                         "name": organisation.name,
                         "contacts": len(organisation.contacts),
                         "invoices": len(organisation.invoices),
+                        "credits": len(organisation.credits),
                     }
                     for organisation in self.world.organisations.values()
                 ],
@@ -180,7 +182,7 @@ class Control:
         )
 
     async def show_world(self, request: Request) -> Response:
-        """The records of an account, and the invoices and contacts of an organisation."""
+        """The records of an account, and the invoices, credits and contacts of an organisation."""
         account = self.world.accounts.get(int(request.query_params.get("account", "0")))
         tenant = request.query_params.get("tenant")
         organisation = self.world.organisations.get(UUID(tenant)) if tenant else None
@@ -195,6 +197,7 @@ class Control:
         if organisation:
             payload["contacts"] = list(organisation.contacts.values())
             payload["invoices"] = list(organisation.invoices.values())
+            payload["credits"] = list(organisation.credits.values())
         return Response(to_json(payload), media_type="application/json")
 
     async def list_actions(self, _: Request) -> Response:

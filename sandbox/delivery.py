@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -31,6 +31,15 @@ MAX_COPPER_IDS = 30
 MAX_ACKNOWLEDGED_EVENTS = 100_000
 # Copper sends at most this many notifications of an account within a window: (seconds, notifications).
 COPPER_LIMITS = ((60, 600), (600, 1_800))
+
+XeroCategory = Literal["INVOICE", "CONTACT", "CREDITNOTE", "PREPAYMENT"]
+# The resource of each category of Xero's events.
+XERO_RESOURCES: dict[XeroCategory, str] = {
+    "INVOICE": "Invoices",
+    "CONTACT": "Contacts",
+    "CREDITNOTE": "CreditNotes",
+    "PREPAYMENT": "Prepayments",
+}
 
 
 @dataclass
@@ -98,18 +107,26 @@ class Delivery:
                 if (subscription.type, subscription.event) == (record_type, event) and account:
                     self._notify(account, subscription, changes)
 
-    def xero_event(self, tenant: UUID, category: str, event_type: str, resource: UUID, at: datetime) -> None:
-        """Queue a Xero event."""
-        plural = {"INVOICE": "Invoices", "CONTACT": "Contacts"}.get(category, category.title())
+    def xero_event(
+        self,
+        tenant: UUID,
+        category: XeroCategory,
+        event_type: str,
+        resource: UUID,
+        at: datetime,
+        data: dict[str, str] | None = None,
+    ) -> None:
+        """Queue a Xero event; `data` are the details that only some categories have."""
         self._xero_queue.append(
             {
-                "resourceUrl": f"https://api.xero.com/api.xro/2.0/{plural}/{resource}",
+                "resourceUrl": f"https://api.xero.com/api.xro/2.0/{XERO_RESOURCES[category]}/{resource}",
                 "resourceId": str(resource),
                 "eventDateUtc": at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}",
                 "eventType": event_type,
                 "eventCategory": category,
                 "tenantId": str(tenant),
                 "tenantType": "ORGANISATION",
+                **({"data": data} if data else {}),
             }
         )
         self._schedule_flush()

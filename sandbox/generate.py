@@ -9,8 +9,10 @@ from uuid import UUID
 
 from sandbox.world import (
     TIMEZONES,
+    Allocation,
     Contact,
     CopperAccount,
+    Credit,
     HistoryEntry,
     Invoice,
     Organisation,
@@ -92,15 +94,28 @@ CITIES = {"NZ": ("Auckland", "Wellington", "Christchurch"), "GB": ("London", "Le
 STREETS = ("Queen Street", "Station Road", "Harbour View", "High Street", "Mill Lane")
 TITLES = ("Owner", "Office manager", "Accounts payable", "Operations lead", "Buyer")
 TAGS = ("Key account", "Newsletter", "Trade show", "Referral")
+# The credits that contacts have, by their position among the contacts modulo 16. An open credit has not been applied.
+OPEN_CREDITS = {
+    1: ("ACCRECCREDIT",),
+    3: ("RECEIVE-PREPAYMENT",),
+    6: ("RECEIVE-OVERPAYMENT",),
+    9: ("ACCRECCREDIT",),
+    12: ("ACCPAYCREDIT", "SPEND-PREPAYMENT"),
+}
+APPLIED_CREDITS = {5: "ACCRECCREDIT", 13: "ACCRECCREDIT", 15: "RECEIVE-PREPAYMENT"}
 
 
 class Generator:
-    """Fills an empty world with `size` companies and their people, opportunities, contacts and invoices."""
+    """Fills an empty world with `size` companies and their people, opportunities, contacts, invoices and credits.
+
+    Additions draw from a random sequence of their own, so that what a seed gave before them does not change.
+    """
 
     def __init__(self, world: World, seed: int, size: int) -> None:
         self.world = world
         self.rng = random.Random(seed)
         self.details_rng = random.Random(f"{seed} looks")
+        self.credits_rng = random.Random(f"{seed} credits")
         self.size = size
         self.now = world.clock.now().replace(microsecond=0)
 
@@ -134,6 +149,7 @@ class Generator:
         ):
             for record in account.records[record_type].values():
                 add_details(record)
+        self._create_credits()
         return self.world
 
     def _add_address(self, record: Record, country: str) -> None:
@@ -252,3 +268,56 @@ class Generator:
             day = invoice.paid_on or invoice.issue_date + timedelta(days=1)
             invoice.payments = [Payment(UUID(int=invoice.id.int ^ 2), invoice.paid, day)]
         organisation.invoices[invoice.id] = invoice
+
+    def _create_credits(self) -> None:
+        """Create credits of some contacts. Those that are applied replace payments: what is due does not change."""
+        contacts = [
+            (organisation, contact)
+            for organisation in self.world.organisations.values()
+            for contact in organisation.contacts.values()
+        ]
+        for position, (organisation, contact) in enumerate(contacts):
+            for credit_type in OPEN_CREDITS.get(position % 16, ()):
+                self._create_credit(organisation, contact, credit_type)
+            applied_type = APPLIED_CREDITS.get(position % 16)
+            if applied_type:
+                self._create_applied_credit(organisation, contact, applied_type)
+
+    def _create_credit(self, organisation: Organisation, contact: Contact, credit_type: str) -> Credit:
+        rng = self.credits_rng
+        created = self.now - timedelta(seconds=rng.randrange(60, 90 * 86_400))
+        credit = Credit(
+            UUID(int=rng.getrandbits(128), version=4),
+            credit_type,
+            contact.id,
+            "AUTHORISED",
+            Decimal(rng.randrange(2_000, 60_000)) / 100,
+            organisation.currency,
+            created.date(),
+            created,
+        )
+        if credit_type == "ACCRECCREDIT":
+            credit.number = organisation.allocate_credit_number()
+        organisation.credits[credit.id] = credit
+        return credit
+
+    def _create_applied_credit(self, organisation: Organisation, contact: Contact, credit_type: str) -> None:
+        """Create a credit that paid a part of a sales invoice of the contact, if there is such an invoice."""
+        invoice = next(
+            (
+                invoice
+                for invoice in organisation.invoices.values()
+                if invoice.contact_id == contact.id
+                and (invoice.status, invoice.is_sale, invoice.currency) == ("PAID", True, organisation.currency)
+            ),
+            None,
+        )
+        if invoice is None:
+            return
+        credit = self._create_credit(organisation, contact, credit_type)
+        credit.total = (invoice.total / 4).quantize(Decimal("0.01"))
+        credit.issue_date, credit.updated, credit.reference = invoice.issue_date, invoice.updated, invoice.number
+        (payment,) = invoice.payments
+        payment.amount = invoice.paid = invoice.total - credit.total
+        allocation = Allocation(UUID(int=credit.id.int ^ 2), invoice.id, credit.total, payment.date)
+        organisation.allocate(credit, invoice, allocation)

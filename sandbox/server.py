@@ -27,7 +27,7 @@ from sandbox.faults import FaultMiddleware, Faults
 from sandbox.generate import Generator
 from sandbox.limits import Limits, RateLimiter
 from sandbox.query import BadQueryError, bad_query
-from sandbox.world import Clock, World, load, save
+from sandbox.world import Clock, CreditResource, World, load, save
 from sandbox.xero_api import XeroApi, not_supported
 from sandbox.xero_oauth import XeroOAuth
 
@@ -58,6 +58,17 @@ def environment(base: str) -> dict[str, str]:
     }
 
 
+def _credit_routes(base: str, api: XeroApi) -> list[Route]:
+    routes = []
+    for resource in CreditResource:
+        scope = "invoices" if resource is CreditResource.CREDIT_NOTES else "payments"
+        routes += [
+            Route(f"{base}/{resource.value}", api.endpoint(api.credits(resource), scope)),
+            Route(f"{base}/{resource.value}/{{id}}", api.endpoint(api.credit(resource), scope)),
+        ]
+    return routes
+
+
 def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
     accounting = "/xero/api.xro/2.0"
     return [
@@ -73,6 +84,7 @@ def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
         Route(f"{accounting}/Invoices", api.endpoint(api.invoices, "invoices")),
         Route(f"{accounting}/Invoices/{{id}}", api.endpoint(api.invoice, "invoices")),
         Route(f"{accounting}/Invoices/{{id}}/History", api.endpoint(api.history, "invoices")),
+        *_credit_routes(accounting, api),
         Route(f"{accounting}/Contacts", api.endpoint(api.contacts, "contacts")),
         Route(f"{accounting}/Contacts/{{id}}", api.endpoint(api.contact, "contacts")),
         Route(f"{accounting}/Organisation", api.endpoint(api.organisation, "settings")),
@@ -154,6 +166,12 @@ class XeroPathMiddleware:
         "api.xro": "api.xro",
         "invoice": "Invoices",
         "invoices": "Invoices",
+        "creditnote": "CreditNotes",
+        "creditnotes": "CreditNotes",
+        "prepayment": "Prepayments",
+        "prepayments": "Prepayments",
+        "overpayment": "Overpayments",
+        "overpayments": "Overpayments",
         "contact": "Contacts",
         "contacts": "Contacts",
         "organisation": "Organisation",

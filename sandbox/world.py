@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -66,7 +67,7 @@ class HistoryEntry:
 
 @dataclass
 class Payment:
-    """An amount of a payment or a credit note, applied to an invoice."""
+    """A payment of an invoice."""
 
     id: UUID
     amount: Decimal
@@ -75,7 +76,10 @@ class Payment:
 
 @dataclass
 class Invoice:
-    """A Xero invoice (ACCREC) or bill (ACCPAY)."""
+    """A Xero invoice (ACCREC) or bill (ACCPAY).
+
+    `credited` is the sum of the allocations of credits to it: only `Organisation.allocate` and `deallocate` change it.
+    """
 
     id: UUID
     type: str
@@ -91,8 +95,12 @@ class Invoice:
     credited: Decimal = Decimal(0)
     paid_on: date | None = None
     payments: list[Payment] = field(default_factory=list)
-    credits: list[Payment] = field(default_factory=list)
     history: list[HistoryEntry] = field(default_factory=list)
+
+    @property
+    def is_sale(self) -> bool:
+        """Whether it is an invoice to a customer, not a supplier's bill."""
+        return self.type == "ACCREC"
 
     @property
     def is_sent(self) -> bool:
@@ -103,6 +111,78 @@ class Invoice:
     def due(self) -> Decimal:
         """The amount due; zero for a voided or deleted invoice."""
         return Decimal(0) if self.status in {"VOIDED", "DELETED"} else self.total - self.paid - self.credited
+
+
+class CreditResource(StrEnum):
+    """The resources of Xero's API that list credits."""
+
+    CREDIT_NOTES = "CreditNotes"
+    PREPAYMENTS = "Prepayments"
+    OVERPAYMENTS = "Overpayments"
+
+    @property
+    def id_element(self) -> str:
+        """The element that contains a credit's id (`CreditNoteID`)."""
+        return f"{self.removesuffix('s')}ID"
+
+
+CREDIT_RESOURCES = {
+    "ACCRECCREDIT": CreditResource.CREDIT_NOTES,
+    "ACCPAYCREDIT": CreditResource.CREDIT_NOTES,
+    "RECEIVE-PREPAYMENT": CreditResource.PREPAYMENTS,
+    "SPEND-PREPAYMENT": CreditResource.PREPAYMENTS,
+    "RECEIVE-OVERPAYMENT": CreditResource.OVERPAYMENTS,
+    "SPEND-OVERPAYMENT": CreditResource.OVERPAYMENTS,
+}
+
+
+@dataclass
+class Allocation:
+    """An amount of a credit that is applied to an invoice."""
+
+    id: UUID
+    invoice_id: UUID
+    amount: Decimal
+    date: date
+
+
+@dataclass
+class Credit:
+    """A Xero credit note, prepayment or overpayment, according to its type; only credit notes have a number."""
+
+    id: UUID
+    type: str
+    contact_id: UUID
+    status: str
+    total: Decimal
+    currency: str
+    issue_date: date
+    updated: datetime
+    number: str = ""
+    reference: str = ""
+    allocations: list[Allocation] = field(default_factory=list)
+
+    @property
+    def resource(self) -> CreditResource:
+        """The resource that lists it."""
+        return CREDIT_RESOURCES[self.type]
+
+    @property
+    def is_sale(self) -> bool:
+        """Whether it is a customer's credit, not one from a supplier."""
+        return self.type == "ACCRECCREDIT" or self.type.startswith("RECEIVE-")
+
+    @property
+    def remaining(self) -> Decimal:
+        """The amount that is not applied to invoices; zero for a voided or deleted credit."""
+        if self.status in {"VOIDED", "DELETED"}:
+            return Decimal(0)
+        return self.total - sum((allocation.amount for allocation in self.allocations), Decimal(0))
+
+    def applied_to(self, invoice_id: UUID) -> Decimal:
+        """The amount that is applied to an invoice."""
+        amounts = (allocation.amount for allocation in self.allocations if allocation.invoice_id == invoice_id)
+        return sum(amounts, Decimal(0))
 
 
 @dataclass
@@ -117,13 +197,43 @@ class Organisation:
     timezone: str = TIMEZONES["NZ"]
     contacts: dict[UUID, Contact] = field(default_factory=dict)
     invoices: dict[UUID, Invoice] = field(default_factory=dict)
+    credits: dict[UUID, Credit] = field(default_factory=dict)
     next_number: int = 1
+    next_credit_number: int = 1
     revision: int = 0
 
-    def touch(self, entity: Contact | Invoice, now: datetime) -> None:
+    def touch(self, entity: Contact | Invoice | Credit, now: datetime) -> None:
         """Set a new UpdatedDateUTC, always later than the previous one."""
         entity.updated = max(now, entity.updated + timedelta(milliseconds=1))
         self.revision += 1
+
+    def allocate_credit_number(self) -> str:
+        """The number of the next credit note."""
+        number = f"CN-{self.next_credit_number:04d}"
+        self.next_credit_number += 1
+        return number
+
+    def allocate(self, credit: Credit, invoice: Invoice, allocation: Allocation) -> None:
+        """Apply an amount of a credit to an invoice; whichever has nothing left becomes PAID."""
+        credit.allocations.append(allocation)
+        invoice.credited += allocation.amount
+        if credit.remaining == 0:
+            credit.status = "PAID"
+        if invoice.due == 0:
+            invoice.status, invoice.paid_on = "PAID", allocation.date
+
+    def deallocate(self, credit: Credit, invoice: Invoice) -> None:
+        """Undo all allocations of a credit to an invoice; both are open again."""
+        invoice.credited -= credit.applied_to(invoice.id)
+        credit.allocations = [allocation for allocation in credit.allocations if allocation.invoice_id != invoice.id]
+        credit.status = invoice.status = "AUTHORISED"
+        invoice.paid_on = None
+
+    def credits_of(self, invoice: Invoice) -> list[Credit]:
+        """The credits that are applied to an invoice."""
+        if not invoice.credited:
+            return []
+        return [credit for credit in self.credits.values() if credit.applied_to(invoice.id)]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Xero's Accounting API, read only: invoices, their history, contacts, and the organisation."""
+"""Xero's Accounting API, read only: invoices, their history, credits, contacts, and the organisation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from sandbox.limits import RateLimiter
 from sandbox.query import BadQueryError, Query, bad_query
-from sandbox.world import Invoice, Organisation, World
-from sandbox.xero_fields import CONTACT_FIELDS, INVOICE_FIELDS, Field, order_by, sort_rows
-from sandbox.xero_json import Detail, contact_json, invoice_json, json_date, organisation_json
+from sandbox.world import CreditResource, Invoice, Organisation, World
+from sandbox.xero_fields import CONTACT_FIELDS, CREDIT_FIELDS, INVOICE_FIELDS, Field, order_by, sort_rows
+from sandbox.xero_json import Detail, contact_json, credit_json, invoice_json, json_date, organisation_json
 from sandbox.xero_oauth import XeroOAuth, not_connected, scope_missing, unauthorised
 from sandbox.xero_where import compile_where
 
@@ -31,6 +31,12 @@ SCOPES = {
     "invoices": {
         "accounting.invoices.read",
         "accounting.invoices",
+        "accounting.transactions.read",
+        "accounting.transactions",
+    },
+    "payments": {
+        "accounting.payments.read",
+        "accounting.payments",
         "accounting.transactions.read",
         "accounting.transactions",
     },
@@ -100,6 +106,16 @@ def contact_filter(query: Query, since: datetime | None, ids: set[UUID] | None) 
         "searchTerm": (bool(term), lambda contact, _: term in f"{contact.name} {contact.email}".casefold()),
     }
     return [predicate for is_set, predicate in predicates.values() if is_set] + ([where] if where else [])
+
+
+def credit_filter(query: Query, since: datetime | None, resource: CreditResource) -> list[Predicate]:
+    """The parameters of `GET /CreditNotes`, `/Prepayments` and `/Overpayments` as predicates."""
+    where = _where(query, CREDIT_FIELDS[resource])
+
+    def is_changed(credit: Any, _: Organisation) -> bool:
+        return since is None or credit.updated >= since
+
+    return [is_changed, where] if where else [is_changed]
 
 
 class XeroApi:
@@ -248,6 +264,38 @@ class XeroApi:
             for line in reversed(invoice.history)
         ]
         return self._response({"HistoryRecords": lines})
+
+    def credits(self, resource: CreditResource) -> Handler:
+        """`GET /CreditNotes`, `/Prepayments` or `/Overpayments`."""
+
+        def serve(organisation: Organisation, request: Request) -> Response:
+            query = Query(request)
+            decimals = unit_decimals(query)
+            predicates = credit_filter(query, modified_since(request), resource)
+            rows = (credit for credit in organisation.credits.values() if credit.resource is resource)
+            page, pagination = self._page(organisation, request, query, rows, predicates, CREDIT_FIELDS[resource])
+            detail = Detail.PAGE if pagination else Detail.LIST
+            payload = [credit_json(credit, organisation, detail, decimals=decimals) for credit in page]
+            rows_json = {resource.value: payload}
+            return self._response({"pagination": pagination, **rows_json} if pagination else rows_json)
+
+        return serve
+
+    def credit(self, resource: CreditResource) -> Handler:
+        """`GET /CreditNotes/{id}`, `/Prepayments/{id}` or `/Overpayments/{id}`; only the first has `unitdp`."""
+
+        def serve(organisation: Organisation, request: Request) -> Response:
+            query = Query(request)
+            decimals = unit_decimals(query) if resource is CreditResource.CREDIT_NOTES else 2
+            query.refuse_unknown()
+            credit_id = parse_guid(request.path_params["id"])
+            credit = organisation.credits.get(credit_id) if credit_id else None
+            if credit is None or credit.resource is not resource:
+                return not_found()
+            payload = [credit_json(credit, organisation, Detail.SINGLE, decimals=decimals)]
+            return self._response({resource.value: payload})
+
+        return serve
 
     def contacts(self, organisation: Organisation, request: Request) -> Response:
         """`GET /Contacts`."""

@@ -1,4 +1,4 @@
-"""The elements of invoices and contacts that can be used in Xero's `where` and `order`, with their types."""
+"""The elements of invoices, credits and contacts that can be used in Xero's `where` and `order`, with their types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.query import BadQueryError
-from sandbox.world import Contact, Invoice, Organisation
+from sandbox.world import Contact, Credit, CreditResource, Invoice, Organisation
 
 Value = str | Decimal | bool | UUID | datetime | None
 
@@ -37,7 +37,7 @@ class Field:
     @property
     def is_unique(self) -> bool:
         """Whether its values are unique among the rows, so that sorting by it needs no second key."""
-        return self.name in {"InvoiceID", "ContactID"}
+        return self.name in {"InvoiceID", "ContactID", *(resource.id_element for resource in CreditResource)}
 
 
 def at_midnight(day: date | None) -> datetime | None:
@@ -45,8 +45,8 @@ def at_midnight(day: date | None) -> datetime | None:
     return datetime(day.year, day.month, day.day, tzinfo=UTC) if day else None
 
 
-def _contact_name(invoice: Invoice, organisation: Organisation) -> str:
-    contact = organisation.contacts.get(invoice.contact_id)
+def _contact_name(document: Invoice | Credit, organisation: Organisation) -> str:
+    contact = organisation.contacts.get(document.contact_id)
     return contact.name if contact else ""
 
 
@@ -92,6 +92,28 @@ CONTACT_FIELDS = _fields(
 )
 
 
+def credit_fields(resource: CreditResource) -> dict[str, Field]:
+    """The elements of the credits of a resource; only credit notes have a number."""
+    number = Field("CreditNoteNumber", FieldType.TEXT, lambda credit, _: credit.number)
+    return _fields(
+        Field(resource.id_element, FieldType.GUID, lambda credit, _: credit.id),
+        *([number] if resource is CreditResource.CREDIT_NOTES else []),
+        Field("Type", FieldType.TEXT, lambda credit, _: credit.type),
+        Field("Reference", FieldType.TEXT, lambda credit, _: credit.reference),
+        Field("Status", FieldType.TEXT, lambda credit, _: credit.status),
+        Field("CurrencyCode", FieldType.TEXT, lambda credit, _: credit.currency),
+        Field("Date", FieldType.DATE, lambda credit, _: at_midnight(credit.issue_date)),
+        Field("UpdatedDateUTC", FieldType.DATE, lambda credit, _: credit.updated),
+        Field("Total", FieldType.NUMBER, lambda credit, _: credit.total),
+        Field("RemainingCredit", FieldType.NUMBER, lambda credit, _: credit.remaining),
+        Field("Contact.ContactID", FieldType.GUID, lambda credit, _: credit.contact_id),
+        Field("Contact.Name", FieldType.TEXT, _contact_name),
+    )
+
+
+CREDIT_FIELDS = {resource: credit_fields(resource) for resource in CreditResource}
+
+
 def field_of(name: str, fields: Mapping[str, Field], error_type: str) -> Field:
     """The field with this name, in any case; raises `BadQueryError` if the sandbox does not have it."""
     field = fields.get(name.lower())
@@ -113,7 +135,9 @@ def order_by(text: str, fields: Mapping[str, Field]) -> list[tuple[Field, bool]]
 
 
 def sort_rows(
-    rows: Iterable[Invoice] | Iterable[Contact], keys: list[tuple[Field, bool]], organisation: Organisation
+    rows: Iterable[Invoice] | Iterable[Contact] | Iterable[Credit],
+    keys: list[tuple[Field, bool]],
+    organisation: Organisation,
 ) -> list[Any]:
     """Rows sorted by several fields and then by id, empty values first."""
     sorted_rows = list(rows) if keys[0][0].is_unique else sorted(rows, key=lambda row: row.id)

@@ -1,4 +1,4 @@
-"""Invoices, contacts and organisations as Xero's Accounting API returns them."""
+"""Invoices, credits, contacts and organisations as Xero's Accounting API returns them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from sandbox.world import Contact, Invoice, Organisation, Payment
+from sandbox.world import Contact, Credit, CreditResource, Invoice, Organisation, Payment
 from sandbox.xero_fields import at_midnight
 
 # Xero's `Version` of an organisation by its country (OpenAPI 16.1, schema Organisation).
@@ -18,10 +18,10 @@ VERSIONS = {"NZ": "NZ", "GB": "UK", "US": "US", "AU": "AU"}
 
 
 class Detail(Enum):
-    """How much of an invoice or contact a response contains.
+    """How much of an invoice, credit or contact a response contains.
 
     A summary (`summaryOnly`) omits the nested lists, a list without pages omits the line items, and a page omits
-        nothing. Only a single invoice contains its contact in full.
+    nothing. Only a single invoice or credit contains its contact in full.
     """
 
     SUMMARY = "summary"
@@ -46,14 +46,39 @@ def _date(day: date, *, zone: str = "+0000") -> str:
     return json_date(midnight, zone=zone)
 
 
+def _date_style(document: Invoice | Credit) -> tuple[str, str]:
+    """The separator in date texts and the zone of times: Xero uses either separator and sometimes omits the zone."""
+    return " " if document.id.int % 3 == 0 else "T", "" if document.id.int % 5 == 0 else "+0000"
+
+
+def _contact_of(document: Invoice | Credit, organisation: Organisation, detail: Detail) -> dict[str, Any]:
+    contact = organisation.contacts.get(document.contact_id)
+    if contact and detail is Detail.SINGLE:
+        return contact_json(contact, detail)
+    return {"ContactID": str(document.contact_id), "Name": contact.name if contact else ""}
+
+
+def _line_items(document: Invoice | Credit, detail: Detail, decimals: int) -> list[dict[str, Any]]:
+    """The line items, which a list without pages omits."""
+    if detail is Detail.LIST:
+        return []
+    line = {
+        "LineItemID": str(UUID(int=document.id.int ^ 1)),
+        "Description": "Services",
+        "Quantity": 1.0,
+        "UnitAmount": orjson.Fragment(f"{document.total:.{decimals}f}"),
+        "LineAmount": exact_number(document.total),
+        "TaxAmount": 0.0,
+        "AccountCode": "200",
+        "Tracking": [],
+    }
+    return [line]
+
+
 def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *, decimals: int = 2) -> dict[str, Any]:
     """An invoice; `decimals` is the number of decimals in unit amounts (`unitdp`)."""
-    contact = organisation.contacts.get(invoice.contact_id)
     net = exact_number(invoice.total)
-    # Xero uses either separator in dates and sometimes omits the zone: the sandbox does both.
-    separator = " " if invoice.id.int % 3 == 0 else "T"
-    zone = "" if invoice.id.int % 5 == 0 else "+0000"
-    contact_summary = {"ContactID": str(invoice.contact_id), "Name": contact.name if contact else ""}
+    separator, zone = _date_style(invoice)
     payload: dict[str, Any] = {
         "Type": invoice.type,
         "InvoiceID": str(invoice.id),
@@ -66,7 +91,7 @@ def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *
         "IsDiscounted": False,
         "HasAttachments": False,
         "HasErrors": False,
-        "Contact": contact_json(contact, detail) if contact and detail is Detail.SINGLE else contact_summary,
+        "Contact": _contact_of(invoice, organisation, detail),
         "DateString": f"{invoice.issue_date.isoformat()}{separator}00:00:00",
         "Date": _date(invoice.issue_date, zone=zone),
         "Status": invoice.status,
@@ -83,27 +108,19 @@ def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *
         payload["DueDate"] = _date(invoice.due_date)
     if invoice.paid_on:
         payload["FullyPaidOnDate"] = _date(invoice.paid_on)
-    return payload if detail is Detail.SUMMARY else payload | _nested_lists(invoice, detail, decimals)
+    return payload if detail is Detail.SUMMARY else payload | _nested_lists(invoice, organisation, detail, decimals)
 
 
-def _nested_lists(invoice: Invoice, detail: Detail, decimals: int) -> dict[str, Any]:
+def _nested_lists(invoice: Invoice, organisation: Organisation, detail: Detail, decimals: int) -> dict[str, Any]:
     """The lists that a summary omits."""
-    line = {
-        "LineItemID": str(UUID(int=invoice.id.int ^ 1)),
-        "Description": "Services",
-        "Quantity": 1.0,
-        "UnitAmount": orjson.Fragment(f"{invoice.total:.{decimals}f}"),
-        "LineAmount": exact_number(invoice.total),
-        "TaxAmount": 0.0,
-        "AccountCode": "200",
-        "Tracking": [],
-    }
+    credits = organisation.credits_of(invoice)
     return {
-        "LineItems": [] if detail is Detail.LIST else [line],
+        "LineItems": _line_items(invoice, detail, decimals),
         "Payments": [_payment_json(payment) for payment in invoice.payments],
-        "CreditNotes": [_credit_json(credit) for credit in invoice.credits],
-        "Prepayments": [],
-        "Overpayments": [],
+        **{
+            resource.value: [_applied_json(credit, invoice) for credit in credits if credit.resource is resource]
+            for resource in CreditResource
+        },
     }
 
 
@@ -118,15 +135,67 @@ def _payment_json(payment: Payment) -> dict[str, Any]:
     }
 
 
-def _credit_json(credit: Payment) -> dict[str, Any]:
-    return {
-        "CreditNoteID": str(credit.id),
-        "CreditNoteNumber": f"CN-{credit.id.hex[:6].upper()}",
-        "AppliedAmount": exact_number(credit.amount),
-        "Date": _date(credit.date),
-        "Total": exact_number(credit.amount),
-        "HasErrors": False,
+def _applied_json(credit: Credit, invoice: Invoice) -> dict[str, Any]:
+    """A credit in the lists of an invoice to which it is applied."""
+    payload: dict[str, Any] = {
+        credit.resource.id_element: str(credit.id),
+        "AppliedAmount": exact_number(credit.applied_to(invoice.id)),
+        "Date": _date(credit.issue_date),
+        "Total": exact_number(credit.total),
     }
+    if credit.resource is CreditResource.CREDIT_NOTES:
+        payload |= {"CreditNoteNumber": credit.number, "HasErrors": False}
+    return payload
+
+
+def credit_json(credit: Credit, organisation: Organisation, detail: Detail, *, decimals: int = 2) -> dict[str, Any]:
+    """A credit note, prepayment or overpayment; `decimals` is the number of decimals in unit amounts (`unitdp`).
+
+    The reference of a prepayment that was received is the number of its invoice (OpenAPI 16.1, schema Prepayment).
+    """
+    net = exact_number(credit.total)
+    separator, zone = _date_style(credit)
+    payload: dict[str, Any] = {
+        credit.resource.id_element: str(credit.id),
+        "Type": credit.type,
+        "Status": credit.status,
+        "Contact": _contact_of(credit, organisation, detail),
+        "DateString": f"{credit.issue_date.isoformat()}{separator}00:00:00",
+        "Date": _date(credit.issue_date, zone=zone),
+        "LineAmountTypes": "NoTax" if credit.resource is CreditResource.OVERPAYMENTS else "Exclusive",
+        "LineItems": _line_items(credit, detail, decimals),
+        "SubTotal": net,
+        "TotalTax": 0.0,
+        "Total": net,
+        "RemainingCredit": exact_number(credit.remaining),
+        "Allocations": _allocations(credit, organisation),
+        "Payments": [],
+        "CurrencyCode": credit.currency,
+        "CurrencyRate": 1.0,
+        "Reference": credit.reference,
+        "UpdatedDateUTC": json_date(credit.updated, zone=zone),
+        "HasAttachments": False,
+    }
+    if credit.resource is CreditResource.CREDIT_NOTES:
+        payload["CreditNoteNumber"] = credit.number
+    elif credit.type == "RECEIVE-PREPAYMENT":
+        payload["InvoiceNumber"] = credit.reference
+    return payload
+
+
+def _allocations(credit: Credit, organisation: Organisation) -> list[dict[str, Any]]:
+    return [
+        {
+            "AllocationID": str(allocation.id),
+            "Amount": exact_number(allocation.amount),
+            "Date": _date(allocation.date),
+            "Invoice": {
+                "InvoiceID": str(allocation.invoice_id),
+                "InvoiceNumber": organisation.invoices[allocation.invoice_id].number,
+            },
+        }
+        for allocation in credit.allocations
+    ]
 
 
 def contact_json(contact: Contact, detail: Detail) -> dict[str, Any]:

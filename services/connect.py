@@ -339,6 +339,12 @@ def start_backfills(account_id: int) -> None:
         actors.enqueue_run(run)
 
 
+def start_catch_ups(account_id: int) -> None:
+    """Start a catch-up of every source, for example to fetch what the account did not show before."""
+    for run in run_processor.start_account_runs(account_id, RunKind.CATCH_UP):
+        actors.enqueue_run(run)
+
+
 def remove_organisation(account_id: int, organisation_id: int, *, actor: str) -> str | None:
     """Remove an organisation and enqueue the cleanup of its rows and its Xero connection.
 

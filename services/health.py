@@ -111,9 +111,16 @@ def _check_connections(snapshot: AccountSnapshot) -> Iterator[Finding]:
 
 def missing_scopes(organisation: Organisation) -> tuple[str, ...]:
     """Return the scopes that an organisation's connection lacks."""
-    return tuple(
-        scopes.required_scope(endpoint) for endpoint in organisation.refused if endpoint in scopes.ENDPOINT_SCOPES
-    )
+    return tuple(_refused_endpoints(organisation))
+
+
+def _refused_endpoints(organisation: Organisation) -> dict[str, list[str]]:
+    """Return the endpoints that the account needs and Xero refuses, by the scope that they lack."""
+    endpoints_by_scope: dict[str, list[str]] = {}
+    for endpoint in scopes.needed_endpoints(organisation.shown_credits):
+        if endpoint in organisation.refused:
+            endpoints_by_scope.setdefault(scopes.required_scope(endpoint), []).append(endpoint)
+    return endpoints_by_scope
 
 
 def optional_findings(refusals: Sequence[Refusal]) -> tuple[Finding, ...]:
@@ -124,14 +131,14 @@ def optional_findings(refusals: Sequence[Refusal]) -> tuple[Finding, ...]:
 def _check_scopes(snapshot: AccountSnapshot) -> Iterator[Finding]:
     names = {connection.organisation_id: connection.name for connection in _connected(snapshot)}
     for organisation in snapshot.organisations:
-        for endpoint in organisation.refused:
-            if endpoint in scopes.ENDPOINT_SCOPES and organisation.id in names:
+        for scope, endpoints in _refused_endpoints(organisation).items():
+            if organisation.id in names:
                 yield Finding(
                     FindingCode.PERMISSION_MISSING,
                     organisation.id,
                     names[organisation.id],
-                    detail=scopes.required_scope(endpoint),
-                    resource=scopes.ENDPOINT_LABELS[endpoint],
+                    detail=scope,
+                    resource=" and ".join(scopes.ENDPOINT_LABELS[endpoint] for endpoint in endpoints),
                 )
 
 

@@ -75,7 +75,7 @@ def snapshots(app: FastAPI, reused_database: ReusedDatabase) -> Snapshots:
 
 @pytest.fixture
 def snapshot(request: pytest.FixtureRequest) -> Snapshot | None:
-    """The connected account from which the test starts; None for a test that does not use `world`, or a new database."""
+    """The connected account from which the test starts; None without `world`, or with a new database."""
     if "world" not in request.fixturenames or request.node.get_closest_marker("new_database"):
         return None
     snapshots: Snapshots = request.getfixturevalue("snapshots")

@@ -63,7 +63,7 @@ PAGE = """
         FROM record_invoice r
         WHERE r.account_id = a.id AND r.record_type = for_record_type AND r.record_id = for_record_id
           AND a.record_types @> ARRAY[for_record_type]
-          AND (a.show_bills OR r.type <> 'ACCPAY')
+          AND is_shown(r.type, a.show_bills, a.shown_credits)
           AND (r.created_at, r.invoice_id) {comparison} (after_created_at, after_invoice_id)
         ORDER BY r.created_at {direction}, r.invoice_id {direction}
         LIMIT coalesce(max_rows, a.invoice_limit) + 1
@@ -117,6 +117,12 @@ def _create_accounts() -> None:
         ),
         sa.Column("invoice_limit", sa.SmallInteger(), server_default=sa.text("5"), nullable=False),
         sa.Column("show_bills", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "shown_credits",
+            postgresql.ARRAY(sa.Text()),
+            server_default=sa.text("'{credit_notes}'"),
+            nullable=False,
+        ),
         sa.Column("visible_to_teams", postgresql.ARRAY(sa.BigInteger()), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("synced_at", sa.DateTime(timezone=True), nullable=True),
@@ -250,6 +256,9 @@ def _create_accounts() -> None:
         sa.Column("connected_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("invoices_synced_through", sa.DateTime(timezone=True), nullable=True),
         sa.Column("contacts_synced_through", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("credit_notes_synced_through", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("prepayments_synced_through", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("overpayments_synced_through", sa.DateTime(timezone=True), nullable=True),
         sa.Column("xero_time_zone", sa.Text(), nullable=True),
         sa.Column("time_zone", sa.Text(), server_default=sa.text("'UTC'"), nullable=False),
         sa.Column("balances_as_of", sa.Date(), server_default=sa.text("CURRENT_DATE"), nullable=False),
@@ -770,11 +779,34 @@ def _create_functions() -> None:
         LANGUAGE sql IMMUTABLE PARALLEL SAFE
         RETURN CASE WHEN status = 'AUTHORISED' AND balance > 0 THEN greatest(today - due_date, 0) ELSE 0 END
     """)
+    op.execute("""
+        CREATE FUNCTION credit_resource(type text) RETURNS text
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN CASE
+            WHEN type IN ('ACCRECCREDIT', 'ACCPAYCREDIT', 'CREDITNOTE') THEN 'credit_notes'
+            WHEN type IN ('RECEIVE-PREPAYMENT', 'SPEND-PREPAYMENT', 'PREPAYMENT') THEN 'prepayments'
+            WHEN type IN ('RECEIVE-OVERPAYMENT', 'SPEND-OVERPAYMENT', 'OVERPAYMENT') THEN 'overpayments'
+        END
+    """)
+    op.execute("""
+        CREATE FUNCTION is_purchase(type text) RETURNS boolean
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN type IN ('ACCPAY', 'ACCPAYCREDIT', 'SPEND-PREPAYMENT', 'SPEND-OVERPAYMENT')
+    """)
+    op.execute("""
+        CREATE FUNCTION is_shown(type text, show_bills boolean, shown_credits text[]) RETURNS boolean
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN (show_bills OR NOT is_purchase(type))
+               AND (credit_resource(type) IS NULL OR credit_resource(type) = ANY(shown_credits))
+    """)
     op.execute(INVOICES_BY_KEY)
 
 
 def downgrade() -> None:
     op.execute(f"DROP FUNCTION invoices_by_key({', '.join(INVOICES_BY_KEY_ARGUMENTS)})")
+    op.execute("DROP FUNCTION is_shown(text, boolean, text[])")
+    op.execute("DROP FUNCTION is_purchase(text)")
+    op.execute("DROP FUNCTION credit_resource(text)")
     op.execute("DROP FUNCTION overdue_days(text, numeric, date, date)")
     op.execute("DROP FUNCTION organisation_today(jsonb, bigint, timestamptz)")
     op.execute("DROP FUNCTION local_date(text, timestamptz)")

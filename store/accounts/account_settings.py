@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from store.db.enums import CreditResource
+
 SELECT = text("""
-    SELECT name, record_types, invoice_limit, show_bills, visible_to_teams FROM account WHERE id = :account
+    SELECT name, record_types, invoice_limit, show_bills, shown_credits, visible_to_teams FROM account
+    WHERE id = :account
 """)
 UPDATE = text("""
     UPDATE account SET record_types = :record_types, invoice_limit = :invoice_limit, show_bills = :show_bills,
-                       visible_to_teams = :visible_to_teams
+                       shown_credits = :shown_credits, visible_to_teams = :visible_to_teams
     WHERE id = :account
 """)
 
@@ -26,6 +29,7 @@ class AccountSettings:
     invoice_limit: int
     show_bills: bool
     visible_to_teams: tuple[int, ...] | None
+    shown_credits: tuple[CreditResource, ...] = (CreditResource.CREDIT_NOTES,)
 
 
 def get(session: Session, account_id: int) -> AccountSettings:
@@ -36,6 +40,7 @@ def get(session: Session, account_id: int) -> AccountSettings:
         record_types=tuple(row.record_types),
         invoice_limit=row.invoice_limit,
         show_bills=row.show_bills,
+        shown_credits=tuple(CreditResource(resource) for resource in row.shown_credits),
         visible_to_teams=tuple(row.visible_to_teams) if row.visible_to_teams is not None else None,
     )
 
@@ -48,6 +53,7 @@ def update(session: Session, account_id: int, account_settings: AccountSettings)
         "record_types": list(account_settings.record_types),
         "invoice_limit": account_settings.invoice_limit,
         "show_bills": account_settings.show_bills,
+        "shown_credits": [resource.value for resource in account_settings.shown_credits],
         "visible_to_teams": list(teams) if teams is not None else None,
     }
     session.execute(UPDATE, params)

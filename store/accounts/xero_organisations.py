@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from store.accounts import refused_endpoints
-from store.db.enums import OrganisationStatus
+from store.db.enums import CreditResource, OrganisationStatus
 
 UNKNOWN_TIME_ZONE = "UTC"
 """The days of an organisation whose zone is not known go by UTC. No known zone has this name: Xero's UTC is Etc/UTC."""
@@ -23,14 +23,18 @@ UPSERT = text("""
     ON CONFLICT (account_id, tenant_id) DO UPDATE SET grant_id = EXCLUDED.grant_id,
         connection_id = EXCLUDED.connection_id, status = 'active',
         contacts_synced_through = CASE WHEN known.status <> 'removed' THEN known.contacts_synced_through END,
-        invoices_synced_through = CASE WHEN known.status <> 'removed' THEN known.invoices_synced_through END
+        invoices_synced_through = CASE WHEN known.status <> 'removed' THEN known.invoices_synced_through END,
+        credit_notes_synced_through = CASE WHEN known.status <> 'removed' THEN known.credit_notes_synced_through END,
+        prepayments_synced_through = CASE WHEN known.status <> 'removed' THEN known.prepayments_synced_through END,
+        overpayments_synced_through = CASE WHEN known.status <> 'removed' THEN known.overpayments_synced_through END
     RETURNING id
 """)
 # An organisation that was removed may be connected again before its rows are erased: the rows that are left count as
 # never synced, and the next projection shows them again.
 REVIVE = text("""
     WITH revived AS (
-        UPDATE xero_organisation SET status = 'active', contacts_synced_through = NULL, invoices_synced_through = NULL
+        UPDATE xero_organisation SET status = 'active', contacts_synced_through = NULL, invoices_synced_through = NULL,
+            credit_notes_synced_through = NULL, prepayments_synced_through = NULL, overpayments_synced_through = NULL
         WHERE account_id = :account AND tenant_id = :tenant AND status = 'removed'
         RETURNING id)
     INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
@@ -49,7 +53,9 @@ SET_STATUS = text("""
 """)
 SELECT = text("""
     SELECT o.account_id, o.id, o.grant_id, o.tenant_id, o.name, o.status,
-           o.contacts_synced_through, o.invoices_synced_through, o.time_zone, o.xero_time_zone,
+           o.contacts_synced_through, o.invoices_synced_through, o.credit_notes_synced_through,
+           o.prepayments_synced_through, o.overpayments_synced_through, o.time_zone, o.xero_time_zone,
+           (SELECT shown_credits FROM account a WHERE a.id = o.account_id) AS shown_credits,
            coalesce(r.endpoints, '{}') AS refused, coalesce(r.trusted, '{}') AS refused_lately
     FROM xero_organisation o, LATERAL (
         SELECT array_agg(endpoint) AS endpoints,
@@ -77,8 +83,8 @@ class Organisation:
     """A connected Xero organisation of an account.
 
     `time_zone` is the IANA name of the zone of its days, `xero_time_zone` is Xero's own name for it: None before Xero
-    was asked. `refused` are the endpoints that its grant may not call; those in `refused_lately` are not to be tried
-    again yet.
+    was asked. `shown_credits` are the credits that the account shows; others are not fetched. `refused` are the
+    endpoints that its grant may not call; those in `refused_lately` are not to be tried again yet.
     """
 
     account_id: int
@@ -89,6 +95,8 @@ class Organisation:
     status: OrganisationStatus
     contacts_synced_through: datetime | None = None
     invoices_synced_through: datetime | None = None
+    credits_synced_through: Mapping[CreditResource, datetime | None] = field(default_factory=dict)
+    shown_credits: Sequence[CreditResource] = ()
     time_zone: str = UNKNOWN_TIME_ZONE
     xero_time_zone: str | None = None
     refused: Sequence[str] = ()
@@ -170,6 +178,8 @@ def _to_organisation(row: Row[Any]) -> Organisation:
         status=OrganisationStatus(row.status),
         contacts_synced_through=row.contacts_synced_through,
         invoices_synced_through=row.invoices_synced_through,
+        credits_synced_through={resource: getattr(row, f"{resource}_synced_through") for resource in CreditResource},
+        shown_credits=tuple(CreditResource(resource) for resource in row.shown_credits),
         time_zone=row.time_zone,
         xero_time_zone=row.xero_time_zone,
         refused=tuple(row.refused),

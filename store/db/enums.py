@@ -22,6 +22,69 @@ class RecordType(StrEnum):
         return {"person": "people", "company": "companies", "opportunity": "opportunities"}.get(self.value, "leads")
 
 
+class CreditResource(StrEnum):
+    """What Xero lists credits as. An account chooses which of them it shows; the others are not fetched."""
+
+    CREDIT_NOTES = "credit_notes"
+    PREPAYMENTS = "prepayments"
+    OVERPAYMENTS = "overpayments"
+
+
+class InvoiceType(StrEnum):
+    """Xero's type of an invoice or a credit. Credits are in the same tables as invoices.
+
+    The last three stand for a credit whose type could not be read. In SQL, the schema's functions `credit_resource`,
+    `is_purchase` and `is_shown` (for an account's settings) tell them apart.
+    """
+
+    INVOICE = "ACCREC"
+    BILL = "ACCPAY"
+    CREDIT_NOTE = "ACCRECCREDIT"
+    BILL_CREDIT_NOTE = "ACCPAYCREDIT"
+    PREPAYMENT = "RECEIVE-PREPAYMENT"
+    BILL_PREPAYMENT = "SPEND-PREPAYMENT"
+    OVERPAYMENT = "RECEIVE-OVERPAYMENT"
+    BILL_OVERPAYMENT = "SPEND-OVERPAYMENT"
+    UNKNOWN_CREDIT_NOTE = "CREDITNOTE"
+    UNKNOWN_PREPAYMENT = "PREPAYMENT"
+    UNKNOWN_OVERPAYMENT = "OVERPAYMENT"
+
+    @property
+    def is_purchase(self) -> bool:
+        """Whether it is between the organisation and a supplier."""
+        return self in PURCHASE_TYPES
+
+    @property
+    def credit_resource(self) -> CreditResource | None:
+        """The listing of a credit; None for an invoice or a bill."""
+        return next((resource for resource, types in CREDIT_TYPES.items() if self in types), None)
+
+
+PURCHASE_TYPES = (
+    InvoiceType.BILL,
+    InvoiceType.BILL_CREDIT_NOTE,
+    InvoiceType.BILL_PREPAYMENT,
+    InvoiceType.BILL_OVERPAYMENT,
+)
+CREDIT_TYPES = {
+    CreditResource.CREDIT_NOTES: (
+        InvoiceType.CREDIT_NOTE,
+        InvoiceType.BILL_CREDIT_NOTE,
+        InvoiceType.UNKNOWN_CREDIT_NOTE,
+    ),
+    CreditResource.PREPAYMENTS: (
+        InvoiceType.PREPAYMENT,
+        InvoiceType.BILL_PREPAYMENT,
+        InvoiceType.UNKNOWN_PREPAYMENT,
+    ),
+    CreditResource.OVERPAYMENTS: (
+        InvoiceType.OVERPAYMENT,
+        InvoiceType.BILL_OVERPAYMENT,
+        InvoiceType.UNKNOWN_OVERPAYMENT,
+    ),
+}
+
+
 class SetupStep(StrEnum):
     """The step of the set-up that an account has to complete next, once its Xero organisations are selected."""
 

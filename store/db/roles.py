@@ -41,7 +41,10 @@ class Role(StrEnum):
 
 # The privileges of the pages' role, by column where it updates. A table without a line belongs to the owner alone.
 PAGES: dict[str, tuple[str, ...]] = {
-    "account": ("SELECT", "UPDATE (record_types, invoice_limit, show_bills, visible_to_teams, setup_step)"),
+    "account": (
+        "SELECT",
+        "UPDATE (record_types, invoice_limit, show_bills, shown_credits, visible_to_teams, setup_step)",
+    ),
     "api_key": ("SELECT", "INSERT", "UPDATE (revoked_at)"),
     "audit_log": ("SELECT", "INSERT"),
     "api_usage": ("SELECT",),

@@ -34,7 +34,7 @@ MAX_MALFORMED_KEPT = 100
 
 # Events of these categories are fetched by id. Any other Xero category requests a catch-up of the organisation; any
 # other Copper type is ignored. Every event only means that something changed.
-XERO_CATEGORIES = ("INVOICE", "CONTACT")
+XERO_CATEGORIES = ("INVOICE", "CONTACT", "CREDITNOTE", "PREPAYMENT", "OVERPAYMENT")
 COPPER_CATEGORIES = ("lead", "person", "company", "opportunity")
 # The Copper events that are subscribed to.
 COPPER_EVENTS = ("new", "update", "delete")

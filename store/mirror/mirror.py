@@ -22,9 +22,10 @@ from store.db.enums import RecordType
 
 
 class InvoiceRow(BaseModel):
-    """An invoice as the mirror stores it; `created_at` and `created_source` are the fallback that needs no event.
+    """An invoice or a credit as the mirror stores it.
 
-    Without a version of the vendor's own (`has_version`), `updated_at` is the time of the fetch.
+    `created_at` and `created_source` are the fallback that needs no event. The `balance` of a credit is what is left of
+    it. Without a version of the vendor's own (`has_version`), `updated_at` is the time of the fetch.
     """
 
     invoice_id: UUID
@@ -336,7 +337,8 @@ ANALYZE = text("""
 """)
 COUNT_ROWS = text("""
     SELECT (SELECT count(*) FROM copper_record WHERE account_id = :account AND NOT is_deleted) AS records,
-           (SELECT count(*) FROM xero_invoice WHERE account_id = :account AND NOT is_deleted) AS invoices
+           (SELECT count(*) FROM xero_invoice
+            WHERE account_id = :account AND NOT is_deleted AND credit_resource(type) IS NULL) AS invoices
 """)
 # The organisation's name and short code are part of every read-model row, so a change marks all of its contacts. The
 # time zone is one that PostgreSQL knows, so that no statement fails on an unknown one. The account keeps a copy of it,
@@ -571,7 +573,7 @@ def analyze(session: Session) -> None:
 
 
 def count_rows(session: Session, account_id: int) -> tuple[int, int]:
-    """How many Copper records and Xero invoices are in the account's mirror, without deleted ones."""
+    """How many Copper records and Xero invoices (not credits) are in the account's mirror, without deleted ones."""
     row = session.execute(COUNT_ROWS, {"account": account_id}).one()
     return row.records, row.invoices
 

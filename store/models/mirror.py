@@ -72,9 +72,10 @@ class XeroContactEmail(SQLModel, table=True):
 
 
 class XeroInvoice(SQLModel, table=True):
-    """Mirror of a Xero invoice or bill. `created_at` is the best known date, `created_source` its origin.
+    """Mirror of a Xero invoice, bill or credit (see `InvoiceType`).
 
-    `has_version` is as for contacts.
+    `created_at` is the best known date, `created_source` its origin. `has_version` is as for contacts. The `balance` of
+    a credit is what is left of it.
     """
 
     __tablename__ = "xero_invoice"

@@ -109,8 +109,8 @@ class RecordInvoice(SQLModel, table=True):
 class RecordBalance(SQLModel, table=True):
     """A record's open balance by type and currency ('': none given): the sum of its rows that await payment.
 
-    `overdue` is the part that was due before its organisation's `balances_as_of`. A record without a balance has no
-    row.
+    For a type of credits it is what is left to use. `overdue` is the part that was due before its organisation's
+    `balances_as_of`. A record without a balance has no row.
     """
 
     __tablename__ = "record_balance"

@@ -34,26 +34,24 @@ READ_PAGES = f"""
          invoices_by_key(decode(request.key, 'hex'), request.type, request.record, request.max_rows,
                          request.created_at, request.invoice, request.newest_first) AS r
 """
-# The same rows in the same order, filtered by status, and their counts. OVERDUE is not a status of Xero's: it is what
-# awaits payment after its due date.
+# The same rows in the same order, filtered by status, and their counts. Two of the statuses are not Xero's: OVERDUE is
+# what awaits payment after its due date, CREDIT is any credit. So each row has exactly one.
+ROW_STATUS = f"""
+    CASE WHEN credit_resource(r.type) IS NOT NULL THEN 'CREDIT' WHEN {IS_OVERDUE} THEN 'OVERDUE' ELSE r.status END
+"""
 VISIBLE_INVOICES = """
     FROM account a
     JOIN record_invoice r ON r.account_id = a.id AND r.record_type = :type AND r.record_id = :record
-         AND (a.show_bills OR r.type <> 'ACCPAY')
+         AND is_shown(r.type, a.show_bills, a.shown_credits)
     WHERE a.id = :account AND a.record_types @> ARRAY[CAST(:type AS text)]
 """
 LIST_INVOICES = text(f"""
     SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
            r.balance, r.currency, r.created_source, r.short_code, {TODAY} AS today, {OVERDUE_DAYS} AS overdue_days
-    {VISIBLE_INVOICES} AND CASE CAST(:status AS text) WHEN '' THEN true WHEN 'OVERDUE' THEN {IS_OVERDUE}
-             WHEN 'AUTHORISED' THEN r.status = 'AUTHORISED' AND ({IS_OVERDUE}) IS NOT TRUE
-             ELSE r.status = :status END
+    {VISIBLE_INVOICES} AND (CAST(:status AS text) = '' OR {ROW_STATUS} = :status)
     ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT :limit
 """)
-COUNT_BY_STATUS = text(f"""
-    SELECT r.status, count(*) AS invoices, count(*) FILTER (WHERE {IS_OVERDUE}) AS overdue
-    {VISIBLE_INVOICES} GROUP BY r.status
-""")
+COUNT_BY_STATUS = text(f"SELECT {ROW_STATUS} AS status, count(*) AS invoices {VISIBLE_INVOICES} GROUP BY 1")
 MAX_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 FIRST_POSITION = {True: ("infinity", MAX_ID), False: ("-infinity", str(UUID(int=0)))}
 """Where the first page starts, by `newest_first`."""
@@ -173,15 +171,12 @@ def _to_page(request: PageRequest, rows: Sequence[TupleRow]) -> Page:
 def list_invoices(
     session: Session, account_id: int, record_type: RecordType, record_id: int, *, status: str, limit: int
 ) -> list[InvoiceListItem]:
-    """A record's first `limit` invoices, newest first. Status '' means all; `AUTHORISED` excludes `OVERDUE`."""
+    """A record's first `limit` invoices, newest first. Status '' means all; `OVERDUE` and `CREDIT` are statuses too."""
     params = {"account": account_id, "type": record_type.value, "record": record_id, "status": status, "limit": limit}
     return [InvoiceListItem(**row) for row in session.execute(LIST_INVOICES, params).mappings()]
 
 
 def count_by_status(session: Session, account_id: int, record_type: RecordType, record_id: int) -> dict[str, int]:
-    """The number of a record's invoices of each status. `OVERDUE` ones are not counted as `AUTHORISED` too."""
+    """The number of a record's invoices of each status, with `OVERDUE` and `CREDIT`."""
     params = {"account": account_id, "type": record_type.value, "record": record_id}
-    rows = session.execute(COUNT_BY_STATUS, params).all()
-    counts = {row.status: row.invoices - row.overdue for row in rows}
-    counts["OVERDUE"] = sum(row.overdue for row in rows)
-    return {status: count for status, count in counts.items() if count}
+    return {row.status: row.invoices for row in session.execute(COUNT_BY_STATUS, params)}

@@ -1,5 +1,7 @@
 """SQL fragments: which invoices await payment, and which are overdue. This is their only definition.
 
+A credit that is approved and not used up counts as open, under its own type. It is never overdue: it has no due date.
+
 Overdue goes by each organisation's own calendar day and the database's clock. The functions are in the migrations:
 `local_date(time_zone, at)` is the date in a zone; `organisation_today(time_zones, organisation_id, at)` is the date of
 one of an account's organisations (UTC if its zone is not known); `overdue_days(status, balance, due_date, today)` is

@@ -122,7 +122,7 @@ RECORD_PAIRS = """
 READ_MODEL_ROWS = """
     SELECT p.record_type, p.record_id, i.created_at, i.invoice_id, i.organisation_id,
            i.type, i.status, left(i.number, 255) AS number,
-           left(CASE WHEN i.type = 'ACCPAY' THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
+           left(CASE WHEN is_purchase(i.type) THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
            i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
            left(o.short_code, 20) AS short_code
     FROM pair p

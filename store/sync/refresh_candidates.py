@@ -22,9 +22,9 @@ UNSEEN_RECORDS = text("""
 UNSEEN_INVOICES = text("""
     SELECT invoice_id FROM xero_invoice
     WHERE account_id = :account AND organisation_id = :organisation AND NOT is_deleted AND fetched_at < :since
-      AND invoice_id > :after
+      AND invoice_id > :after AND coalesce(credit_resource(type), 'invoices') = :resource
       AND NOT EXISTS (SELECT FROM run_seen_id s WHERE s.account_id = :account AND s.run_id = :run_id
-                      AND s.resource_type = 'invoices' AND s.resource_id = invoice_id::text)
+                      AND s.resource_type = :resource AND s.resource_id = invoice_id::text)
     ORDER BY invoice_id LIMIT :limit
 """)
 UNSEEN_CONTACTS = text("""
@@ -67,7 +67,7 @@ RECORDS_RELATED_TO = text("""
 WITHOUT_CREATED_DATE = text("""
     SELECT invoice_id FROM xero_invoice
     WHERE account_id = :account AND organisation_id = :organisation AND NOT is_deleted AND history_fetched_at IS NULL
-      AND created_source IN ('issue_date', 'updated_date') AND status <> 'DELETED'
+      AND created_source IN ('issue_date', 'updated_date') AND status <> 'DELETED' AND credit_resource(type) IS NULL
       AND created_at > now() - make_interval(days => :days)
     ORDER BY created_at DESC, invoice_id LIMIT :limit
 """)
@@ -93,9 +93,15 @@ def unseen_record_ids(
 def unseen_xero_ids(
     session: Session, account_id: int, organisation_id: int, resource: str, query: UnseenQuery, after: UUID
 ) -> list[UUID]:
-    """The same for an organisation's `invoices` or `contacts`."""
-    statement = {"invoices": UNSEEN_INVOICES, "contacts": UNSEEN_CONTACTS}[resource]
-    params = {"account": account_id, "organisation": organisation_id, "after": after, **vars(query)}
+    """The same for an organisation's `contacts`, `invoices` or one of the `CreditResource`s."""
+    statement = UNSEEN_CONTACTS if resource == "contacts" else UNSEEN_INVOICES
+    params = {
+        "account": account_id,
+        "organisation": organisation_id,
+        "resource": resource,
+        "after": after,
+        **vars(query),
+    }
     return list(session.execute(statement, params).scalars())
 
 

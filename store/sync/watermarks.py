@@ -10,19 +10,20 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from store.db.enums import CreditResource
+
 ADVANCE_RECORDS = text("""
     UPDATE copper_credential SET records_synced_through = GREATEST(records_synced_through, :synced_through)
     WHERE account_id = :account
 """)
+XERO_RESOURCES = ("contacts", "invoices", *CreditResource)
 ADVANCE_XERO = {
-    "contacts": text("""
-        UPDATE xero_organisation SET contacts_synced_through = GREATEST(contacts_synced_through, :synced_through)
+    resource: text(f"""
+        UPDATE xero_organisation
+        SET {resource}_synced_through = GREATEST({resource}_synced_through, :synced_through)
         WHERE account_id = :account AND id = :organisation
-    """),
-    "invoices": text("""
-        UPDATE xero_organisation SET invoices_synced_through = GREATEST(invoices_synced_through, :synced_through)
-        WHERE account_id = :account AND id = :organisation
-    """),
+    """)
+    for resource in XERO_RESOURCES
 }
 
 
@@ -38,6 +39,6 @@ def advance_xero(
     resource: str,
     synced_through: datetime,
 ) -> None:
-    """Advance the watermark of an organisation's `contacts` or `invoices`."""
+    """Advance the watermark of one of an organisation's `XERO_RESOURCES`."""
     params = {"account": account_id, "organisation": organisation_id, "synced_through": synced_through}
     session.execute(ADVANCE_XERO[resource], params)

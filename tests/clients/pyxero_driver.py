@@ -46,6 +46,9 @@ def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
         "changed": numbers(xero.invoices.filter(since=datetime.fromisoformat(since).replace(tzinfo=None))),
         "single": xero.invoices.get("INV-1")[0]["Contact"]["EmailAddress"],
         "history": [line["Changes"] for line in xero.invoices.get_history("INV-1")["HistoryRecords"]],
+        "credits": [credit["CreditNoteNumber"] for credit in xero.creditnotes.filter(Status="AUTHORISED")],
+        "prepayments": [str(prepayment["RemainingCredit"]) for prepayment in xero.prepayments.all()],
+        "overpayments": [overpayment["Type"] for overpayment in xero.overpayments.all()],
         "contacts": [contact["Name"] for contact in xero.contacts.filter(EmailAddress="ann@acme.test")],
         "refused": [
             refused(lambda: xero.invoices.get("00000000-0000-4000-8000-000000000000")),

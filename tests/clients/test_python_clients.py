@@ -12,7 +12,7 @@ from sandbox.generate import Generator
 from sandbox.limits import Limits
 from sandbox.world import World as SandboxWorld
 from tests.clients import environment
-from tests.integration.test_sandbox_xero import authorise
+from tests.integration.test_sandbox_xero import authorise, request_scopes
 from tests.support.serving import serving
 from tests.support.world import Sandbox
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture
 def call(sandbox: Sandbox) -> dict[str, Any]:
-    """A partly paid invoice, a draft, and a recently changed invoice, in an organisation in London."""
+    """A partly paid invoice, a draft, a recently changed invoice, and credits, in an organisation in London."""
     act = sandbox.simulate
     tenant = act("add_organisation", name="First", country="GB", currency="GBP")["tenant"]
     act("create_contact", name="Acme Ltd", email="ann@acme.test", tenant=tenant)
@@ -29,9 +29,14 @@ def call(sandbox: Sandbox) -> dict[str, Any]:
     act("create_invoice", contact="Acme Ltd", number="INV-1", total="100", issued="2026-01-15")
     act("create_invoice", contact="Acme Ltd", number="INV-2", total="9.50", status="DRAFT", issued="2026-03-01")
     act("create_invoice", contact="Bo", number="INV-3", total="700", currency="JPY", issued="2026-02-01")
+    act("create_credit_note", contact="Acme Ltd", number="CN-1", total="30")
+    act("create_prepayment", contact="Acme Ltd", total="25.50")
+    act("create_overpayment", contact="Acme Ltd", total="7")
     act("pay_invoice", invoice="INV-1", amount="40")
+    act("apply_credit", credit="CN-1", invoice="INV-1", amount="10")
     sandbox.control("PUT", "clock", json={"offset_seconds": 120})
     act("pay_invoice", invoice="INV-3")
+    request_scopes("accounting.payments.read")
     token = authorise(sandbox)
     since = (datetime.now(UTC) + timedelta(seconds=60)).isoformat(timespec="seconds")
     return {"base": sandbox.url, "token": token, "since": since}
@@ -49,10 +54,13 @@ def test_xeros_own_sdk_reads_the_sandbox(call: dict[str, Any]) -> None:
         "changed": ["INV-3"],
         "made_by_app": [],
         "payments": ["40"],
-        "due": "60",
+        "due": "50",
         "summary": None,
         "single": "ann@acme.test",
-        "history": ["Paid", "Created"],
+        "history": ["Credited", "Paid", "Created"],
+        "credits": [["CN-1", "20", "INV-1"]],
+        "prepayments": [["RECEIVE-PREPAYMENT", "25.50"]],
+        "overpayments": ["ann@acme.test"],
         "contacts": ["Acme Ltd"],
         "refused": [
             "404 NotFoundException",
@@ -77,7 +85,10 @@ def test_pyxero_reads_the_sandbox(call: dict[str, Any]) -> None:
         "page": 2,
         "changed": ["INV-3"],
         "single": "ann@acme.test",
-        "history": ["Paid", "Created"],
+        "history": ["Credited", "Paid", "Created"],
+        "credits": ["CN-1"],
+        "prepayments": ["25.5"],
+        "overpayments": ["RECEIVE-OVERPAYMENT"],
         "contacts": ["Acme Ltd"],
         "refused": ["XeroNotFound", "XeroBadRequest", "XeroNotFound"],
         "refreshed": True,

@@ -64,6 +64,18 @@ def main(base: str, token: dict[str, Any], since: str) -> dict[str, Any]:
         "summary": books.get_invoices(tenant, summary_only=True, page=1).invoices[0].line_items,
         "single": books.get_invoice(tenant, "INV-1").invoices[0].contact.email_address,
         "history": [line.changes for line in books.get_invoice_history(tenant, half_paid.invoice_id).history_records],
+        "credits": [
+            [credit.credit_note_number, str(credit.remaining_credit), credit.allocations[0].invoice.invoice_number]
+            for credit in books.get_credit_notes(tenant, where='Status=="AUTHORISED"', page=1).credit_notes
+        ],
+        "prepayments": [
+            [prepayment.type, str(prepayment.remaining_credit)]
+            for prepayment in books.get_prepayments(tenant).prepayments
+        ],
+        "overpayments": [
+            books.get_overpayment(tenant, overpayment.overpayment_id).overpayments[0].contact.email_address
+            for overpayment in books.get_overpayments(tenant, order="Date DESC").overpayments
+        ],
         "contacts": [
             contact.name for contact in books.get_contacts(tenant, where='EmailAddress=="ann@acme.test"').contacts
         ],

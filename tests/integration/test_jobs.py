@@ -338,6 +338,7 @@ def test_a_backfill_costs_one_call_per_page(world: World) -> None:
         f"POST {base}/opportunities/search": 1,
         "GET /xero/api.xro/2.0/Organisation": 1,
         "GET /xero/api.xro/2.0/Contacts": 1,
+        "GET /xero/api.xro/2.0/CreditNotes": 1,
         "GET /xero/api.xro/2.0/Invoices": 1,
     }
 

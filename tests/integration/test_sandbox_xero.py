@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,18 @@ from runtime.settings import override_settings, settings
 from sandbox import server
 from sandbox.generate import Generator
 from sandbox.limits import Limits
+from sandbox.world import WORLD, CreditResource, load, save
 from sandbox.world import World as SandboxWorld
-from sandbox.world import load, save
 from tests.support.serving import read_body, serving, wait_until
 from tests.support.world import Sandbox
 from worker.vendors.xero import oauth
 
 OPENAPI = Path(__file__).resolve().parents[3] / "shared" / "reference" / "openapi"
 CLIENT = ("sandbox-client", "sandbox-secret")
+ID_ELEMENTS = {"Invoices": "InvoiceID", "Contacts": "ContactID"} | {
+    resource.value: resource.id_element for resource in CreditResource
+}
+CREDIT_RESOURCES = [resource.value for resource in CreditResource]
 REDIRECT = "http://127.0.0.1:1/callback"
 
 
@@ -46,10 +53,16 @@ class Books:
         return self.sandbox.http.get(f"/xero/api.xro/2.0/{path}", params=query, headers=headers)
 
     def ids(self, resource: str, **query: str) -> list[str]:
-        key = "InvoiceID" if resource == "Invoices" else "ContactID"
         response = self.get(resource, **query)
         assert response.status_code == 200, response.text
-        return [row[key] for row in response.json()[resource]]
+        return [row[ID_ELEMENTS[resource]] for row in response.json()[resource]]
+
+    def single(self, resource: str, row_id: str, **query: str) -> dict[str, Any]:
+        response = self.get(f"{resource}/{row_id}", **query)
+        assert response.status_code == 200, response.text
+        (row,) = response.json()[resource]
+        assert isinstance(row, dict)
+        return row
 
 
 def authorise(sandbox: Sandbox) -> dict[str, Any]:
@@ -60,12 +73,54 @@ def authorise(sandbox: Sandbox) -> dict[str, Any]:
     return oauth.exchange_code(request, query["code"][0])
 
 
+@contextmanager
+def received_bodies(sandbox: Sandbox) -> Iterator[list[bytes]]:
+    """Receive the webhooks of Xero: the bodies so far, with the four of the intent to receive first."""
+    bodies: list[bytes] = []
+
+    async def receiver(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        bodies.append(await read_body(receive))
+        status = 401 if len(bodies) in {2, 4} else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    wait_until(lambda: sandbox.state()["pending_deliveries"] == 0, description="earlier events")
+    with serving(receiver) as url:
+        sandbox.control("PUT", "app", json={"webhook_url": url})
+        sandbox.control("POST", "webhooks/enable")
+        yield bodies
+
+
+def delivered_events(sandbox: Sandbox, bodies: list[bytes]) -> list[dict[str, Any]]:
+    """The events that were delivered since the last call, when no delivery is pending."""
+    wait_until(lambda: sandbox.state()["pending_deliveries"] == 0, description="the deliveries")
+    events = [event for body in bodies for event in json.loads(body)["events"]]
+    bodies.clear()
+    return events
+
+
+def refusal(sandbox: Sandbox, action: str, **values: Any) -> str:
+    """The reason for which an action is refused."""
+    response = sandbox.http.post(f"/control/actions/{action}", json=values)
+    assert response.status_code == 422, response.text
+    reason = response.json()["error"]
+    assert isinstance(reason, str)
+    return reason
+
+
 def token_call(sandbox: Sandbox, **form: str) -> httpx.Response:
     return sandbox.http.post("/xero/connect/token", data=form, auth=CLIENT)
 
 
+def request_scopes(*scopes: str) -> None:
+    """Request these scopes in addition to the configured ones."""
+    override_settings({"XERO_SCOPES": " ".join(dict.fromkeys([*settings().xero_scopes.split(), *scopes]))})
+
+
 @pytest.fixture
 def books(sandbox: Sandbox) -> Books:
+    request_scopes("accounting.payments.read")
     sandbox.simulate("add_organisation", name="First")
     sandbox.simulate("add_organisation", name="Second")
     return Books(sandbox)
@@ -178,7 +233,7 @@ def test_a_call_that_the_scope_does_not_cover_is_refused_as_xero_does(
     books: Books, scopes: str, status: dict[str, int]
 ) -> None:
     books.sandbox.control("PUT", "app", json={"granted_scopes": scopes.split()})
-    override_settings({"XERO_SCOPES": f"{settings().xero_scopes} accounting.transactions.read accounting.settings"})
+    request_scopes("accounting.transactions.read", "accounting.settings")
     narrow = Books(books.sandbox)
     assert narrow.token["scope"] == scopes.split()
     responses = {resource: narrow.get(resource) for resource in status}
@@ -546,6 +601,359 @@ def test_archived_contacts_are_hidden_by_default_and_merged_ones_name_their_targ
     assert books.get(f"Invoices/{invoice}").json()["Invoices"][0]["Contact"]["ContactID"] == target
 
 
+@pytest.fixture
+def credited(books: Books) -> dict[str, str]:
+    """Credits of two contacts: two credit notes of Acme and a draft, and a prepayment and an overpayment each.
+
+    Half of the credit note CN-1 is applied to the invoice INV-1, which was paid in part.
+    """
+    act = books.sandbox.simulate
+    acme = act("create_contact", name="Acme Ltd", email="ann@acme.test", tenant=books.tenant)["contact"]
+    other_contact = act("create_contact", name="Bo Ltd", tenant=books.tenant)["contact"]
+    ids = {"acme": acme, "other": other_contact}
+    for number, values in (
+        ("CN-1", {"total": "100.00", "issued": "2026-01-15", "reference": "R-7"}),
+        ("CN-2", {"total": "9.50", "issued": "2026-03-01", "status": "DRAFT"}),
+        ("CN-3", {"total": "700", "issued": "2026-02-01", "currency": "JPY", "type": "ACCPAYCREDIT"}),
+    ):
+        ids[number] = act("create_credit_note", contact=acme, number=number, **values)["credit"]
+    for contact, side in ((acme, "RECEIVE"), (other_contact, "SPEND")):
+        for resource in ("prepayment", "overpayment"):
+            values = {"total": "50.00", "type": f"{side}-{resource.upper()}", "issued": "2026-04-02"}
+            ids[f"{side} {resource}"] = act(f"create_{resource}", contact=contact, **values)["credit"]
+    ids["INV-1"] = act("create_invoice", contact=acme, number="INV-1", total="120.00")["invoice"]
+    act("pay_invoice", invoice="INV-1", amount="30")
+    act("apply_credit", credit="CN-1", invoice="INV-1", amount="50")
+    return ids
+
+
+def credit_note_numbers(books: Books, **query: str) -> list[str]:
+    response = books.get("CreditNotes", **query)
+    assert response.status_code == 200, response.text
+    return [credit["CreditNoteNumber"] for credit in response.json()["CreditNotes"]]
+
+
+def test_credits_are_listed_by_resource_and_paged(books: Books, credited: dict[str, str]) -> None:
+    assert set(books.ids("CreditNotes")) == {credited[number] for number in ("CN-1", "CN-2", "CN-3")}
+    assert set(books.ids("Prepayments")) == {credited["RECEIVE prepayment"], credited["SPEND prepayment"]}
+    assert set(books.ids("Overpayments")) == {credited["RECEIVE overpayment"], credited["SPEND overpayment"]}
+    page = books.get("creditnotes/", page="2", pageSize="2", order="CreditNoteNumber ASC").json()
+    assert page["pagination"] == {"page": 2, "pageSize": 2, "pageCount": 2, "itemCount": 3}
+    assert [credit["CreditNoteNumber"] for credit in page["CreditNotes"]] == ["CN-3"]
+    assert "pagination" not in books.get("Overpayments").json()
+    for resource in CREDIT_RESOURCES:
+        assert books.get(resource, tenant=books.connections[1]["tenantId"]).json()[resource] == []
+        assert books.get(resource, pageSize="1001").status_code == 400
+
+
+def test_a_credit_is_shown_with_what_remains_of_it(books: Books, credited: dict[str, str]) -> None:
+    (listed,) = books.get("CreditNotes", where='CreditNoteNumber=="CN-1"').json()["CreditNotes"]
+    (paged,) = books.get("CreditNotes", where='CreditNoteNumber=="CN-1"', page="1").json()["CreditNotes"]
+    single = books.single("CreditNotes", credited["CN-1"])
+    for credit in (listed, paged, single):
+        assert (credit["Type"], credit["Status"], credit["Reference"]) == ("ACCRECCREDIT", "AUTHORISED", "R-7")
+        assert (credit["Total"], credit["RemainingCredit"], credit["CurrencyCode"]) == (100.0, 50.0, "NZD")
+        assert credit["DateString"] in {"2026-01-15T00:00:00", "2026-01-15 00:00:00"}
+        assert credit["Date"].startswith("/Date(1768435200000")
+        (allocation,) = credit["Allocations"]
+        assert allocation["Invoice"] == {"InvoiceID": credited["INV-1"], "InvoiceNumber": "INV-1"}
+        assert allocation["Amount"] == 50.0
+    assert (listed["LineItems"], len(paged["LineItems"]), len(single["LineItems"])) == ([], 1, 1)
+    assert "EmailAddress" not in paged["Contact"]
+    assert single["Contact"]["EmailAddress"] == "ann@acme.test"
+    prepayment = books.single("Prepayments", credited["RECEIVE prepayment"])
+    assert (prepayment["RemainingCredit"], prepayment["Allocations"]) == (50.0, [])
+    assert "CreditNoteNumber" not in prepayment
+    assert '"UnitAmount":100.0000,' in books.get(f"CreditNotes/{credited['CN-1']}", unitdp="4").text
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ('Status=="DRAFT"', {"CN-2"}),
+        ('Type=="ACCPAYCREDIT" OR Status!="AUTHORISED"', {"CN-2", "CN-3"}),
+        ("RemainingCredit>0 AND RemainingCredit<=50", {"CN-1", "CN-2"}),
+        ('Total>=100 AND CurrencyCode!="JPY"', {"CN-1"}),
+        ("Date>=DateTime(2026,02,01) AND Date<DateTime(2026, 3, 1)", {"CN-3"}),
+        ("UpdatedDateUTC>DateTime(2000,1,1)", {"CN-1", "CN-2", "CN-3"}),
+        ('CreditNoteNumber.EndsWith("2") OR Reference=="R-7"', {"CN-1", "CN-2"}),
+        ('Contact.Name.Contains("Acme") AND Contact.ContactID==Guid("{acme}")', {"CN-1", "CN-2", "CN-3"}),
+        ('Contact.ContactID==Guid("{other}")', set()),
+        ('CreditNoteID==Guid("{CN-3}")', {"CN-3"}),
+    ],
+)
+def test_credits_are_filtered_by_where(books: Books, credited: dict[str, str], where: str, expected: set[str]) -> None:
+    for name, value in credited.items():
+        where = where.replace(f"{{{name}}}", value)
+    assert set(credit_note_numbers(books, where=where)) == expected
+
+
+def test_credits_are_ordered_by_any_element(books: Books, credited: dict[str, str]) -> None:
+    assert credit_note_numbers(books, order="Total DESC") == ["CN-3", "CN-1", "CN-2"]
+    assert credit_note_numbers(books, order="Type ASC, Date DESC", page="1") == ["CN-3", "CN-2", "CN-1"]
+    for resource in CREDIT_RESOURCES:
+        ids = books.ids(resource, order=f"{ID_ELEMENTS[resource]} ASC")
+        assert ids == sorted(ids)
+    spent = credited["SPEND prepayment"]
+    assert books.ids("Prepayments", order="Contact.Name DESC")[0] == spent
+    assert books.ids("Prepayments", where=f'PrepaymentID==Guid("{spent}") AND Type=="SPEND-PREPAYMENT"') == [spent]
+
+
+def test_what_credits_do_not_support_is_refused_by_name(books: Books, credited: dict[str, str]) -> None:
+    for resource in CREDIT_RESOURCES:
+        for name in ("IDs", "summaryOnly", "Statuses", "InvoiceNumbers", "References", "includeArchived"):
+            response = books.get(resource, **{name: "1"})
+            assert (response.status_code, response.json()["Type"]) == (400, "ValidationException")
+            assert name.lower() in response.json()["Message"]
+        for query in ({"where": "AmountDue>0"}, {"where": "Status=="}, {"order": "DueDate"}):
+            assert books.get(resource, **query).json()["Type"] == "QueryParseException"
+        for row_id in (str(uuid4()), "x", "CN-1", credited["INV-1"]):
+            assert books.get(f"{resource}/{row_id}").status_code == 404
+        assert books.get(resource, since="yesterday").status_code == 400
+    assert books.get("Prepayments", where='CreditNoteNumber=="CN-1"').status_code == 400
+    assert books.get(f"CreditNotes/{credited['RECEIVE prepayment']}").status_code == 404
+    assert books.get(f"CreditNotes/{credited['CN-1']}", page="1").status_code == 400
+    assert books.get(f"Prepayments/{credited['RECEIVE prepayment']}", unitdp="4").status_code == 400
+    assert books.get(f"CreditNotes/{credited['CN-1']}/Allocations").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("scopes", "statuses"),
+    [
+        ("accounting.contacts.read", [401, 401, 401]),
+        ("accounting.invoices.read", [200, 401, 401]),
+        ("accounting.payments.read", [401, 200, 200]),
+        ("accounting.invoices accounting.payments", [200, 200, 200]),
+        ("accounting.transactions", [200, 200, 200]),
+        ("accounting.transactions.read", [200, 200, 200]),
+    ],
+)
+def test_credits_need_the_scopes_of_invoices_or_payments(books: Books, scopes: str, statuses: list[int]) -> None:
+    override_settings({"XERO_SCOPES": f"offline_access {scopes}"})
+    narrow = Books(books.sandbox)
+    responses = [narrow.get(resource) for resource in CREDIT_RESOURCES]
+    assert [response.status_code for response in responses] == statuses
+    for response in responses:
+        if response.status_code == 401:
+            assert response.json()["Detail"] == "AuthorizationUnsuccessful"
+
+
+def test_only_changed_credits_are_listed_since_a_time(books: Books, credited: dict[str, str]) -> None:
+    act = books.sandbox.simulate
+    books.sandbox.control("PUT", "clock", json={"offset_seconds": 120})
+    since = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%Y-%m-%dT%H:%M:%S")
+    assert [books.get(resource, since=since).json()[resource] for resource in CREDIT_RESOURCES] == [[], [], []]
+
+    act("apply_credit", credit="CN-1", invoice="INV-1", amount="5", webhook=False)
+    act("void_credit", credit=credited["RECEIVE overpayment"])
+
+    assert books.ids("CreditNotes", since=since) == [credited["CN-1"]]
+    assert books.ids("Overpayments", since=since, page="1") == [credited["RECEIVE overpayment"]]
+    assert books.ids("Invoices", since=since) == [credited["INV-1"]]
+    voided = books.single("Overpayments", credited["RECEIVE overpayment"])
+    assert (voided["Status"], voided["RemainingCredit"], voided["Total"]) == ("VOIDED", 0, 50.0)
+
+
+def test_credits_pay_an_invoice_until_they_are_removed(books: Books, credited: dict[str, str]) -> None:
+    act, invoice_id = books.sandbox.simulate, credited["INV-1"]
+    prepayment, overpayment = credited["RECEIVE prepayment"], credited["RECEIVE overpayment"]
+
+    assert act("apply_credit", credit=prepayment, invoice="INV-1", amount="15.50") == {
+        "credit": prepayment,
+        "remaining": "34.50",
+        "invoice": invoice_id,
+        "due": "24.50",
+    }
+    act("apply_credit", credit=overpayment, invoice="INV-1", amount="14.50")
+    assert act("apply_credit", credit="CN-1", invoice="INV-1")["due"] == "0.00"
+
+    invoice = books.single("Invoices", invoice_id)
+    assert (invoice["Status"], invoice["AmountDue"], invoice["AmountPaid"]) == ("PAID", 0, 30.0)
+    assert (invoice["AmountCredited"], "FullyPaidOnDate" in invoice) == (90.0, True)
+    (credit_note,) = invoice["CreditNotes"]
+    assert (credit_note["CreditNoteNumber"], credit_note["AppliedAmount"], credit_note["Total"]) == (
+        "CN-1",
+        60.0,
+        100.0,
+    )
+    assert [row["AppliedAmount"] for row in invoice["Prepayments"]] == [15.5]
+    assert [row["OverpaymentID"] for row in invoice["Overpayments"]] == [overpayment]
+    allocations = books.single("CreditNotes", credited["CN-1"])["Allocations"]
+    assert [allocation["Amount"] for allocation in allocations] == [50.0, 10.0]
+
+    assert act("remove_allocation", credit="CN-1", invoice="INV-1") == {
+        "credit": credited["CN-1"],
+        "remaining": "100.00",
+        "invoice": invoice_id,
+        "due": "60.00",
+    }
+    invoice = books.single("Invoices", invoice_id)
+    assert (invoice["Status"], invoice["AmountDue"], "FullyPaidOnDate" in invoice) == ("AUTHORISED", 60.0, False)
+    assert (invoice["CreditNotes"], len(invoice["Prepayments"])) == ([], 1)
+    lines = books.get(f"Invoices/{invoice_id}/History").json()["HistoryRecords"]
+    assert [line["Changes"] for line in lines[:2]] == ["Credit removed", "Credited"]
+
+
+def test_a_credit_that_is_applied_completely_is_paid(books: Books, credited: dict[str, str]) -> None:
+    act, prepayment = books.sandbox.simulate, credited["RECEIVE prepayment"]
+    act("create_invoice", contact="Acme Ltd", number="INV-9", total="200.00")
+
+    assert act("apply_credit", credit=prepayment, invoice="INV-9")["remaining"] == "0.00"
+    assert books.single("Prepayments", prepayment)["Status"] == "PAID"
+    act("remove_allocation", credit=prepayment, invoice="INV-9")
+    row = books.single("Prepayments", prepayment)
+    assert (row["Status"], row["RemainingCredit"], row["Allocations"]) == ("AUTHORISED", 50.0, [])
+
+
+@pytest.mark.parametrize(("invoice_type", "number"), [("ACCREC", "CN-0001"), ("ACCPAY", "")])
+def test_crediting_an_invoice_creates_a_credit_note_that_is_applied_to_it(
+    books: Books, invoice_type: str, number: str
+) -> None:
+    act = books.sandbox.simulate
+    act("create_contact", name="A", tenant=books.tenant)
+    invoice = act("create_invoice", contact="A", total="100", type=invoice_type, currency="USD")["invoice"]
+
+    assert act("credit_invoice", invoice=invoice, amount="40") == {"invoice": invoice, "due": "60"}
+
+    (credit,) = books.get("CreditNotes").json()["CreditNotes"]
+    assert (credit["Type"], credit["CreditNoteNumber"]) == (f"{invoice_type}CREDIT", number)
+    assert (credit["Status"], credit["RemainingCredit"], credit["CurrencyCode"]) == ("PAID", 0, "USD")
+    assert credit["Allocations"][0]["Invoice"]["InvoiceID"] == invoice
+
+
+def test_a_credit_is_only_applied_where_xero_allows_it(books: Books, credited: dict[str, str]) -> None:
+    act, sandbox = books.sandbox.simulate, books.sandbox
+    act("create_invoice", contact="Bo Ltd", number="BO-1")
+    act("create_invoice", contact="Acme Ltd", number="USD-1", currency="USD")
+    act("create_invoice", contact="Acme Ltd", number="BILL-1", type="ACCPAY")
+    act("create_invoice", contact="Acme Ltd", number="DRAFT-1", status="DRAFT")
+    for credit, invoice, reason in (
+        ("CN-1", "BO-1", "the credit and the invoice belong to different contacts"),
+        ("CN-1", "USD-1", "the credit is in NZD, but the invoice in USD"),
+        ("CN-1", "BILL-1", "a credit of type ACCRECCREDIT cannot be applied to an invoice of type ACCPAY"),
+        ("CN-1", "DRAFT-1", "the credit is AUTHORISED, the invoice DRAFT"),
+        ("CN-2", "INV-1", "the credit is DRAFT, the invoice AUTHORISED"),
+        ("CN-9", "INV-1", "there is no credit CN-9"),
+        ("CN-1", "INV-8", "there is no invoice INV-8"),
+        ("", "INV-1", "there is no credit"),
+    ):
+        assert reason in refusal(sandbox, "apply_credit", credit=credit, invoice=invoice)
+    for amount in ("0", "-1", "40.01"):
+        reason = refusal(sandbox, "apply_credit", credit="CN-1", invoice="INV-1", amount=amount)
+        assert reason == "the amount must be more than 0 and at most 40.00"
+    assert "is not applied" in refusal(sandbox, "remove_allocation", credit="CN-1", invoice="USD-1")
+    assert "only the amount due" in refusal(sandbox, "credit_invoice", invoice="INV-1", amount="1000")
+    assert "with credits cannot be changed" in refusal(sandbox, "update_invoice", invoice="INV-1", contact="Bo Ltd")
+    act("credit_invoice", invoice="USD-1", amount="5")
+    assert "without payments and credits" in refusal(sandbox, "void_invoice", invoice="USD-1")
+
+
+def test_credit_notes_are_approved_voided_and_deleted_like_invoices(books: Books, credited: dict[str, str]) -> None:
+    act, sandbox = books.sandbox.simulate, books.sandbox
+    assert "more than 0" in refusal(sandbox, "create_credit_note", contact="Acme Ltd", total="0")
+    assert "more than 0" in refusal(sandbox, "create_prepayment", contact="Acme Ltd", total="-5")
+    assert "type must be one of" in refusal(
+        sandbox, "create_overpayment", contact="Acme Ltd", total="5", type="RECEIVE-PREPAYMENT"
+    )
+    assert "AUTHORISED credit cannot be approved" in refusal(sandbox, "approve_credit_note", credit="CN-1")
+    assert "draft or submitted" in refusal(sandbox, "delete_credit_note", credit="CN-1")
+    assert "not applied to an invoice" in refusal(sandbox, "void_credit", credit="CN-1")
+    assert "not applied to an invoice" in refusal(sandbox, "void_credit", credit="CN-2")
+
+    submitted = act("create_credit_note", contact="Acme Ltd", total="5", status="SUBMITTED")
+    assert submitted["number"] == "CN-0001"
+    assert act("delete_credit_note", credit="CN-0001") == {"credit": submitted["credit"]}
+    assert act("approve_credit_note", credit="CN-2") == {"credit": credited["CN-2"]}
+    assert act("void_credit", credit="CN-3") == {"credit": credited["CN-3"]}
+
+    rows = books.get("CreditNotes", order="CreditNoteNumber ASC").json()["CreditNotes"]
+    assert {row["CreditNoteNumber"]: (row["Status"], row["RemainingCredit"]) for row in rows} == {
+        "CN-0001": ("DELETED", 0),
+        "CN-1": ("AUTHORISED", 50.0),
+        "CN-2": ("AUTHORISED", 9.5),
+        "CN-3": ("VOIDED", 0),
+    }
+
+
+def test_credits_send_the_webhooks_that_xero_has(books: Books) -> None:
+    act, sandbox = books.sandbox.simulate, books.sandbox
+    act("create_contact", name="A", tenant=books.tenant)
+    invoice = act("create_invoice", contact="A", number="INV-1", total="100")["invoice"]
+    with received_bodies(sandbox) as bodies:
+
+        def events_of(action: str, **values: Any) -> list[tuple[str, str, str]]:
+            delivered_events(sandbox, bodies)
+            act(action, **values)
+            events = delivered_events(sandbox, bodies)
+            return [(event["eventCategory"], event["eventType"], event["resourceId"]) for event in events]
+
+        assert events_of("create_overpayment", contact="A", total="20", reference="over") == []
+        overpayment = books.ids("Overpayments")[0]
+        assert events_of("apply_credit", credit=overpayment, invoice="INV-1", amount="5") == [
+            ("INVOICE", "UPDATE", invoice)
+        ]
+        ((category, event_type, prepayment),) = events_of("create_prepayment", contact="A", total="20")
+        assert (category, event_type) == ("PREPAYMENT", "CREATE")
+        assert events_of("create_credit_note", contact="A", total="20", webhook=False) == []
+        (credit_note,) = books.ids("CreditNotes")
+        updates = [("CREDITNOTE", "UPDATE", credit_note), ("INVOICE", "UPDATE", invoice)]
+        arguments = {"credit": "CN-0001", "invoice": "INV-1"}
+        assert events_of("apply_credit", **arguments) == updates
+        assert events_of("remove_allocation", **arguments) == updates
+        assert events_of("apply_credit", **arguments, invoice_webhook=False) == updates[:1]
+        assert events_of("remove_allocation", **arguments, invoice_webhook=False) == updates[:1]
+        assert events_of("apply_credit", **arguments, webhook=False) == []
+        assert events_of("remove_allocation", **arguments, webhook=False) == []
+        assert events_of("void_credit", credit=prepayment) == [("PREPAYMENT", "UPDATE", prepayment)]
+        credited_events = events_of("credit_invoice", invoice="INV-1", amount="1")
+        assert [event[:2] for event in credited_events] == [
+            ("CREDITNOTE", "CREATE"),
+            ("CREDITNOTE", "UPDATE"),
+            ("INVOICE", "UPDATE"),
+        ]
+        assert events_of("credit_invoice", invoice="INV-1", amount="1", webhook=False) == []
+
+
+def test_the_webhooks_of_credits_carry_type_and_status(books: Books) -> None:
+    act, sandbox = books.sandbox.simulate, books.sandbox
+    act("create_contact", name="A", tenant=books.tenant)
+    with received_bodies(sandbox) as bodies:
+        prepayment = act("create_prepayment", contact="A", total="20")["credit"]
+        credit_note = act("create_credit_note", contact="A", total="20", status="DRAFT", type="ACCPAYCREDIT")["credit"]
+        act("update_contact", contact="A", email="a@x.test")
+        events = {event["resourceId"]: event for event in delivered_events(sandbox, bodies)}
+    assert events[credit_note]["data"] == {"Type": "ACCPAYCREDIT", "Status": "DRAFT"}
+    assert events[credit_note]["resourceUrl"] == f"https://api.xero.com/api.xro/2.0/CreditNotes/{credit_note}"
+    data = events[prepayment]["data"]
+    assert (data["Type"], data["Status"]) == ("RECEIVE-PREPAYMENT", "AUTHORISED")
+    updated = datetime.fromisoformat(data["UpdatedDateUTCString"])
+    assert abs(datetime.now(UTC) - updated) < timedelta(minutes=1)
+    assert "/Prepayments/" in events[prepayment]["resourceUrl"]
+    assert [event for event in events.values() if event["eventCategory"] == "CONTACT" and "data" in event] == []
+
+
+def test_a_merge_moves_credits_without_changing_their_versions(books: Books, credited: dict[str, str]) -> None:
+    before = books.single("CreditNotes", credited["CN-1"])
+    books.sandbox.simulate("merge_contacts", source="Acme Ltd", target="Bo Ltd")
+    after = books.single("CreditNotes", credited["CN-1"])
+    assert after["Contact"]["ContactID"] == credited["other"]
+    assert after["UpdatedDateUTC"] == before["UpdatedDateUTC"]
+    for resource in CREDIT_RESOURCES:
+        rows = books.get(resource, page="1").json()[resource]
+        assert {row["Contact"]["ContactID"] for row in rows} == {credited["other"]}
+    assert "merged" in refusal(books.sandbox, "create_credit_note", contact=credited["acme"], total="1")
+    assert books.sandbox.simulate("apply_credit", credit="CN-1", invoice="INV-1")["due"] == "0.00"
+
+
+def test_the_control_api_counts_and_shows_credits(books: Books, credited: dict[str, str]) -> None:
+    counts = [organisation["credits"] for organisation in books.sandbox.state()["organisations"]]
+    assert counts == [7, 0]
+    credits = books.sandbox.control("GET", f"world?tenant={books.tenant}")["credits"]
+    (credit,) = [credit for credit in credits if credit["number"] == "CN-1"]
+    assert (credit["id"], credit["status"], credit["total"]) == (credited["CN-1"], "AUTHORISED", "100.00")
+    assert [allocation["amount"] for allocation in credit["allocations"]] == ["50"]
+
+
 def test_limits_are_enforced_and_sent_in_headers(books: Books) -> None:
     books.sandbox.control("PUT", "limits", json={"calls_per_minute": 3, "calls_per_day": 50})
     second = books.connections[1]["tenantId"]
@@ -625,28 +1033,65 @@ def test_a_seed_and_a_size_always_give_the_same_data_which_survives_a_restart(tm
     assert load(tmp_path / "world.json") == first
 
 
-def contract(name: str, schema_name: str) -> dict[str, Any]:
+def test_a_generated_world_has_credits_that_do_not_change_what_is_due() -> None:
+    world = Generator(SandboxWorld(), 7, 400).fill()
+    organisations = list(world.organisations.values())
+    credits = [credit for organisation in organisations for credit in organisation.credits.values()]
+    contact_count = sum(len(organisation.contacts) for organisation in organisations)
+    counts = Counter((credit.type, credit.status) for credit in credits)
+
+    assert counts["ACCRECCREDIT", "AUTHORISED"] == pytest.approx(contact_count / 8, abs=2)
+    assert {credit.resource for credit in credits if credit.remaining} == set(CreditResource)
+    assert counts["ACCRECCREDIT", "PAID"] > 1
+    for organisation in organisations:
+        invoices = list(organisation.invoices.values())
+        assert all(invoice.due == 0 for invoice in invoices if invoice.status == "PAID")
+        assert all(invoice.paid == sum(payment.amount for payment in invoice.payments) for invoice in invoices)
+        for invoice in invoices:
+            applied = sum(credit.applied_to(invoice.id) for credit in organisation.credits_of(invoice))
+            assert applied == invoice.credited
+
+
+def test_data_that_was_saved_before_the_sandbox_had_credits_is_loaded(tmp_path: Path) -> None:
+    world = Generator(SandboxWorld(), 7, 5).fill()
+    data = WORLD.dump_python(world, mode="json")
+    for organisation in data["organisations"].values():
+        del organisation["credits"], organisation["next_credit_number"]
+        for invoice in organisation["invoices"].values():
+            invoice["credits"] = [{"id": str(uuid4()), "amount": "1.00", "date": "2026-01-01"}]
+    (tmp_path / "world.json").write_text(json.dumps(data))
+
+    loaded = load(tmp_path / "world.json")
+
+    assert loaded is not None
+    for organisation, before in zip(loaded.organisations.values(), world.organisations.values(), strict=True):
+        assert organisation.invoices == before.invoices
+        assert (organisation.credits, organisation.next_credit_number) == ({}, 1)
+
+
+def contract(name: str, schema_name: str, *, is_extended: bool = False) -> dict[str, Any]:
+    """A schema of a published contract; undocumented fields are forbidden unless it extends another schema."""
     path = OPENAPI / name
     if not path.exists():
         pytest.skip(f"{name} is not here")
     document = json.loads(path.read_text())
     assert schema_name in document["components"]["schemas"]
-    _forgive(document)
+    _forgive(document, is_extended=is_extended)
     return {"$ref": f"#/components/schemas/{schema_name}", "components": document["components"]}
 
 
-def _forgive(node: Any) -> None:
+def _forgive(node: Any, *, is_extended: bool) -> None:
     """Convert OpenAPI 3.0's `nullable` and formats to JSON Schema, and forbid undocumented fields."""
     if isinstance(node, dict):
-        if "properties" in node and node.get("type") == "object":
+        if "properties" in node and node.get("type") == "object" and not is_extended:
             node.setdefault("additionalProperties", False)
         if node.pop("nullable", False) and "type" in node:
             node["type"] = [node["type"], "null"]
         for value in node.values():
-            _forgive(value)
+            _forgive(value, is_extended=is_extended)
     elif isinstance(node, list):
         for value in node:
-            _forgive(value)
+            _forgive(value, is_extended=is_extended)
 
 
 UNDOCUMENTED = {
@@ -668,6 +1113,22 @@ def _documented(value: Any, *, inside: bool = False) -> Any:
     return [_documented(item, inside=True) for item in value] if isinstance(value, list) else value
 
 
+def conforming_response(path: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The response of a generated world, checked against a schema; `{invoice}` and the like in a path are ids."""
+    world = Generator(SandboxWorld(), 3, 12).fill()
+    organisation = next(iter(world.organisations.values()))
+    ids = {credit.resource.value: str(credit.id) for credit in organisation.credits.values()}
+    ids["invoice"] = str(next(iter(organisation.invoices)))
+    with serving(server.create(world, limits=Limits(enabled=False))) as url:
+        override_settings(server.environment(url))
+        request_scopes("accounting.payments.read")
+        response = Books(Sandbox(url)).get(path.format(**ids), tenant=str(organisation.tenant_id))
+    assert response.status_code == 200, response.text
+    payload: dict[str, Any] = response.json()
+    jsonschema.Draft202012Validator(schema).validate(_documented(payload))
+    return payload
+
+
 @pytest.mark.parametrize(
     ("path", "schema_name"),
     [
@@ -680,42 +1141,21 @@ def _documented(value: Any, *, inside: bool = False) -> Any:
     ],
 )
 def test_responses_conform_to_xeros_published_contract(path: str, schema_name: str) -> None:
-    schema = contract("xero-accounting-read.json", schema_name)
-    world = Generator(SandboxWorld(), 3, 12).fill()
-    invoice = next(iter(next(iter(world.organisations.values())).invoices))
-    with serving(server.create(world, limits=Limits(enabled=False))) as url:
-        override_settings(server.environment(url))
-        books = Books(Sandbox(url))
-        response = books.sandbox.http.get(
-            f"/xero/api.xro/2.0/{path.format(invoice=invoice)}",
-            headers={
-                **books.headers,
-                "Xero-Tenant-Id": str(next(iter(world.organisations))),
-                "Accept": "application/json",
-            },
-        )
-    assert response.status_code == 200
-    payload = response.json()
+    payload = conforming_response(path, contract("xero-accounting-read.json", schema_name))
     assert payload[schema_name], "an empty answer proves nothing"
-    jsonschema.Draft202012Validator(schema).validate(_documented(payload))
+
+
+@pytest.mark.parametrize("path", ["{0}", "{0}?page=1", "{0}/{{{0}}}"])
+@pytest.mark.parametrize("resource", CREDIT_RESOURCES)
+def test_credits_conform_to_xeros_published_contract(path: str, resource: str) -> None:
+    payload = conforming_response(path.format(resource), contract("xero-credits-read.json", resource))
+    assert payload[resource], "an empty answer proves nothing"
 
 
 def test_webhooks_conform_to_xeros_published_contract(sandbox: Sandbox) -> None:
     schema = contract("xero-webhooks.json", "WebhookEvent")
     sandbox.simulate("add_organisation", name="First")
-    bodies: list[bytes] = []
-
-    async def receiver(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "http"
-        body = await read_body(receive)
-        bodies.append(body)
-        status = 401 if len(bodies) in {2, 4} else 200
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    with serving(receiver) as url:
-        sandbox.control("PUT", "app", json={"webhook_url": url})
-        sandbox.control("POST", "webhooks/enable")
+    with received_bodies(sandbox) as bodies:
         contact = sandbox.simulate("create_contact", name="A")["contact"]
         sandbox.simulate("create_invoice", contact=contact)
         wait_until(lambda: sandbox.state()["pending_deliveries"] == 0 and len(bodies) > 4)
@@ -723,3 +1163,15 @@ def test_webhooks_conform_to_xeros_published_contract(sandbox: Sandbox) -> None:
         jsonschema.Draft202012Validator(schema).validate(json.loads(body))
     last = json.loads(bodies[-1])
     assert last["lastEventSequence"] - last["firstEventSequence"] + 1 == len(last["events"])
+
+
+def test_credit_note_webhooks_conform_to_xeros_published_contract(sandbox: Sandbox) -> None:
+    schema = contract("xero-webhooks.json", "CreditNoteWebhookEvent", is_extended=True)
+    sandbox.simulate("add_organisation", name="First")
+    sandbox.simulate("create_contact", name="A")
+    with received_bodies(sandbox) as bodies:
+        sandbox.simulate("create_credit_note", contact="A", total="10", status="DRAFT")
+        sandbox.simulate("approve_credit_note", credit="CN-0001")
+        wait_until(lambda: sandbox.state()["pending_deliveries"] == 0 and len(bodies) > 4)
+    for body in bodies[4:]:
+        jsonschema.Draft202012Validator(schema).validate(json.loads(body))

@@ -44,7 +44,7 @@ def execute(statement: str, **values: Any) -> None:
         session.execute(text(statement), values)
 
 
-def test_an_idle_catch_up_costs_two_xero_calls_and_one_search_per_type(world: World) -> None:
+def test_an_idle_catch_up_costs_one_xero_call_per_listing_and_one_search_per_type(world: World) -> None:
     world.opportunity(person=world.person("ann@acme.test"))
     world.invoice("ann@acme.test")
     world.settle()
@@ -53,6 +53,7 @@ def test_an_idle_catch_up_costs_two_xero_calls_and_one_search_per_type(world: Wo
 
     assert spent(world, world.catch_up) == {
         f"{BOOKS}/Contacts": 1,
+        f"{BOOKS}/CreditNotes": 1,
         f"{BOOKS}/Invoices": 1,
         f"{CRM}/people/search": 1,
         f"{CRM}/leads/search": 1,
@@ -90,8 +91,12 @@ def test_a_payment_or_credit_note_without_a_webhook_is_found(world: World) -> No
     world.sandbox.simulate("credit_invoice", invoice=credited.id, amount="15.00", webhook=False)
     world.catch_up()
 
-    rows = {row["id"]: (row["status"], row["balance_due"]) for row in world.rows("people", ann)}
-    assert rows == {paid.id: ("PAID", "0.00"), credited.id: ("AUTHORISED", "100.00")}
+    rows = {(row["type"], row["number"]): (row["status"], row["balance_due"]) for row in world.rows("people", ann)}
+    assert rows == {
+        ("ACCREC", paid.number): ("PAID", "0.00"),
+        ("ACCREC", credited.number): ("AUTHORISED", "100.00"),
+        ("ACCRECCREDIT", "CN-0001"): ("PAID", "0.00"),
+    }
 
 
 def test_a_catch_up_follows_a_merge_that_does_not_modify_invoices(world: World) -> None:
@@ -120,7 +125,7 @@ def test_a_catch_up_loses_nothing_when_data_changes_between_pages(
     invoices = [world.invoice(f"p{number}@acme.test") for number in range(23)]
     started_runs = run_processor.start_account_runs(world.account, RunKind.CATCH_UP)
     world.advance_clock(0.1)
-    for number, run in enumerate(started_runs * 12):
+    for number, run in enumerate(started_runs * 15):
         run_processor.step(run.account_id, run.id)
         if number < 8:
             world.sandbox.simulate("pay_invoice", invoice=invoices[-1 - number].id)
@@ -185,6 +190,7 @@ def test_xero_listings_cost_one_call_per_page(world: World, monkeypatch: pytest.
     assert {path: count for path, count in spent(world, world.backfill).items() if path.startswith(BOOKS)} == {
         f"{BOOKS}/Organisation": 1,
         f"{BOOKS}/Contacts": 2,
+        f"{BOOKS}/CreditNotes": 1,
         f"{BOOKS}/Invoices": 4,
     }
 

@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 Key = tuple[str, int]
+SHOWN_TYPES = {"ACCREC", "ACCRECCREDIT"}
+"""What an account shows unless its settings say otherwise."""
 
 
 def normalized(email: str) -> str:
@@ -19,7 +21,7 @@ Links = Iterable[tuple[str, int, str]]
 def expected_invoices(
     account: dict[str, Any], organisations: list[dict[str, Any]], links: Links = ()
 ) -> dict[Key, dict[str, tuple[str, str]]]:
-    """For every existing record: its invoices, each with status and balance.
+    """For every existing record: its invoices and credit notes, each with status and balance.
 
     A manual link (record type, id, contact) counts as another email address that record and contact share.
     """
@@ -39,16 +41,24 @@ def expected_invoices(
             }
             for contact in organisation["contacts"]
         }
-        for invoice in organisation["invoices"]:
-            if invoice["status"] == "DELETED" or invoice["type"] != "ACCREC":
+        for invoice in [*organisation["invoices"], *organisation["credits"]]:
+            if invoice["status"] == "DELETED" or invoice["type"] not in SHOWN_TYPES:
                 continue
             link_addresses = [
                 f"link {record_type} {record_id}"
                 for record_type, record_id in links_by_contact.get(invoice["contact_id"], ())
             ]
             for email in [*addresses[invoice["contact_id"]], *link_addresses]:
-                invoices_by_address.setdefault(email, {})[invoice["id"]] = (invoice["status"], balance_due(invoice))
+                balance = balance_due(invoice) if invoice["type"] == "ACCREC" else remaining_credit(invoice)
+                invoices_by_address.setdefault(email, {})[invoice["id"]] = (invoice["status"], balance)
     return {key: _record_invoices(key, records, account["relations"], invoices_by_address) for key in records}
+
+
+def remaining_credit(credit: dict[str, Any]) -> str:
+    if credit["status"] == "VOIDED":
+        return "0.00"
+    applied = sum(Decimal(allocation["amount"]) for allocation in credit["allocations"])
+    return f"{Decimal(credit['total']) - applied:.2f}"
 
 
 def balance_due(invoice: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(200)
-def test_the_demo_shows_three_changes_and_a_second_run_reuses_the_data(tmp_path: Path) -> None:
+def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: Path) -> None:
     records = set()
     for _ in range(2):
         out, error = start(tmp_path, "--once").communicate(timeout=90)

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from store.db.database import transaction
-from store.db.enums import RecordType
+from store.db.enums import InvoiceType, RecordType
 from store.mirror import drift, mirror
 from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
 from store.read_model import projection
@@ -36,13 +36,20 @@ from worker.vendors.parsing import ParseResult, parse_date, parse_rows
 from worker.vendors.xero.schemas import (
     XeroConnection,
     XeroContact,
+    XeroCredit,
+    XeroCreditNote,
     XeroHistoryRecord,
     XeroInvoice,
     XeroOrganisation,
+    XeroOverpayment,
     XeroPagination,
+    XeroPrepayment,
 )
 
-CONTRACT = Path(__file__).resolve().parents[3] / "shared" / "reference" / "openapi" / "xero-accounting-read.json"
+CONTRACTS = [
+    Path(__file__).resolve().parents[3] / "shared" / "reference" / "openapi" / f"xero-{part}-read.json"
+    for part in ("accounting", "credits")
+]
 CLOCK = datetime(2026, 11, 26, 12, tzinfo=UTC)
 ID = "f8c42a2e-5d5b-4bf7-9a8b-6a1d3c4e5f60"
 OTHER = "b6fd0b1a-9c5e-4b61-b1a5-2a7b3f1c0d11"
@@ -81,6 +88,28 @@ INVOICE_SEEN: dict[str, set[str]] = {
     "updated_at": {"UpdatedDateUTC"},
     "created_at": {"DateString", "Date", "UpdatedDateUTC"},
 }
+CREDIT: dict[str, Any] = {
+    "Status": "AUTHORISED",
+    "Contact": {"ContactID": OTHER, "Name": "Acme"},
+    "DateString": "2026-10-01T00:00:00",
+    "Date": "/Date(1790812800000+0000)/",
+    "Total": Decimal("115.00"),
+    "RemainingCredit": Decimal("15.00"),
+    "Allocations": [{"Amount": Decimal("100.00"), "Invoice": {"InvoiceID": OTHER}}],
+    "CurrencyCode": "NZD",
+    "UpdatedDateUTC": "/Date(1792454400123+0000)/",
+    "Reference": "",
+    "LineItems": [],
+}
+CREDIT_SEEN: dict[str, set[str]] = {
+    **{name: fields for name, fields in INVOICE_SEEN.items() if name not in {"number", "due_date", "total", "balance"}},
+    "total": {"Total"},
+    "balance": {"RemainingCredit", "Total", "Allocations", "Status"},
+}
+NUMBERED_CREDIT_SEEN = CREDIT_SEEN | {"number": {"CreditNoteNumber", "InvoiceNumber"}}
+CREDIT_NOTE = CREDIT | {"CreditNoteID": ID, "Type": "ACCRECCREDIT", "CreditNoteNumber": "CN-1"}
+PREPAYMENT = CREDIT | {"PrepaymentID": ID, "Type": "RECEIVE-PREPAYMENT", "InvoiceNumber": "P-1"}
+OVERPAYMENT = CREDIT | {"OverpaymentID": ID, "Type": "RECEIVE-OVERPAYMENT"}
 CONTACT: dict[str, Any] = {
     "ContactID": ID,
     "Name": "Acme",
@@ -118,6 +147,9 @@ RECORD_SEEN: dict[str, set[str]] = {
 }
 ROWS: list[tuple[str, type[BaseModel], dict[str, Any], str, dict[str, set[str]]]] = [
     ("invoice", XeroInvoice, INVOICE, "InvoiceID", INVOICE_SEEN),
+    ("credit note", XeroCreditNote, CREDIT_NOTE, "CreditNoteID", NUMBERED_CREDIT_SEEN),
+    ("prepayment", XeroPrepayment, PREPAYMENT, "PrepaymentID", NUMBERED_CREDIT_SEEN),
+    ("overpayment", XeroOverpayment, OVERPAYMENT, "OverpaymentID", CREDIT_SEEN),
     ("contact", XeroContact, CONTACT, "ContactID", CONTACT_SEEN),
     *((record_type.value, RECORD_SCHEMAS[record_type], RECORD, "id", RECORD_SEEN) for record_type in RecordType),
 ]
@@ -165,10 +197,11 @@ MISSING = object()
 
 def contract(schema: str) -> dict[str, Any]:
     """The fields of a schema of Xero's contract, if it is available."""
-    if not CONTRACT.is_file():
-        return {}
-    schemas = json.loads(CONTRACT.read_text())["components"]["schemas"]
-    return dict.fromkeys(schemas[schema].get("properties", {}))
+    for path in CONTRACTS:
+        schemas = json.loads(path.read_text())["components"]["schemas"] if path.is_file() else {}
+        if schema in schemas:
+            return dict.fromkeys(schemas[schema].get("properties", {}))
+    return {}
 
 
 def replaced(
@@ -193,8 +226,9 @@ def rows_of(result: ParseResult[Any]) -> list[InvoiceRow | ContactRow | RecordRo
 def test_a_row_is_stored_whatever_its_optional_fields_contain(
     name: str, model: type[BaseModel], valid: dict[str, Any], key: str, columns: dict[str, set[str]]
 ) -> None:
+    del name
     (right,) = rows_of(parse_rows(model, [valid], key, CLOCK))
-    schema = {"invoice": "Invoice", "contact": "Contact"}.get(name)
+    schema = model.__name__.removeprefix("Xero") if model.__name__.startswith("Xero") else None
 
     @hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
     @given(replaced(valid, key, schema))
@@ -324,6 +358,52 @@ def test_the_longest_possible_row_fits_the_index_of_the_read_model(mirror_scope:
             total = session.execute(text("SELECT total FROM record_invoice")).scalar_one()
             assert total == Decimal(invoice["Total"])
             session.rollback()
+
+
+# Credits
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "name", "expected"),
+    [
+        (XeroCreditNote, "CreditNoteID", "ACCRECCREDIT", InvoiceType.CREDIT_NOTE),
+        (XeroCreditNote, "CreditNoteID", " accpaycredit ", InvoiceType.BILL_CREDIT_NOTE),
+        (XeroCreditNote, "CreditNoteID", "", InvoiceType.UNKNOWN_CREDIT_NOTE),
+        (XeroCreditNote, "CreditNoteID", "ACCREC", InvoiceType.UNKNOWN_CREDIT_NOTE),
+        (XeroPrepayment, "PrepaymentID", "ARPREPAYMENT", InvoiceType.PREPAYMENT),
+        (XeroPrepayment, "PrepaymentID", "APPREPAYMENT", InvoiceType.BILL_PREPAYMENT),
+        (XeroPrepayment, "PrepaymentID", "SPEND-PREPAYMENT", InvoiceType.BILL_PREPAYMENT),
+        (XeroOverpayment, "OverpaymentID", "AROVERPAYMENT", InvoiceType.OVERPAYMENT),
+        (XeroOverpayment, "OverpaymentID", "APOVERPAYMENT", InvoiceType.BILL_OVERPAYMENT),
+        (XeroOverpayment, "OverpaymentID", 7, InvoiceType.UNKNOWN_OVERPAYMENT),
+    ],
+)
+def test_the_type_of_a_credit_always_belongs_to_its_listing(
+    model: type[XeroCredit], key: str, name: Any, expected: InvoiceType
+) -> None:
+    (row,) = rows_of(parse_rows(model, [{key: ID, "Type": name}], key, CLOCK))
+    assert isinstance(row, InvoiceRow)
+    assert row.type == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ({"Total": 100, "RemainingCredit": 30}, "30"),
+        ({"Total": 100, "Allocations": [{"Amount": 30}, None, {"Amount": "20.5"}]}, "49.5"),
+        ({"Total": 100, "Allocations": None}, "100"),
+        ({"Total": 100, "RemainingCredit": None, "Allocations": [{"Amount": "?"}]}, None),
+        ({"Allocations": [{"Amount": 30}]}, None),
+        ({"Total": 100, "Status": "VOIDED"}, "0"),
+        ({"Total": 100, "Status": "PAID"}, "0"),
+        ({"Total": 100, "RemainingCredit": -5}, "-5"),
+    ],
+)
+def test_what_is_left_of_a_credit_is_computed_only_if_it_can_be(fields: dict[str, Any], left: str | None) -> None:
+    row = {"CreditNoteID": ID, "Status": "AUTHORISED", **fields}
+    (parsed,) = parse_rows(XeroCreditNote, [row], "CreditNoteID", CLOCK).items
+    assert parsed.to_row().balance == (Decimal(left) if left is not None else None)
+    assert parsed.to_row().due_date is None
 
 
 # Single values

@@ -61,6 +61,7 @@ def show_receivables(
         currency=selected_currency,
         currencies=currencies,
         receivables=receivables[:ROWS_PER_PAGE],
+        has_credit=any(receivable.credit for receivable in receivables[:ROWS_PER_PAGE]),
         locale=locales.negotiate(request),
         after=cursors.encode_ranking(RankingCursor(getattr(last, sort), last.record_id)) if last else None,
         is_first_page=cursor is None,

@@ -23,7 +23,7 @@ from web.admin.forms import EMPTY_FORM
 from web.auth import browser
 from web.auth.browser import Browser
 from web.middleware.security_headers import SecurityHeadersMiddleware
-from web.presentation import findings, locales
+from web.presentation import findings, labels, locales
 from web.presentation.problems import FAILED_MESSAGE, TITLES, UNAVAILABLE_MESSAGE, describe_validation_errors, problem
 from worker.vendors.addresses import escape_invisible
 
@@ -69,6 +69,8 @@ def _environment() -> Environment:
         escape_invisible=escape_invisible,
         finding=findings.finding_message,
         count_noun=count_noun,
+        count_by_type=labels.count_by_type,
+        row_name=labels.row_name,
     )
     environment.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, EMPTY_FORM=EMPTY_FORM)
     return environment

@@ -24,7 +24,7 @@ from store.accounts import (
 )
 from store.accounts.account_settings import AccountSettings
 from store.db.database import account_transaction
-from store.db.enums import RecordType, SetupStep
+from store.db.enums import CreditResource, RecordType, SetupStep
 from web.admin import confirmation, forms, notices
 from web.admin.confirmation import require_confirmation
 from web.admin.connect import key_error_message, key_error_status, with_retry_after
@@ -35,6 +35,7 @@ from web.admin.vendor_calls import calls_vendor, may_call_vendor
 from web.auth import browser, rate_limits
 from web.middleware import refusals
 from web.middleware.refusals import RefusalReason
+from web.presentation import labels
 from web.presentation.problems import ProblemError
 from worker.vendors import http
 from worker.vendors.copper.client import client_for_account, teams_of
@@ -52,6 +53,7 @@ MESSAGES = {
     "visible": "Choose who can see invoices.",
     "team": "Select at least one team, or choose Everyone.",
     "bills": "Choose whether to show bills.",
+    "credits": "Choose the credits to show.",
     "none_ok": NO_TYPES,
 }
 
@@ -64,6 +66,7 @@ class SettingsForm(BaseModel):
     visible: Literal["everyone", "teams"] = "everyone"
     team: list[WholeNumber] = []
     bills: bool = False
+    credits: list[CreditResource] = []
     none_ok: bool = False
 
     def consistency_errors(self) -> dict[str, str]:
@@ -79,7 +82,8 @@ class SettingsForm(BaseModel):
         """The settings for the account with this name."""
         record_types = tuple(sorted({record_type.value for record_type in self.record_type}))
         teams = tuple(sorted(set(self.team))) if self.visible == "teams" else None
-        return AccountSettings(name, record_types, self.invoice_limit, self.bills, teams)
+        shown_credits = tuple(resource for resource in CreditResource if resource in self.credits)
+        return AccountSettings(name, record_types, self.invoice_limit, self.bills, teams, shown_credits)
 
 
 def _users(account_id: int) -> tuple[list[CopperUser], str | None]:
@@ -124,6 +128,7 @@ def _settings_page(
         account_status=account_status,
         alert=notices.for_health(account_status),
         all_types_off=notices.ALL_TYPES_OFF,
+        credit_labels=labels.CREDIT_LABELS,
         max_invoice_limit=MAX_INVOICE_LIMIT,
     )
 
@@ -164,13 +169,16 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
     if isinstance(submitted, dict) or errors:
         return _form_error(request, form, errors, in_setup=in_setup)
     with account_transaction(browser_session.account_id) as session:
-        changed = submitted.to_settings(account_settings.get(session, browser_session.account_id).name)
+        before = account_settings.get(session, browser_session.account_id)
+        changed = submitted.to_settings(before.name)
         account_settings.update(session, browser_session.account_id, changed)
         accounts.complete_setup_step(session, browser_session.account_id, SetupStep.SETTINGS)
         detail = _describe(changed)
         audit.record(session, browser_session.account_id, browser_session.user_name, "settings.changed", detail)
     if in_setup:
         connect.start_backfills(browser_session.account_id)
+    elif set(changed.shown_credits) - set(before.shown_credits):
+        connect.start_catch_ups(browser_session.account_id)
     return redirect(request, "/progress" if in_setup else "/settings", notice="Settings saved.")
 
 
@@ -180,7 +188,8 @@ def _describe(settings: AccountSettings) -> str:
     teams = settings.visible_to_teams
     visibility = "everyone" if teams is None else count_noun(len(teams), "team")
     bills = "bills shown" if settings.show_bills else "bills hidden"
-    return f"{record_types}; {settings.invoice_limit} shown; {visibility}; {bills}"
+    credits = ", ".join(labels.CREDIT_LABELS[resource].lower() for resource in settings.shown_credits) or "no credits"
+    return f"{record_types}; {settings.invoice_limit} shown; {visibility}; {bills}; {credits}"
 
 
 @router.get("/organisations/{organisation_id}/remove")

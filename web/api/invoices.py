@@ -37,20 +37,24 @@ ROUTE = "/{type}/{id}/invoices"
 
 
 class InvoiceSchema(BaseModel):
-    """An invoice or a bill.
+    """An invoice, a bill or a credit.
 
-    Amounts are strings with the currency's own number of decimals; null if Xero gave none.
+    Amounts are strings with the currency's own number of decimals; null if Xero gave none. A credit's are positive.
     """
 
     id: UUID
     number: str | None
-    type: str = Field(description="ACCREC, a sales invoice, or ACCPAY, a bill")
+    type: str = Field(
+        description="ACCREC, a sales invoice; ACCPAY, a bill; ACCRECCREDIT or ACCPAYCREDIT, a credit note;"
+        " RECEIVE-PREPAYMENT, SPEND-PREPAYMENT, RECEIVE-OVERPAYMENT or SPEND-OVERPAYMENT. CREDITNOTE, PREPAYMENT or"
+        " OVERPAYMENT if it is not known whether it is a customer's or a supplier's."
+    )
     status: str = Field(description="DRAFT, SUBMITTED, AUTHORISED, PAID or VOIDED")
     issuer: str
     issue_date: date | None
     due_date: date | None
     total_due: str | None
-    balance_due: str | None
+    balance_due: str | None = Field(description="of a credit: what is left to use")
     currency: str | None
     created_at: datetime
     created_at_source: Literal["webhook", "history", "issue_date", "updated_date"] = Field(

@@ -48,7 +48,7 @@ class MatchReason(MatchPath):
 
 
 class MatchedInvoice(BaseModel):
-    """An invoice of a matched contact."""
+    """An invoice or a credit of a matched contact."""
 
     id: UUID
     number: str | None

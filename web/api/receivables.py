@@ -32,6 +32,7 @@ class ReceivableSchema(BaseModel):
     overdue: str
     invoices: int = Field(description="number of unpaid invoices")
     overdue_invoices: int
+    credit: str = Field(description="what is left of the record's sales credits; not subtracted from `open`")
 
 
 class ReceivablePageSchema(BaseModel):
@@ -92,6 +93,7 @@ def _read_receivables(
                 overdue=format_amount(balance.overdue, balance.currency),
                 invoices=balance.invoices,
                 overdue_invoices=balance.overdue_invoices,
+                credit=format_amount(balance.credit, balance.currency),
             )
             for balance in page
         ],

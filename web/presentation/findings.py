@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtime.numbers import count_noun
 from services.health import Finding, FindingCode
+from worker.vendors.xero import scopes
 
 RUN_LABELS = {
     "backfill": "import",
@@ -30,11 +31,18 @@ MESSAGES = {
     FindingCode.EVENTS_QUARANTINED: "{count} failed.",
     FindingCode.PROCESS_DOWN: "Patina's {subject} process isn't running. Ask whoever runs Patina to start it.",
 }
+NOT_REQUESTED = (
+    "{subject} lacks the permission {detail}, so its {noun} aren't synced. Ask whoever runs Patina to add it to"
+    " XERO_SCOPES, then reconnect."
+)
 
 
 def finding_message(finding: Finding) -> str:
     """A finding as a sentence."""
-    return MESSAGES[finding.code].format(
+    message = MESSAGES[finding.code]
+    if finding.code is FindingCode.PERMISSION_MISSING and not scopes.is_requested(finding.detail):
+        message = NOT_REQUESTED
+    return message.format(
         subject=finding.subject or "This account",
         detail=finding.detail,
         noun=finding.resource,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from runtime.numbers import count_noun
+from store.db.enums import CreditResource, InvoiceType
+
 STATUS_LABELS = {
     "DRAFT": "Draft",
     "SUBMITTED": "Awaiting approval",
@@ -9,12 +14,59 @@ STATUS_LABELS = {
     "PAID": "Paid",
     "VOIDED": "Voided",
     "OVERDUE": "Overdue",
+    "CREDIT": "Credits",
+}
+CREDIT_STATUS_LABELS = {"AUTHORISED": "Credit to use", "PAID": "Used"}
+CREDIT_LABELS = {
+    CreditResource.CREDIT_NOTES: "Credit notes",
+    CreditResource.PREPAYMENTS: "Prepayments",
+    CreditResource.OVERPAYMENTS: "Overpayments",
+}
+TYPE_LABELS = {
+    InvoiceType.BILL: "bill",
+    InvoiceType.CREDIT_NOTE: "credit note",
+    InvoiceType.BILL_CREDIT_NOTE: "supplier credit note",
+    InvoiceType.PREPAYMENT: "prepayment",
+    InvoiceType.BILL_PREPAYMENT: "supplier prepayment",
+    InvoiceType.OVERPAYMENT: "overpayment",
+    InvoiceType.BILL_OVERPAYMENT: "supplier overpayment",
+    InvoiceType.UNKNOWN_CREDIT_NOTE: "credit note",
+    InvoiceType.UNKNOWN_PREPAYMENT: "prepayment",
+    InvoiceType.UNKNOWN_OVERPAYMENT: "overpayment",
 }
 
 
 def status(code: str) -> str:
     """The label of a status as Xero shows it; an unknown status is shown as is."""
     return STATUS_LABELS.get(code, code.capitalize())
+
+
+def row_status(invoice_type: str, code: str) -> str:
+    """The label of the status of an invoice or a credit. A credit awaits no payment: it is there to be used."""
+    return (CREDIT_STATUS_LABELS.get(code) if is_credit(invoice_type) else None) or status(code)
+
+
+def type_label(invoice_type: str) -> str:
+    """What a row is, in words; '' for a sales invoice and for an unknown type."""
+    return TYPE_LABELS.get(InvoiceType(invoice_type), "") if invoice_type in set(InvoiceType) else ""
+
+
+def row_name(invoice_type: str, number: str | None) -> str:
+    """The number of an invoice or a credit. Most credits without a number have none at all, so their type is named."""
+    return number or (type_label(invoice_type).capitalize() if is_credit(invoice_type) else "") or "(no number)"
+
+
+def count_by_type(invoice_types: Collection[str]) -> str:
+    """How many invoices and credits there are: "3 invoices, 1 credit"."""
+    credits = sum(map(is_credit, invoice_types))
+    invoices = len(invoice_types) - credits
+    counts = [count_noun(invoices, "invoice")] if invoices or not credits else []
+    return ", ".join([*counts, count_noun(credits, "credit")] if credits else counts)
+
+
+def is_credit(invoice_type: str) -> bool:
+    """Whether a row is a credit."""
+    return invoice_type in set(InvoiceType) and InvoiceType(invoice_type).credit_resource is not None
 
 
 def overdue(days: int) -> str:

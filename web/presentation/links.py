@@ -5,21 +5,37 @@ from __future__ import annotations
 from uuid import UUID
 
 from runtime.settings import settings
+from store.db.enums import InvoiceType
 
 ORGANISATION_LOGIN = "https://go.xero.com/organisationlogin/default.aspx"
-INVOICE_PAGES = {"ACCREC": "/AccountsReceivable/View.aspx", "ACCPAY": "/AccountsPayable/Edit.aspx"}
+# Xero documents the pages of invoices and credit notes. Prepayments and overpayments are bank transactions.
+BANK_TRANSACTION = "/Bank/ViewTransaction.aspx?bankTransactionID="
+SALES_CREDIT_NOTE = "/AccountsReceivable/ViewCreditNote.aspx?creditNoteID="
+SALES_INVOICE = "/AccountsReceivable/View.aspx?InvoiceID="
+PAGES = {
+    InvoiceType.INVOICE: SALES_INVOICE,
+    InvoiceType.BILL: "/AccountsPayable/Edit.aspx?InvoiceID=",
+    InvoiceType.CREDIT_NOTE: SALES_CREDIT_NOTE,
+    InvoiceType.BILL_CREDIT_NOTE: "/AccountsPayable/ViewCreditNote.aspx?creditNoteID=",
+    InvoiceType.UNKNOWN_CREDIT_NOTE: SALES_CREDIT_NOTE,
+    InvoiceType.PREPAYMENT: BANK_TRANSACTION,
+    InvoiceType.BILL_PREPAYMENT: BANK_TRANSACTION,
+    InvoiceType.UNKNOWN_PREPAYMENT: BANK_TRANSACTION,
+    InvoiceType.OVERPAYMENT: BANK_TRANSACTION,
+    InvoiceType.BILL_OVERPAYMENT: BANK_TRANSACTION,
+    InvoiceType.UNKNOWN_OVERPAYMENT: BANK_TRANSACTION,
+}
 
 COPPER_PATHS = {"lead": "lead", "person": "contact", "company": "organization", "opportunity": "deal"}
 
 
 def invoice(invoice_type: str, invoice_id: UUID | str, short_code: str | None) -> str:
-    """The URL of an invoice, in its own organisation (Xero docs: deep-link-xero).
+    """The URL of an invoice or a credit, in its own organisation (Xero docs: deep-link-xero).
 
     Without a short code the page opens in the organisation that the user opened last.
     """
-    return _in_organisation(
-        f"{INVOICE_PAGES.get(invoice_type, INVOICE_PAGES['ACCREC'])}?InvoiceID={invoice_id}", short_code
-    )
+    page = PAGES[InvoiceType(invoice_type)] if invoice_type in set(InvoiceType) else SALES_INVOICE
+    return _in_organisation(f"{page}{invoice_id}", short_code)
 
 
 def contact(contact_id: UUID, short_code: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -26,21 +26,26 @@ from worker.vendors.sync_types import RunKind
 MAX_ROWS = 1_000
 ROWS_PER_STEP = 200
 WITH_EMAIL = {RecordType.LEAD, RecordType.PERSON}
-STATUS_ORDER = ("OVERDUE", "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED")
+CREDIT = "CREDIT"
+STATUS_ORDER = ("OVERDUE", "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED", CREDIT)
 
 
 @dataclass(frozen=True)
 class BalanceView:
-    """The outstanding amount in one currency, and the overdue part ('' if none), formatted."""
+    """The outstanding amount in one currency, its overdue part, and what is left of credits, formatted ('' if none)."""
 
     is_bills: bool
     open: str
     overdue: str
+    credit: str
 
 
 @dataclass(frozen=True)
 class InvoiceRowView:
-    """One invoice, formatted; `css_class` colours the row, `status_full` is the status in full words."""
+    """One invoice or credit, formatted. A credit's amounts are negative.
+
+    `css_class` colours the row, `status_full` is the status in full words, `type` is '' for a sales invoice.
+    """
 
     id: UUID
     number: str
@@ -48,7 +53,7 @@ class InvoiceRowView:
     status: str
     status_full: str
     css_class: str
-    is_bill: bool
+    type: str
     issuer: str
     due: str
     due_full: str
@@ -135,7 +140,7 @@ def build_record_view(
         elif not invoices:
             empty_state = EmptyState("No invoices with this status.", "Choose another status, or All.")
     filtered_count = counts.get(status, 0) if status else count
-    balance_views = tuple(_balance_views(record_balances, config, record_type, locale))
+    balance_views = tuple(_balance_view(balance, locale) for balance in record_balances)
     next_limit = (
         min(filtered_count, row_limit + ROWS_PER_STEP, MAX_ROWS)
         if len(invoices) < filtered_count and row_limit < MAX_ROWS
@@ -154,39 +159,37 @@ def build_record_view(
         next_limit=next_limit,
         next_row_count=(next_limit or len(invoices)) - len(invoices),
         can_show_fewer=len(invoices) > config.invoice_limit,
-        summary=_summary(record.name if record else "", count, balance_views, locale),
+        summary=_summary(record.name if record else "", counts, balance_views, locale),
         empty_state=empty_state,
         warning=_disconnected_warning(disconnected.values()),
         synced_at=synced_at,
     )
 
 
-def _balance_views(
-    record_balances: Sequence[Balance], config: AccountSettings, record_type: RecordType, locale: Locale
-) -> list[BalanceView]:
-    if record_type.value not in config.record_types:
-        return []
-    return [
-        BalanceView(
-            balance.type == balances.BILLS,
-            _amount(balance.open, balance.currency, locale),
-            _amount(balance.overdue, balance.currency, locale) if balance.overdue else "",
-        )
-        for balance in record_balances
-        if balance.type != balances.BILLS or config.show_bills
-    ]
+def _balance_view(balance: Balance, locale: Locale) -> BalanceView:
+    return BalanceView(
+        balance.is_purchase,
+        *(_amount(value, balance.currency, locale) for value in (balance.open, balance.overdue, balance.credit)),
+    )
 
 
 def _amount(value: Decimal, currency: str, locale: Locale) -> str:
-    return f"{currency} {locales.format_money(value, currency, locale)}".strip()
+    return f"{currency} {locales.format_money(value, currency, locale)}".strip() if value else ""
 
 
-def _summary(name: str, count: int, balance_views: Sequence[BalanceView], locale: Locale) -> str:
-    """The contents in a few words: "Lakeside Design: 11 invoices, NZD 6,026.61 outstanding"."""
-    invoices = {0: "no invoices", 1: "1 invoice"}.get(count, f"{locales.format_number(count, locale)} invoices")
-    amounts = (f"{balance.open} outstanding" for balance in balance_views if not balance.is_bills)
-    summary = ", ".join([invoices, *amounts])
+def _summary(name: str, counts: Mapping[str, int], balance_views: Sequence[BalanceView], locale: Locale) -> str:
+    """The contents in a few words: "Lakeside Design: 11 invoices, 1 credit, NZD 6,026.61 outstanding"."""
+    credits = counts.get(CREDIT, 0)
+    parts = [_count_of(sum(counts.values()) - credits, "invoice", locale)]
+    parts += [_count_of(credits, "credit", locale)] if credits else []
+    parts += [f"{balance.open} outstanding" for balance in balance_views if balance.open and not balance.is_bills]
+    summary = ", ".join(parts)
     return f"{name}: {summary}" if name else summary
+
+
+def _count_of(count: int, noun: str, locale: Locale) -> str:
+    number = locales.format_number(count, locale) if count else "no"
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
 
 
 def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[str, str]]:
@@ -197,27 +200,34 @@ def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[s
 
 
 def _invoice_row(invoice: InvoiceListItem, locale: Locale) -> InvoiceRowView:
-    overdue_days, status = invoice.overdue_days, labels.status(invoice.status)
+    overdue_days, status = invoice.overdue_days, labels.row_status(invoice.type, invoice.status)
+    is_credit, is_draft = labels.is_credit(invoice.type), invoice.status == "DRAFT"
+    name = labels.row_name(invoice.type, invoice.number) if invoice.number or not is_draft else "Draft (no number)"
+    type_label, sign = labels.type_label(invoice.type), -1 if is_credit else 1
     return InvoiceRowView(
         id=invoice.invoice_id,
-        number=invoice.number or ("Draft (no number)" if invoice.status == "DRAFT" else "(no number)"),
+        number=name,
         url=links.invoice(invoice.type, invoice.invoice_id, invoice.short_code),
         status=f"Overdue {locales.format_number(overdue_days, locale)} d" if overdue_days else status,
         status_full=labels.overdue(overdue_days).capitalize() or status,
-        css_class="overdue" if overdue_days else invoice.status.lower(),
-        is_bill=invoice.type == balances.BILLS,
+        css_class="overdue" if overdue_days else _css_class(invoice.status, is_credit=is_credit),
+        type=type_label if type_label.capitalize() != name else "",
         issuer=invoice.issuer,
         due=locales.format_short_date(invoice.due_date, invoice.today, locale) if invoice.due_date else "",
         due_full=locales.format_full_date(invoice.due_date, locale) if invoice.due_date else "",
-        total=_optional_amount(invoice.total, invoice.currency, locale),
-        balance=_optional_amount(invoice.balance, invoice.currency, locale),
+        total=_optional_amount(invoice.total, sign, invoice.currency, locale),
+        balance=_optional_amount(invoice.balance, sign, invoice.currency, locale),
         is_settled=invoice.balance == 0,
         currency=invoice.currency or "",
     )
 
 
-def _optional_amount(value: Decimal | None, currency: str | None, locale: Locale) -> str:
-    return "" if value is None else locales.format_money(value, currency, locale)
+def _css_class(status: str, *, is_credit: bool) -> str:
+    return CREDIT.lower() if is_credit and status == "AUTHORISED" else status.lower()
+
+
+def _optional_amount(value: Decimal | None, sign: int, currency: str | None, locale: Locale) -> str:
+    return "" if value is None else locales.format_money(sign * value if value else value, currency, locale)
 
 
 def _disconnected_warning(names: Collection[str]) -> str | None:

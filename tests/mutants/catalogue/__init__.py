@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue import (
     access,
+    credits,
     erasure,
     operation,
     pages,
@@ -29,6 +30,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*access.SIGNATURES_AND_SECRETS, *access.LIMITS),
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
     *resources.CAPACITY,
+    *credits.CREDITS,
     *erasure.ERASURE,
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )

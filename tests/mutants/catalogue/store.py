@@ -110,7 +110,7 @@ PROJECTION = (
     mutant(
         "a bill's issuer is the organisation",
         "store/read_model/projection.py",
-        "CASE WHEN i.type = 'ACCPAY' THEN coalesce(c.name, '') ELSE o.name END",
+        "CASE WHEN is_purchase(i.type) THEN coalesce(c.name, '') ELSE o.name END",
         "o.name",
         "integration/test_matching.py::test_bills_are_shown_only_if_the_account_enables_them",
     ),
@@ -274,7 +274,7 @@ RUNS = (
     mutant(
         "a catch-up does not follow a merge",
         "worker/vendors/xero/stages.py",
-        "return list_invoices_of(client, sorted(merge_targets)) if merge_targets else []",
+        "return list_documents_of(client, sorted(merge_targets)) if merge_targets else []",
         "return []",
         "integration/test_sync.py::test_a_catch_up_follows_a_merge_that_does_not_modify_invoices",
     ),

@@ -16,7 +16,7 @@ from runtime.settings import settings
 from store.accounts import refused_endpoints, xero_organisations
 from store.accounts.xero_organisations import Organisation
 from store.db.database import transaction
-from store.db.enums import OrganisationStatus
+from store.db.enums import CreditResource, OrganisationStatus
 from worker.vendors.errors import (
     AuthorizationLostError,
     EndpointRefusedError,
@@ -33,10 +33,14 @@ from worker.vendors.xero import oauth, scopes
 from worker.vendors.xero.schemas import (
     XeroConnection,
     XeroContact,
+    XeroCredit,
+    XeroCreditNote,
     XeroHistoryRecord,
     XeroInvoice,
     XeroOrganisation,
+    XeroOverpayment,
     XeroPagination,
+    XeroPrepayment,
 )
 
 log = structlog.get_logger()
@@ -68,6 +72,25 @@ class Page(Generic[Schema]):
         if not self.received_count:
             return False
         return number < self.page_count if self.page_count is not None else self.received_count >= self.page_size
+
+
+@dataclass(frozen=True)
+class CreditListing:
+    """How Xero lists credits: the endpoint, the schema of a row, and the name of its id."""
+
+    endpoint: str
+    schema: type[XeroCredit]
+    id_field: str
+
+
+CREDIT_LISTINGS = {
+    schema.resource: CreditListing(scopes.CREDIT_ENDPOINTS[schema.resource], schema, id_field)
+    for schema, id_field in (
+        (XeroCreditNote, "CreditNoteID"),
+        (XeroPrepayment, "PrepaymentID"),
+        (XeroOverpayment, "OverpaymentID"),
+    )
+}
 
 
 class XeroClient:
@@ -167,7 +190,10 @@ class XeroClient:
 
     def probe(self, endpoint: str) -> None:
         """Make the smallest possible request to an endpoint; raises the error that the response stands for."""
-        self._get(endpoint, {} if endpoint == "Organisation" else {"page": "1", "pageSize": "1", "summaryOnly": "true"})
+        params = {} if endpoint == "Organisation" else {"page": "1", "pageSize": "1"}
+        if endpoint in {"Invoices", "Contacts"}:
+            params["summaryOnly"] = "true"
+        self._get(endpoint, params)
 
     def get_organisation(self) -> XeroOrganisation:
         """The organisation's details; raises `UnexpectedResponseError` if there are none."""
@@ -201,16 +227,21 @@ class XeroClient:
         schema: type[Schema],
         id_field: str,
         ids: Sequence[UUID],
-        params: dict[str, str],
+        params: dict[str, str] | None,
     ) -> None:
         """Fetch at most 40 ids with one call, and add the rows to `page`.
+
+        Without `params` there must be one id, which is fetched by its own path.
 
         A row without an id may be any of the missing ones, so these are then fetched individually: a row that comes
         back unreadable exists, and only an id without any row is deleted.
         """
-        id_list = ",".join(map(str, ids))
         try:
-            response = self._get(resource, {**params, "IDs": id_list, "page": "1", "pageSize": str(IDS_PER_CALL)})
+            if params is None:
+                response = self._get(f"{resource}/{ids[0]}", {})
+            else:
+                id_list = ",".join(map(str, ids))
+                response = self._get(resource, {**params, "IDs": id_list, "page": "1", "pageSize": str(IDS_PER_CALL)})
         except NotFoundError:
             return
         try:
@@ -248,6 +279,29 @@ class XeroClient:
         """A page of all contacts, or of those changed `since`, archived ones too, ordered by id."""
         params = {"includeArchived": "true", "order": "ContactID ASC"}
         return self._fetch_page("Contacts", XeroContact, "ContactID", page_number, params, since)
+
+    def list_credits(
+        self,
+        resource: CreditResource,
+        page_number: int,
+        *,
+        contact_id: UUID | None = None,
+        since: datetime | None = None,
+    ) -> Page[XeroCredit]:
+        """A page of credits, of all contacts or of one, or of those changed `since`, ordered by id."""
+        listing = CREDIT_LISTINGS[resource]
+        params = {"order": f"{listing.id_field} ASC"}
+        if contact_id:
+            params["where"] = f'Contact.ContactID==Guid("{contact_id}")'
+        return self._fetch_page(listing.endpoint, listing.schema, listing.id_field, page_number, params, since)
+
+    def credits_by_id(self, resource: CreditResource, ids: Sequence[UUID]) -> Page[XeroCredit]:
+        """Those credits of `ids` that exist, in any status. Each takes a call: Xero has no list of ids for credits."""
+        listing = CREDIT_LISTINGS[resource]
+        page: Page[XeroCredit] = Page([], datetime.now(UTC))
+        for credit_id in sorted(set(ids)):
+            self._add_by_id(page, listing.endpoint, listing.schema, listing.id_field, [credit_id], None)
+        return page
 
     def oldest_history_time(self, invoice_id: UUID) -> datetime | None:
         """The time of the oldest entry in an invoice's history; None without entries."""

@@ -1,4 +1,4 @@
-"""A Xero organisation as a connector: invoices and contacts are fetched by id, with what a change of them moves."""
+"""A Xero organisation as a connector: what events name is fetched by id, with what a change of it moves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from store.accounts import xero_organisations
 from store.accounts.xero_organisations import Organisation
 from store.db.database import Session, transaction
+from store.db.enums import CreditResource
 from store.ingest.inbox import LeasedEvent, SyncSource
 from store.mirror import mirror
 from store.sync.runs import Run
@@ -19,29 +22,38 @@ from worker.vendors.errors import EndpointRefusedError
 from worker.vendors.rate_limit.budget import Budget, Priority
 from worker.vendors.sync_types import PageResult, RunKind, write_nothing
 from worker.vendors.xero import stages as xero_stages
-from worker.vendors.xero.client import IDS_PER_CALL, Page, XeroClient
-from worker.vendors.xero.schemas import XeroContact, XeroInvoice
+from worker.vendors.xero.client import IDS_PER_CALL, PAGE_SIZE, Page, XeroClient
+from worker.vendors.xero.schemas import XeroContact
+
+CREDIT_CATEGORIES = {
+    "CREDITNOTE": CreditResource.CREDIT_NOTES,
+    "PREPAYMENT": CreditResource.PREPAYMENTS,
+    "OVERPAYMENT": CreditResource.OVERPAYMENTS,
+}
+CREATED_CATEGORIES = {"INVOICE", *CREDIT_CATEGORIES}
+# More credits than this are fetched as a page of those that changed.
+MAX_CREDITS_BY_ID = 3
 
 
 @dataclass
 class XeroFetchResult:
-    """The contacts and invoices of some events; `created` has the created dates of invoices by id."""
+    """The contacts, and the invoices and credits (`documents`), of some events; `created` has their created dates."""
 
     source: SyncSource
     contacts: list[Page[XeroContact]] = field(default_factory=list)
-    invoices: list[Page[XeroInvoice]] = field(default_factory=list)
+    documents: list[Page[Any]] = field(default_factory=list)
     created: dict[UUID, datetime] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def write(self, session: Session) -> None:
-        """Write all rows to the mirror: contacts before invoices."""
+        """Write all rows to the mirror: contacts before documents."""
         scope = (self.source.account_id, self.source.organisation_id)
         for contacts in self.contacts:
             rows = (contact.to_row() for contact in contacts.items)
             mirror.upsert_contacts(session, *scope, rows, contacts.fetched_at)
-        for invoices in self.invoices:
-            invoice_rows = (invoice.to_row() for invoice in invoices.items)
-            mirror.upsert_invoices(session, *scope, invoice_rows, invoices.fetched_at)
+        for documents in self.documents:
+            document_rows = (document.to_row() for document in documents.items)
+            mirror.upsert_invoices(session, *scope, document_rows, documents.fetched_at)
         mirror.set_created_dates(session, *scope, self.created)
 
 
@@ -62,11 +74,14 @@ class XeroConnector:
         return bool(organisation and XeroClient(organisation, Priority.EVENTS).get_organisation())
 
     def batch_size(self, category: str) -> int:
-        """As many ids as a call can have."""
-        return IDS_PER_CALL
+        """As many ids as a call can have; a page of credits, because many are fetched as those that changed."""
+        return PAGE_SIZE if category in CREDIT_CATEGORIES else IDS_PER_CALL
 
     def fetch_events(self, events: Sequence[LeasedEvent]) -> XeroFetchResult:
-        """Fetch the events' contacts and invoices, the invoices' unknown contacts and the merge targets' invoices."""
+        """Fetch what the events name, the unknown contacts of documents, and the documents of merge targets.
+
+        A credit may have changed any invoice that it is applied to, so the changed invoices are fetched too.
+        """
         result = XeroFetchResult(self.source)
         organisation = self._organisation()
         if organisation is not None:
@@ -111,20 +126,25 @@ def _fetch_events(client: XeroClient, events: Sequence[LeasedEvent], result: Xer
     invoice_ids = _resource_ids(events, "INVOICE")
     contact_ids = _resource_ids(events, "CONTACT")
     if invoice_ids:
-        result.invoices.append(client.invoices_by_id(sorted(invoice_ids)))
+        result.documents.append(client.invoices_by_id(sorted(invoice_ids)))
     if contact_ids:
         result.contacts.append(client.contacts_by_id(sorted(contact_ids)))
         merge_targets = {contact.merged_to for contact in result.contacts[0].items if contact.merged_to}
         if merge_targets:
             with suppress(EndpointRefusedError):
-                result.invoices.extend(xero_stages.list_invoices_of(client, sorted(merge_targets)))
-    unknown_ids = _unknown_contacts(client.organisation, result.invoices, contact_ids)
+                result.documents.extend(xero_stages.list_documents_of(client, sorted(merge_targets)))
+    for category, resource in CREDIT_CATEGORIES.items():
+        credit_events = [event for event in events if event.category == category]
+        if credit_events:
+            result.documents.extend(_fetch_credits(client, resource, credit_events))
+            result.documents.extend(_fetch_changed_invoices(client, credit_events))
+    unknown_ids = _unknown_contacts(client.organisation, result.documents, contact_ids)
     if unknown_ids:
         with suppress(EndpointRefusedError):
             result.contacts.append(client.contacts_by_id(unknown_ids))
     _add_created_dates(result, events)
-    for invoices in result.invoices:
-        result.unreadable.update(invoices.unreadable)
+    for documents in result.documents:
+        result.unreadable.update(documents.unreadable)
     for contacts in result.contacts:
         result.unreadable.update(contacts.unreadable)
 
@@ -134,11 +154,46 @@ def _resource_ids(events: Iterable[LeasedEvent], category: str) -> set[UUID]:
     return {UUID(event.resource_id) for event in events if event.category == category}
 
 
-def _unknown_contacts(
-    organisation: Organisation, invoices: Iterable[Page[XeroInvoice]], contact_ids: set[UUID]
-) -> list[UUID]:
-    """Return the contacts of invoices that are neither in the mirror nor among `contact_ids`."""
-    invoiced_ids = {invoice.contact_id for page in invoices for invoice in page.items if invoice.contact_id}
+def _fetch_credits(client: XeroClient, resource: CreditResource, events: Sequence[LeasedEvent]) -> list[Page[Any]]:
+    """Fetch the credits of events if the account shows them: a few by id, many as the credits that changed since."""
+    if resource not in client.organisation.shown_credits:
+        return []
+    ids = {UUID(event.resource_id) for event in events}
+    since = _changed_since(events, client.organisation.credits_synced_through.get(resource))
+    try:
+        pages: list[Page[Any]] = []
+        if since is not None and len(ids) > MAX_CREDITS_BY_ID:
+            pages.extend(xero_stages.list_pages(partial(client.list_credits, resource, since=since)))
+            ids -= {credit.credit_id for page in pages for credit in page.items}
+        return [*pages, client.credits_by_id(resource, sorted(ids))]
+    except EndpointRefusedError:
+        return []
+
+
+def _fetch_changed_invoices(client: XeroClient, events: Sequence[LeasedEvent]) -> list[Page[Any]]:
+    """Fetch the invoices that changed since the events: Xero may send no event for an invoice that a credit changed."""
+    since = _changed_since(events, client.organisation.invoices_synced_through)
+    if since is None:
+        return []
+    with suppress(EndpointRefusedError):
+        return list(xero_stages.list_pages(partial(client.list_invoices, since=since)))
+    return []
+
+
+def _changed_since(events: Sequence[LeasedEvent], synced_through: datetime | None) -> datetime | None:
+    """Return the time since when changes are to be fetched: that of the first event, or of the latest sync if later.
+
+    None if there is neither.
+    """
+    occurred_at = [event.occurred_at for event in events]
+    first = min((time for time in occurred_at if time), default=None) if None not in occurred_at else None
+    known_times = [time for time in (first, synced_through) if time]
+    return max(known_times) - xero_stages.OVERLAP if known_times else None
+
+
+def _unknown_contacts(organisation: Organisation, documents: Iterable[Page[Any]], contact_ids: set[UUID]) -> list[UUID]:
+    """Return the contacts of documents that are neither in the mirror nor among `contact_ids`."""
+    invoiced_ids = {document.contact_id for page in documents for document in page.items if document.contact_id}
     with transaction() as session:
         return mirror.list_unknown_contacts(
             session, organisation.account_id, organisation.id, invoiced_ids - contact_ids
@@ -146,8 +201,8 @@ def _unknown_contacts(
 
 
 def _add_created_dates(result: XeroFetchResult, events: Sequence[LeasedEvent]) -> None:
-    """Take an invoice's created date from its CREATE event: Xero's invoice does not have it."""
+    """Take the created date of an invoice or a credit from its CREATE event: Xero's data does not have it."""
     for event in events:
-        if event.category == "INVOICE" and event.event_type == "CREATE" and event.occurred_at:
+        if event.category in CREATED_CATEGORIES and event.event_type == "CREATE" and event.occurred_at:
             resource_id = UUID(event.resource_id)
             result.created[resource_id] = min(result.created.get(resource_id, event.occurred_at), event.occurred_at)

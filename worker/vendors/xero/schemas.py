@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
+from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceType
 from store.mirror.mirror import ContactRow, InvoiceRow
 from worker.vendors.addresses import extract_addresses
 from worker.vendors.parsing import (
@@ -32,51 +33,58 @@ from worker.vendors.parsing import (
 MIN_CREATED, MAX_CREATED = date(1900, 1, 1), date(2999, 12, 31)
 TimeZoneName = Annotated[str, BeforeValidator(text_parser(100)), AfterValidator(str.strip)]
 CLOSED_STATUSES = {"PAID", "VOIDED", "DELETED"}
+# Other names that Xero has used for these types (OpenAPI 16.1 and its history).
+CREDIT_TYPE_SYNONYMS = {
+    "ARPREPAYMENT": InvoiceType.PREPAYMENT,
+    "APPREPAYMENT": InvoiceType.BILL_PREPAYMENT,
+    "AROVERPAYMENT": InvoiceType.OVERPAYMENT,
+    "APOVERPAYMENT": InvoiceType.BILL_OVERPAYMENT,
+}
 
 
 class XeroContactReference(BaseModel):
-    """The contact of an invoice. In a list it has no e-mail address."""
+    """The contact of an invoice or a credit. In a list it has no e-mail address."""
 
     contact_id: RelatedUuid = Field(alias="ContactID", default=None)
 
 
-class XeroInvoice(VersionedRow):
-    """An invoice as `GET /Invoices` lists it (OpenAPI 16.1, schema Invoice)."""
+class XeroDocument(VersionedRow):
+    """What invoices and credits have in common."""
 
-    invoice_id: RowUuid = Field(alias="InvoiceID")
     type: ShortText = Field(alias="Type", default="")
     status: ShortText = Field(alias="Status", default="")
-    number: DocumentNumber = Field(alias="InvoiceNumber", default="")
     contact: XeroContactReference | None = Field(alias="Contact", default=None)
     issue_date: CalendarDate = Field(alias="DateString", default=None)
     issue_instant: CalendarDate = Field(alias="Date", default=None)
-    due_date: CalendarDate = Field(alias="DueDateString", default=None)
-    due_instant: CalendarDate = Field(alias="DueDate", default=None)
     total: Amount = Field(alias="Total", default=None)
-    balance: Amount = Field(alias="AmountDue", default=None)
-    paid: Amount = Field(alias="AmountPaid", default=None)
-    credited: Amount = Field(alias="AmountCredited", default=None)
     currency: Currency = Field(alias="CurrencyCode", default="")
     updated_at: Instant = Field(alias="UpdatedDateUTC", default=None)
 
     @property
     def contact_id(self) -> UUID | None:
-        """The id of the invoice's contact, if one was given."""
+        """The id of the contact, if one was given."""
         return self.contact.contact_id if self.contact else None
 
-    def to_row(self) -> InvoiceRow:
-        """The invoice as the mirror stores it. Its created date is the issue date until a better one is known."""
+    def _to_row(
+        self,
+        invoice_id: UUID,
+        invoice_type: str,
+        number: str,
+        amounts: tuple[Decimal | None, Decimal | None],
+        due_date: date | None = None,
+    ) -> InvoiceRow:
+        """The row in the mirror. Its created date is the issue date until a better one is known."""
         issued = self.issue_date or self.issue_instant
         has_valid_date = issued is not None and MIN_CREATED <= issued <= MAX_CREATED
-        total, balance = self._amounts()
+        total, balance = amounts
         return InvoiceRow(
-            invoice_id=self.invoice_id,
+            invoice_id=invoice_id,
             contact_id=self.contact_id,
-            type=self.type,
+            type=invoice_type,
             status=self.status,
-            number=self.number or None,
+            number=number or None,
             issue_date=issued,
-            due_date=self.due_date or self.due_instant,
+            due_date=due_date,
             total=total,
             balance=balance,
             currency=self.currency or None,
@@ -85,6 +93,23 @@ class XeroInvoice(VersionedRow):
             updated_at=self.version,
             has_version=self.has_version,
         )
+
+
+class XeroInvoice(XeroDocument):
+    """An invoice as `GET /Invoices` lists it (OpenAPI 16.1, schema Invoice)."""
+
+    invoice_id: RowUuid = Field(alias="InvoiceID")
+    number: DocumentNumber = Field(alias="InvoiceNumber", default="")
+    due_date: CalendarDate = Field(alias="DueDateString", default=None)
+    due_instant: CalendarDate = Field(alias="DueDate", default=None)
+    balance: Amount = Field(alias="AmountDue", default=None)
+    paid: Amount = Field(alias="AmountPaid", default=None)
+    credited: Amount = Field(alias="AmountCredited", default=None)
+
+    def to_row(self) -> InvoiceRow:
+        """The invoice as the mirror stores it."""
+        due_date = self.due_date or self.due_instant
+        return self._to_row(self.invoice_id, self.type, self.number, self._amounts(), due_date)
 
     def _amounts(self) -> tuple[Decimal | None, Decimal | None]:
         """Total and balance. If one is missing, it is computed from the other and the paid and credited amounts.
@@ -100,6 +125,78 @@ class XeroInvoice(VersionedRow):
         elif balance is None and total is not None:
             balance = total - settled
         return total, balance
+
+
+class XeroAllocation(BaseModel):
+    """An amount of a credit that was applied to an invoice."""
+
+    amount: Amount = Field(alias="Amount", default=None)
+
+
+Allocations = Annotated[list[XeroAllocation | None], BeforeValidator(as_list)]
+
+
+class XeroCredit(XeroDocument):
+    """What credit notes, prepayments and overpayments have in common. A credit is never due."""
+
+    resource: ClassVar[CreditResource]
+
+    credit_id: RowUuid
+    number: DocumentNumber = ""
+    remaining: Amount = Field(alias="RemainingCredit", default=None)
+    allocations: Allocations = Field(alias="Allocations", default_factory=list)
+
+    def to_row(self) -> InvoiceRow:
+        """The credit as the mirror stores it."""
+        credit_type = _credit_type(self.type, self.resource)
+        return self._to_row(self.credit_id, credit_type, self.number, (self.total, self._balance()))
+
+    def _balance(self) -> Decimal | None:
+        """What is left. If it is missing, it is computed from the total and the allocations; None if it is unknown."""
+        if self.remaining is not None:
+            return self.remaining
+        if self.status in CLOSED_STATUSES:
+            return Decimal(0)
+        applied = [allocation.amount for allocation in self.allocations if allocation]
+        if self.total is None or None in applied:
+            return None
+        return self.total - sum((amount for amount in applied if amount is not None), Decimal(0))
+
+
+class XeroCreditNote(XeroCredit):
+    """A credit note as `GET /CreditNotes` lists it (OpenAPI 16.1, schema CreditNote)."""
+
+    resource = CreditResource.CREDIT_NOTES
+
+    credit_id: RowUuid = Field(alias="CreditNoteID")
+    number: DocumentNumber = Field(alias="CreditNoteNumber", default="")
+
+
+class XeroPrepayment(XeroCredit):
+    """A prepayment as `GET /Prepayments` lists it (OpenAPI 16.1, schema Prepayment)."""
+
+    resource = CreditResource.PREPAYMENTS
+
+    credit_id: RowUuid = Field(alias="PrepaymentID")
+    number: DocumentNumber = Field(alias="InvoiceNumber", default="")
+
+
+class XeroOverpayment(XeroCredit):
+    """An overpayment as `GET /Overpayments` lists it (OpenAPI 16.1, schema Overpayment). It has no number."""
+
+    resource = CreditResource.OVERPAYMENTS
+
+    credit_id: RowUuid = Field(alias="OverpaymentID")
+
+
+def _credit_type(name: str, resource: CreditResource) -> InvoiceType:
+    """The type of a credit by its name in Xero; the resource's unknown type if the name does not belong to it."""
+    upper_name = name.strip().upper()
+    types = CREDIT_TYPES[resource]
+    return next(
+        (credit_type for credit_type in types if credit_type == CREDIT_TYPE_SYNONYMS.get(upper_name, upper_name)),
+        types[-1],
+    )
 
 
 class XeroContactPerson(BaseModel):

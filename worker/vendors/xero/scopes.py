@@ -10,14 +10,33 @@ from typing import Any
 
 from runtime.settings import settings
 from store.accounts.xero_grants import GrantIdentity
+from store.db.enums import CreditResource
 
 # Each of an endpoint's scopes is sufficient, and so is the same scope without `.read` (Xero docs: OAuth 2.0 scopes).
 ENDPOINT_SCOPES = {
     "Invoices": ("accounting.invoices.read", "accounting.transactions.read"),
     "Contacts": ("accounting.contacts.read",),
     "Organisation": ("accounting.settings.read",),
+    "CreditNotes": ("accounting.invoices.read", "accounting.transactions.read"),
+    # With granular scopes, which of these Xero requires is not documented.
+    "Prepayments": ("accounting.payments.read", "accounting.transactions.read", "accounting.banktransactions.read"),
+    "Overpayments": ("accounting.payments.read", "accounting.transactions.read", "accounting.banktransactions.read"),
 }
-ENDPOINT_LABELS = {"Invoices": "invoices", "Contacts": "contacts", "Organisation": "organisation details"}
+REQUIRED_ENDPOINTS = ("Invoices", "Contacts", "Organisation")
+# These are required only if the account shows the credits.
+CREDIT_ENDPOINTS = {
+    CreditResource.CREDIT_NOTES: "CreditNotes",
+    CreditResource.PREPAYMENTS: "Prepayments",
+    CreditResource.OVERPAYMENTS: "Overpayments",
+}
+ENDPOINT_LABELS = {
+    "Invoices": "invoices",
+    "Contacts": "contacts",
+    "Organisation": "organisation details",
+    "CreditNotes": "credit notes",
+    "Prepayments": "prepayments",
+    "Overpayments": "overpayments",
+}
 MAX_TOKEN_LENGTH = 20_000
 
 
@@ -28,15 +47,25 @@ def missing_endpoints(scopes: Collection[str] | None) -> tuple[str, ...]:
     granted = {scope.removesuffix(".read") for scope in scopes}
     return tuple(
         endpoint
-        for endpoint, names in ENDPOINT_SCOPES.items()
-        if granted.isdisjoint(name.removesuffix(".read") for name in names)
+        for endpoint in REQUIRED_ENDPOINTS
+        if granted.isdisjoint(name.removesuffix(".read") for name in ENDPOINT_SCOPES[endpoint])
     )
+
+
+def needed_endpoints(shown_credits: Collection[CreditResource]) -> tuple[str, ...]:
+    """The endpoints that an account with these settings calls."""
+    return (*REQUIRED_ENDPOINTS, *(CREDIT_ENDPOINTS[resource] for resource in shown_credits))
 
 
 def required_scope(endpoint: str) -> str:
     """The scope that an endpoint requires: if several are sufficient, the one that this installation requests."""
     names, requested = ENDPOINT_SCOPES.get(endpoint, (endpoint,)), settings().xero_scopes.split()
     return next((name for name in names if name in requested), names[0])
+
+
+def is_requested(scope: str) -> bool:
+    """Whether this installation requests a scope; if not, reconnecting does not grant it."""
+    return scope in settings().xero_scopes.split()
 
 
 def grant_identity(token: dict[str, Any]) -> GrantIdentity:

@@ -1,10 +1,13 @@
-"""The stages of a Xero run: the organisation, contacts, invoices, and rows that were missing from every page."""
+"""The stages of a Xero run: the organisation, contacts, credits, invoices, and rows that were on no page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +16,7 @@ import structlog
 from store.accounts import refused_endpoints
 from store.accounts.xero_organisations import Organisation
 from store.db.database import Session, transaction
+from store.db.enums import CreditResource
 from store.mirror import drift, mirror
 from store.mirror.drift import DriftCounts
 from store.sync import refresh_candidates, watermarks
@@ -30,14 +34,18 @@ from worker.vendors.sync_types import (
     write_nothing,
 )
 from worker.vendors.xero import time_zones
-from worker.vendors.xero.client import IDS_PER_CALL, Page, XeroClient
-from worker.vendors.xero.schemas import XeroContact, XeroInvoice
+from worker.vendors.xero.client import CREDIT_LISTINGS, IDS_PER_CALL, Page, XeroClient
+from worker.vendors.xero.schemas import XeroContact
 
 log = structlog.get_logger()
 MISSING_PREFIX = "missing_"
-CATCH_UP_STAGES = ("organisation", "contacts", "invoices")
-LAST_STAGE = f"{MISSING_PREFIX}invoices"
-FULL_STAGES = (*CATCH_UP_STAGES, f"{MISSING_PREFIX}contacts", LAST_STAGE)
+# Invoices come last: once they have all been read, so has everything else.
+LISTED_RESOURCES = ("contacts", *CreditResource, "invoices")
+CATCH_UP_STAGES = ("organisation", *LISTED_RESOURCES)
+FULL_STAGES = (*CATCH_UP_STAGES, *(f"{MISSING_PREFIX}{resource}" for resource in LISTED_RESOURCES))
+LAST_STAGE = FULL_STAGES[-1]
+# Credits are fetched by id one by one.
+CREDITS_PER_PAGE = 5
 # The vendor's index may lag behind a change that it has already reported.
 OVERLAP = timedelta(seconds=120)
 EVENT_LAG = timedelta(minutes=5)
@@ -45,17 +53,30 @@ EVENT_LAG = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class ListingSync:
-    """How the rows of one of Xero's listings are compared and written; `id_field` is the name of their id."""
+    """How the rows of one of Xero's listings are compared and written.
 
+    `id_field` is the name of their id in the mirror; `endpoint` is the listing's name in Xero.
+    """
+
+    endpoint: str
     compare: Callable[..., DriftCounts]
     upsert: Callable[..., object]
     tombstone: Callable[..., None]
     id_field: str
 
 
+def _invoice_listing(endpoint: str) -> ListingSync:
+    return ListingSync(
+        endpoint, drift.compare_invoices, mirror.upsert_invoices, mirror.tombstone_invoices, "invoice_id"
+    )
+
+
 LISTINGS = {
-    "contacts": ListingSync(drift.compare_contacts, mirror.upsert_contacts, mirror.tombstone_contacts, "contact_id"),
-    "invoices": ListingSync(drift.compare_invoices, mirror.upsert_invoices, mirror.tombstone_invoices, "invoice_id"),
+    "contacts": ListingSync(
+        "Contacts", drift.compare_contacts, mirror.upsert_contacts, mirror.tombstone_contacts, "contact_id"
+    ),
+    "invoices": _invoice_listing("Invoices"),
+    **{resource.value: _invoice_listing(listing.endpoint) for resource, listing in CREDIT_LISTINGS.items()},
 }
 
 
@@ -76,25 +97,36 @@ def fetch(run: Run, organisation: Organisation) -> PageResult:
 def _fetch_stage(run: Run, client: XeroClient) -> PageResult:
     if run.stage == "organisation":
         return _fetch_organisation(run, client)
-    if run.stage == "contacts":
+    resource = run.stage.removeprefix(MISSING_PREFIX)
+    if resource in set(CreditResource) - set(client.organisation.shown_credits):
+        return PageResult(write_nothing, None, 0)
+    if run.stage != resource:
+        return _verify_missing(run, client, resource)
+    if resource == "contacts":
         return _fetch_contacts(run, client)
-    if run.stage == "invoices":
-        return _fetch_invoices(run, client)
-    return _verify_missing(run, client, run.stage.removeprefix(MISSING_PREFIX))
+    return _fetch_invoices(run, client) if resource == "invoices" else _fetch_credits(run, client, resource)
 
 
-def list_invoices_of(client: XeroClient, contact_ids: Sequence[UUID]) -> list[Page[XeroInvoice]]:
-    """All invoices of some contacts. A merge moves invoices without changing their version."""
-    pages = []
+def list_documents_of(client: XeroClient, contact_ids: Sequence[UUID]) -> list[Page[Any]]:
+    """All invoices and shown credits of some contacts. A merge moves them without changing their version."""
+    pages: list[Page[Any]] = []
     for start in range(0, len(contact_ids), IDS_PER_CALL):
-        page_number = 1
-        while True:
-            page = client.list_invoices(page_number, contact_ids=contact_ids[start : start + IDS_PER_CALL])
-            pages.append(page)
-            if not page.has_more(page_number):
-                break
-            page_number += 1
+        ids = contact_ids[start : start + IDS_PER_CALL]
+        pages.extend(list_pages(partial(client.list_invoices, contact_ids=ids)))
+    for resource in client.organisation.shown_credits:
+        with suppress(EndpointRefusedError):
+            for contact_id in contact_ids:
+                pages.extend(list_pages(partial(client.list_credits, resource, contact_id=contact_id)))
     return pages
+
+
+def list_pages(fetch_page: Callable[[int], Page[Any]]) -> Iterator[Page[Any]]:
+    """All pages of a listing, from the first."""
+    for page_number in count(1):
+        page = fetch_page(page_number)
+        yield page
+        if not page.has_more(page_number):
+            return
 
 
 def _fetch_organisation(run: Run, client: XeroClient) -> PageResult:
@@ -145,27 +177,27 @@ def _fetch_contacts(run: Run, client: XeroClient) -> PageResult:
     organisation = client.organisation
     since = _since(run, organisation.contacts_synced_through, was_refused="Contacts" in organisation.refused)
     page = client.list_contacts(_page_number(run), since=since)
-    invoice_pages = _fetch_moved_invoices(run, client, page)
+    moved_pages = _fetch_moved_documents(run, client, page)
 
     def write(session: Session) -> DriftByType:
         drift_by_type = _write_page(session, run, page, "contacts")
-        for invoice_page in invoice_pages:
-            rows = (invoice.to_row() for invoice in invoice_page.items)
-            mirror.upsert_invoices(session, run.account_id, run.organisation_id, rows, invoice_page.fetched_at)
+        for moved_page in moved_pages:
+            rows = (document.to_row() for document in moved_page.items)
+            mirror.upsert_invoices(session, run.account_id, run.organisation_id, rows, moved_page.fetched_at)
         return drift_by_type
 
     return _page_result(run, write, page, since)
 
 
-def _fetch_moved_invoices(run: Run, client: XeroClient, page: Page[XeroContact]) -> list[Page[XeroInvoice]]:
-    """The invoices of new merge targets. Only a catch-up needs them: other runs read all invoices later."""
+def _fetch_moved_documents(run: Run, client: XeroClient, page: Page[XeroContact]) -> list[Page[Any]]:
+    """The invoices and credits of new merge targets. Only a catch-up needs them: other runs read all of them later."""
     if run_kind_of(run) is not RunKind.CATCH_UP:
         return []
     merged = {contact.contact_id: contact.merged_to for contact in page.items if contact.merged_to}
     with transaction() as session:
         merge_targets = mirror.list_new_merge_targets(session, run.account_id, run.organisation_id, merged)
     try:
-        return list_invoices_of(client, sorted(merge_targets)) if merge_targets else []
+        return list_documents_of(client, sorted(merge_targets)) if merge_targets else []
     except EndpointRefusedError:
         return []
 
@@ -175,6 +207,14 @@ def _fetch_invoices(run: Run, client: XeroClient) -> PageResult:
     since = _since(run, organisation.invoices_synced_through, was_refused="Invoices" in organisation.refused)
     page = client.list_invoices(_page_number(run), since=since)
     return _page_result(run, lambda session: _write_page(session, run, page, "invoices"), page, since)
+
+
+def _fetch_credits(run: Run, client: XeroClient, stage: str) -> PageResult:
+    organisation, resource = client.organisation, CreditResource(stage)
+    was_refused = LISTINGS[stage].endpoint in organisation.refused
+    since = _since(run, organisation.credits_synced_through[resource], was_refused=was_refused)
+    page = client.list_credits(resource, _page_number(run), since=since)
+    return _page_result(run, lambda session: _write_page(session, run, page, stage), page, since)
 
 
 def _write_page(session: Session, run: Run, page: Page[Any], resource: str) -> DriftByType:
@@ -214,7 +254,7 @@ def _advance_watermark(session: Session, run: Run, page: Page[Any], resource: st
     synced_through = _synced_through(run, page)
     if synced_through:
         watermarks.advance_xero(session, run.account_id, run.organisation_id, resource, synced_through)
-    refused_endpoints.clear(session, run.account_id, run.organisation_id, resource.capitalize())
+    refused_endpoints.clear(session, run.account_id, run.organisation_id, LISTINGS[resource].endpoint)
 
 
 def _page_result(run: Run, write: PageWriter, page: Page[Any], since: datetime | None) -> PageResult:
@@ -236,23 +276,29 @@ def _verify_missing(run: Run, client: XeroClient, resource: str) -> PageResult:
     with transaction() as session:
         if not run.cursor and not run_kind_of(run).writes:
             drift.analyze_seen_ids(session)
-        unseen = UnseenQuery(run.id, run.started_at, IDS_PER_CALL)
+        batch_size = CREDITS_PER_PAGE if resource in set(CreditResource) else IDS_PER_CALL
+        unseen = UnseenQuery(run.id, run.started_at, batch_size)
         ids = refresh_candidates.unseen_xero_ids(session, *scope, resource, unseen, after)
     if not ids:
         return PageResult(lambda session: _clear_seen_at_end(session, run), None, 0)
-    page: Page[Any] = client.contacts_by_id(ids) if resource == "contacts" else client.invoices_by_id(ids)
-    listing = LISTINGS[resource]
-    existing_ids = {getattr(item, listing.id_field) for item in page.items}
+    page, listing = _fetch_by_id(client, resource, ids), LISTINGS[resource]
+    rows = [item.to_row() for item in page.items]
+    existing_ids = {getattr(row, listing.id_field) for row in rows}
     deleted_ids = [row_id for row_id in ids if row_id not in existing_ids and str(row_id) not in page.unreadable]
 
     def write(session: Session) -> DriftByType:
         if run_kind_of(run).writes:
-            rows = [item.to_row() for item in page.items]
             listing.upsert(session, *scope, rows, page.fetched_at, force=True)
             listing.tombstone(session, *scope, deleted_ids, page.fetched_at)
         return {resource: DriftCounts(extra=len(deleted_ids))} if run_kind_of(run).counts_drift else {}
 
     return PageResult(write, {"after": str(ids[-1])}, len(deleted_ids))
+
+
+def _fetch_by_id(client: XeroClient, resource: str, ids: Sequence[UUID]) -> Page[Any]:
+    if resource == "contacts":
+        return client.contacts_by_id(ids)
+    return client.invoices_by_id(ids) if resource == "invoices" else client.credits_by_id(CreditResource(resource), ids)
 
 
 def _clear_seen_at_end(session: Session, run: Run) -> DriftByType:
