@@ -45,7 +45,7 @@ def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: 
         out, error = start(tmp_path, "--once").communicate(timeout=90)
         last = out.strip().splitlines()[-1]
         assert re.fullmatch(LAST_LINE, last), (out, error)
-        assert out.count("shown after") == 3
+        assert out.count("shown after") == 4
         records.add(last.split(", fresh")[0])
         wait_until(lambda: not processes_of(tmp_path), description="the end of every process")
     assert len(records) == 1

@@ -202,7 +202,11 @@ def _advance(session: Session, run: Run, lease: UUID, page: PageResult, drift: D
     }
     stage, cursor, state = run.stage, page.next_cursor, RunState.RUNNING
     if cursor is None:
-        stages = _stages(_source(run), run_kind_of(run))
+        stages = [
+            stage
+            for stage in _stages(_source(run), run_kind_of(run))
+            if stage == run.stage or stage not in page.skipped_stages
+        ]
         next_index = stages.index(run.stage) + 1
         cursor = page.next_stage_cursor
         if next_index == len(stages):

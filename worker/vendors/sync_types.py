@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -58,7 +58,7 @@ class PageResult:
     `write` stores the page and returns its drift. `next_cursor` is where the next page starts; None ends the stage.
     `total` is the number of rows in the stage, None if the vendor does not report it. `delay` is the number of seconds
     to wait before the next page, because the vendor or the budget ran out after part of this one.
-    `next_stage_cursor` is the initial cursor of the next stage.
+    `next_stage_cursor` is the initial cursor of the next stage. `skipped_stages` are the stages that are not needed.
     """
 
     write: PageWriter
@@ -67,6 +67,7 @@ class PageResult:
     total: int | None = None
     delay: float = 0.0
     next_stage_cursor: dict[str, Any] = field(default_factory=dict)
+    skipped_stages: Collection[str] = ()
 
 
 def run_kind_of(run: Run) -> RunKind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -87,19 +87,22 @@ def stages(run_kind: RunKind) -> tuple[str, ...]:
 
 def fetch(run: Run, organisation: Organisation) -> PageResult:
     """Fetch the run's next page. A stage whose endpoint Xero refuses is skipped; status reports the refusal."""
+    hidden = set(CreditResource) - set(organisation.shown_credits)
+    hidden_stages = {f"{prefix}{resource}" for resource in hidden for prefix in ("", MISSING_PREFIX)}
+    if run.stage in hidden_stages:
+        return PageResult(write_nothing, None, 0, skipped_stages=hidden_stages)
     try:
-        return _fetch_stage(run, XeroClient(organisation, run_kind_of(run).priority))
+        page = _fetch_stage(run, XeroClient(organisation, run_kind_of(run).priority))
     except EndpointRefusedError as error:
         log.info("stage.skipped", account=run.account_id, run=run.id, stage=run.stage, endpoint=error.endpoint)
-        return PageResult(lambda session: _clear_seen_at_end(session, run), None, 0)
+        page = PageResult(lambda session: _clear_seen_at_end(session, run), None, 0)
+    return replace(page, skipped_stages=hidden_stages)
 
 
 def _fetch_stage(run: Run, client: XeroClient) -> PageResult:
     if run.stage == "organisation":
         return _fetch_organisation(run, client)
     resource = run.stage.removeprefix(MISSING_PREFIX)
-    if resource in set(CreditResource) - set(client.organisation.shown_credits):
-        return PageResult(write_nothing, None, 0)
     if run.stage != resource:
         return _verify_missing(run, client, resource)
     if resource == "contacts":
