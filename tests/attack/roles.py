@@ -66,7 +66,7 @@ def audit_log_cannot_be_flooded_or_altered(site: Site) -> Evidence:
         may = [
             privilege
             for privilege in ("UPDATE", "DELETE", "TRUNCATE")
-            if query("SELECT has_table_privilege(:role, 'audit', :right)", role=role, right=privilege)[0][0]
+            if query("SELECT has_table_privilege(:role, 'audit_log', :right)", role=role, right=privilege)[0][0]
         ]
         evidence.expect(not may, f"{role} may {', '.join(may) or 'not change'} the audit log")
     return evidence

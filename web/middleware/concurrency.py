@@ -31,6 +31,7 @@ NO_ACCOUNT = 0
 MAX_QUEUE = 64
 MAX_COOLDOWN_SECONDS = 5.0
 MAX_DELAYED = 2_000
+MAX_RELEASES_PER_SECOND = 100
 EXPORT_RUNNING = "Patina is busy with another export of your account. One runs at a time."
 
 
@@ -56,20 +57,28 @@ def _seconds(count: int) -> str:
 
 
 class Tarpit:
-    """Delays refusals, which costs next to nothing, to slow down clients that repeat refused requests at once."""
+    """Delays refusals, which costs next to nothing, to slow down clients that repeat refused requests at once.
+
+    Delays end one after the other, at most `MAX_RELEASES_PER_SECOND`. If clients that were refused together also
+    returned together, the event loop would be busy with them alone for as long as they are many.
+    """
 
     def __init__(self) -> None:
         self._count = 0
+        self._last_release = 0.0
         self._closed = asyncio.Event()
 
     async def delay(self, seconds: float) -> None:
-        """Wait for 50 to 100 % of `seconds`, so that not all end at once; not at all if too many requests wait."""
+        """Wait for at least 50 to 100 % of `seconds`; not at all if too many requests wait."""
         if self._count >= MAX_DELAYED:
             return
+        now = asyncio.get_running_loop().time()
+        earliest = self._last_release + 1 / MAX_RELEASES_PER_SECOND
+        self._last_release = max(now + seconds * random.uniform(0.5, 1), earliest)
         self._count += 1
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), seconds * random.uniform(0.5, 1))
+                await asyncio.wait_for(self._closed.wait(), self._last_release - now)
         finally:
             self._count -= 1
 

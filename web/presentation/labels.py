@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from runtime.numbers import count_noun
-from store.db.enums import CreditResource, InvoiceType
+from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceType
 
 STATUS_LABELS = {
     "DRAFT": "Draft",
@@ -16,13 +16,14 @@ STATUS_LABELS = {
     "OVERDUE": "Overdue",
     "CREDIT": "Credits",
 }
+CREDITS = {credit_type for types in CREDIT_TYPES.values() for credit_type in types}
 CREDIT_STATUS_LABELS = {"AUTHORISED": "Credit to use", "PAID": "Used"}
 CREDIT_LABELS = {
     CreditResource.CREDIT_NOTES: "Credit notes",
     CreditResource.PREPAYMENTS: "Prepayments",
     CreditResource.OVERPAYMENTS: "Overpayments",
 }
-TYPE_LABELS = {
+TYPE_LABELS: dict[str, str] = {
     InvoiceType.BILL: "bill",
     InvoiceType.CREDIT_NOTE: "credit note",
     InvoiceType.BILL_CREDIT_NOTE: "supplier credit note",
@@ -48,7 +49,7 @@ def row_status(invoice_type: str, code: str) -> str:
 
 def type_label(invoice_type: str) -> str:
     """What a row is, in words; '' for a sales invoice and for an unknown type."""
-    return TYPE_LABELS.get(InvoiceType(invoice_type), "") if invoice_type in set(InvoiceType) else ""
+    return TYPE_LABELS.get(invoice_type, "")
 
 
 def row_name(invoice_type: str, number: str | None) -> str:
@@ -66,7 +67,7 @@ def count_by_type(invoice_types: Collection[str]) -> str:
 
 def is_credit(invoice_type: str) -> bool:
     """Whether a row is a credit."""
-    return invoice_type in set(InvoiceType) and InvoiceType(invoice_type).credit_resource is not None
+    return invoice_type in CREDITS
 
 
 def overdue(days: int) -> str:

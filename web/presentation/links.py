@@ -12,7 +12,7 @@ ORGANISATION_LOGIN = "https://go.xero.com/organisationlogin/default.aspx"
 BANK_TRANSACTION = "/Bank/ViewTransaction.aspx?bankTransactionID="
 SALES_CREDIT_NOTE = "/AccountsReceivable/ViewCreditNote.aspx?creditNoteID="
 SALES_INVOICE = "/AccountsReceivable/View.aspx?InvoiceID="
-PAGES = {
+PAGES: dict[str, str] = {
     InvoiceType.INVOICE: SALES_INVOICE,
     InvoiceType.BILL: "/AccountsPayable/Edit.aspx?InvoiceID=",
     InvoiceType.CREDIT_NOTE: SALES_CREDIT_NOTE,
@@ -34,8 +34,7 @@ def invoice(invoice_type: str, invoice_id: UUID | str, short_code: str | None) -
 
     Without a short code the page opens in the organisation that the user opened last.
     """
-    page = PAGES[InvoiceType(invoice_type)] if invoice_type in set(InvoiceType) else SALES_INVOICE
-    return _in_organisation(f"{page}{invoice_id}", short_code)
+    return _in_organisation(f"{PAGES.get(invoice_type, SALES_INVOICE)}{invoice_id}", short_code)
 
 
 def contact(contact_id: UUID, short_code: str | None) -> str:

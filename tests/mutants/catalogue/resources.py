@@ -6,6 +6,13 @@ from tests.mutants.catalogue.mutant import mutant
 
 CAPACITY = (
     mutant(
+        "clients that were refused together come back together",
+        "web/middleware/concurrency.py",
+        "self._last_release = max(now + seconds * random.uniform(0.5, 1), earliest)",
+        "self._last_release = now + seconds * random.uniform(0.5, 1) + 0 * earliest",
+        "unit/test_tarpit.py::test_delays_that_begin_together_end_one_after_the_other",
+    ),
+    mutant(
         "vendor calls run in the threads of pages",
         "web/admin/vendor_calls.py",
         "response: Response = await vendors.run(_account(request), _interactive, endpoint, request, arguments)",
