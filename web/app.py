@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -49,6 +50,8 @@ from webhooks.endpoints import WebhookIngest
 from worker.jobs import scheduler
 
 log = structlog.get_logger()
+# Threads for pages without limits of their own. Many busy threads would keep the event loop from the GIL.
+PAGE_THREADS = 8
 # A garbage collection stalls every request. Collections of young objects are frequent, so that each frees little: after
 # a wave of 1,500 requests, one that waits for 20,000 objects takes up to 80 ms. Full ones, which take 100 ms with 1,500
 # connections, run on a timer only.
@@ -67,6 +70,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     write_task = asyncio.create_task(_run_periodic_writes(state, ingest, stopping))
     listen_task = asyncio.create_task(change_listener.listen(state.record_views.notify))
     tracing.start("web")
+    to_thread.current_default_thread_limiter().total_tokens = PAGE_THREADS
     # The objects that exist now are permanent. Repeated full collections of them stall requests by 60 ms each.
     gc.collect()
     gc.freeze()

@@ -54,6 +54,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(WEB_FOLDER / "templates"),
         autoescape=True,
+        auto_reload=False,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,7 +17,7 @@ from web.presentation import record_view
 # A watched record is rendered at most twice a second, however often it changes and however many panels watch it.
 MIN_REFRESH_INTERVAL = 0.5
 # An answer costs the event loop about half a millisecond: it serves other requests between batches.
-ANSWERS_PER_BATCH = 3
+ANSWERS_PER_BATCH = 2
 BATCH_PAUSE_SECONDS = 0.02
 
 

@@ -31,7 +31,7 @@ from web.state import web_state
 log = structlog.get_logger()
 ExportFormat = Literal["csv", "jsonl"]
 # The event loop formats this many rows without a break. Then the export sleeps for `SLEEP_RATIO` times as long.
-CHUNK_ROWS, SLEEP_RATIO, MAX_SLEEP_SECONDS = 50, 4, 0.1
+CHUNK_ROWS, SLEEP_RATIO, MAX_SLEEP_SECONDS = 25, 4, 0.1
 # A client that reads nothing for so long is cut off, because an export holds a connection and a database snapshot.
 STALLED_SECONDS = 30.0
 RETRY_SECONDS = 30
