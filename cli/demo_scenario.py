@@ -122,7 +122,8 @@ class DemoScenario:
             current = take_snapshot()
             if current != before:
                 self.latencies_ms.append((time.monotonic() - started) * 1000)
-                return current
+                # The change may have become visible between the two reads of a snapshot.
+                return take_snapshot()
             # The precision of the measurement.
             time.sleep(0.004)
         self.environment.check()

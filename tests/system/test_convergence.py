@@ -47,6 +47,7 @@ class Changes(RuleBasedStateMachine):
         self.world.open(name=f"Account {next(self.numbers)}")
         self.contacts = [self.world.contact("First", "ann@x.test")]
         self.invoices: list[str] = []
+        self.credits: list[str] = []
         self.records: dict[str, list[int]] = {"lead": [], "person": [], "company": [], "opportunity": []}
 
     def _try(self, action: str, /, **values: Any) -> dict[str, Any] | None:
@@ -99,6 +100,33 @@ class Changes(RuleBasedStateMachine):
         if self.invoices:
             target = self.contacts[contact % len(self.contacts)]
             self._try("update_invoice", invoice=self.invoices[number % len(self.invoices)], contact=target)
+
+    @rule(number=any_of, status=st.sampled_from(("DRAFT", "AUTHORISED")), total=st.sampled_from(("15.00", "500.00")))
+    def add_credit_note(self, number: int, status: str, total: str) -> None:
+        contact = self.contacts[number % len(self.contacts)]
+        created = self._try("create_credit_note", contact=contact, status=status, total=total)
+        if created:
+            self.credits.append(created["credit"])
+
+    @rule(number=any_of, action=st.sampled_from(("approve_credit_note", "void_credit", "delete_credit_note")))
+    def advance_credit_note(self, number: int, action: str) -> None:
+        if self.credits:
+            self._try(action, credit=self.credits[number % len(self.credits)])
+
+    @rule(
+        credit=any_of,
+        invoice=any_of,
+        action=st.sampled_from(("apply_credit", "apply_credit", "remove_allocation")),
+        invoice_webhook=st.booleans(),
+    )
+    def apply_credit_note(self, credit: int, invoice: int, action: str, invoice_webhook: bool) -> None:
+        if self.credits and self.invoices:
+            self._try(
+                action,
+                credit=self.credits[credit % len(self.credits)],
+                invoice=self.invoices[invoice % len(self.invoices)],
+                invoice_webhook=invoice_webhook,
+            )
 
     @rule(record_type=st.sampled_from(("lead", "person", "company", "opportunity")), email=addresses, company=any_of)
     def add_record(self, record_type: str, email: str, company: int) -> None:
