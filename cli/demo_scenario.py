@@ -177,11 +177,13 @@ class DemoScenario:
         return next((row for row in rows if (row["type"], row["status"]) == ("ACCREC", "AUTHORISED")), None)
 
     def _apply_credit_note(self) -> None:
-        """Apply a credit note of half of what is due to an invoice. It stays, like the payment that follows."""
+        """Apply a credit note of about half of what is due to an invoice. It stays, like the payment that follows."""
         company = self._find_company_with_unpaid_invoice()
         unpaid = self._find_unpaid_invoice(company["id"])
         assert unpaid is not None
-        amount = (Decimal(unpaid["balance_due"]) / 2).quantize(Decimal("0.01"), ROUND_UP)
+        due = Decimal(unpaid["balance_due"])
+        # Whole units, because not every currency has smaller ones.
+        amount = min(due, (due / 2).quantize(Decimal(1), ROUND_UP))
 
         def take_snapshot() -> Snapshot:
             rows = self.read("companies", company["id"])
