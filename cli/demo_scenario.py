@@ -176,11 +176,15 @@ class DemoScenario:
         rows = self.read("companies", company_id)
         return next((row for row in rows if (row["type"], row["status"]) == ("ACCREC", "AUTHORISED")), None)
 
-    def _apply_credit_note(self) -> None:
-        """Apply a credit note of about half of what is due to an invoice. It stays, like the payment that follows."""
+    def _find_company_and_unpaid_invoice(self) -> tuple[dict[str, Any], dict[str, Any]]:
         company = self._find_company_with_unpaid_invoice()
         unpaid = self._find_unpaid_invoice(company["id"])
         assert unpaid is not None
+        return company, unpaid
+
+    def _apply_credit_note(self) -> None:
+        """Apply a credit note of about half of what is due to an invoice. It stays, like the payment that follows."""
+        company, unpaid = self._find_company_and_unpaid_invoice()
         due = Decimal(unpaid["balance_due"])
         # Whole units, because not every currency has smaller ones.
         amount = min(due, (due / 2).quantize(Decimal(1), ROUND_UP))
@@ -192,11 +196,10 @@ class DemoScenario:
             return (str(credits), f"{invoice['currency']} {invoice['balance_due']}")
 
         before = take_snapshot()
-        self._measure(
+        after = self._measure(
             lambda: self._simulate("credit_invoice", invoice=unpaid["id"], amount=str(amount)),
             lambda: self._only_when_both_changed(take_snapshot(), before),
         )
-        after = take_snapshot()
         self._print_change(
             f"Xero: a credit note is applied to {unpaid['number']} of {company['name']}",
             [("credit notes", before[0], after[0]), ("balance due", before[1], after[1])],
@@ -208,9 +211,7 @@ class DemoScenario:
         return current if all(new != old for new, old in zip(current, before, strict=True)) else before
 
     def _pay_invoice(self) -> None:
-        company = self._find_company_with_unpaid_invoice()
-        unpaid = self._find_unpaid_invoice(company["id"])
-        assert unpaid is not None
+        company, unpaid = self._find_company_and_unpaid_invoice()
 
         def take_snapshot() -> Snapshot:
             invoice = next(row for row in self.read("companies", company["id"]) if row["id"] == unpaid["id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 from uuid import UUID
 
@@ -21,7 +22,8 @@ CREDIT_CATEGORIES: dict[CreditResource, XeroCategory] = {
     CreditResource.PREPAYMENTS: "PREPAYMENT",
 }
 
-Entity = TypeVar("Entity", Contact, Invoice, Credit, Organisation)
+Entity = TypeVar("Entity", Contact, Invoice, Credit)
+Match = TypeVar("Match", Contact, Invoice, Credit, Organisation)
 
 
 def _uuid(text: str) -> UUID | None:
@@ -31,7 +33,16 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def unique_match(noun: str, reference: str, matches: list[tuple[Organisation, Entity]]) -> tuple[Organisation, Entity]:
+def _contact_names(contact: Contact) -> set[str]:
+    """A contact that was merged into another is only referred to by its id."""
+    return set() if contact.merged_to else {contact.name.casefold(), contact.email.strip().casefold()}
+
+
+def _numbers(document: Invoice | Credit) -> set[str]:
+    return {document.number.casefold()} - {""}
+
+
+def unique_match(noun: str, reference: str, matches: list[tuple[Organisation, Match]]) -> tuple[Organisation, Match]:
     """The only match; raises `ActionError` if there is none or more than one."""
     if not matches:
         raise ActionError(f"there is no {noun} {reference}")
@@ -64,23 +75,25 @@ class XeroActionBase:
         ]
         return unique_match("organisation", tenant or "yet", matches)[1]
 
+    def _find(
+        self,
+        noun: str,
+        reference: str,
+        rows_of: Callable[[Organisation], dict[UUID, Entity]],
+        names_of: Callable[[Entity], set[str]],
+    ) -> tuple[Organisation, Entity]:
+        """The only row with this id or, if the reference is no id, with this name."""
+        row_id, name = _uuid(reference), reference.strip().casefold()
+        matches = [
+            (organisation, row)
+            for organisation in self._world.organisations.values()
+            for row in rows_of(organisation).values()
+            if (row.id == row_id if row_id is not None else name in names_of(row))
+        ]
+        return unique_match(noun, reference, matches)
+
     def _contact(self, contact: str) -> tuple[Organisation, Contact]:
-        contact_id, name = _uuid(contact), contact.strip().casefold()
-        organisations = self._world.organisations.values()
-        if contact_id is not None:
-            matches = [
-                (organisation, organisation.contacts[contact_id])
-                for organisation in organisations
-                if contact_id in organisation.contacts
-            ]
-        else:
-            matches = [
-                (organisation, candidate)
-                for organisation in organisations
-                for candidate in organisation.contacts.values()
-                if name in {candidate.name.casefold(), candidate.email.strip().casefold()} and not candidate.merged_to
-            ]
-        return unique_match("contact", contact, matches)
+        return self._find("contact", contact, lambda organisation: organisation.contacts, _contact_names)
 
     def _unmerged_contact(self, contact: str) -> tuple[Organisation, Contact]:
         organisation, xero_contact = self._contact(contact)
@@ -89,40 +102,10 @@ class XeroActionBase:
         return organisation, xero_contact
 
     def _invoice(self, invoice: str) -> tuple[Organisation, Invoice]:
-        invoice_id, number = _uuid(invoice), invoice.strip().casefold()
-        organisations = self._world.organisations.values()
-        if invoice_id is not None:
-            matches = [
-                (organisation, organisation.invoices[invoice_id])
-                for organisation in organisations
-                if invoice_id in organisation.invoices
-            ]
-        else:
-            matches = [
-                (organisation, candidate)
-                for organisation in organisations
-                for candidate in organisation.invoices.values()
-                if number and candidate.number.casefold() == number
-            ]
-        return unique_match("invoice", invoice, matches)
+        return self._find("invoice", invoice, lambda organisation: organisation.invoices, _numbers)
 
     def _credit(self, credit: str) -> tuple[Organisation, Credit]:
-        credit_id, number = _uuid(credit), credit.strip().casefold()
-        organisations = self._world.organisations.values()
-        if credit_id is not None:
-            matches = [
-                (organisation, organisation.credits[credit_id])
-                for organisation in organisations
-                if credit_id in organisation.credits
-            ]
-        else:
-            matches = [
-                (organisation, candidate)
-                for organisation in organisations
-                for candidate in organisation.credits.values()
-                if number and candidate.number.casefold() == number
-            ]
-        return unique_match("credit", credit, matches)
+        return self._find("credit", credit, lambda organisation: organisation.credits, _numbers)
 
     def _contact_changed(self, organisation: Organisation, contact: Contact, event_type: str) -> None:
         organisation.touch(contact, self._world.clock.now())

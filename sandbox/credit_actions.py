@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from sandbox.action_base import ActionError, ContactRef, CreditRef, InvoiceRef, XeroActionBase
-from sandbox.world import Allocation, Contact, Credit, Invoice, Organisation
+from sandbox.world import Allocation, Credit, Invoice, Organisation
 
 
 def check_match(credit: Credit, invoice: Invoice) -> None:
@@ -42,9 +42,8 @@ class CreditActions(XeroActionBase):
         webhook: bool = True,
     ) -> dict[str, Any]:
         """Create a credit note for a customer, or enter a supplier's; `webhook=false` sends no webhook."""
-        organisation, xero_contact = self._unmerged_contact(contact)
-        credit = self._new_credit(organisation, xero_contact, total, type, currency, issued)
-        credit.status, credit.reference = status, reference
+        organisation, credit = self._new_credit(contact, total, type, reference, currency, issued)
+        credit.status = status
         if number is None:
             number = organisation.allocate_credit_number() if credit.is_sale else ""
         credit.number = number
@@ -61,9 +60,7 @@ class CreditActions(XeroActionBase):
         webhook: bool = True,
     ) -> dict[str, Any]:
         """Record a prepayment by a customer, or to a supplier; `webhook=false` sends no webhook."""
-        organisation, xero_contact = self._unmerged_contact(contact)
-        credit = self._new_credit(organisation, xero_contact, total, type, currency, issued)
-        credit.reference = reference
+        organisation, credit = self._new_credit(contact, total, type, reference, currency, issued)
         return self._add_credit(organisation, credit, webhook=webhook)
 
     def create_overpayment(
@@ -77,9 +74,7 @@ class CreditActions(XeroActionBase):
         webhook: bool = True,
     ) -> dict[str, Any]:
         """Record an overpayment by a customer, or to a supplier. Xero has no webhook for overpayments."""
-        organisation, xero_contact = self._unmerged_contact(contact)
-        credit = self._new_credit(organisation, xero_contact, total, type, currency, issued)
-        credit.reference = reference
+        organisation, credit = self._new_credit(contact, total, type, reference, currency, issued)
         return self._add_credit(organisation, credit, webhook=webhook)
 
     def apply_credit(
@@ -169,27 +164,30 @@ class CreditActions(XeroActionBase):
 
     def _new_credit(
         self,
-        organisation: Organisation,
-        contact: Contact,
+        contact: str,
         total: Decimal,
         credit_type: str,
+        reference: str,
         currency: str | None,
         issued: date | None,
-    ) -> Credit:
+    ) -> tuple[Organisation, Credit]:
         """An approved credit that is not in Xero yet."""
+        organisation, xero_contact = self._unmerged_contact(contact)
         if total <= 0:
             raise ActionError("the total of a credit must be more than 0")
         now = self._world.clock.now()
-        return Credit(
+        credit = Credit(
             uuid4(),
             credit_type,
-            contact.id,
+            xero_contact.id,
             "AUTHORISED",
             total,
             currency or organisation.currency,
             issued or now.date(),
             now,
+            reference=reference,
         )
+        return organisation, credit
 
     def _add_credit(self, organisation: Organisation, credit: Credit, *, webhook: bool) -> dict[str, Any]:
         organisation.credits[credit.id] = credit

@@ -49,23 +49,7 @@ class InvoiceType(StrEnum):
     UNKNOWN_PREPAYMENT = "PREPAYMENT"
     UNKNOWN_OVERPAYMENT = "OVERPAYMENT"
 
-    @property
-    def is_purchase(self) -> bool:
-        """Whether it is between the organisation and a supplier."""
-        return self in PURCHASE_TYPES
 
-    @property
-    def credit_resource(self) -> CreditResource | None:
-        """The listing of a credit; None for an invoice or a bill."""
-        return next((resource for resource, types in CREDIT_TYPES.items() if self in types), None)
-
-
-PURCHASE_TYPES = (
-    InvoiceType.BILL,
-    InvoiceType.BILL_CREDIT_NOTE,
-    InvoiceType.BILL_PREPAYMENT,
-    InvoiceType.BILL_OVERPAYMENT,
-)
 CREDIT_TYPES = {
     CreditResource.CREDIT_NOTES: (
         InvoiceType.CREDIT_NOTE,

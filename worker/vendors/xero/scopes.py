@@ -59,8 +59,8 @@ def needed_endpoints(shown_credits: Collection[CreditResource]) -> tuple[str, ..
 
 def required_scope(endpoint: str) -> str:
     """The scope that an endpoint requires: if several are sufficient, the one that this installation requests."""
-    names, requested = ENDPOINT_SCOPES.get(endpoint, (endpoint,)), settings().xero_scopes.split()
-    return next((name for name in names if name in requested), names[0])
+    names = ENDPOINT_SCOPES.get(endpoint, (endpoint,))
+    return next(filter(is_requested, names), names[0])
 
 
 def is_requested(scope: str) -> bool:

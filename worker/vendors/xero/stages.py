@@ -208,16 +208,18 @@ def _fetch_moved_documents(run: Run, client: XeroClient, page: Page[XeroContact]
 def _fetch_invoices(run: Run, client: XeroClient) -> PageResult:
     organisation = client.organisation
     since = _since(run, organisation.invoices_synced_through, was_refused="Invoices" in organisation.refused)
-    page = client.list_invoices(_page_number(run), since=since)
-    return _page_result(run, lambda session: _write_page(session, run, page, "invoices"), page, since)
+    return _listing_result(run, client.list_invoices(_page_number(run), since=since), since)
 
 
 def _fetch_credits(run: Run, client: XeroClient, stage: str) -> PageResult:
     organisation, resource = client.organisation, CreditResource(stage)
     was_refused = LISTINGS[stage].endpoint in organisation.refused
     since = _since(run, organisation.credits_synced_through[resource], was_refused=was_refused)
-    page = client.list_credits(resource, _page_number(run), since=since)
-    return _page_result(run, lambda session: _write_page(session, run, page, stage), page, since)
+    return _listing_result(run, client.list_credits(resource, _page_number(run), since=since), since)
+
+
+def _listing_result(run: Run, page: Page[Any], since: datetime | None) -> PageResult:
+    return _page_result(run, lambda session: _write_page(session, run, page, run.stage), page, since)
 
 
 def _write_page(session: Session, run: Run, page: Page[Any], resource: str) -> DriftByType:
