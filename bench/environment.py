@@ -29,12 +29,13 @@ BATCH = 500_000
 
 INSERT_ROWS = text("""
     INSERT INTO record_invoice (account_id, record_type, record_id, created_at, invoice_id, organisation_id, type,
-        status, number, issuer, issue_date, due_date, total, balance, currency, created_source, short_code)
+        status, number, issuer, issue_date, due_date, total, balance, currency, created_source, short_code,
+        reference, amount_paid, amount_credited, is_sent)
     SELECT 1, CASE WHEN n % 2 = 0 THEN 'person' ELSE 'company' END, n / :each,
            timestamptz '2024-01-01' + n * interval '7 seconds', md5('invoice' || n)::uuid, 1, 'ACCREC',
            CASE WHEN n % 3 = 0 THEN 'PAID' ELSE 'AUTHORISED' END, 'INV-' || n, 'Bench Company (NZ)', date '2024-01-01',
            date '2024-02-01', 115.00 + n % 1000, CASE WHEN n % 3 = 0 THEN 0 ELSE 115.00 + n % 1000 END, 'NZD',
-           'webhook', '!BENCH'
+           'webhook', '!BENCH', 'PO ' || n, CASE WHEN n % 3 = 0 THEN 115.00 + n % 1000 ELSE 0 END, 0, true
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
 """)
 # Contacts, people and companies: person n has address n and works at company n / 10.

@@ -23,11 +23,12 @@ SET_ACCOUNT = ("SELECT set_config('role', read_role(), true)", "SELECT set_confi
 READ = """
     EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
     SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
-           r.balance, r.currency, r.created_source, r.short_code, r.organisation_id
-    FROM record_invoice r
-    WHERE r.account_id = 1 AND r.record_type = 'person' AND r.record_id = %s
+           r.balance, r.currency, r.created_source, r.short_code, r.organisation_id, r.reference, r.paid_on,
+           r.expected_payment_date, r.amount_paid, r.amount_credited, r.is_sent
+    FROM account a JOIN record_invoice r ON r.account_id = a.id
+    WHERE a.id = 1 AND r.record_type = 'person' AND r.record_id = %s
       AND (r.created_at, r.invoice_id) < ('infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-      AND is_shown(r.type, false, '{credit_notes}')
+      AND is_shown(a, r.record_type, r.type, r.status)
     ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT 6
 """
 

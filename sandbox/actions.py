@@ -178,6 +178,7 @@ class Actions(CreditActions):
         currency: str | None = None,
         issued: date | None = None,
         due: date | None = None,
+        reference: str = "",
     ) -> dict[str, Any]:
         """Create an invoice or a bill for a contact."""
         organisation, xero_contact = self._unmerged_contact(contact)
@@ -200,6 +201,7 @@ class Actions(CreditActions):
             number=number,
         )
         invoice.due_date = due or (None if status == "DRAFT" else issue_date + timedelta(days=30))
+        invoice.reference = reference
         invoice.history = [HistoryEntry("Created", now)]
         organisation.invoices[invoice.id] = invoice
         self._invoice_changed(organisation, invoice, "CREATE", None)
@@ -213,8 +215,10 @@ class Actions(CreditActions):
         number: str | None = None,
         contact: ContactRef | None = None,
         issued: date | None = None,
+        reference: str | None = None,
+        expected_payment: date | None = None,
     ) -> dict[str, Any]:
-        """Edit an invoice."""
+        """Edit an invoice; `expected_payment` is when its payment is expected (of a bill: planned)."""
         organisation, xero_invoice = self._invoice(invoice)
         contact_id = self._contact(contact)[1].id if contact is not None else xero_invoice.contact_id
         if contact is not None and contact_id not in organisation.contacts:
@@ -227,6 +231,8 @@ class Actions(CreditActions):
         xero_invoice.due_date = due or xero_invoice.due_date
         xero_invoice.issue_date = issued or xero_invoice.issue_date
         xero_invoice.number = xero_invoice.number if number is None else number
+        xero_invoice.reference = xero_invoice.reference if reference is None else reference
+        xero_invoice.expected_payment = expected_payment or xero_invoice.expected_payment
         xero_invoice.contact_id = contact_id
         self._invoice_changed(organisation, xero_invoice, "UPDATE", "Edited")
         return {"invoice": str(xero_invoice.id)}

@@ -116,6 +116,7 @@ class Generator:
         self.rng = random.Random(seed)
         self.details_rng = random.Random(f"{seed} looks")
         self.credits_rng = random.Random(f"{seed} credits")
+        self.invoice_details_rng = random.Random(f"{seed} invoice details")
         self.size = size
         self.now = world.clock.now().replace(microsecond=0)
 
@@ -260,14 +261,24 @@ class Generator:
         if status != "DRAFT":
             invoice.due_date = invoice.issue_date + timedelta(days=rng.choice((7, 14, 20, 30, 60)))
         if status == "PAID":
-            invoice.paid, invoice.paid_on = total, invoice.issue_date + timedelta(days=rng.randrange(40))
+            paid_on = invoice.issue_date + timedelta(days=rng.randrange(40))
+            invoice.paid, invoice.paid_on = total, min(paid_on, self.now.date())
             invoice.updated = min(created + timedelta(days=20), self.now)
         elif status == "AUTHORISED" and rng.random() < 0.2:
             invoice.paid = (total / 2).quantize(Decimal(1) if currency == "JPY" else Decimal("0.01"))
         if invoice.paid:
             day = invoice.paid_on or invoice.issue_date + timedelta(days=1)
             invoice.payments = [Payment(UUID(int=invoice.id.int ^ 2), invoice.paid, day)]
+        self._add_invoice_details(invoice)
         organisation.invoices[invoice.id] = invoice
+
+    def _add_invoice_details(self, invoice: Invoice) -> None:
+        """References on half of the sales invoices, and dates on which some that await payment are expected to be."""
+        rng = self.invoice_details_rng
+        if invoice.is_sale and rng.random() < 0.5:
+            invoice.reference = f"PO {rng.randrange(1_000, 9_999)}"
+        if invoice.status == "AUTHORISED" and invoice.due_date and rng.random() < 0.3:
+            invoice.expected_payment = invoice.due_date + timedelta(days=rng.randrange(1, 30))
 
     def _create_credits(self) -> None:
         """Create credits of some contacts. Those that are applied replace payments: what is due does not change."""

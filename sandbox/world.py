@@ -22,6 +22,15 @@ TIMEZONES = {
     "AU": "AUSEASTERNSTANDARDTIME",
 }
 RECORD_TYPES = ("lead", "person", "company", "opportunity")
+# Units of each currency for a New Zealand dollar.
+EXCHANGE_RATES = {
+    "NZD": Decimal(1),
+    "AUD": Decimal("0.91"),
+    "EUR": Decimal("0.55"),
+    "GBP": Decimal("0.47"),
+    "JPY": Decimal(90),
+    "USD": Decimal("0.60"),
+}
 PLURALS = {"leads": "lead", "people": "person", "companies": "company", "opportunities": "opportunity"}
 
 
@@ -94,6 +103,8 @@ class Invoice:
     paid: Decimal = Decimal(0)
     credited: Decimal = Decimal(0)
     paid_on: date | None = None
+    reference: str = ""
+    expected_payment: date | None = None
     payments: list[Payment] = field(default_factory=list)
     history: list[HistoryEntry] = field(default_factory=list)
 
@@ -206,6 +217,12 @@ class Organisation:
         """Set a new UpdatedDateUTC, always later than the previous one."""
         entity.updated = max(now, entity.updated + timedelta(milliseconds=1))
         self.revision += 1
+
+    def currency_rate(self, currency: str) -> Decimal:
+        """How many units of a currency a unit of the organisation's own costs; 1 for a currency without a rate."""
+        if currency not in EXCHANGE_RATES or self.currency not in EXCHANGE_RATES:
+            return Decimal(1)
+        return round(EXCHANGE_RATES[currency] / EXCHANGE_RATES[self.currency], 6)
 
     def allocate_credit_number(self) -> str:
         """The number of the next credit note."""

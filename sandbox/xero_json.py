@@ -83,11 +83,11 @@ def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *
         "Type": invoice.type,
         "InvoiceID": str(invoice.id),
         "InvoiceNumber": invoice.number,
-        "Reference": "",
+        "Reference": invoice.reference,
         "AmountDue": exact_number(invoice.due),
         "AmountPaid": exact_number(invoice.paid),
         "AmountCredited": exact_number(invoice.credited),
-        "CurrencyRate": 1.0,
+        "CurrencyRate": exact_number(organisation.currency_rate(invoice.currency)),
         "IsDiscounted": False,
         "HasAttachments": False,
         "HasErrors": False,
@@ -108,6 +108,9 @@ def invoice_json(invoice: Invoice, organisation: Organisation, detail: Detail, *
         payload["DueDate"] = _date(invoice.due_date)
     if invoice.paid_on:
         payload["FullyPaidOnDate"] = _date(invoice.paid_on)
+    if invoice.expected_payment:
+        element = "ExpectedPaymentDate" if invoice.is_sale else "PlannedPaymentDate"
+        payload[element] = _date(invoice.expected_payment)
     return payload if detail is Detail.SUMMARY else payload | _nested_lists(invoice, organisation, detail, decimals)
 
 
@@ -171,7 +174,7 @@ def credit_json(credit: Credit, organisation: Organisation, detail: Detail, *, d
         "Allocations": _allocations(credit, organisation),
         "Payments": [],
         "CurrencyCode": credit.currency,
-        "CurrencyRate": 1.0,
+        "CurrencyRate": exact_number(organisation.currency_rate(credit.currency)),
         "Reference": credit.reference,
         "UpdatedDateUTC": json_date(credit.updated, zone=zone),
         "HasAttachments": False,

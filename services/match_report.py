@@ -68,7 +68,7 @@ def build_match_report(account_id: int, record_type: RecordType, record_id: int)
             for reason in reasons
             if reason.organisation_id is not None and reason.contact_id is not None
         ]
-        invoices = match_reports.list_contact_invoices(session, account_id, contact_ids)
+        invoices = match_reports.list_contact_invoices(session, account_id, record_type, contact_ids)
         emails = [reason.email for reason in reasons if reason.email]
         near_matches = match_reports.find_near_matches(session, account_id, emails, contact_ids) if emails else []
     return MatchReport(

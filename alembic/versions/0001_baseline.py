@@ -56,14 +56,20 @@ PAGE = """
            page.issuer, page.issue_date, page.due_date, page.total, page.balance, page.currency, page.created_source,
            page.short_code,
            overdue_days(page.status, page.balance, page.due_date,
-                        organisation_today(a.time_zones, page.organisation_id, now()))
+                        organisation_today(a.time_zones, page.organisation_id, now())),
+           CASE WHEN with_details AND page.invoice_id IS NOT NULL THEN json_build_object(
+               'reference', page.reference, 'paid_on', page.paid_on,
+               'expected_payment_date', page.expected_payment_date, 'amount_paid', page.amount_paid::text,
+               'amount_credited', page.amount_credited::text, 'sent_to_contact', page.is_sent,
+               'organisation', a.organisation_names ->> page.organisation_id::text)::text END
     FROM account a LEFT JOIN LATERAL (
         SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date,
-               r.total, r.balance, r.currency, r.created_source, r.short_code, r.organisation_id
+               r.total, r.balance, r.currency, r.created_source, r.short_code, r.organisation_id, r.reference,
+               r.paid_on, r.expected_payment_date, r.amount_paid, r.amount_credited, r.is_sent
         FROM record_invoice r
         WHERE r.account_id = a.id AND r.record_type = for_record_type AND r.record_id = for_record_id
           AND a.record_types @> ARRAY[for_record_type]
-          AND is_shown(r.type, a.show_bills, a.shown_credits)
+          AND is_shown(a, r.record_type, r.type, r.status)
           AND (r.created_at, r.invoice_id) {comparison} (after_created_at, after_invoice_id)
         ORDER BY r.created_at {direction}, r.invoice_id {direction}
         LIMIT coalesce(max_rows, a.invoice_limit) + 1
@@ -71,15 +77,16 @@ PAGE = """
     WHERE a.id = key_account_id
     ORDER BY page.created_at {direction}, page.invoice_id {direction}
 """
-INVOICES_BY_KEY_ARGUMENTS = ("bytea", "text", "bigint", "int", "timestamptz", "uuid", "boolean")
+INVOICES_BY_KEY_ARGUMENTS = ("bytea", "text", "bigint", "int", "timestamptz", "uuid", "boolean", "boolean")
 # One call a page: find the key's account, bind the transaction to it (so that the policies apply), and read its rows.
 INVOICES_BY_KEY = f"""
     CREATE FUNCTION invoices_by_key(api_key_hash bytea, for_record_type text, for_record_id bigint, max_rows int,
-                                    after_created_at timestamptz, after_invoice_id uuid, newest_first boolean)
+                                    after_created_at timestamptz, after_invoice_id uuid, newest_first boolean,
+                                    with_details boolean)
     RETURNS TABLE (synced_at timestamptz, invoice_limit smallint, account_id bigint, created_at timestamptz,
                    invoice_id uuid, type text, status text, number text, issuer text, issue_date date,
                    due_date date, total numeric, balance numeric, currency text, created_source text,
-                   short_code text, overdue_days int)
+                   short_code text, overdue_days int, details text)
     LANGUAGE plpgsql VOLATILE SECURITY INVOKER SET search_path = pg_catalog, public, pg_temp AS $$
     #variable_conflict use_column
     DECLARE key_account_id bigint := account_of_key(api_key_hash);
@@ -116,11 +123,24 @@ def _create_accounts() -> None:
             nullable=False,
         ),
         sa.Column("invoice_limit", sa.SmallInteger(), server_default=sa.text("5"), nullable=False),
-        sa.Column("show_bills", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("bill_record_types", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column(
             "shown_credits",
             postgresql.ARRAY(sa.Text()),
             server_default=sa.text("'{credit_notes}'"),
+            nullable=False,
+        ),
+        sa.Column(
+            "credit_record_types",
+            postgresql.ARRAY(sa.Text()),
+            server_default=sa.text("'{lead,person,company,opportunity}'"),
+            nullable=False,
+        ),
+        sa.Column("hidden_statuses", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column(
+            "shown_columns",
+            postgresql.ARRAY(sa.Text()),
+            server_default=sa.text("'{number,status,issuer,due_date,total,balance}'"),
             nullable=False,
         ),
         sa.Column("visible_to_teams", postgresql.ARRAY(sa.BigInteger()), nullable=True),
@@ -129,6 +149,12 @@ def _create_accounts() -> None:
         sa.Column("balances_as_of", sa.Date(), server_default=sa.text("CURRENT_DATE"), nullable=False),
         sa.Column(
             "time_zones", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'::jsonb"), nullable=False
+        ),
+        sa.Column(
+            "organisation_names",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
         ),
         sa.Column("setup_step", sa.Text(), server_default=sa.text("'settings'"), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
@@ -434,11 +460,18 @@ def _create_mirror() -> None:
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("number", sa.Text(), nullable=True),
+        sa.Column("reference", sa.Text(), nullable=True),
         sa.Column("issue_date", sa.Date(), nullable=True),
         sa.Column("due_date", sa.Date(), nullable=True),
+        sa.Column("paid_on", sa.Date(), nullable=True),
+        sa.Column("expected_payment_date", sa.Date(), nullable=True),
         sa.Column("total", sa.Numeric(), nullable=True),
         sa.Column("balance", sa.Numeric(), nullable=True),
+        sa.Column("amount_paid", sa.Numeric(), nullable=True),
+        sa.Column("amount_credited", sa.Numeric(), nullable=True),
         sa.Column("currency", sa.Text(), nullable=True),
+        sa.Column("currency_rate", sa.Numeric(), nullable=True),
+        sa.Column("is_sent", sa.Boolean(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_source", sa.Text(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -591,6 +624,12 @@ def _create_read_model() -> None:
         sa.Column("currency", sa.Text(), nullable=True),
         sa.Column("created_source", sa.Text(), nullable=False),
         sa.Column("short_code", sa.Text(), nullable=True),
+        sa.Column("reference", sa.Text(), nullable=True),
+        sa.Column("paid_on", sa.Date(), nullable=True),
+        sa.Column("expected_payment_date", sa.Date(), nullable=True),
+        sa.Column("amount_paid", sa.Numeric(), nullable=True),
+        sa.Column("amount_credited", sa.Numeric(), nullable=True),
+        sa.Column("is_sent", sa.Boolean(), nullable=True),
         sa.PrimaryKeyConstraint(
             "account_id",
             "record_type",
@@ -611,6 +650,12 @@ def _create_read_model() -> None:
                 "currency",
                 "created_source",
                 "short_code",
+                "reference",
+                "paid_on",
+                "expected_payment_date",
+                "amount_paid",
+                "amount_credited",
+                "is_sent",
             ],
         ),
         postgresql_with={
@@ -793,18 +838,23 @@ def _create_functions() -> None:
         LANGUAGE sql IMMUTABLE PARALLEL SAFE
         RETURN type IN ('ACCPAY', 'ACCPAYCREDIT', 'SPEND-PREPAYMENT', 'SPEND-OVERPAYMENT')
     """)
+    # Without a record type: whether records of any type show it. What awaits payment is never hidden by its status.
     op.execute("""
-        CREATE FUNCTION is_shown(type text, show_bills boolean, shown_credits text[]) RETURNS boolean
+        CREATE FUNCTION is_shown(settings account, record_type text, type text, status text) RETURNS boolean
         LANGUAGE sql IMMUTABLE PARALLEL SAFE
-        RETURN (show_bills OR NOT is_purchase(type))
-               AND (credit_resource(type) IS NULL OR credit_resource(type) = ANY(shown_credits))
+        RETURN (NOT is_purchase(type) OR record_type = ANY((settings).bill_record_types)
+                OR (record_type IS NULL AND (settings).bill_record_types <> '{}'))
+               AND (credit_resource(type) IS NULL OR credit_resource(type) = ANY((settings).shown_credits)
+                    AND (record_type = ANY((settings).credit_record_types)
+                         OR (record_type IS NULL AND (settings).credit_record_types <> '{}')))
+               AND (status = 'AUTHORISED' OR status <> ALL((settings).hidden_statuses))
     """)
     op.execute(INVOICES_BY_KEY)
 
 
 def downgrade() -> None:
     op.execute(f"DROP FUNCTION invoices_by_key({', '.join(INVOICES_BY_KEY_ARGUMENTS)})")
-    op.execute("DROP FUNCTION is_shown(text, boolean, text[])")
+    op.execute("DROP FUNCTION is_shown(account, text, text, text)")
     op.execute("DROP FUNCTION is_purchase(text)")
     op.execute("DROP FUNCTION credit_resource(text)")
     op.execute("DROP FUNCTION overdue_days(text, numeric, date, date)")

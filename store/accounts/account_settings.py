@@ -7,29 +7,45 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from store.db.enums import CreditResource
+from store.db.enums import CreditResource, InvoiceColumn, InvoiceStatus, RecordType
 
 SELECT = text("""
-    SELECT name, record_types, invoice_limit, show_bills, shown_credits, visible_to_teams FROM account
-    WHERE id = :account
+    SELECT name, record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,
+           shown_columns, visible_to_teams
+    FROM account WHERE id = :account
 """)
 UPDATE = text("""
-    UPDATE account SET record_types = :record_types, invoice_limit = :invoice_limit, show_bills = :show_bills,
-                       shown_credits = :shown_credits, visible_to_teams = :visible_to_teams
+    UPDATE account SET record_types = :record_types, invoice_limit = :invoice_limit,
+                       bill_record_types = :bill_record_types, shown_credits = :shown_credits,
+                       credit_record_types = :credit_record_types, hidden_statuses = :hidden_statuses,
+                       shown_columns = :shown_columns, visible_to_teams = :visible_to_teams
     WHERE id = :account
 """)
+HIDEABLE_STATUSES = (InvoiceStatus.DRAFT, InvoiceStatus.SUBMITTED, InvoiceStatus.PAID, InvoiceStatus.VOIDED)
+"""What awaits payment is always shown."""
+DEFAULT_COLUMNS = (
+    *(InvoiceColumn.NUMBER, InvoiceColumn.STATUS, InvoiceColumn.ISSUER, InvoiceColumn.DUE_DATE, InvoiceColumn.TOTAL),
+    InvoiceColumn.BALANCE,
+)
 
 
 @dataclass(frozen=True)
 class AccountSettings:
-    """An account's settings. `visible_to_teams` None means everyone; `invoice_limit` is 1 to 50 invoices."""
+    """An account's settings. `visible_to_teams` None means everyone; `invoice_limit` is 1 to 50 invoices.
+
+    Bills and credits show on records of `bill_record_types` and `credit_record_types`. `shown_columns` are in the order
+    in which they show; the number is always the first.
+    """
 
     name: str
     record_types: tuple[str, ...]
     invoice_limit: int
-    show_bills: bool
-    visible_to_teams: tuple[int, ...] | None
+    visible_to_teams: tuple[int, ...] | None = None
+    bill_record_types: tuple[RecordType, ...] = ()
     shown_credits: tuple[CreditResource, ...] = (CreditResource.CREDIT_NOTES,)
+    credit_record_types: tuple[RecordType, ...] = tuple(RecordType)
+    hidden_statuses: tuple[InvoiceStatus, ...] = ()
+    shown_columns: tuple[InvoiceColumn, ...] = DEFAULT_COLUMNS
 
 
 def get(session: Session, account_id: int) -> AccountSettings:
@@ -39,9 +55,12 @@ def get(session: Session, account_id: int) -> AccountSettings:
         name=row.name,
         record_types=tuple(row.record_types),
         invoice_limit=row.invoice_limit,
-        show_bills=row.show_bills,
-        shown_credits=tuple(CreditResource(resource) for resource in row.shown_credits),
         visible_to_teams=tuple(row.visible_to_teams) if row.visible_to_teams is not None else None,
+        bill_record_types=tuple(map(RecordType, row.bill_record_types)),
+        shown_credits=tuple(map(CreditResource, row.shown_credits)),
+        credit_record_types=tuple(map(RecordType, row.credit_record_types)),
+        hidden_statuses=tuple(map(InvoiceStatus, row.hidden_statuses)),
+        shown_columns=tuple(map(InvoiceColumn, row.shown_columns)),
     )
 
 
@@ -52,8 +71,11 @@ def update(session: Session, account_id: int, account_settings: AccountSettings)
         "account": account_id,
         "record_types": list(account_settings.record_types),
         "invoice_limit": account_settings.invoice_limit,
-        "show_bills": account_settings.show_bills,
+        "bill_record_types": [record_type.value for record_type in account_settings.bill_record_types],
         "shown_credits": [resource.value for resource in account_settings.shown_credits],
+        "credit_record_types": [record_type.value for record_type in account_settings.credit_record_types],
+        "hidden_statuses": [status.value for status in account_settings.hidden_statuses],
+        "shown_columns": [shown_column.value for shown_column in account_settings.shown_columns],
         "visible_to_teams": list(teams) if teams is not None else None,
     }
     session.execute(UPDATE, params)

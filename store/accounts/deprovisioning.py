@@ -57,7 +57,8 @@ CREDENTIAL_TABLES = (
 DELETE_CREDENTIALS = {table: text(f"DELETE FROM {table} WHERE account_id = :account") for table in CREDENTIAL_TABLES}
 # Changes no key column, so it does not wait for transactions that lock the account.
 CLOSE_ACCOUNT = text("""
-    UPDATE account SET closed_at = now(), name = '', visible_to_teams = NULL, time_zones = '{}'
+    UPDATE account SET closed_at = now(), name = '', visible_to_teams = NULL, time_zones = '{}',
+                       organisation_names = '{}'
     WHERE id = :account AND closed_at IS NULL
     RETURNING id
 """)
@@ -117,7 +118,8 @@ DELETE_ORGANISATION = text("""
     WITH deleted AS (
         DELETE FROM xero_organisation WHERE account_id = :account AND id = :organisation AND status = 'removed'
         RETURNING id)
-    UPDATE account SET time_zones = time_zones - CAST(deleted.id AS text)
+    UPDATE account SET time_zones = time_zones - CAST(deleted.id AS text),
+                       organisation_names = organisation_names - CAST(deleted.id AS text)
     FROM deleted WHERE account.id = :account
 """)
 COUNT_ORGANISATION_DATA = text("""

@@ -34,7 +34,7 @@ class InvoiceType(StrEnum):
     """Xero's type of an invoice or a credit. Credits are in the same tables as invoices.
 
     The last three stand for a credit whose type could not be read. In SQL, the schema's functions `credit_resource`,
-    `is_purchase` and `is_shown` (for an account's settings) tell them apart.
+    `is_purchase` and `is_shown` (by an account's settings) tell them apart.
     """
 
     INVOICE = "ACCREC"
@@ -48,6 +48,37 @@ class InvoiceType(StrEnum):
     UNKNOWN_CREDIT_NOTE = "CREDITNOTE"
     UNKNOWN_PREPAYMENT = "PREPAYMENT"
     UNKNOWN_OVERPAYMENT = "OVERPAYMENT"
+
+
+class InvoiceStatus(StrEnum):
+    """Xero's status of an invoice or a credit, as far as it is known. Deleted ones are never shown."""
+
+    DRAFT = "DRAFT"
+    SUBMITTED = "SUBMITTED"
+    AUTHORISED = "AUTHORISED"
+    PAID = "PAID"
+    VOIDED = "VOIDED"
+
+
+class InvoiceColumn(StrEnum):
+    """A column of a record's invoices. The first six are those of Copper's own integration."""
+
+    NUMBER = "number"
+    STATUS = "status"
+    ISSUER = "issuer"
+    DUE_DATE = "due_date"
+    TOTAL = "total"
+    BALANCE = "balance"
+    REFERENCE = "reference"
+    ISSUE_DATE = "issue_date"
+    AMOUNT_PAID = "amount_paid"
+    AMOUNT_CREDITED = "amount_credited"
+    PAID_ON = "paid_on"
+    EXPECTED_PAYMENT = "expected_payment"
+    SENT = "sent"
+    CURRENCY = "currency"
+    ORGANISATION = "organisation"
+    OVERDUE_BY = "overdue_by"
 
 
 CREDIT_TYPES = {

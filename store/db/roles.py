@@ -43,7 +43,8 @@ class Role(StrEnum):
 PAGES: dict[str, tuple[str, ...]] = {
     "account": (
         "SELECT",
-        "UPDATE (record_types, invoice_limit, show_bills, shown_credits, visible_to_teams, setup_step)",
+        "UPDATE (record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,"
+        " shown_columns, visible_to_teams, setup_step)",
     ),
     "api_key": ("SELECT", "INSERT", "UPDATE (revoked_at)"),
     "audit_log": ("SELECT", "INSERT"),

@@ -17,17 +17,24 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
 from store.db.enums import RecordType
-from store.mirror.mirror import CONTACTS, INVOICES, RECORDS, ContactRow, InvoiceRow, RecordRow, RelationRow, newest
+from store.mirror.mirror import (
+    CONTACTS,
+    INVOICE_DEFINITIONS,
+    INVOICES,
+    RECORDS,
+    ContactRow,
+    InvoiceRow,
+    RecordRow,
+    RelationRow,
+    invoice_columns_of,
+    newest,
+)
 
-INVOICE_DRIFT = text("""
+INVOICE_DRIFT = text(f"""
     SELECT count(*) FILTER (WHERE i.invoice_id IS NULL OR i.is_deleted),
            count(*) FILTER (WHERE NOT i.is_deleted AND
-               (i.contact_id, i.type, i.status, i.number, i.issue_date, i.due_date, i.total, i.balance, i.currency)
-               IS DISTINCT FROM
-               (r.contact_id, r.type, r.status, r.number, r.issue_date, r.due_date, r.total, r.balance, r.currency))
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(invoice_id uuid, contact_id uuid, type text, status text,
-        number text, issue_date date, due_date date, total numeric, balance numeric, currency text,
-        updated_at timestamptz)
+               ({invoice_columns_of("i")}) IS DISTINCT FROM ({invoice_columns_of("r")}))
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(invoice_id uuid, {INVOICE_DEFINITIONS}, updated_at timestamptz)
     LEFT JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = :organisation
          AND i.invoice_id = r.invoice_id
     WHERE r.updated_at <= :settled_at AND (i.fetched_at IS NULL OR i.fetched_at < :fetched_at)

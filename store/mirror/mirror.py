@@ -25,7 +25,8 @@ class InvoiceRow(BaseModel):
     """An invoice or a credit as the mirror stores it.
 
     `created_at` and `created_source` are the fallback that needs no event. The `balance` of a credit is what is left of
-    it. Without a version of the vendor's own (`has_version`), `updated_at` is the time of the fetch.
+    it. Without a version of the vendor's own (`has_version`), `updated_at` is the time of the fetch. `paid_on` is the
+    day on which it was paid in full; `currency_rate` is the price of a unit of the organisation's base currency.
     """
 
     invoice_id: UUID
@@ -42,6 +43,13 @@ class InvoiceRow(BaseModel):
     created_source: str
     updated_at: datetime
     has_version: bool = True
+    reference: str | None = None
+    amount_paid: Decimal | None = None
+    amount_credited: Decimal | None = None
+    currency_rate: Decimal | None = None
+    paid_on: date | None = None
+    expected_payment_date: date | None = None
+    is_sent: bool | None = None
 
 
 class ContactRow(BaseModel):
@@ -79,21 +87,45 @@ INVOICES = TypeAdapter(list[InvoiceRow])
 CONTACTS = TypeAdapter(list[ContactRow])
 RECORDS = TypeAdapter(list[RecordRow])
 
-UPSERT_INVOICES = text("""
+# The fields of an invoice that Xero may change, with their types in SQL.
+INVOICE_FIELDS = {
+    "contact_id": "uuid",
+    "type": "text",
+    "status": "text",
+    "number": "text",
+    "reference": "text",
+    "issue_date": "date",
+    "due_date": "date",
+    "paid_on": "date",
+    "expected_payment_date": "date",
+    "total": "numeric",
+    "balance": "numeric",
+    "amount_paid": "numeric",
+    "amount_credited": "numeric",
+    "currency": "text",
+    "currency_rate": "numeric",
+    "is_sent": "boolean",
+}
+INVOICE_COLUMNS = ", ".join(INVOICE_FIELDS)
+INVOICE_DEFINITIONS = ", ".join(f"{name} {sql_type}" for name, sql_type in INVOICE_FIELDS.items())
+
+
+def invoice_columns_of(table: str) -> str:
+    """The fields of an invoice as columns of a table."""
+    return ", ".join(f"{table}.{name}" for name in INVOICE_FIELDS)
+
+
+UPSERT_INVOICES = text(f"""
     WITH written AS (
-        INSERT INTO xero_invoice AS old (account_id, organisation_id, invoice_id, contact_id, type, status, number,
-            issue_date, due_date, total, balance, currency, created_at, created_source, updated_at, has_version,
-            fetched_at, changed_at)
-        SELECT :account, :organisation, invoice_id, contact_id, type, status, number, issue_date, due_date,
-            total, balance, currency, created_at, created_source, updated_at, has_version, :fetched_at, now()
-        FROM json_to_recordset(CAST(:rows AS json)) AS r(invoice_id uuid, contact_id uuid, type text,
-            status text, number text, issue_date date, due_date date, total numeric, balance numeric,
-            currency text, created_at timestamptz, created_source text, updated_at timestamptz, has_version boolean)
+        INSERT INTO xero_invoice AS old (account_id, organisation_id, invoice_id, {INVOICE_COLUMNS}, created_at,
+            created_source, updated_at, has_version, fetched_at, changed_at)
+        SELECT :account, :organisation, invoice_id, {INVOICE_COLUMNS}, created_at,
+            created_source, updated_at, has_version, :fetched_at, now()
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(invoice_id uuid, {INVOICE_DEFINITIONS},
+            created_at timestamptz, created_source text, updated_at timestamptz, has_version boolean)
         ORDER BY invoice_id
         ON CONFLICT (account_id, organisation_id, invoice_id) DO UPDATE SET
-            contact_id = EXCLUDED.contact_id, type = EXCLUDED.type, status = EXCLUDED.status,
-            number = EXCLUDED.number, issue_date = EXCLUDED.issue_date, due_date = EXCLUDED.due_date,
-            total = EXCLUDED.total, balance = EXCLUDED.balance, currency = EXCLUDED.currency,
+            {", ".join(f"{name} = EXCLUDED.{name}" for name in INVOICE_FIELDS)},
             created_at = CASE WHEN old.created_source IN ('webhook', 'history')
                                    OR (EXCLUDED.created_source = 'updated_date' AND NOT EXCLUDED.has_version)
                               THEN old.created_at ELSE EXCLUDED.created_at END,
@@ -103,11 +135,7 @@ UPSERT_INVOICES = text("""
             updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
             fetched_at = EXCLUDED.fetched_at, is_deleted = false,
             changed_at = CASE WHEN old.is_deleted
-                OR (old.contact_id, old.type, old.status, old.number, old.issue_date, old.due_date,
-                    old.total, old.balance, old.currency) IS DISTINCT FROM
-                   (EXCLUDED.contact_id, EXCLUDED.type, EXCLUDED.status, EXCLUDED.number,
-                    EXCLUDED.issue_date, EXCLUDED.due_date, EXCLUDED.total, EXCLUDED.balance,
-                    EXCLUDED.currency)
+                OR ({invoice_columns_of("old")}) IS DISTINCT FROM ({invoice_columns_of("EXCLUDED")})
                 OR (old.created_source NOT IN ('webhook', 'history')
                     AND old.created_at <> EXCLUDED.created_at)
                 THEN EXCLUDED.changed_at ELSE old.changed_at END
@@ -341,7 +369,7 @@ COUNT_ROWS = text("""
             WHERE account_id = :account AND NOT is_deleted AND credit_resource(type) IS NULL) AS invoices
 """)
 # The organisation's name and short code are part of every read-model row, so a change marks all of its contacts. The
-# time zone is one that PostgreSQL knows, so that no statement fails on an unknown one. The account keeps a copy of it,
+# time zone is one that PostgreSQL knows, so that no statement fails on an unknown one. The account keeps copies,
 # merged by key, because two organisations may be saved at once. A zone that Xero leaves out is unchanged.
 SAVE_ORGANISATION_DETAILS = text("""
     WITH before AS (
@@ -359,10 +387,13 @@ SAVE_ORGANISATION_DETAILS = text("""
             time_zone = CASE WHEN CAST(:xero_time_zone AS text) IS NULL THEN o.time_zone ELSE zone.name END
         FROM before, zone WHERE o.account_id = :account AND o.id = :organisation
         RETURNING (before.name, before.short_code) IS DISTINCT FROM (o.name, o.short_code) AS changed,
-                  jsonb_build_object(CAST(o.id AS text), o.time_zone) AS zones),
+                  jsonb_build_object(CAST(o.id AS text), o.time_zone) AS zones,
+                  jsonb_build_object(CAST(o.id AS text), o.name) AS names),
     copied AS (
-        UPDATE account a SET time_zones = a.time_zones || saved.zones
-        FROM saved WHERE a.id = :account AND NOT a.time_zones @> saved.zones)
+        UPDATE account a SET time_zones = a.time_zones || saved.zones,
+                             organisation_names = a.organisation_names || saved.names
+        FROM saved WHERE a.id = :account
+             AND NOT (a.time_zones @> saved.zones AND a.organisation_names @> saved.names))
     INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'contact', :organisation, c.contact_id
     FROM xero_contact c, saved WHERE c.account_id = :account AND c.organisation_id = :organisation AND changed

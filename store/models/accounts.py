@@ -23,10 +23,10 @@ from store.models.columns import Instant, account_key_column, column, key_column
 class Account(SQLModel, table=True):
     """One Copper account and its settings. `synced_at` is when its read model was last known to be up to date.
 
-    `balances_as_of` is the day (UTC) on which all balances of its records were last computed. `time_zones` copies the
-    zones of its organisations (organisation id: IANA name), so that a read is one statement. `setup_step` is where
-    signing in leads until the set-up is complete. `closed_at` is set when the account is disconnected: from then on it
-    is invisible and no work starts for it, and its row is deleted when no data is left
+    `balances_as_of` is the day (UTC) on which all balances of its records were last computed. `time_zones` and
+    `organisation_names` copy from its organisations (by organisation id), so that a read is one statement. `setup_step`
+    is where signing in leads until the set-up is complete. `closed_at` is set when the account is disconnected: from
+    then on it is invisible and no work starts for it, and its row is deleted when no data is left
     (`store.accounts.deprovisioning`).
     """
 
@@ -39,13 +39,17 @@ class Account(SQLModel, table=True):
     name: str = column(sa.Text)
     record_types: list[str] = column(pg.ARRAY(sa.Text), "'{lead,person,company,opportunity}'")
     invoice_limit: int = column(sa.SmallInteger, "5")
-    show_bills: bool = column(sa.Boolean, "false")
+    bill_record_types: list[str] = column(pg.ARRAY(sa.Text), "'{}'")
     shown_credits: list[str] = column(pg.ARRAY(sa.Text), "'{credit_notes}'")
+    credit_record_types: list[str] = column(pg.ARRAY(sa.Text), "'{lead,person,company,opportunity}'")
+    hidden_statuses: list[str] = column(pg.ARRAY(sa.Text), "'{}'")
+    shown_columns: list[str] = column(pg.ARRAY(sa.Text), "'{number,status,issuer,due_date,total,balance}'")
     visible_to_teams: list[int] | None = column(pg.ARRAY(sa.BigInteger), null=True)
     created_at: datetime = column(Instant, "now()")
     synced_at: datetime | None = column(Instant, null=True)
     balances_as_of: date = column(sa.Date, "CURRENT_DATE")
     time_zones: dict[str, str] = column(pg.JSONB, "'{}'::jsonb")
+    organisation_names: dict[str, str] = column(pg.JSONB, "'{}'::jsonb")
     setup_step: SetupStep = column(sa.Text, "'settings'")
     closed_at: datetime | None = column(Instant, null=True)
 

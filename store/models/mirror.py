@@ -75,7 +75,8 @@ class XeroInvoice(SQLModel, table=True):
     """Mirror of a Xero invoice, bill or credit (see `InvoiceType`).
 
     `created_at` is the best known date, `created_source` its origin. `has_version` is as for contacts. The `balance` of
-    a credit is what is left of it.
+    a credit is what is left of it. `paid_on` is the day on which it was paid in full, `currency_rate` the price of a
+    unit of the organisation's base currency in the invoice's own.
     """
 
     __tablename__ = "xero_invoice"
@@ -93,11 +94,18 @@ class XeroInvoice(SQLModel, table=True):
     type: str = column(sa.Text)
     status: str = column(sa.Text)
     number: str | None = column(sa.Text, null=True)
+    reference: str | None = column(sa.Text, null=True)
     issue_date: date | None = column(sa.Date, null=True)
     due_date: date | None = column(sa.Date, null=True)
+    paid_on: date | None = column(sa.Date, null=True)
+    expected_payment_date: date | None = column(sa.Date, null=True)
     total: Decimal | None = column(sa.Numeric, null=True)
     balance: Decimal | None = column(sa.Numeric, null=True)
+    amount_paid: Decimal | None = column(sa.Numeric, null=True)
+    amount_credited: Decimal | None = column(sa.Numeric, null=True)
     currency: str | None = column(sa.Text, null=True)
+    currency_rate: Decimal | None = column(sa.Numeric, null=True)
+    is_sent: bool | None = column(sa.Boolean, null=True)
     created_at: datetime = column(Instant)
     created_source: str = column(sa.Text)
     updated_at: datetime = column(Instant)

@@ -75,6 +75,12 @@ class RecordInvoice(SQLModel, table=True):
                 "currency",
                 "created_source",
                 "short_code",
+                "reference",
+                "paid_on",
+                "expected_payment_date",
+                "amount_paid",
+                "amount_credited",
+                "is_sent",
             ],
         ),
         sa.Index("record_invoice_invoice_idx", "account_id", "invoice_id"),
@@ -104,6 +110,12 @@ class RecordInvoice(SQLModel, table=True):
     currency: str | None = column(sa.Text, null=True)
     created_source: str = column(sa.Text)
     short_code: str | None = column(sa.Text, null=True)
+    reference: str | None = column(sa.Text, null=True)
+    paid_on: date | None = column(sa.Date, null=True)
+    expected_payment_date: date | None = column(sa.Date, null=True)
+    amount_paid: Decimal | None = column(sa.Numeric, null=True)
+    amount_credited: Decimal | None = column(sa.Numeric, null=True)
+    is_sent: bool | None = column(sa.Boolean, null=True)
 
 
 class RecordBalance(SQLModel, table=True):

@@ -21,7 +21,7 @@ LIST_FOR_RECORD = text("""
            sum(b.overdue_invoices) AS overdue_invoices,
            coalesce(sum(b.open) FILTER (WHERE credit_resource(b.type) IS NOT NULL), 0) AS credit
     FROM account a
-    JOIN record_balance b ON b.account_id = a.id AND is_shown(b.type, a.show_bills, a.shown_credits)
+    JOIN record_balance b ON b.account_id = a.id AND is_shown(a, b.record_type, b.type, 'AUTHORISED')
     WHERE a.id = :account AND b.record_type = :type AND b.record_id = :record
       AND a.record_types @> ARRAY[CAST(:type AS text)]
     GROUP BY is_purchase(b.type), b.currency
@@ -38,7 +38,7 @@ RANK = {
         SELECT b.record_id, coalesce(c.name, '') AS name, b.currency, b.open, b.overdue, b.invoices, b.overdue_invoices,
                coalesce(k.credit, 0) AS credit
         FROM (
-            SELECT b.*, a.shown_credits FROM record_balance b
+            SELECT b.* FROM record_balance b
             JOIN account a ON a.id = b.account_id AND a.record_types @> ARRAY[CAST(:type AS text)]
             WHERE b.account_id = :account AND b.record_type = :type AND b.type = 'ACCREC' AND b.currency = :currency
               AND (b.{sort}, b.record_id) < (CAST(:amount AS numeric), CAST(:record AS bigint))
@@ -46,10 +46,11 @@ RANK = {
         LEFT JOIN copper_record c ON c.account_id = b.account_id AND c.record_type = b.record_type
              AND c.record_id = b.record_id
         LEFT JOIN LATERAL (
-            SELECT sum(k.open) AS credit FROM record_balance k
-            WHERE k.account_id = b.account_id AND k.record_type = b.record_type AND k.record_id = b.record_id
+            SELECT sum(k.open) AS credit FROM account a
+            JOIN record_balance k ON k.account_id = a.id AND is_shown(a, k.record_type, k.type, 'AUTHORISED')
+            WHERE a.id = b.account_id AND k.record_type = b.record_type AND k.record_id = b.record_id
               AND k.currency = b.currency AND NOT is_purchase(k.type)
-              AND credit_resource(k.type) = ANY(b.shown_credits)) k ON true
+              AND credit_resource(k.type) IS NOT NULL) k ON true
         ORDER BY b.{sort} DESC, b.record_id DESC
     """)
     for sort in ("open", "overdue")

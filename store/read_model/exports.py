@@ -37,7 +37,7 @@ INVOICES = f"""
            r.short_code, {OVERDUE_DAYS} AS overdue_days
     FROM account a
     JOIN record_invoice r ON r.account_id = a.id AND r.record_type = ANY(a.record_types)
-         AND is_shown(r.type, a.show_bills, a.shown_credits)
+         AND is_shown(a, r.record_type, r.type, r.status)
     LEFT JOIN copper_record c ON c.account_id = r.account_id AND c.record_type = r.record_type
          AND c.record_id = r.record_id
     WHERE a.id = %(account)s

@@ -28,11 +28,12 @@ READ_PAGES = f"""
     SELECT request.index, r.account_id, r.invoice_limit, to_char(r.synced_at AT TIME ZONE 'UTC', '{TIMESTAMP_FORMAT}'),
            to_char(r.created_at AT TIME ZONE 'UTC', '{TIMESTAMP_FORMAT}'), r.invoice_id::text, r.type, r.status,
            r.number, r.issuer, to_char(r.issue_date, 'YYYY-MM-DD'), to_char(r.due_date, 'YYYY-MM-DD'),
-           r.total::text, r.balance::text, r.currency, r.created_source, r.short_code, r.overdue_days
+           r.total::text, r.balance::text, r.currency, r.created_source, r.short_code, r.overdue_days, r.details
     FROM json_to_recordset(%s::json) AS request(index int, key text, type text, record bigint, max_rows int,
-                                                created_at timestamptz, invoice uuid, newest_first boolean),
+                                                created_at timestamptz, invoice uuid, newest_first boolean,
+                                                with_details boolean),
          invoices_by_key(decode(request.key, 'hex'), request.type, request.record, request.max_rows,
-                         request.created_at, request.invoice, request.newest_first) AS r
+                         request.created_at, request.invoice, request.newest_first, request.with_details) AS r
 """
 # The same rows in the same order, filtered by status, and their counts. Two of the statuses are not Xero's: OVERDUE is
 # what awaits payment after its due date, CREDIT is any credit. So each row has exactly one.
@@ -42,7 +43,7 @@ ROW_STATUS = f"""
 VISIBLE_INVOICES = """
     FROM account a
     JOIN record_invoice r ON r.account_id = a.id AND r.record_type = :type AND r.record_id = :record
-         AND is_shown(r.type, a.show_bills, a.shown_credits)
+         AND is_shown(a, r.record_type, r.type, r.status)
     WHERE a.id = :account AND a.record_types @> ARRAY[CAST(:type AS text)]
 """
 LIST_INVOICES = text(f"""
@@ -58,7 +59,10 @@ FIRST_POSITION = {True: ("infinity", MAX_ID), False: ("-infinity", str(UUID(int=
 
 
 class InvoiceTextRow(NamedTuple):
-    """An invoice as the text of an API response: UTC to the microsecond, ISO dates, amounts as they are stored."""
+    """An invoice as the text of an API response: UTC to the microsecond, ISO dates, amounts as they are stored.
+
+    `details` is a JSON object of the fields that are not in every response; None unless they were requested.
+    """
 
     created_at: str
     invoice_id: str
@@ -74,6 +78,7 @@ class InvoiceTextRow(NamedTuple):
     created_source: str
     short_code: str | None
     overdue_days: int
+    details: str | None
 
 
 class InvoiceListItem(NamedTuple):
@@ -125,6 +130,7 @@ class PageRequest(NamedTuple):
     limit: int | None = None
     after: Position | None = None
     newest_first: bool = True
+    with_details: bool = False
 
     def to_params(self, index: int) -> dict[str, Any]:
         """The statement's parameters; `index` is returned with the rows, to tell requests apart."""
@@ -138,6 +144,7 @@ class PageRequest(NamedTuple):
             "created_at": created_at,
             "invoice": invoice_id,
             "newest_first": self.newest_first,
+            "with_details": self.with_details,
         }
 
 

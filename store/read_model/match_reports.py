@@ -105,7 +105,7 @@ SEARCH_RECORDS = text("""
                     OR email = CAST(:address AS text)))
            OR (c.record_type, c.record_id) IN (
               SELECT x.record_type, x.record_id FROM xero_invoice i
-              JOIN account a ON a.id = i.account_id AND is_shown(i.type, a.show_bills, a.shown_credits)
+              JOIN account a ON a.id = i.account_id AND is_shown(a, NULL, i.type, i.status)
               JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = i.invoice_id
                    AND a.record_types @> ARRAY[x.record_type]
               WHERE i.account_id = :account AND lower(i.number) = :search))
@@ -117,14 +117,14 @@ LIST_CONTACT_INVOICES = text("""
     JOIN account a ON a.id = :account
     JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
          AND i.contact_id = k.contact_id AND i.status <> 'DELETED' AND NOT i.is_deleted
-         AND is_shown(i.type, a.show_bills, a.shown_credits)
+         AND is_shown(a, :type, i.type, i.status)
     ORDER BY i.organisation_id, i.contact_id, i.created_at DESC, i.invoice_id
     LIMIT :limit
 """)
 FIND_INVOICE_CONTACT = text("""
     SELECT i.organisation_id, i.contact_id, i.number
     FROM record_invoice x
-    JOIN account a ON a.id = x.account_id AND is_shown(x.type, a.show_bills, a.shown_credits)
+    JOIN account a ON a.id = x.account_id AND is_shown(a, x.record_type, x.type, x.status)
     JOIN xero_invoice i ON i.account_id = x.account_id AND i.organisation_id = x.organisation_id
          AND i.invoice_id = x.invoice_id
     WHERE x.account_id = :account AND x.invoice_id = :invoice AND x.record_type = :type AND x.record_id = :record
@@ -133,7 +133,7 @@ FIND_NEAR_MATCHES = text("""
     SELECT DISTINCT ce.organisation_id, o.name AS organisation_name, o.short_code, ce.contact_id,
            c.name AS contact_name, ce.email, ce.as_typed, ce.email = ANY(:variants) AS is_one_edit_away,
            (SELECT count(*) FROM xero_invoice i
-            JOIN account a ON a.id = i.account_id AND is_shown(i.type, a.show_bills, a.shown_credits)
+            JOIN account a ON a.id = i.account_id AND is_shown(a, NULL, i.type, i.status)
             WHERE i.account_id = :account AND i.organisation_id = ce.organisation_id
             AND i.contact_id = ce.contact_id AND i.status <> 'DELETED' AND NOT i.is_deleted
             AND credit_resource(i.type) IS NULL) AS invoices
@@ -382,10 +382,10 @@ def search_records(
 
 
 def list_contact_invoices(
-    session: Session, account_id: int, contacts: Iterable[tuple[int, UUID]]
+    session: Session, account_id: int, record_type: RecordType, contacts: Iterable[tuple[int, UUID]]
 ) -> list[ContactInvoice]:
-    """The invoices of some (organisation, contact), newest first in each; at most 500. Bills only if shown."""
-    params = {"account": account_id, **_contact_params(contacts), "limit": MAX_INVOICES}
+    """The invoices of some (organisation, contact) that records of a type show, newest first in each; at most 500."""
+    params = {"account": account_id, "type": record_type.value, **_contact_params(contacts), "limit": MAX_INVOICES}
     return [ContactInvoice(**row) for row in session.execute(LIST_CONTACT_INVOICES, params).mappings()]
 
 

@@ -124,7 +124,8 @@ READ_MODEL_ROWS = """
            i.type, i.status, left(i.number, 255) AS number,
            left(CASE WHEN is_purchase(i.type) THEN coalesce(c.name, '') ELSE o.name END, 255) AS issuer,
            i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
-           left(o.short_code, 20) AS short_code
+           left(o.short_code, 20) AS short_code, left(i.reference, 255) AS reference, i.paid_on,
+           i.expected_payment_date, i.amount_paid, i.amount_credited, i.is_sent
     FROM pair p
     JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = p.organisation_id
          AND i.invoice_id = p.invoice_id AND i.status <> 'DELETED' AND NOT i.is_deleted
@@ -136,7 +137,8 @@ READ_MODEL_ROWS = """
 KEY_COLUMNS = ("record_type", "record_id", "created_at", "invoice_id")
 VALUE_COLUMNS = (
     *("organisation_id", "type", "status", "number", "issuer", "issue_date", "due_date", "total", "balance"),
-    *("currency", "created_source", "short_code"),
+    *("currency", "created_source", "short_code", "reference", "paid_on", "expected_payment_date", "amount_paid"),
+    *("amount_credited", "is_sent"),
 )
 KEY = ", ".join(KEY_COLUMNS)
 COLUMNS = ", ".join(KEY_COLUMNS + VALUE_COLUMNS)

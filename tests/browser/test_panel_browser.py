@@ -221,7 +221,7 @@ def test_a_window_with_an_opener_shows_no_code(copper: Copper) -> None:
     company, _ = fill(copper.world)
     with transaction() as session:
         account_settings.update(
-            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, False, (1,))
+            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, (1,))
         )
     panel = copper.open("organization", company)
     with copper.page.expect_popup() as popup:
@@ -240,7 +240,7 @@ def test_a_viewer_signs_in_once_in_a_separate_window(copper: Copper, pictures: P
     company, _ = fill(copper.world)
     with transaction() as session:
         account_settings.update(
-            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, False, (1,))
+            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, (1,))
         )
     panel = copper.open("organization", company)
     expect(panel.get_by_text("Invoices are visible to certain teams only.")).to_be_visible()
@@ -270,7 +270,7 @@ def test_a_window_without_an_opener_shows_a_code_to_enter(copper: Copper) -> Non
     company, _ = fill(copper.world)
     with transaction() as session:
         account_settings.update(
-            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, False, (1,))
+            session, copper.world.account, account_settings.AccountSettings("", ("company",), 5, (1,))
         )
     panel = copper.open("organization", company)
     with copper.page.expect_popup() as popup:
@@ -300,7 +300,7 @@ def test_the_panel_is_accessible_in_every_theme_and_width(copper: Copper, pictur
     copper.world.settle()
     with transaction() as session:
         account_settings.update(
-            session, copper.world.account, account_settings.AccountSettings("", ("company", "lead"), 10, False, None)
+            session, copper.world.account, account_settings.AccountSettings("", ("company", "lead"), 10, None)
         )
     for record_word, record, name in (("organization", company, "panel"), ("lead", lead, "panel-empty")):
         panel = copper.open(record_word, record)

@@ -661,9 +661,7 @@ def test_nothing_overflows_and_no_status_is_cut_from_280_to_1100_pixels(host: Ho
     world.sandbox.simulate("void_invoice", invoice=void.id)
     world.settle()
     with transaction() as session:
-        account_settings.update(
-            session, world.account, account_settings.AccountSettings("", ("company",), 20, False, None)
-        )
+        account_settings.update(session, world.account, account_settings.AccountSettings("", ("company",), 20, None))
     panel = host.open("company", company)
     expect(panel.locator("tr[data-number]")).to_have_count(11)
     panel.get_by_role("button", name="Match details").first.click()

@@ -155,22 +155,23 @@ def test_the_panel_the_match_page_and_the_command_count_the_same_invoices(world:
     bill = world.invoice(contact, type="ACCPAY")
     world.invoice(world.contact("Near", "an@acme.test"), type="ACCPAY")
     world.settle()
-    for bills, numbers in (("0", 1), ("1", 2)):
+    for bill_types, numbers in (([], 1), (["person"], 2)):
         admin.open("/settings")
         admin.send(
-            "/settings", {"record_type": ["person"], "invoice_limit": "5", "visible": "everyone", "bills": bills}
+            "/settings",
+            {"record_type": ["person"], "invoice_limit": "5", "visible": "everyone", "bill_type": bill_types},
         )
         assert len(world.invoice_numbers("people", person)) == numbers
         admin.open(f"/records/person/{person}")
-        assert ("bill" in page_text(admin)) is (bills == "1")
+        assert ("bill" in page_text(admin)) is bool(bill_types)
         admin.open(f"/records/person/{person}/match")
         assert f"{numbers} invoice" in page_text(admin)
         assert f"{numbers} invoice" in patina("explain", "person", str(person)).stdout
         why = admin.open(f"/records/person/{person}/invoices/{bill.id}/match").status_code
-        assert why == (200 if bills == "1" else 404)
+        assert why == (200 if bill_types else 404)
         assert admin.open(f"/records/person/{person}/invoices/{invoice.id}/match").status_code == 200
         misses = build_match_report(world.account, RecordType.PERSON, person).near_matches
-        assert [miss.invoices for miss in misses] == [int(bills)]
+        assert [miss.invoices for miss in misses] == [len(bill_types)]
 
 
 def test_the_audit_log_names_the_contact_and_the_record_of_a_link(world: World, admin: AdminBrowser) -> None:

@@ -16,6 +16,7 @@ from runtime.settings import override_settings
 from store.accounts import account_settings, accounts, copper_credentials, xero_organisations
 from store.accounts.copper_credentials import CopperCredentials
 from store.db.database import transaction
+from store.db.enums import RecordType
 from tests.support.admin import AdminBrowser, sign_in
 from tests.support.databases import clear_budgets
 from tests.support.serving import serving
@@ -78,7 +79,7 @@ def test_an_admin_connects_selects_organisations_and_finishes(
     assert (page.url.path, page.url.query) == ("/settings", b"setup=1")
     assert count("sync_run") == 2, "the import begins as soon as organisations are chosen"
 
-    page = browser.send("/settings", FORM, setup="1", bills="1")
+    page = browser.send("/settings", FORM, setup="1", bill_type="lead")
     assert page.url.path == "/progress"
     assert 'http-equiv="refresh"' in page.text, "it refreshes while something is imported"
     assert count("sync_run") == 2, "nothing is imported twice"
@@ -86,10 +87,10 @@ def test_an_admin_connects_selects_organisations_and_finishes(
         (account,) = accounts.list_accounts(session)
         saved = account_settings.get(session, account.id)
         organisations = xero_organisations.list_connected(session, account.id)
-    assert (saved.record_types, saved.invoice_limit, saved.show_bills, saved.visible_to_teams) == (
+    assert (saved.record_types, saved.invoice_limit, saved.bill_record_types, saved.visible_to_teams) == (
         ("lead", "person"),
         7,
-        True,
+        (RecordType.LEAD,),
         None,
     )
     assert [str(organisation.tenant_id) for organisation in organisations] == [tenants[0]]

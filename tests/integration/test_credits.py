@@ -15,7 +15,7 @@ from runtime.settings import override_settings, settings
 from services import health
 from store.accounts import account_settings
 from store.db.database import account_transaction, transaction
-from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceType, RecordType
+from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceStatus, InvoiceType, RecordType
 from store.read_model import balances, invoice_queries
 from store.sync import refresh_candidates
 from tests.support.admin import AdminBrowser
@@ -43,7 +43,7 @@ def show(world: World, *credits: CreditResource, bills: bool = False) -> None:
     """Change what the account shows, as the settings page does."""
     with account_transaction(world.account) as session:
         before = account_settings.get(session, world.account)
-        changed = replace(before, shown_credits=credits, show_bills=bills)
+        changed = replace(before, shown_credits=credits, bill_record_types=tuple(RecordType) if bills else ())
         account_settings.update(session, world.account, changed)
 
 
@@ -64,14 +64,32 @@ def only_row(world: World, person: int) -> dict[str, Any]:
 
 def test_the_functions_of_the_schema_agree_with_the_enum(world: World) -> None:
     resource_by_type = {name: resource for resource, names in CREDIT_TYPES.items() for name in names}
-    shown = ["credit_notes"]
+    query = text("""
+        SELECT credit_resource(:type) AS resource, is_purchase(:type) AS is_purchase,
+               is_shown(a, 'person', :type, 'PAID') AS on_people, is_shown(a, 'lead', :type, 'PAID') AS on_leads,
+               is_shown(a, NULL, :type, 'PAID') AS anywhere, is_shown(a, 'lead', :type, 'VOIDED') AS voided
+        FROM account a
+    """)
     with transaction() as session:
+        settings = replace(account_settings.get(session, world.account), credit_record_types=(RecordType.LEAD,))
+        settings = replace(settings, bill_record_types=(RecordType.PERSON,), hidden_statuses=(InvoiceStatus.VOIDED,))
+        account_settings.update(session, world.account, settings)
         for name in [*InvoiceType, "", "NEW"]:
-            query = text("SELECT credit_resource(:type), is_purchase(:type), is_shown(:type, false, :shown)")
-            resource, is_purchase, is_shown = session.execute(query, {"type": name, "shown": shown}).one()
-            assert resource == resource_by_type.get(name), name
-            assert is_purchase == (name in PURCHASES), name
-            assert is_shown == (not is_purchase and resource in {None, *shown}), name
+            row = session.execute(query, {"type": name}).one()
+            assert row.resource == resource_by_type.get(name), name
+            assert row.is_purchase == (name in PURCHASES), name
+            credits_on_leads = row.resource in {None, "credit_notes"}
+            assert row.on_leads == (not row.is_purchase and credits_on_leads), name
+            assert row.on_people == (row.resource is None), name
+            assert row.anywhere == credits_on_leads, name
+            assert not row.voided, name
+
+
+def test_what_awaits_payment_cannot_be_hidden_by_its_status(world: World) -> None:
+    query = text("SELECT is_shown(a, 'person', 'ACCREC', 'AUTHORISED') FROM account a")
+    with transaction() as session:
+        session.execute(text("UPDATE account SET hidden_statuses = '{AUTHORISED,PAID}'"))
+        assert session.execute(query).scalar_one()
 
 
 def test_a_credit_note_is_a_row_in_order_of_created_date_and_counts_as_credit(world: World) -> None:
@@ -369,7 +387,9 @@ def test_a_credit_without_a_number_is_called_what_it_is(world: World, admin: Adm
     ann = world.person("ann@acme.test")
     create(world, CreditResource.OVERPAYMENTS, world.contact("Ann", "ann@acme.test"))
     admin.open("/settings")
-    form = {"record_type": list(RecordType), "invoice_limit": "5", "credits": list(CreditResource)}
+    record_types = list(RecordType)
+    form = {"record_type": record_types, "credit_type": record_types, "credits": list(CreditResource)}
+    form["invoice_limit"] = ["5"]
     assert admin.send("/settings", form).status_code == 200
     for run in world.runs():
         while run_processor.step(run.account_id, run.id).has_more:

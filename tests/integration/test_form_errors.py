@@ -57,11 +57,13 @@ def test_no_secret_is_part_of_a_refused_form() -> None:
 
 def test_refused_settings_keep_every_choice_and_touch_no_other_form(world: World, admin: AdminBrowser) -> None:
     admin.open("/settings")
-    page = admin.send("/settings", {"record_type": ["lead"], "invoice_limit": "17", "visible": "teams", "bills": "1"})
+    page = admin.send(
+        "/settings", {"record_type": ["lead"], "invoice_limit": "17", "visible": "teams", "bill_type": ["lead"]}
+    )
     assert page.status_code == 422
     assert 'value="17"' in field(page, "invoice_limit")
     ticked = set(re.findall(r'name="(\w+)" value="(\w+)" checked', page.text))
-    assert ticked == {("record_type", "lead"), ("visible", "teams"), ("bills", "1")}
+    assert ticked == {("record_type", "lead"), ("visible", "teams"), ("bill_type", "lead")}
     assert "Select at least one team" in page.text
 
     page = admin.send("/settings", {**FORM, "invoice_limit": "0<b>"})

@@ -220,7 +220,8 @@ def test_every_path_from_a_record_to_its_contacts_is_explained(world: World) -> 
         path = response[1][0]
         assert path.organisation_id
         assert path.contact_id
-        brings = match_reports.list_contact_invoices(session, world.account, [(path.organisation_id, path.contact_id)])
+        matched = (path.organisation_id, path.contact_id)
+        brings = match_reports.list_contact_invoices(session, world.account, RecordType.OPPORTUNITY, [matched])
         assert [bring.number for bring in brings] == [invoice.number]
 
 

@@ -183,7 +183,7 @@ def test_bills_are_shown_only_if_the_account_enables_them(world: World) -> None:
     assert world.invoice_numbers("people", person) == [sale.number]
 
     with transaction() as session:
-        session.execute(text("UPDATE account SET show_bills = true"))
+        session.execute(text("UPDATE account SET bill_record_types = record_types"))
     rows = {row["id"]: row for row in world.rows("people", person)}
     assert rows.keys() == {sale.id, bill.id}
     assert rows[bill.id]["issuer"] == "ann@acme.test"

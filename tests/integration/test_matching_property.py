@@ -161,7 +161,7 @@ def check_reports(session: Session, account: int, data: Mirror, *, shows_bills: 
         }
         if contacts:
             matched.add((record_type, number))
-        invoices = match_reports.list_contact_invoices(session, account, contacts)
+        invoices = match_reports.list_contact_invoices(session, account, record_type, contacts)
         explained |= {(record_type.value, number, invoice.invoice_id) for invoice in invoices}
     assert explained == {tuple(row) for row in stored}
 
@@ -188,7 +188,10 @@ def test_reasons_and_unmatched_lists_agree_with_the_stored_rows(unconnected: Wor
     @given(data=mirrors, shows_bills=st.booleans())
     def check(data: Mirror, *, shows_bills: bool) -> None:
         with suppress(RollBackError), transaction() as session:
-            session.execute(text("UPDATE account SET show_bills = :bills"), {"bills": shows_bills})
+            session.execute(
+                text("UPDATE account SET bill_record_types = :types"),
+                {"types": list(RecordType) if shows_bills else []},
+            )
             write(session, account, organisations, data)
             assert projection.compare(session, account).is_clean
             check_reports(session, account, data, shows_bills=shows_bills)

@@ -37,7 +37,7 @@ def restrict(world: World, *teams: int) -> None:
         account_settings.update(
             session,
             world.account,
-            account_settings.AccountSettings(now.name, now.record_types, 2, False, teams or None),
+            account_settings.AccountSettings(now.name, now.record_types, 2, teams or None),
         )
 
 
@@ -374,9 +374,7 @@ def test_an_empty_panel_says_why_and_what_to_do(world: World, panel: dict[str, s
     assert "This lead was deleted in Copper." in panel_text("lead", lead)
     with transaction() as session:
         now = account_settings.get(session, world.account)
-        account_settings.update(
-            session, world.account, account_settings.AccountSettings(now.name, ("lead",), 5, False, None)
-        )
+        account_settings.update(session, world.account, account_settings.AccountSettings(now.name, ("lead",), 5, None))
     assert "Invoices are turned off for people." in panel_text("person", matched)
 
 

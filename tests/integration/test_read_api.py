@@ -279,6 +279,7 @@ def test_a_page_is_one_index_only_scan_behind_the_policies_too(world: World) -> 
         "after_created_at": "'infinity'",
         "after_invoice_id": f"'{UUID(int=2**128 - 1)}'",
         "key_account_id": str(world.account),
+        "with_details": "true",
     }
     with transaction() as session:
         name = session.execute(text("SELECT current_database()")).scalar_one()

@@ -88,15 +88,13 @@ def test_a_standby_is_a_503_until_writes_are_accepted_again(world: World, admin:
             response = admin.http.get("/settings")
             assert response.status_code != 500, response.text
             with pytest.raises(exc.OperationalError, match="read-only"), transaction() as session:
-                account_settings.update(
-                    session, world.account, account_settings.AccountSettings("x", (), 1, False, None)
-                )
+                account_settings.update(session, world.account, account_settings.AccountSettings("x", (), 1, None))
         assert world.read("people", 1).status_code == 200, "a read changes nothing"
         outside.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
     # Connections opened meanwhile stay read-only, so the pool must discard them.
     wait_until(lambda: post_xero(world.web, body).status_code == 200, seconds=10, description="the delivery")
     with transaction() as session:
-        account_settings.update(session, world.account, account_settings.AccountSettings("x", (), 1, False, None))
+        account_settings.update(session, world.account, account_settings.AccountSettings("x", (), 1, None))
 
 
 def test_a_key_with_a_line_break_is_refused_everywhere_and_never_logged(

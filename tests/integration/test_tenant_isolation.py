@@ -92,7 +92,7 @@ def test_an_account_transaction_only_sees_and_changes_its_own_account(two: tuple
     with pytest.raises(Exception, match="row-level security"), account_transaction(first.account) as session:
         api_keys.create(session, second.account, "planted")
     with account_transaction(first.account) as session:
-        account_settings.update(session, second.account, account_settings.AccountSettings("x", (), 1, False, None))
+        account_settings.update(session, second.account, account_settings.AccountSettings("x", (), 1, None))
     with transaction() as session:
         assert account_settings.get(session, second.account).invoice_limit == 5
         assert mirror.count_rows(session, second.account)[1] == 1

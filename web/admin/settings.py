@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -22,9 +23,9 @@ from store.accounts import (
     deprovisioning,
     xero_organisations,
 )
-from store.accounts.account_settings import AccountSettings
+from store.accounts.account_settings import HIDEABLE_STATUSES, AccountSettings
 from store.db.database import account_transaction
-from store.db.enums import CreditResource, RecordType, SetupStep
+from store.db.enums import CreditResource, InvoiceStatus, RecordType, SetupStep
 from web.admin import confirmation, forms, notices
 from web.admin.confirmation import require_confirmation
 from web.admin.connect import key_error_message, key_error_status, with_retry_after
@@ -52,8 +53,10 @@ MESSAGES = {
     "invoice_limit": f"Enter a whole number from 1 to {MAX_INVOICE_LIMIT}.",
     "visible": "Choose who can see invoices.",
     "team": "Select at least one team, or choose Everyone.",
-    "bills": "Choose whether to show bills.",
+    "bill_type": "Choose from leads, people, companies and opportunities.",
     "credits": "Choose the credits to show.",
+    "credit_type": "Choose from leads, people, companies and opportunities.",
+    "status": "Choose from the statuses in the list.",
     "none_ok": NO_TYPES,
 }
 
@@ -65,8 +68,10 @@ class SettingsForm(BaseModel):
     invoice_limit: Annotated[WholeNumber, Field(ge=1, le=MAX_INVOICE_LIMIT)]
     visible: Literal["everyone", "teams"] = "everyone"
     team: list[WholeNumber] = []
-    bills: bool = False
+    bill_type: list[RecordType] = []
     credits: list[CreditResource] = []
+    credit_type: list[RecordType] = []
+    status: list[InvoiceStatus] = []
     none_ok: bool = False
 
     def consistency_errors(self) -> dict[str, str]:
@@ -78,12 +83,18 @@ class SettingsForm(BaseModel):
             errors["team"] = MESSAGES["team"]
         return errors
 
-    def to_settings(self, name: str) -> AccountSettings:
-        """The settings for the account with this name."""
-        record_types = tuple(sorted({record_type.value for record_type in self.record_type}))
-        teams = tuple(sorted(set(self.team))) if self.visible == "teams" else None
-        shown_credits = tuple(resource for resource in CreditResource if resource in self.credits)
-        return AccountSettings(name, record_types, self.invoice_limit, self.bills, teams, shown_credits)
+    def apply_to(self, settings: AccountSettings) -> AccountSettings:
+        """The settings with the form's changes. Statuses that cannot be hidden are not in the form."""
+        return replace(
+            settings,
+            record_types=tuple(sorted({record_type.value for record_type in self.record_type})),
+            invoice_limit=self.invoice_limit,
+            visible_to_teams=tuple(sorted(set(self.team))) if self.visible == "teams" else None,
+            bill_record_types=tuple(record_type for record_type in RecordType if record_type in self.bill_type),
+            shown_credits=tuple(resource for resource in CreditResource if resource in self.credits),
+            credit_record_types=tuple(record_type for record_type in RecordType if record_type in self.credit_type),
+            hidden_statuses=tuple(status for status in HIDEABLE_STATUSES if status not in self.status),
+        )
 
 
 def _users(account_id: int) -> tuple[list[CopperUser], str | None]:
@@ -129,6 +140,7 @@ def _settings_page(
         alert=notices.for_health(account_status),
         all_types_off=notices.ALL_TYPES_OFF,
         credit_labels=labels.CREDIT_LABELS,
+        status_labels={status.value: labels.status(status) for status in HIDEABLE_STATUSES},
         max_invoice_limit=MAX_INVOICE_LIMIT,
     )
 
@@ -170,7 +182,7 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
         return _form_error(request, form, errors, in_setup=in_setup)
     with account_transaction(browser_session.account_id) as session:
         before = account_settings.get(session, browser_session.account_id)
-        changed = submitted.to_settings(before.name)
+        changed = submitted.apply_to(before)
         account_settings.update(session, browser_session.account_id, changed)
         accounts.complete_setup_step(session, browser_session.account_id, SetupStep.SETTINGS)
         detail = _describe(changed)
@@ -187,9 +199,14 @@ def _describe(settings: AccountSettings) -> str:
     record_types = ", ".join(settings.record_types) or "no record type"
     teams = settings.visible_to_teams
     visibility = "everyone" if teams is None else count_noun(len(teams), "team")
-    bills = "bills shown" if settings.show_bills else "bills hidden"
+    bills = ", ".join(settings.bill_record_types) or "no record type"
     credits = ", ".join(labels.CREDIT_LABELS[resource].lower() for resource in settings.shown_credits) or "no credits"
-    return f"{record_types}; {settings.invoice_limit} shown; {visibility}; {bills}; {credits}"
+    credit_types = ", ".join(settings.credit_record_types) or "no record type"
+    hidden = ", ".join(labels.status(status).lower() for status in settings.hidden_statuses) or "no status"
+    return (
+        f"{record_types}; {settings.invoice_limit} shown; {visibility}; bills on {bills}; {credits} on {credit_types};"
+        f" {hidden} hidden"
+    )
 
 
 @router.get("/organisations/{organisation_id}/remove")

@@ -39,6 +39,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 DOT_NET_DATE = re.compile(r"/Date\((-?\d{1,20})([+-]\d{4})?\)/", re.ASCII)
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 # An id field that does not look like an id holds some other value, which must not be logged.
 LOGGED_ID = re.compile(r"[0-9A-Za-z{}-]{1,64}")
@@ -197,6 +198,16 @@ def parse_date(value: Any) -> date | None:
     return instant.date() if instant else None
 
 
+def parse_boolean(value: Any) -> bool | None:
+    """True or false, also as a text or as 0 or 1; None if it is blank."""
+    if is_blank(value):
+        return None
+    boolean = BOOLEANS.get(str(value).strip().lower()) if isinstance(value, (bool, int, str)) else None
+    if boolean is None:
+        raise ValueError("neither true nor false")
+    return boolean
+
+
 def as_list(value: Any) -> Any:
     """A list of at most 1,000 entries; a single object or text becomes a list of one."""
     if value is None:
@@ -214,6 +225,7 @@ LongText = Annotated[str, BeforeValidator(text_parser(MAX_LONG_TEXT))]
 Amount = Annotated[Decimal | None, BeforeValidator(parse_decimal)]
 Integer = Annotated[int | None, BeforeValidator(parse_integer)]
 Instant = Annotated[datetime | None, BeforeValidator(parse_instant)]
+Boolean = Annotated[bool | None, BeforeValidator(parse_boolean)]
 CalendarDate = Annotated[date | None, BeforeValidator(parse_date)]
 RowId = Annotated[int, BeforeValidator(parse_id)]
 RelatedId = Annotated[int | None, BeforeValidator(parse_id)]

@@ -17,15 +17,15 @@ CREDITS = (
     mutant(
         "credits that are turned off are shown",
         "alembic/versions/0001_baseline.py",
-        "credit_resource(type) IS NULL OR credit_resource(type) = ANY(shown_credits)",
-        "shown_credits IS NOT NULL",
+        "credit_resource(type) = ANY((settings).shown_credits)\n",
+        "true\n",
         f"{TESTS}other_credits_show_once_the_account_chooses_them",
     ),
     mutant(
         "without any credits nothing is shown",
         "alembic/versions/0001_baseline.py",
-        "(credit_resource(type) IS NULL OR credit_resource(type) = ANY(shown_credits))",
-        "coalesce(credit_resource(type) = ANY(shown_credits), true)",
+        "(credit_resource(type) IS NULL OR credit_resource(type) = ANY((settings).shown_credits)\n",
+        "(credit_resource(type) = ANY((settings).shown_credits)\n",
         f"{TESTS}events_of_credits_that_are_not_shown_still_refresh_the_invoices",
     ),
     mutant(

@@ -14,6 +14,7 @@ from store.mirror.mirror import ContactRow, InvoiceRow
 from worker.vendors.addresses import extract_addresses
 from worker.vendors.parsing import (
     Amount,
+    Boolean,
     CalendarDate,
     Currency,
     DocumentNumber,
@@ -58,6 +59,10 @@ class XeroDocument(VersionedRow):
     issue_instant: CalendarDate = Field(alias="Date", default=None)
     total: Amount = Field(alias="Total", default=None)
     currency: Currency = Field(alias="CurrencyCode", default="")
+    currency_rate: Amount = Field(alias="CurrencyRate", default=None)
+    reference: DocumentNumber = Field(alias="Reference", default="")
+    paid_on: CalendarDate = Field(alias="FullyPaidOnDate", default=None)
+    sent: Boolean = Field(alias="SentToContact", default=None)
     updated_at: Instant = Field(alias="UpdatedDateUTC", default=None)
 
     @property
@@ -88,6 +93,10 @@ class XeroDocument(VersionedRow):
             total=total,
             balance=balance,
             currency=self.currency or None,
+            currency_rate=self.currency_rate if self.currency_rate and self.currency_rate > 0 else None,
+            reference=self.reference or None,
+            paid_on=self.paid_on,
+            is_sent=self.sent,
             created_at=datetime.combine(issued, time(), UTC) if issued and has_valid_date else self.version,
             created_source="issue_date" if has_valid_date else "updated_date",
             updated_at=self.version,
@@ -105,11 +114,16 @@ class XeroInvoice(XeroDocument):
     balance: Amount = Field(alias="AmountDue", default=None)
     paid: Amount = Field(alias="AmountPaid", default=None)
     credited: Amount = Field(alias="AmountCredited", default=None)
+    expected_payment: CalendarDate = Field(alias="ExpectedPaymentDate", default=None)
+    planned_payment: CalendarDate = Field(alias="PlannedPaymentDate", default=None)
 
     def to_row(self) -> InvoiceRow:
-        """The invoice as the mirror stores it."""
+        """The invoice as the mirror stores it. Xero calls the expected payment of a bill planned."""
         due_date = self.due_date or self.due_instant
-        return self._to_row(self.invoice_id, self.type, self.number, self._amounts(), due_date)
+        row = self._to_row(self.invoice_id, self.type, self.number, self._amounts(), due_date)
+        row.amount_paid, row.amount_credited = self.paid, self.credited
+        row.expected_payment_date = self.expected_payment or self.planned_payment
+        return row
 
     def _amounts(self) -> tuple[Decimal | None, Decimal | None]:
         """Total and balance. If one is missing, it is computed from the other and the paid and credited amounts.
