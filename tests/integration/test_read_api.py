@@ -82,6 +82,41 @@ def test_amounts_have_their_currencys_own_decimals(value: str, currency: str | N
     assert format_amount(Decimal(value), currency) == expected
 
 
+def test_further_fields_are_in_the_response_if_they_are_requested(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    invoice = world.invoice("ann@acme.test", "115.00", reference="PO 7", due="2026-11-01")
+    world.sandbox.simulate("update_invoice", invoice=invoice.id, expected_payment="2026-12-24")
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id, amount="15.00")
+    world.settle()
+    fields = "balance_due,reference,amount_paid,amount_credited,expected_payment_date,sent_to_contact,organisation"
+    fields += ",paid_on"
+    (row,) = world.read("people", ann, fields=fields).json()["invoices"]
+    assert row == {
+        "id": invoice.id,
+        "balance_due": "100.00",
+        "reference": "PO 7",
+        "amount_paid": "15.00",
+        "amount_credited": "0.00",
+        "expected_payment_date": "2026-12-24",
+        "sent_to_contact": True,
+        "organisation": "Acme Sales Ltd 1",
+        "paid_on": None,
+    }
+    assert list(row) == ["id", *fields.split(",")], "in the order of the request"
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
+    world.settle()
+    (row,) = world.read("people", ann, fields="status, paid_on").json()["invoices"]
+    assert row["status"] == "PAID"
+    assert row["paid_on"] in {datetime.now(UTC).date().isoformat(), world.today().isoformat()}
+    world.check()
+
+
+def test_an_unknown_field_is_named(world: World) -> None:
+    response = world.read("people", 1, fields="number,colour")
+    assert response.status_code == 400
+    assert "'colour' is not a field. Choose from amount_credited, amount_paid, balance_due" in response.text
+
+
 def test_amounts_are_never_converted_to_floats(world: World) -> None:
     person = world.person("ann@acme.test")
     world.invoice("ann@acme.test", total="90071992547409.93", currency="JPY")

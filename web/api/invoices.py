@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
@@ -27,12 +28,13 @@ from web.auth import rate_limits
 from web.auth.api_keys import BEARER_SECURITY, bearer_token, unknown_key
 from web.presentation import links
 from web.presentation.currencies import format_optional_amount
-from web.presentation.problems import problem_responses
+from web.presentation.problems import ProblemError, problem_responses
 from web.state import web_state
 
 router = APIRouter(prefix="/v1", tags=["invoices"])
 MAX_PAGE_SIZE = 200
 MAX_BATCH_SIZE = 32
+MAX_FIELDS_LENGTH = 400
 ROUTE = "/{type}/{id}/invoices"
 
 
@@ -67,11 +69,40 @@ class InvoiceSchema(BaseModel):
     url: str = Field(description="link to the invoice in Xero")
 
 
+class InvoiceDetails(BaseModel):
+    """The fields that are only in a response if `fields` names them. Null if Xero gave none."""
+
+    reference: str | None = None
+    paid_on: date | None = Field(None, description="when it was paid in full")
+    expected_payment_date: date | None = Field(None, description="of a bill: the planned date")
+    amount_paid: str | None = None
+    amount_credited: str | None = None
+    sent_to_contact: bool | None = None
+    organisation: str | None = Field(None, description="the name of the Xero organisation")
+
+
+class RequestedInvoiceSchema(InvoiceSchema, InvoiceDetails):
+    """An invoice, a bill or a credit, with the id and the fields that were requested."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["id"]})
+
+
+FIELDS = set(RequestedInvoiceSchema.model_fields)
+DETAIL_FIELDS = set(InvoiceDetails.model_fields)
+DETAIL_AMOUNTS = ("amount_paid", "amount_credited")
+FIELDS_DESCRIPTION = (
+    "the fields of each invoice, separated by commas; the id is always among them. By default all but"
+    f" {', '.join(InvoiceDetails.model_fields)}"
+)
+
+
 class InvoicePageSchema(BaseModel):
     """A page of a record's invoices."""
 
     record: RecordReference
-    invoices: list[InvoiceSchema]
+    invoices: list[InvoiceSchema | RequestedInvoiceSchema] = Field(
+        description="with `fields`: only the id and the fields that it names"
+    )
     next: str | None = Field(description="pass as `after`; null on the last page")
     synced_at: datetime | None = Field(
         description="when the rows were last known to be up to date; null before the first sync"
@@ -99,12 +130,24 @@ async def list_invoices(
     ] = None,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page")] = None,
     order: Annotated[Literal["newest", "oldest"], Query(description="by created date")] = "newest",
+    fields: Annotated[str | None, Query(max_length=MAX_FIELDS_LENGTH, description=FIELDS_DESCRIPTION)] = None,
 ) -> Response:
     """The Xero invoices of a Copper record, in order of created date."""
     key = _limited_key(request)
     record_type = parse_record_type(type)
     position = cursors.decode_position(after) if after is not None else None
-    return await _read_page(request, PageRequest(key, record_type, id, limit, position, newest_first=order == "newest"))
+    requested = _parse_fields(fields) if fields is not None else None
+    with_details = not DETAIL_FIELDS.isdisjoint(requested or ())
+    page_request = PageRequest(key, record_type, id, limit, position, order == "newest", with_details)
+    return await _read_page(request, page_request, requested)
+
+
+def _parse_fields(fields: str) -> Sequence[str]:
+    """The names in a comma-separated list; raises a 400 problem if one is unknown."""
+    names = [name.strip() for name in fields.split(",")]
+    if unknown := sorted(set(names) - FIELDS):
+        raise ProblemError(400, f"fields: {unknown[0]!r} is not a field. Choose from {', '.join(sorted(FIELDS))}.")
+    return names
 
 
 def _limited_key(request: Request) -> bytes:
@@ -114,7 +157,7 @@ def _limited_key(request: Request) -> bytes:
     return key_digest
 
 
-async def _read_page(request: Request, page_request: PageRequest) -> Response:
+async def _read_page(request: Request, page_request: PageRequest, fields: Sequence[str] | None = None) -> Response:
     state = web_state(request)
     page = await state.invoice_pages.submit(page_request)
     if page is None:
@@ -125,6 +168,8 @@ async def _read_page(request: Request, page_request: PageRequest) -> Response:
         state.recent_views, page.account_id, page_request.record_type, page_request.record_id
     )
     payload = _page_payload(page_request.record_type, page_request.record_id, page)
+    if fields is not None:
+        payload["invoices"] = [_select_fields(invoice, fields) for invoice in page.invoices]
     return Response(orjson.dumps(payload), media_type="application/json", background=background)
 
 
@@ -169,6 +214,17 @@ def _page_payload(record_type: RecordType, record_id: int, page: Page) -> dict[s
         "next": cursors.encode_position(page.next) if page.next else None,
         "synced_at": _timestamp(page.synced_at) if page.synced_at else None,
     }
+
+
+def _select_fields(invoice: InvoiceTextRow, fields: Sequence[str]) -> dict[str, Any]:
+    """The invoice's id and the requested fields, in the order of the request."""
+    payload = _invoice_payload(invoice)
+    if invoice.details is not None:
+        details = orjson.loads(invoice.details)
+        for name in DETAIL_AMOUNTS:
+            details[name] = format_optional_amount(details[name], invoice.currency)
+        payload |= details
+    return {"id": payload["id"], **{name: payload[name] for name in fields}}
 
 
 def _timestamp(text: str) -> str:
