@@ -1,22 +1,18 @@
-"""Queries for a record's invoices: one for API keys, which is the fast read path, and those for pages and the panel."""
+"""The query of the fast read path: pages of records' invoices, for API keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from store.db.enums import RecordType
-from store.read_model.overdue_sql import IS_OVERDUE, OVERDUE_DAYS, TODAY
 
 TIMESTAMP_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS.US'
 # One function call for each requested page. The function finds the key's account, binds itself to that account, so that
@@ -35,24 +31,6 @@ READ_PAGES = f"""
          invoices_by_key(decode(request.key, 'hex'), request.type, request.record, request.max_rows,
                          request.created_at, request.invoice, request.newest_first, request.with_details) AS r
 """
-# The same rows in the same order, filtered by status, and their counts. Two of the statuses are not Xero's: OVERDUE is
-# what awaits payment after its due date, CREDIT is any credit. So each row has exactly one.
-ROW_STATUS = f"""
-    CASE WHEN credit_resource(r.type) IS NOT NULL THEN 'CREDIT' WHEN {IS_OVERDUE} THEN 'OVERDUE' ELSE r.status END
-"""
-VISIBLE_INVOICES = """
-    FROM account a
-    JOIN record_invoice r ON r.account_id = a.id AND r.record_type = :type AND r.record_id = :record
-         AND is_shown(a, r.record_type, r.type, r.status)
-    WHERE a.id = :account AND a.record_types @> ARRAY[CAST(:type AS text)]
-"""
-LIST_INVOICES = text(f"""
-    SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
-           r.balance, r.currency, r.created_source, r.short_code, {TODAY} AS today, {OVERDUE_DAYS} AS overdue_days
-    {VISIBLE_INVOICES} AND (CAST(:status AS text) = '' OR {ROW_STATUS} = :status)
-    ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT :limit
-""")
-COUNT_BY_STATUS = text(f"SELECT {ROW_STATUS} AS status, count(*) AS invoices {VISIBLE_INVOICES} GROUP BY 1")
 MAX_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 FIRST_POSITION = {True: ("infinity", MAX_ID), False: ("-infinity", str(UUID(int=0)))}
 """Where the first page starts, by `newest_first`."""
@@ -79,26 +57,6 @@ class InvoiceTextRow(NamedTuple):
     short_code: str | None
     overdue_days: int
     details: str | None
-
-
-class InvoiceListItem(NamedTuple):
-    """An invoice of a record; `today` is its organisation's day, which `overdue_days` goes by."""
-
-    created_at: datetime
-    invoice_id: UUID
-    type: str
-    status: str
-    number: str | None
-    issuer: str
-    issue_date: date | None
-    due_date: date | None
-    total: Decimal | None
-    balance: Decimal | None
-    currency: str | None
-    created_source: str
-    short_code: str | None
-    today: date
-    overdue_days: int
 
 
 class Position(NamedTuple):
@@ -173,17 +131,3 @@ def _to_page(request: PageRequest, rows: Sequence[TupleRow]) -> Page:
         else None
     )
     return Page(invoices, position, synced_at, account_id)
-
-
-def list_invoices(
-    session: Session, account_id: int, record_type: RecordType, record_id: int, *, status: str, limit: int
-) -> list[InvoiceListItem]:
-    """A record's first `limit` invoices, newest first. Status '' means all; `OVERDUE` and `CREDIT` are statuses too."""
-    params = {"account": account_id, "type": record_type.value, "record": record_id, "status": status, "limit": limit}
-    return [InvoiceListItem(**row) for row in session.execute(LIST_INVOICES, params).mappings()]
-
-
-def count_by_status(session: Session, account_id: int, record_type: RecordType, record_id: int) -> dict[str, int]:
-    """The number of a record's invoices of each status, with `OVERDUE` and `CREDIT`."""
-    params = {"account": account_id, "type": record_type.value, "record": record_id}
-    return {row.status: row.invoices for row in session.execute(COUNT_BY_STATUS, params)}

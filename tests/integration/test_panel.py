@@ -304,10 +304,10 @@ def test_a_record_shows_balances_rows_and_days_overdue(world: World, panel: dict
     world.settle()
     response = part(world, panel, "person", person, limit=200)
     page_text = plain(response)
-    assert "NZD 1,244.50 outstanding · NZD 1,234.50 overdue" in page_text
+    assert "Overdue NZD 1,234.50 Outstanding NZD 1,244.50" in page_text
     assert re.search(r"Overdue [\d,]+ d .* due 31 Jan 2020", page_text)
     assert "GBP 7.00" in page_text
-    assert "GBP" not in page_text[: page_text.index("Status")], "nothing is open in it"
+    assert "GBP" not in page_text[: page_text.index("Number or reference")], "nothing is open in it"
     assert 'data-count="3"' in response.text
     assert "All (3)" in page_text
     assert re.search(r"Overdue \(1\) Awaiting payment \(1\) Paid \(1\)", page_text), "each is counted once"

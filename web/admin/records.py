@@ -26,6 +26,7 @@ from web.api.record_paths import RecordId
 from web.auth import browser
 from web.presentation import exports, labels, links, locales, record_view
 from web.presentation.exports import ExportFormat
+from web.presentation.filter_params import RecordFilters
 from web.presentation.problems import ProblemError
 from worker.vendors.addresses import normalise_address
 
@@ -116,19 +117,19 @@ def show_record(
     request: Request,
     record_type: RecordType,
     record_id: RecordId,
-    status: Annotated[str, Query(max_length=20)] = "",
-    limit: Annotated[int | None, Query(ge=1, le=record_view.MAX_ROWS)] = None,
+    filters: RecordFilters,
 ) -> Response:
     """The invoices that Copper users see on a record."""
     browser_session = browser.require_admin(request.state.browser)
     locale = locales.negotiate(request)
     account_id = browser_session.account_id
     _require_record(account_id, record_type, record_id)
+    selected = filters.to_filter()
     view = record_view.build_record_view(
-        account_id, record_type, record_id, locale, status=forms.clean_line(status), limit=limit
+        account_id, record_type, record_id, locale, selected=selected, limit=filters.limit
     )
-    if status and status not in labels.STATUS_LABELS and status not in dict(view.filters):
-        raise ProblemError(422, f'"{forms.clean_line(status)}" isn\'t an invoice status.')
+    if selected.status not in {"", *labels.STATUS_LABELS} and not view.filtered_count:
+        raise ProblemError(422, f'"{forms.clean_line(selected.status)}" isn\'t an invoice status.')
     copper_url = _copper_url(account_id, record_type, record_id)
     return render_page(request, "record.html", record=view, locale=locale, copper_url=copper_url)
 

@@ -140,6 +140,7 @@ def _settings_page(
         alert=notices.for_health(account_status),
         all_types_off=notices.ALL_TYPES_OFF,
         credit_labels=labels.CREDIT_LABELS,
+        column_labels=labels.COLUMN_LABELS,
         status_labels={status.value: labels.status(status) for status in HIDEABLE_STATUSES},
         max_invoice_limit=MAX_INVOICE_LIMIT,
     )

@@ -49,7 +49,8 @@ from web.panel.authorization import (
 )
 from web.panel.long_polls import PollQuota
 from web.panel.record_views import RenderedView, ViewKey
-from web.presentation import locales, record_view
+from web.presentation import locales
+from web.presentation.filter_params import RecordFilters
 from web.presentation.problems import ProblemError, delay_refusal, problem
 from web.state import web_state
 from worker.vendors.copper import oauth as copper_oauth
@@ -134,15 +135,15 @@ async def record(
     viewer: CurrentViewer,
     record_type: RecordType,
     record_id: RecordId,
-    status: Annotated[str, Query(max_length=20)] = "",
-    limit: Annotated[int | None, Query(ge=1, le=record_view.MAX_ROWS)] = None,
+    filters: RecordFilters,
 ) -> Response:
     """A record's invoices as HTML for the panel; 304 while the entity tag is that of `If-None-Match`.
 
     `Prefer: wait=20` (RFC 7240) makes it a long poll: the answer waits for a change, for that many seconds at most.
     """
     state = web_state(request)
-    key = ViewKey(viewer.account_id, record_type, record_id, status, limit, str(locales.negotiate(request)))
+    locale = str(locales.negotiate(request))
+    key = ViewKey(viewer.account_id, record_type, record_id, filters.to_filter(), filters.limit, locale)
     etag = request.headers.get("if-none-match", "").strip('"')
     if seconds:
         with state.long_polls.charge(PollQuota.for_scope("account", viewer.account_id)):

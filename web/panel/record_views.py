@@ -10,6 +10,7 @@ from typing import NamedTuple
 from babel import Locale
 
 from store.db.enums import RecordType
+from store.read_model.record_invoices import InvoiceFilter
 from web.admin import render
 from web.middleware.concurrency import MAX_COOLDOWN_SECONDS, BusyError, FairLimiter
 from web.presentation import record_view
@@ -27,7 +28,7 @@ class ViewKey(NamedTuple):
     account_id: int
     record_type: RecordType
     record_id: int
-    status: str
+    selected: InvoiceFilter
     limit: int | None
     locale: str
 
@@ -45,7 +46,7 @@ def render_view(key: ViewKey) -> RenderedView:
     """Read a record and render it."""
     locale = Locale.parse(key.locale)
     record = record_view.build_record_view(
-        key.account_id, key.record_type, key.record_id, locale, status=key.status, limit=key.limit
+        key.account_id, key.record_type, key.record_id, locale, selected=key.selected, limit=key.limit
     )
     html = render.render_template("record_part.html", record=record, locale=locale, in_panel=True)
     return RenderedView(record.etag, html, record.synced_at.isoformat() if record.synced_at else "")

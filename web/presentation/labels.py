@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from runtime.numbers import count_noun
-from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceType
+from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceColumn, InvoiceType
 
 STATUS_LABELS = {
     "DRAFT": "Draft",
@@ -15,6 +15,7 @@ STATUS_LABELS = {
     "VOIDED": "Voided",
     "OVERDUE": "Overdue",
     "CREDIT": "Credits",
+    "UNPAID": "Outstanding",
 }
 CREDITS = {credit_type for types in CREDIT_TYPES.values() for credit_type in types}
 CREDIT_STATUS_LABELS = {"AUTHORISED": "Credit to use", "PAID": "Used"}
@@ -22,6 +23,24 @@ CREDIT_LABELS = {
     CreditResource.CREDIT_NOTES: "Credit notes",
     CreditResource.PREPAYMENTS: "Prepayments",
     CreditResource.OVERPAYMENTS: "Overpayments",
+}
+COLUMN_LABELS = {
+    InvoiceColumn.NUMBER: "Number",
+    InvoiceColumn.STATUS: "Status",
+    InvoiceColumn.ISSUER: "Issuer",
+    InvoiceColumn.DUE_DATE: "Due date",
+    InvoiceColumn.TOTAL: "Total due",
+    InvoiceColumn.BALANCE: "Balance due",
+    InvoiceColumn.REFERENCE: "Reference",
+    InvoiceColumn.ISSUE_DATE: "Issue date",
+    InvoiceColumn.AMOUNT_PAID: "Amount paid",
+    InvoiceColumn.AMOUNT_CREDITED: "Amount credited",
+    InvoiceColumn.PAID_ON: "Paid on",
+    InvoiceColumn.EXPECTED_PAYMENT: "Expected payment",
+    InvoiceColumn.SENT: "Sent",
+    InvoiceColumn.CURRENCY: "Currency",
+    InvoiceColumn.ORGANISATION: "Organisation",
+    InvoiceColumn.OVERDUE_BY: "Overdue by",
 }
 TYPE_LABELS: dict[str, str] = {
     InvoiceType.BILL: "bill",
@@ -52,6 +71,12 @@ def type_label(invoice_type: str) -> str:
     return TYPE_LABELS.get(invoice_type, "")
 
 
+def type_plural(invoice_type: str) -> str:
+    """What rows of a type are called as a group."""
+    label = "invoice" if invoice_type == InvoiceType.INVOICE else type_label(invoice_type)
+    return f"{label.capitalize()}s" if label else invoice_type
+
+
 def row_name(invoice_type: str, number: str | None) -> str:
     """The number of an invoice or a credit. Most credits without a number have none at all, so their type is named."""
     return number or (type_label(invoice_type).capitalize() if is_credit(invoice_type) else "") or "(no number)"
@@ -68,6 +93,11 @@ def count_by_type(invoice_types: Collection[str]) -> str:
 def is_credit(invoice_type: str) -> bool:
     """Whether a row is a credit."""
     return invoice_type in CREDITS
+
+
+def days(number: int) -> str:
+    """A number of days in words; '' for none."""
+    return f"{number:,} day{'s' if number > 1 else ''}" if number else ""
 
 
 def overdue(days: int) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from decimal import Decimal
-from uuid import UUID
 
 from babel import Locale
 
@@ -15,52 +13,27 @@ from store.accounts import account_settings, accounts, xero_organisations
 from store.accounts.account_settings import AccountSettings
 from store.db.database import Role, Session, account_transaction
 from store.db.enums import RecordType, RunState
-from store.read_model import balances, invoice_queries, match_reports
+from store.read_model import balances, match_reports, record_invoices
 from store.read_model.balances import Balance
-from store.read_model.invoice_queries import InvoiceListItem
 from store.read_model.match_reports import MirrorRecord, Reason
+from store.read_model.record_invoices import Facet, InvoiceFilter
 from store.sync import runs
-from web.presentation import labels, links, locales
+from web.presentation import locales
+from web.presentation.invoice_filters import (
+    CREDIT,
+    FilterView,
+    TileView,
+    build_filters,
+    build_tiles,
+    effective_filter,
+    to_query,
+)
+from web.presentation.invoice_rows import ColumnView, InvoiceRowView, build_row, column_views, fit_in_table
 from worker.vendors.sync_types import RunKind
 
 MAX_ROWS = 1_000
 ROWS_PER_STEP = 200
 WITH_EMAIL = {RecordType.LEAD, RecordType.PERSON}
-CREDIT = "CREDIT"
-STATUS_ORDER = ("OVERDUE", "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED", CREDIT)
-
-
-@dataclass(frozen=True)
-class BalanceView:
-    """The outstanding amount in one currency, its overdue part, and what is left of credits, formatted ('' if none)."""
-
-    is_bills: bool
-    open: str
-    overdue: str
-    credit: str
-
-
-@dataclass(frozen=True)
-class InvoiceRowView:
-    """One invoice or credit, formatted. A credit's amounts are negative.
-
-    `css_class` colours the row, `status_full` is the status in full words, `type` is '' for a sales invoice.
-    """
-
-    id: UUID
-    number: str
-    url: str
-    status: str
-    status_full: str
-    css_class: str
-    type: str
-    issuer: str
-    due: str
-    due_full: str
-    total: str
-    balance: str
-    is_settled: bool
-    currency: str
 
 
 @dataclass(frozen=True)
@@ -75,23 +48,24 @@ class EmptyState:
 class RecordView:
     """A record with its invoices. `etag` changes with everything visible except the time of the last sync.
 
-    `count` is the number of invoices, `filtered_count` of those with the selected status. `next_limit` is the limit
-    that shows more rows (None: all are shown), `next_row_count` the number of rows that it adds. `can_show_fewer` says
-    whether more rows are shown than the account shows initially. `summary` is for screen readers.
+    `count` is the number of invoices, `filtered_count` of those that the filter selects. `has_table` says whether the
+    columns fit beside each other. `more_query` lists more rows (None: all are shown), `next_row_count` is how many
+    more. `fewer_query` lists as many as initially (None: not more are shown). `summary` is for screen readers.
     """
 
     record_type: RecordType
     id: int
     name: str
-    balances: tuple[BalanceView, ...]
+    tiles: tuple[TileView, ...]
+    columns: tuple[ColumnView, ...]
+    has_table: bool
     invoices: tuple[InvoiceRowView, ...]
     count: int
-    filters: tuple[tuple[str, str], ...]
-    status: str
+    filters: FilterView
     filtered_count: int
-    next_limit: int | None
+    more_query: str | None
     next_row_count: int
-    can_show_fewer: bool
+    fewer_query: str | None
     summary: str
     empty_state: EmptyState | None
     warning: str | None
@@ -100,11 +74,7 @@ class RecordView:
     @property
     def etag(self) -> str:
         """A hash of everything visible, for the `ETag` header."""
-        visible = (
-            *(self.record_type, self.id, self.name, self.balances, self.invoices, self.count, self.filters),
-            *(self.status, self.next_limit, self.can_show_fewer, self.empty_state, self.warning),
-        )
-        return hashlib.sha256(repr(visible).encode()).hexdigest()[:32]
+        return hashlib.sha256(repr(replace(self, synced_at=None)).encode()).hexdigest()[:32]
 
     @property
     def path(self) -> str:
@@ -118,71 +88,65 @@ def build_record_view(
     record_id: int,
     locale: Locale,
     *,
-    status: str = "",
+    selected: InvoiceFilter = InvoiceFilter(),
     limit: int | None = None,
 ) -> RecordView:
-    """Read a record with up to `limit` invoices (None: the account's setting) of `status` ('': all)."""
+    """Read a record with up to `limit` invoices (None: the account's setting) of those that a filter selects."""
     with account_transaction(account_id, Role.READS) as session:
         config = account_settings.get(session, account_id)
         row_limit = min(limit or config.invoice_limit, MAX_ROWS)
-        invoices = invoice_queries.list_invoices(
-            session, account_id, record_type, record_id, status=status, limit=row_limit
+        facets = record_invoices.count_by_facet(session, account_id, record_type, record_id)
+        selected = effective_filter(selected, facets)
+        invoices = record_invoices.list_invoices(
+            session, account_id, record_type, record_id, selected=selected, limit=row_limit
         )
-        counts = invoice_queries.count_by_status(session, account_id, record_type, record_id)
         record = match_reports.find_record(session, account_id, record_type, record_id)
         record_balances = balances.list_for_record(session, account_id, record_type, record_id)
         disconnected = xero_organisations.list_needing_reauth(session, account_id)
         synced_at = accounts.get_synced_at(session, account_id)
-        count = sum(counts.values())
         empty_state = None
-        if not count:
+        if not facets:
             empty_state = _empty_state(session, account_id, config, record_type, record_id, record)
         elif not invoices:
-            empty_state = EmptyState("No invoices with this status.", "Choose another status, or All.")
-    filtered_count = counts.get(status, 0) if status else count
-    balance_views = tuple(_balance_view(balance, locale) for balance in record_balances)
+            empty_state = EmptyState("No invoices match these filters.", "")
+    filtered_count = invoices[0].matches if invoices else 0
     next_limit = (
         min(filtered_count, row_limit + ROWS_PER_STEP, MAX_ROWS)
         if len(invoices) < filtered_count and row_limit < MAX_ROWS
         else None
     )
+    name = record.name if record else ""
     return RecordView(
         record_type=record_type,
         id=record_id,
-        name=record.name if record else "",
-        balances=balance_views,
-        invoices=tuple(_invoice_row(invoice, locale) for invoice in invoices),
-        count=count,
-        filters=tuple(_filters(counts, count, locale)),
-        status=status,
+        name=name,
+        tiles=build_tiles(record_balances, selected, locale),
+        columns=column_views(config.shown_columns),
+        has_table=fit_in_table(config.shown_columns),
+        invoices=tuple(build_row(invoice, config.shown_columns, locale) for invoice in invoices),
+        count=sum(facet.invoices for facet in facets),
+        filters=build_filters(selected, facets, locale),
         filtered_count=filtered_count,
-        next_limit=next_limit,
+        more_query=to_query(selected, limit=next_limit) if next_limit else None,
         next_row_count=(next_limit or len(invoices)) - len(invoices),
-        can_show_fewer=len(invoices) > config.invoice_limit,
-        summary=_summary(record.name if record else "", counts, balance_views, locale),
+        fewer_query=to_query(selected) if len(invoices) > config.invoice_limit else None,
+        summary=_summary(name, facets, record_balances, locale),
         empty_state=empty_state,
         warning=_disconnected_warning(disconnected.values()),
         synced_at=synced_at,
     )
 
 
-def _balance_view(balance: Balance, locale: Locale) -> BalanceView:
-    return BalanceView(
-        balance.is_purchase,
-        *(_amount(value, balance.currency, locale) for value in (balance.open, balance.overdue, balance.credit)),
-    )
-
-
-def _amount(value: Decimal, currency: str, locale: Locale) -> str:
-    return f"{currency} {locales.format_money(value, currency, locale)}".strip() if value else ""
-
-
-def _summary(name: str, counts: Mapping[str, int], balance_views: Sequence[BalanceView], locale: Locale) -> str:
+def _summary(name: str, facets: Sequence[Facet], record_balances: Sequence[Balance], locale: Locale) -> str:
     """The contents in a few words: "Lakeside Design: 11 invoices, 1 credit, NZD 6,026.61 outstanding"."""
-    credits = counts.get(CREDIT, 0)
-    parts = [_count_of(sum(counts.values()) - credits, "invoice", locale)]
+    credits = sum(facet.invoices for facet in facets if facet.status == CREDIT)
+    parts = [_count_of(sum(facet.invoices for facet in facets) - credits, "invoice", locale)]
     parts += [_count_of(credits, "credit", locale)] if credits else []
-    parts += [f"{balance.open} outstanding" for balance in balance_views if balance.open and not balance.is_bills]
+    parts += [
+        f"{balance.currency} {locales.format_money(balance.open, balance.currency, locale)} outstanding".strip()
+        for balance in record_balances
+        if balance.open and not balance.is_purchase
+    ]
     summary = ", ".join(parts)
     return f"{name}: {summary}" if name else summary
 
@@ -190,44 +154,6 @@ def _summary(name: str, counts: Mapping[str, int], balance_views: Sequence[Balan
 def _count_of(count: int, noun: str, locale: Locale) -> str:
     number = locales.format_number(count, locale) if count else "no"
     return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
-
-
-def _filters(counts: dict[str, int], count: int, locale: Locale) -> list[tuple[str, str]]:
-    codes = [code for code in STATUS_ORDER if code in counts]
-    codes += sorted(set(counts) - set(STATUS_ORDER))
-    options = [(code, f"{labels.status(code)} ({locales.format_number(counts[code], locale)})") for code in codes]
-    return [("", f"All ({locales.format_number(count, locale)})"), *options] if len(options) > 1 else []
-
-
-def _invoice_row(invoice: InvoiceListItem, locale: Locale) -> InvoiceRowView:
-    overdue_days, status = invoice.overdue_days, labels.row_status(invoice.type, invoice.status)
-    is_credit, is_draft = labels.is_credit(invoice.type), invoice.status == "DRAFT"
-    name = labels.row_name(invoice.type, invoice.number) if invoice.number or not is_draft else "Draft (no number)"
-    type_label, sign = labels.type_label(invoice.type), -1 if is_credit else 1
-    return InvoiceRowView(
-        id=invoice.invoice_id,
-        number=name,
-        url=links.invoice(invoice.type, invoice.invoice_id, invoice.short_code),
-        status=f"Overdue {locales.format_number(overdue_days, locale)} d" if overdue_days else status,
-        status_full=labels.overdue(overdue_days).capitalize() or status,
-        css_class="overdue" if overdue_days else _css_class(invoice.status, is_credit=is_credit),
-        type=type_label if type_label.capitalize() != name else "",
-        issuer=invoice.issuer,
-        due=locales.format_short_date(invoice.due_date, invoice.today, locale) if invoice.due_date else "",
-        due_full=locales.format_full_date(invoice.due_date, locale) if invoice.due_date else "",
-        total=_optional_amount(invoice.total, sign, invoice.currency, locale),
-        balance=_optional_amount(invoice.balance, sign, invoice.currency, locale),
-        is_settled=invoice.balance == 0,
-        currency=invoice.currency or "",
-    )
-
-
-def _css_class(status: str, *, is_credit: bool) -> str:
-    return CREDIT.lower() if is_credit and status == "AUTHORISED" else status.lower()
-
-
-def _optional_amount(value: Decimal | None, sign: int, currency: str | None, locale: Locale) -> str:
-    return "" if value is None else locales.format_money(sign * value if value else value, currency, locale)
 
 
 def _disconnected_warning(names: Collection[str]) -> str | None:

@@ -18,13 +18,14 @@
 
   const RECORD_TYPES = ["lead", "person", "company", "opportunity"];
   const LONG_POLL_SECONDS = 20, REQUEST_TIMEOUT_SECONDS = 30, SLOW_AFTER_SECONDS = 4, CONTEXT_TIMEOUT_SECONDS = 5;
-  const MAX_BACKOFF_SECONDS = 60, MAX_RETRY_AFTER_SECONDS = 300;
+  const MAX_BACKOFF_SECONDS = 60, MAX_RETRY_AFTER_SECONDS = 300, SEARCH_DELAY_MS = 300, COPIED_MS = 2000;
+  const FILTERS_KEY = "patina-filters", KEPT_FILTERS = ["status", "organisation", "currency", "type", "sort"];
   let record = null;                             // { type, id, key } of the record that Copper shows, once it is known
-  let requestedView = {}, displayedView = {};    // { status, limit }: what the viewer asked for, and what is displayed
+  let requestedView = {}, displayedView = {};    // the query parameters that the viewer asked for, and those displayed
   let etag = null, lastResponseAt = null;
   let request = null, retryTimer = 0, failures = 0, isPollingLimited = false, afterRender = null;
   let lastMessageId = 0, contextRequestId = 0, contextTimer = 0;
-  let retryAction = null, countdownTimer = 0, popup = null, secret = null, verificationNumber = "";
+  let searchTimer = 0, retryAction = null, countdownTimer = 0, popup = null, secret = null, verificationNumber = "";
 
   // Messages with Copper
 
@@ -85,8 +86,9 @@
   // Remove the record and everything displayed of it.
   function clearRecord() {
     cancelRequest();
+    clearTimeout(searchTimer);
     record = etag = lastResponseAt = afterRender = null;
-    requestedView = displayedView = {};
+    requestedView = displayedView = loadFilters();
     failures = 0;
     showNote("");
     announce("");
@@ -186,7 +188,8 @@
   function onFailure(result) {
     requestedView = displayedView;
     afterRender = null;
-    if (byId("status")) byId("status").value = requestedView.status || "";
+    saveFilters(displayedView);
+    syncFilters();
     const response = result?.response, retryAfter = retryAfterSeconds(response), seconds = retryAfter || backoffSeconds();
     showUnreachable(Date.now() + seconds * 1000, retryAfter && [429, 503].includes(response.status));
     if (!document.hidden) retryTimer = setTimeout(load, seconds * 1000);
@@ -287,11 +290,12 @@
     } else if (view === displayedView) updateRows(current, part);
     else {
       morph(current, keepDetails(current, part));
-      const select = byId("status"), status = view.status ? `${select?.selectedOptions[0].text.replace(/ \(.*/, "")}: ` : "";
+      const option = byId("status")?.querySelector("[selected]"), status = view.status && option ? `${option.text.replace(/ \(.*/, "")}: ` : "";
       announce(`${status}${invoiceCount(rowsById(current).size)} shown`);
     }
     displayedView = view;
-    if (byId("status")) byId("status").value = view.status || "";
+    syncFilters();
+    setTabStops();
     if (afterRender) afterRender();
     else if (container !== focused && focused?.id && !focused.isConnected) byId(focused.id)?.focus({ preventScroll: true });
     else if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
@@ -368,7 +372,7 @@
     details.setAttribute("role", "row");
     details.ariaLabel = button.textContent;
     cell.setAttribute("role", "cell");
-    cell.colSpan = 7;
+    cell.colSpan = row.cells.length;
     row.after(details);
     button.setAttribute("aria-expanded", "true");
     loadDetails(details, button.dataset.path);
@@ -427,13 +431,90 @@
 
   // User actions
 
-  function showRows(limit) {
+  // Follow a link to another view of the same record: other rows, or more of them.
+  function showView(link) {
     const count = rowsById(container).size;
-    requestedView = { ...(requestedView.status && { status: requestedView.status }), ...(limit && { limit }) };
-    afterRender = limit
-      ? () => [...rowsById(container).values()][count]?.querySelector("a").focus({ preventScroll: true })
-      : () => byId("more")?.focus();
+    if (link.id === "more") afterRender = () => [...rowsById(container).values()][count]?.querySelector("a").focus({ preventScroll: true });
+    if (link.id === "fewer") afterRender = () => byId("more")?.focus();
+    if (link.id === "clear-link") afterRender = () => byId("search")?.focus({ preventScroll: true });
+    requestView(Object.fromEntries(new URLSearchParams(link.search)));
+  }
+
+  function requestView(view) {
+    clearTimeout(searchTimer);
+    requestedView = view;
+    saveFilters(view);
     load();
+  }
+
+  function applyFilters() {
+    const chosen = [...new FormData(byId("filter"))].filter(([name, value]) => value && !(name === "sort" && value === "created"));
+    const view = Object.fromEntries(chosen), isNew = new URLSearchParams(view).toString() !== new URLSearchParams(requestedView).toString();
+    if (isNew) requestView(view);
+  }
+
+  // Show in the form what is filtered by; a text that is being typed is left alone.
+  function syncFilters() {
+    for (const field of byId("filter")?.elements || []) {
+      if (field.id === "search" && field === document.activeElement) continue;
+      const value = displayedView[field.name] ?? (field.name === "sort" ? "created" : "");
+      if (field.name) field.value = field.options && ![...field.options].some((option) => option.value === value) ? "" : value;
+    }
+  }
+
+  // A viewer's filters are kept in the browser, if it lets a frame keep anything; the search text is not.
+  function saveFilters(view) {
+    const kept = Object.fromEntries(KEPT_FILTERS.filter((name) => view[name]).map((name) => [name, view[name]]));
+    try {
+      localStorage.setItem(FILTERS_KEY, JSON.stringify(kept));
+    } catch { /* Storage is off or full: the filters last as long as the panel. */ }
+  }
+
+  function loadFilters() {
+    try {
+      const kept = JSON.parse(localStorage.getItem(FILTERS_KEY)) || {};
+      return Object.fromEntries(KEPT_FILTERS.filter((name) => /^[\w-]{1,30}$/.test(kept[name])).map((name) => [name, kept[name]]));
+    } catch {
+      return {};
+    }
+  }
+
+  // A row is one tab stop: the arrow keys reach its other controls, and the other rows.
+  const controlsOf = (row) => [...row.querySelectorAll("td > a, td > button")];
+
+  function setTabStops() {
+    for (const row of rowsById(container).values()) controlsOf(row).forEach((control, index) => (control.tabIndex = index ? -1 : 0));
+  }
+
+  function moveFocus(event) {
+    const row = event.target.closest?.("tr[data-number]"), controls = row ? controlsOf(row) : [], index = controls.indexOf(event.target);
+    const steps = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+    if (index < 0 || !steps || event.altKey || event.ctrlKey || event.metaKey) return;
+    const rows = [...rowsById(container).values()], next = rows[rows.indexOf(row) + steps[0]];
+    const target = next && controlsOf(next)[index + steps[1]];
+    if (!target) return;
+    event.preventDefault();
+    target.focus();
+  }
+
+  async function copyNumber(button) {
+    const number = button.closest("tr").dataset.number, label = button.firstChild, text = label.nodeValue;
+    let isCopied = true;
+    try {
+      await navigator.clipboard.writeText(number);
+    } catch {
+      const field = document.createElement("input");
+      field.value = number;
+      document.body.append(field);
+      field.select();
+      isCopied = document.execCommand("copy");
+      field.remove();
+      button.focus({ preventScroll: true });
+    }
+    announce(isCopied ? `${number} copied` : "Your browser doesn't allow copying here.");
+    if (!isCopied || text !== "Copy") return;
+    label.nodeValue = "Copied";
+    setTimeout(() => (label.nodeValue = "Copy"), COPIED_MS);
   }
 
   function retryDetails(details) {
@@ -447,20 +528,25 @@
     if (!target || target.target === "_blank") return;
     if (target.localName === "a") event.preventDefault();
     if (target.id === "sign-in") signIn();
-    else if (target.id === "more") showRows(target.dataset.limit);
-    else if (target.id === "fewer") showRows();
+    else if ("view" in target.dataset) showView(target);
+    else if (target.classList.contains("copy")) copyNumber(target);
     else if (target.classList.contains("match")) event.detail < 2 && toggleDetails(target);
     else if (target.classList.contains("retry-details")) retryDetails(target.closest("tr"));
     else if (target.dataset.type)
       postToCopper("navigateToEntityDetail", { entityType: target.dataset.type, entityId: Number(target.dataset.id) }, ++lastMessageId);
   });
   container.addEventListener("change", (event) => {
-    if (event.target.id !== "status") return;
-    requestedView = event.target.value ? { status: event.target.value } : {};
-    load();
+    if (event.target.form?.id === "filter") applyFilters();
   });
+  container.addEventListener("input", (event) => {
+    if (event.target.id !== "search") return;
+    clearTimeout(searchTimer);
+    searchTimer = setTimeout(applyFilters, SEARCH_DELAY_MS);
+  });
+  container.addEventListener("keydown", moveFocus);
   container.addEventListener("submit", (event) => {
     event.preventDefault();
+    if (event.target.id === "filter") applyFilters();
     if (event.target.id === "code-form") exchangeCode(event.target.elements.code.value);
   });
   container.addEventListener("animationend", (event) => event.target.closest("tr")?.classList.remove("changed"));

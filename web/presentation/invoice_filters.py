@@ -1,0 +1,167 @@
+"""What a record's invoices can be filtered by: statuses, organisations, currencies and types, and sums as tiles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from babel import Locale
+
+from store.db.enums import InvoiceType
+from store.read_model.balances import Balance
+from store.read_model.record_invoices import Facet, InvoiceFilter, InvoiceSort
+from web.presentation import labels, locales
+
+CREDIT, UNPAID, OVERDUE = "CREDIT", "UNPAID", "OVERDUE"
+NO_CURRENCY = "none"
+STATUS_ORDER = (OVERDUE, "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED", CREDIT)
+Value = TypeVar("Value")
+Options = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TileView:
+    """A sum that filters the list: `query` lists what it is the sum of, or all if it is selected already."""
+
+    id: str
+    label: str
+    amount: str
+    css_class: str
+    query: str
+    is_selected: bool
+
+
+@dataclass(frozen=True)
+class FilterView:
+    """The form above a record's invoices; an empty tuple of options means that there is nothing to choose.
+
+    `can_search` says whether there are enough invoices to search and sort. `clear_query` lists all invoices in the same
+    order; it is None while nothing is filtered.
+    """
+
+    selected: InvoiceFilter
+    statuses: Options
+    organisations: Options
+    currencies: Options
+    types: Options
+    can_search: bool
+    clear_query: str | None
+
+
+def effective_filter(selected: InvoiceFilter, facets: Sequence[Facet]) -> InvoiceFilter:
+    """The filter without an organisation, a currency or a type that no invoice of the record has."""
+    return replace(
+        selected,
+        organisation_id=_if_known(selected.organisation_id, {facet.organisation_id for facet in facets}),
+        currency=_if_known(selected.currency, {facet.currency for facet in facets}),
+        type=_if_known(selected.type, {facet.type for facet in facets}) or "",
+    )
+
+
+def _if_known(value: Value | None, known: set[Value]) -> Value | None:
+    return value if value in known else None
+
+
+def build_filters(selected: InvoiceFilter, facets: Sequence[Facet], locale: Locale) -> FilterView:
+    """The form for a record's invoices; statuses are counted among the invoices that the other fields select."""
+    counts: Counter[str] = Counter()
+    for facet in facets:
+        if _is_selected(facet, selected):
+            counts[facet.status] += facet.invoices
+    is_filtered = replace(selected, sort=InvoiceSort.CREATED) != InvoiceFilter()
+    return FilterView(
+        selected=selected,
+        statuses=_status_options(counts, selected.status, locale),
+        organisations=_options(facets, lambda facet: (str(facet.organisation_id), facet.organisation)),
+        currencies=_options(facets, lambda facet: (facet.currency or NO_CURRENCY, facet.currency or "No currency")),
+        types=_options(facets, lambda facet: (facet.type, labels.type_plural(facet.type))),
+        can_search=sum(facet.invoices for facet in facets) > 1,
+        clear_query=to_query(InvoiceFilter(sort=selected.sort)) if is_filtered else None,
+    )
+
+
+def _is_selected(facet: Facet, selected: InvoiceFilter) -> bool:
+    return (
+        selected.organisation_id in {None, facet.organisation_id}
+        and selected.currency in {None, facet.currency}
+        and selected.type in {"", facet.type}
+    )
+
+
+def _status_options(counts: Counter[str], status: str, locale: Locale) -> Options:
+    codes = [code for code in STATUS_ORDER if code in counts]
+    codes += sorted(set(counts) - set(STATUS_ORDER))
+    totals = {"": counts.total(), UNPAID: counts[OVERDUE] + counts["AUTHORISED"], **counts}
+    shown = ["", *([UNPAID] if status == UNPAID else []), *codes]
+    options = [
+        (code, f"{labels.status(code) if code else 'All'} ({locales.format_number(totals[code], locale)})")
+        for code in shown
+    ]
+    return tuple(options) if len(codes) > 1 or status else ()
+
+
+def _options(facets: Sequence[Facet], option: Callable[[Facet], tuple[str, str]]) -> Options:
+    options = {option(facet) for facet in facets}
+    return tuple(sorted(options, key=lambda value_and_label: value_and_label[1])) if len(options) > 1 else ()
+
+
+def build_tiles(balances: Sequence[Balance], selected: InvoiceFilter, locale: Locale) -> tuple[TileView, ...]:
+    """Tiles of what is overdue, outstanding and credit to use, in each currency; then of bills."""
+    tiles = []
+    for balance in balances:
+        for label, css_class, amount, wanted in _sums(balance):
+            if amount:
+                tiles.append(_tile(f"{label} {balance.currency}", label, css_class, amount, wanted, selected, locale))
+    return tuple(tiles)
+
+
+def _sums(balance: Balance) -> list[tuple[str, str, Decimal, InvoiceFilter]]:
+    """A balance's sums with their labels and colours, and the filters that list what they are the sums of."""
+    row_type = InvoiceType.BILL if balance.is_purchase else InvoiceType.INVOICE
+    wanted = InvoiceFilter(currency=balance.currency, type=row_type.value)
+    credits = InvoiceFilter(status=CREDIT, currency=balance.currency)
+    if balance.is_purchase:
+        return [
+            ("Bills overdue", "bad", balance.overdue, replace(wanted, status=OVERDUE)),
+            ("Bills to pay", "", balance.open, replace(wanted, status=UNPAID)),
+            ("Credit from suppliers", "", balance.credit, credits),
+        ]
+    return [
+        ("Overdue", "bad", balance.overdue, replace(wanted, status=OVERDUE)),
+        ("Outstanding", "", balance.open, replace(wanted, status=UNPAID)),
+        ("Credit to use", "", balance.credit, credits),
+    ]
+
+
+def _tile(
+    name: str,
+    label: str,
+    css_class: str,
+    amount: Decimal,
+    wanted: InvoiceFilter,
+    selected: InvoiceFilter,
+    locale: Locale,
+) -> TileView:
+    is_selected = replace(selected, sort=InvoiceSort.CREATED) == wanted
+    text = f"{wanted.currency} {locales.format_money(amount, wanted.currency, locale)}".strip()
+    target = InvoiceFilter(sort=selected.sort) if is_selected else replace(wanted, sort=selected.sort)
+    return TileView(name.lower().replace(" ", "-"), label, text, css_class, to_query(target), is_selected)
+
+
+def to_query(selected: InvoiceFilter, *, limit: int | None = None) -> str:
+    """The query of a URL that lists the filter's invoices, '' for all; what is not filtered by is left out."""
+    values = {
+        "status": selected.status,
+        "search": selected.search,
+        "organisation": selected.organisation_id,
+        "currency": NO_CURRENCY if selected.currency == "" else selected.currency,
+        "type": selected.type,
+        "sort": selected.sort.value if selected.sort is not InvoiceSort.CREATED else "",
+        "limit": limit,
+    }
+    query = urlencode({name: value for name, value in values.items() if value is not None and value != ""})
+    return f"?{query}" if query else ""
