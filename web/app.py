@@ -34,6 +34,7 @@ from web.api.recent_views import RecentViews
 from web.auth.browser import SignInRequiredError
 from web.middleware import refusals
 from web.middleware.client_address import WATCH, ClientAddressMiddleware
+from web.middleware.compression import CompressionMiddleware
 from web.middleware.concurrency import Capacity
 from web.middleware.request_limits import PageDeadlineMiddleware, RequestLimitMiddleware
 from web.middleware.request_metrics import RequestMetricsMiddleware
@@ -162,6 +163,7 @@ def create() -> FastAPI:
     app.include_router(matches.router)
     app.include_router(admin.router)
     _complete_openapi(app)
+    app.add_middleware(CompressionMiddleware)
     app.add_middleware(PageDeadlineMiddleware, timeout_response=timeout_response)
     app.add_middleware(RequestLimitMiddleware, error_response=error_response)
     app.add_middleware(SecurityHeadersMiddleware)

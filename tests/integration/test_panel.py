@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,6 +23,8 @@ from store.db.enums import OrganisationStatus
 from tests.support.admin import AdminBrowser
 from tests.support.databases import clear_budgets
 from tests.support.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -114,7 +117,14 @@ def test_the_page_may_be_framed_by_copper_and_only_runs_our_script(world: World,
     response = world.web.get("/panel", params={"origin": origin, "instanceId": "1", "token": "x"})
     policy = response.headers["content-security-policy"]
     assert f"frame-ancestors {origin}" in policy
-    assert "script-src 'self';" in policy
+    script, style = (ROOT / "web/static" / name for name in ("panel.js", "patina.css"))
+    for directive, path in (("script-src", script), ("style-src", style)):
+        digest = base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}';" in policy, "and nothing else inline"
+        assert path.read_text(encoding="utf-8") in response.text
+    unchanged = {"if-none-match": response.headers["etag"]}
+    params = {"origin": origin, "instanceId": "2", "token": "x"}
+    assert world.web.get("/panel", params=params, headers=unchanged).status_code == 304
     assert response.headers["referrer-policy"] == "no-referrer"
     assert "x" not in re.findall(r'token="([^"]*)"', response.text), "the token is not written into the page"
     refused = world.web.get("/panel", params={"origin": "https://evil.test", "instanceId": "1"})
@@ -424,7 +434,7 @@ def test_an_unchanged_record_gets_a_304(world: World, panel: dict[str, str]) -> 
 def test_a_long_poll_is_answered_when_a_change_arrives(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     world.person("bob@acme.test")
-    invoice = world.invoice("ann@acme.test")
+    other, invoice = world.invoice("ann@acme.test"), world.invoice("ann@acme.test")
     world.settle()
     tag = part(world, panel, "person", person).headers["etag"]
     headers = {**panel, "If-None-Match": tag, "Prefer": "wait=20"}
@@ -448,3 +458,6 @@ def test_a_long_poll_is_answered_when_a_change_arrives(world: World, panel: dict
     assert response.status_code == 200
     assert "Paid" in response.text
     assert seconds < 15, "it was woken, not timed out"
+    assert f'<tr id="row-{other.id}" data-unchanged></tr>' in response.text, "only the rows that changed are sent"
+    assert response.text.count("data-unchanged") == 1
+    assert "data-unchanged" not in part(world, panel, "person", person).text

@@ -73,8 +73,15 @@ def _environment() -> Environment:
         count_by_type=labels.count_by_type,
         row_name=labels.row_name,
     )
-    environment.globals.update(asset=lambda name: f"/static/{asset_name(name)}", locales=locales, EMPTY_FORM=EMPTY_FORM)
+    environment.globals.update(
+        asset=lambda name: f"/static/{asset_name(name)}", inline=_inline, locales=locales, EMPTY_FORM=EMPTY_FORM
+    )
     return environment
+
+
+def _inline(name: str) -> Markup:
+    """A static file's content, for inline code; the page's policy allows it by its hash."""
+    return Markup((STATIC_FOLDER / name).read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=20)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import lru_cache
+from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime.settings import settings
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+STATIC_FOLDER = Path(__file__).resolve().parent.parent / "static"
 HSTS_SECONDS = 31_536_000
 # For a 503 that does not set Retry-After itself.
 RETRY_SECONDS = 5
@@ -36,19 +39,28 @@ def copy_page_policy() -> str:
     return f"{page_policy()}; script-src 'self'"
 
 
-def panel_policy() -> str:
+def panel_policy(scripts: str = "'self'", styles: str = "'self'") -> str:
     """Our own scripts and styles, connections to ourselves only, framing by Copper."""
     frames = " ".join(settings().panel_frame_ancestors)
     return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; connect-src 'self'; img-src 'self' data:; "
         f"base-uri 'none'; form-action 'none'; frame-ancestors {frames}"
     )
 
 
+@lru_cache(maxsize=2)
+def inline_source(name: str) -> str:
+    """A static file as the source of inline code in a policy."""
+    return _hash_source((STATIC_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def _hash_source(code: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+
+
 def docs_policy(page: str) -> str:
     """For the API documentation: its own scripts, inline ones by their hashes."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in SCRIPT.findall(page)]
-    scripts = " ".join(f"'sha256-{script_hash}'" for script_hash in hashes)
+    scripts = " ".join(_hash_source(script) for script in SCRIPT.findall(page))
     return (
         f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
@@ -86,7 +98,9 @@ class SecurityHeadersMiddleware:
         """Add the headers to the start message of the response to a request for `path`."""
         in_panel = path == PANEL or path.startswith(f"{PANEL}/")
         headers = MutableHeaders(scope=start)
-        if in_panel:
+        if path == PANEL:
+            headers["Content-Security-Policy"] = panel_policy(inline_source("panel.js"), inline_source("patina.css"))
+        elif in_panel:
             headers["Content-Security-Policy"] = panel_policy()
         else:
             headers["Content-Security-Policy"] = copy_page_policy() if path in COPY_PAGES else page_policy()

@@ -79,12 +79,20 @@ async def access_denied_response(request: Request, error: Exception) -> Response
 
 @router.get("/panel", dependencies=LOAD_BROWSER)
 def panel(request: Request) -> Response:
-    """The page that Copper embeds. It contains no data: its script loads the record that Copper names."""
+    """The page that Copper embeds. It contains no data: its script loads the record that Copper names.
+
+    Script and styles are part of it, so that a record is shown after two round trips. An unchanged page is not sent
+    again.
+    """
     origins = settings().panel_frame_ancestors
     if request.query_params.get("origin", "") not in origins:
         message = "This page only works inside Copper. Add its URL there as an embedded app."
         return render.render_message(request, "Open this in Copper", message, status=403)
-    return HTMLResponse(render.render_template("panel.html", origins=origins, has_token=bool(bearer_key(request))))
+    html = render.render_template("panel.html", origins=origins, has_token=bool(bearer_key(request)))
+    headers = {"ETag": f'"{hashlib.sha256(html.encode()).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
+    if request.headers.get("if-none-match", "").removeprefix("W/") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return HTMLResponse(html, headers=headers)
 
 
 class LongPollRejection(BaseRoute):
@@ -157,7 +165,7 @@ async def record(
     background: BackgroundTask | None = relations_refresh(state.recent_views, viewer.account_id, record_type, record_id)
     if view.etag == etag:
         return Response(status_code=304, headers=headers, background=background)
-    return HTMLResponse(view.html, 200, headers, background=background)
+    return HTMLResponse(view.html_for(etag), 200, headers, background=background)
 
 
 async def _until_disconnect(request: Request, wait: Coroutine[Any, Any, RenderedView]) -> RenderedView | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -33,13 +34,35 @@ class ViewKey(NamedTuple):
     locale: str
 
 
+ROW = re.compile(r'<tr role="row" id="(row-[0-9a-f-]+)".*?</tr>', re.DOTALL)
+
+
 @dataclass(frozen=True)
 class RenderedView:
-    """A record as a panel shows it: its entity tag, the HTML, and when it was last synced ('': not yet)."""
+    """A record as a panel shows it: its entity tag, the HTML, and when it was last synced ('': not yet).
+
+    `changes` is the HTML for a panel that shows the view `changes_since` (an entity tag): rows that are the same in
+    both are empty elements with the attribute `data-unchanged`.
+    """
 
     etag: str
     html: str
     synced_at: str
+    changes_since: str = ""
+    changes: str = ""
+
+    def with_changes(self, before: RenderedView) -> RenderedView:
+        """This view with its changes since an earlier one."""
+        rows_before = {match[1]: match[0] for match in ROW.finditer(before.html)}
+
+        def shorten(match: re.Match[str]) -> str:
+            return f'<tr id="{match[1]}" data-unchanged></tr>' if rows_before.get(match[1]) == match[0] else match[0]
+
+        return replace(self, changes_since=before.etag, changes=ROW.sub(shorten, self.html))
+
+    def html_for(self, etag: str) -> str:
+        """The HTML for a panel that shows the view with this entity tag ('': none)."""
+        return self.changes if etag and etag == self.changes_since else self.html
 
 
 def render_view(key: ViewKey) -> RenderedView:
@@ -180,6 +203,9 @@ class RecordViews:
             # Waiters get the error, whatever it is, and the next change is rendered all the same.
             await _answer_waiters(record, error, started_at)
         else:
+            before = record.latest
+            if before is not None and before.etag != view.etag:
+                view = await asyncio.to_thread(view.with_changes, before)
             record.latest, record.rendered_at = view, started_at
             await _answer_waiters(record, view, started_at)
 

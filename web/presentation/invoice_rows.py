@@ -17,7 +17,7 @@ from web.presentation import labels, links, locales
 CREDIT = "CREDIT"
 # Wider than this (in em), the columns do not fit beside each other on any page, and every row is a card.
 MAX_TABLE_WIDTH = 60
-MATCH_LINK_WIDTH = 9
+MATCH_LINK_WIDTH = 10
 COLUMN_WIDTHS = {
     InvoiceColumn.NUMBER: 8,
     InvoiceColumn.STATUS: 10,

@@ -162,9 +162,25 @@
       return response.status === 503 ? "unchecked" : "denied";
     }
     if (!response.ok || !part?.matches(".record") || part.dataset.record !== record.key) return "failed";
+    if (!fillUnchangedRows(part)) {
+      etag = null;
+      return "failed";
+    }
     etag = response.headers.get("ETag");
     display(part, view);
     return "displayed";
+  }
+
+  // A live change has only the rows that changed; the others are as they are displayed. False if one is not.
+  function fillUnchangedRows(part) {
+    return [...part.querySelectorAll("tr[data-unchanged]")].every((row) => {
+      const current = byId(row.id);
+      if (!current) return false;
+      const copy = current.cloneNode(true);
+      copy.classList.remove("changed");
+      row.replaceWith(copy);
+      return true;
+    });
   }
 
   function onSuccess(response, isLive) {
@@ -295,7 +311,6 @@
     }
     displayedView = view;
     syncFilters();
-    setTabStops();
     if (afterRender) afterRender();
     else if (container !== focused && focused?.id && !focused.isConnected) byId(focused.id)?.focus({ preventScroll: true });
     else if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
@@ -481,10 +496,6 @@
 
   // A row is one tab stop: the arrow keys reach its other controls, and the other rows.
   const controlsOf = (row) => [...row.querySelectorAll("td > a, td > button")];
-
-  function setTabStops() {
-    for (const row of rowsById(container).values()) controlsOf(row).forEach((control, index) => (control.tabIndex = index ? -1 : 0));
-  }
 
   function moveFocus(event) {
     const row = event.target.closest?.("tr[data-number]"), controls = row ? controlsOf(row) : [], index = controls.indexOf(event.target);
