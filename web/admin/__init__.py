@@ -2,7 +2,19 @@
 
 from fastapi import APIRouter, Depends
 
-from web.admin import account, connect, keys, lists, panel_confirmation, records, render, sessions, settings, status
+from web.admin import (
+    account,
+    connect,
+    keys,
+    lists,
+    panel_confirmation,
+    receivables,
+    records,
+    render,
+    sessions,
+    settings,
+    status,
+)
 from web.admin.page_limits import acquire_page_slot, limit_session_pages
 
 DEPENDENCIES = [
@@ -11,5 +23,5 @@ DEPENDENCIES = [
     Depends(acquire_page_slot, scope="function"),
 ]
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
-for module in (connect, panel_confirmation, status, records, lists, settings, keys, sessions, account):
+for module in (connect, panel_confirmation, status, records, receivables, lists, settings, keys, sessions, account):
     router.include_router(module.router)

@@ -174,7 +174,7 @@ def _balance_view(balance: Balance, locale: Locale) -> BalanceView:
 
 
 def _amount(value: Decimal, currency: str, locale: Locale) -> str:
-    return f"{currency} {locales.format_money(value, currency, locale)}".strip() if value else ""
+    return locales.format_amount(value, currency, locale) if value else ""
 
 
 def _summary(name: str, counts: Mapping[str, int], balance_views: Sequence[BalanceView], locale: Locale) -> str:
