@@ -456,11 +456,11 @@ def test_the_page_starts_with_the_totals_and_shows_every_bucket(world: World, ad
     assert "Overdue NZD 10.00 oldest 40 days" in page
     assert "Outstanding NZD 15.00 2 invoices GBP 8.00 1 invoice" in page
     assert re.search(
-        r"A company NZD unpaid 2 not due 5\.00 1-30 days - 31-60 days 10\.00 61-90 days -"
-        r" over 90 days - overdue 10\.00 outstanding 15\.00",
+        r"A company NZD unpaid 2 not due NZD 5\.00 1-30 days NZD - 31-60 days NZD 10\.00 61-90 days NZD -"
+        r" over 90 days NZD - overdue NZD 10\.00 outstanding NZD 15\.00",
         page,
     )
-    assert re.search(r"A company GBP unpaid 1 not due 8\.00", page)
+    assert re.search(r"A company GBP unpaid 1 not due GBP 8\.00", page)
     admin.open("/receivables?currency=GBP")
     assert "Amounts in GBP" in page_text(admin)
     assert "10.00 61" not in page_text(admin)

@@ -60,7 +60,7 @@ class ReceivablePageSchema(BaseModel):
     """Records ranked by what they owe, highest first: one entry for each record and currency."""
 
     currency: str | None = Field(description="the currency that was requested; null for all currencies")
-    currencies: list[str] = Field(description="all currencies in use, the most frequent first")
+    currencies: list[str] = Field(description="all currencies in use, in alphabetical order")
     records: list[ReceivableSchema]
     next: str | None = Field(description="pass as `after`, with the same other parameters; null on the last page")
 

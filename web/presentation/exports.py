@@ -23,7 +23,7 @@ from store.accounts import accounts, audit
 from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
 from store.read_model import exports, receivables
-from store.read_model.receivables import RANK, ReceivablesQuery
+from store.read_model.receivables import ReceivablesQuery
 from web.middleware.concurrency import EXPORT_RUNNING, BusyError
 from web.presentation import labels, links, spreadsheets
 from web.presentation.currencies import format_amount, format_optional_amount
@@ -112,9 +112,9 @@ async def export_receivables(
             links.record(copper_account_id, record_type, record_id),
         )
 
-    statement, params = RANK[query.sort], query.to_params(currencies)
     topic, detail = f"receivables as {file_format}", query.record_type.plural
-    export = Export("receivables", statement, params, RECEIVABLE_COLUMNS, format_row, topic, detail)
+    params = query.to_params(currencies)
+    export = Export("receivables", query.statement, params, RECEIVABLE_COLUMNS, format_row, topic, detail)
     return await _download(request, account_id, actor, file_format, export)
 
 

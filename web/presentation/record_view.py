@@ -20,7 +20,8 @@ from store.read_model.balances import Balance
 from store.read_model.invoice_queries import InvoiceListItem
 from store.read_model.match_reports import MirrorRecord, Reason
 from store.sync import runs
-from web.presentation import labels, links, locales
+from web.presentation import ageing, labels, links, locales
+from web.presentation.ageing import AgeingBar
 from worker.vendors.sync_types import RunKind
 
 MAX_ROWS = 1_000
@@ -84,6 +85,7 @@ class RecordView:
     id: int
     name: str
     balances: tuple[BalanceView, ...]
+    ageing: tuple[AgeingBar, ...]
     invoices: tuple[InvoiceRowView, ...]
     count: int
     filters: tuple[tuple[str, str], ...]
@@ -101,7 +103,16 @@ class RecordView:
     def etag(self) -> str:
         """A hash of everything visible, for the `ETag` header."""
         visible = (
-            *(self.record_type, self.id, self.name, self.balances, self.invoices, self.count, self.filters),
+            *(
+                self.record_type,
+                self.id,
+                self.name,
+                self.balances,
+                self.ageing,
+                self.invoices,
+                self.count,
+                self.filters,
+            ),
             *(self.status, self.next_limit, self.can_show_fewer, self.empty_state, self.warning),
         )
         return hashlib.sha256(repr(visible).encode()).hexdigest()[:32]
@@ -151,6 +162,7 @@ def build_record_view(
         id=record_id,
         name=record.name if record else "",
         balances=balance_views,
+        ageing=ageing.build_bars(record_balances, locale),
         invoices=tuple(_invoice_row(invoice, locale) for invoice in invoices),
         count=count,
         filters=tuple(_filters(counts, count, locale)),
