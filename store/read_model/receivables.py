@@ -82,7 +82,7 @@ PAGE = f"""
     SELECT b.record_id, coalesce(c.name, '') AS name, b.currency, b.open, b.overdue, {AGEING}, b.invoices,
            b.overdue_invoices, coalesce(k.credit, 0) AS credit, c.assignee_id AS owner_id, u.name AS owner_name
     FROM (
-        SELECT keys.*, a.shown_credits
+        SELECT keys.*
         FROM ({{keys}}) AS keys
         JOIN account a ON a.id = %(account)s AND a.record_types @> ARRAY[%(type)s::text]
         ORDER BY keys.amount DESC, keys.record_id DESC, keys.currency DESC LIMIT %(limit)s) AS page
@@ -92,10 +92,10 @@ PAGE = f"""
          AND c.record_id = b.record_id
     LEFT JOIN copper_user u ON u.account_id = c.account_id AND u.user_id = c.assignee_id
     LEFT JOIN LATERAL (
-        SELECT sum(k.open) AS credit FROM record_balance k
-        WHERE k.account_id = b.account_id AND k.record_type = b.record_type AND k.record_id = b.record_id
-          AND k.currency = b.currency AND NOT is_purchase(k.type)
-          AND credit_resource(k.type) = ANY(page.shown_credits)) k ON true
+        SELECT sum(k.open) AS credit FROM account a
+        JOIN record_balance k ON k.account_id = a.id AND is_shown(a, k.record_type, k.type, 'AUTHORISED')
+        WHERE a.id = b.account_id AND k.record_type = b.record_type AND k.record_id = b.record_id
+          AND k.currency = b.currency AND NOT is_purchase(k.type) AND credit_resource(k.type) IS NOT NULL) k ON true
     ORDER BY page.amount DESC, page.record_id DESC, page.currency DESC
 """
 RANK = {sort: PAGE.format(keys=WALK.format(column=column)) for sort, column in SORT_COLUMNS.items()}
@@ -118,7 +118,7 @@ TOTALS = text(f"""
         SELECT r.currency, r.type, r.balance, {overdue_days("organisation.today")} AS days
         FROM account a
         JOIN xero_invoice r ON r.account_id = a.id AND {AWAITS_PAYMENT} AND NOT r.is_deleted
-             AND NOT is_purchase(r.type) AND is_shown(r.type, a.show_bills, a.shown_credits)
+             AND NOT is_purchase(r.type) AND is_shown(a, NULL, r.type, r.status)
         JOIN organisation USING (organisation_id)
         WHERE a.id = :account
         OFFSET 0) AS invoice

@@ -146,7 +146,7 @@ def test_a_new_day_makes_balances_overdue_without_any_event(world: World) -> Non
     world.settle()
     with transaction() as session:
         session.execute(text("UPDATE xero_organisation SET balances_as_of = '2020-01-31'"))
-        session.execute(text("UPDATE record_balance SET overdue = 0, overdue_invoices = 0"))
+        session.execute(text("UPDATE record_balance SET overdue = 0, overdue_over_90 = 0, overdue_invoices = 0"))
         assert world.account in projection.accounts_pending(session), "the sweep finds it"
         assert projection.compare(session, world.account).marks == 1
     projector.project(world.account)

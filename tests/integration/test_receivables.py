@@ -179,6 +179,78 @@ def test_a_wrong_bucket_is_detected_and_repaired(world: World) -> None:
     assert world.compare().is_clean
 
 
+# Payments
+
+
+def pay(world: World, email: str, issued: date | None, days: int, **values: Any) -> str:
+    """An invoice that was paid some days after it was issued; returns its number."""
+    invoice = world.invoice(email, "10.00", **values)
+    world.sandbox.simulate("pay_invoice", invoice=invoice.id)
+    world.settle()
+    with transaction() as session:
+        session.execute(
+            text("UPDATE record_invoice SET issue_date = :issued, paid_on = :paid_on WHERE invoice_id = :id"),
+            {"issued": issued, "paid_on": (issued or world.today()) + timedelta(days=days), "id": invoice.id},
+        )
+    return invoice.number
+
+
+def history_of(world: World, person: int) -> balances.PaymentHistory | None:
+    with account_transaction(world.account) as session:
+        return balances.payment_history(session, world.account, RecordType.PERSON, person)
+
+
+def test_a_record_pays_on_average_of_its_paid_invoices(world: World) -> None:
+    person, day = world.person("ann@acme.test"), date(2026, 3, 1)
+    world.invoice("ann@acme.test", "99.00", due="2020-01-31")
+    world.settle()
+    assert history_of(world, person) is None
+    pay(world, "ann@acme.test", day, 10)
+    last = pay(world, "ann@acme.test", day, 45, currency="GBP")
+    pay(world, "ann@acme.test", day, 20)
+    history = history_of(world, person)
+    assert history is not None
+    assert (history.average_days, history.invoices) == (25, 3)
+    assert (history.number, history.total, history.currency) == (last, Decimal("10.00"), "GBP")
+    assert (history.paid_on, history.today) == (day + timedelta(days=45), world.today())
+    pay(world, "ann@acme.test", day, 300, type="ACCPAY")
+    assert history_of(world, person) == history, "bills are not the customer's payments"
+    with transaction() as session:
+        session.execute(text("UPDATE account SET hidden_statuses = '{PAID}'"))
+    assert history_of(world, person) is None, "what the account hides tells nothing"
+
+
+def test_payments_without_an_issue_date_or_before_it_are_no_error(world: World, admin: AdminBrowser) -> None:
+    person = world.person("ann@acme.test")
+    pay(world, "ann@acme.test", None, 0)
+    history = history_of(world, person)
+    assert history is not None
+    assert (history.average_days, history.invoices) == (None, 0)
+    admin.open(f"/records/person/{person}")
+    assert "Last payment" in page_text(admin)
+    assert "on average" not in page_text(admin)
+    pay(world, "ann@acme.test", date(2026, 3, 1), -5)
+    admin.open(f"/records/person/{person}")
+    assert "Pays at once on average (1 invoice) · Last payment" in page_text(admin)
+
+
+def test_a_record_shows_its_ageing_only_if_something_is_overdue(world: World, admin: AdminBrowser) -> None:
+    person, today = world.person("ann@acme.test"), world.today()
+    world.invoice("ann@acme.test", "5.00", due=(today + timedelta(days=5)).isoformat())
+    world.invoice("ann@acme.test", "9.00", type="ACCPAY", due=(today - timedelta(days=5)).isoformat())
+    world.settle()
+    with transaction() as session:
+        session.execute(text("UPDATE account SET bill_record_types = '{person}'"))
+    assert "<svg" not in admin.open(f"/records/person/{person}").text
+    world.invoice("ann@acme.test", "15.00", due=(today - timedelta(days=40)).isoformat())
+    world.settle()
+    page = admin.open(f"/records/person/{person}").text
+    dash = "\N{EN DASH}"
+    assert f'aria-label="By age: NZD 5.00 not due, NZD 15.00 31{dash}60 days overdue"' in page
+    assert 'class="overdue_31_to_60" x="25.00" y="0" width="75.00"' in page
+    assert page.count("<svg") == 1
+
+
 # Totals
 
 

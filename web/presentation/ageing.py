@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from babel import Locale
 
-from store.read_model.balances import Ageing, Balance
+from runtime.numbers import count_noun
+from store.read_model.balances import Ageing, Balance, PaymentHistory
 from store.read_model.overdue_sql import AGEING_COLUMNS
 from web.presentation import labels, locales
 
@@ -37,6 +38,36 @@ class AgeingBar:
 
     segments: tuple[AgeingSegment, ...]
     description: str
+
+
+@dataclass(frozen=True)
+class PaymentView:
+    """How a record has paid: on average ('' if unknown), and on which day last; `last_full` says which invoice."""
+
+    average: str
+    last: str
+    last_full: str
+
+
+def build_payment_view(history: PaymentHistory | None, locale: Locale) -> PaymentView | None:
+    """The line about a record's payments; None without any."""
+    if history is None:
+        return None
+    total = "" if history.total is None else locales.format_amount(history.total, history.currency or "", locale)
+    full_date = locales.format_full_date(history.paid_on, locale)
+    return PaymentView(
+        average=_average(history, locale),
+        last=locales.format_short_date(history.paid_on, history.today, locale),
+        last_full=", ".join(filter(None, (history.number, total, full_date))),
+    )
+
+
+def _average(history: PaymentHistory, locale: Locale) -> str:
+    if history.average_days is None:
+        return ""
+    days = locales.format_number(history.average_days, locale)
+    duration = "at once" if history.average_days <= 0 else f"in {days} {'day' if history.average_days == 1 else 'days'}"
+    return f"Pays {duration} on average ({count_noun(history.invoices, 'invoice')})"
 
 
 def build_bars(balances: Iterable[Balance], locale: Locale) -> tuple[AgeingBar, ...]:

@@ -21,7 +21,7 @@ from store.read_model.invoice_queries import InvoiceListItem
 from store.read_model.match_reports import MirrorRecord, Reason
 from store.sync import runs
 from web.presentation import ageing, labels, links, locales
-from web.presentation.ageing import AgeingBar
+from web.presentation.ageing import AgeingBar, PaymentView
 from worker.vendors.sync_types import RunKind
 
 MAX_ROWS = 1_000
@@ -86,6 +86,7 @@ class RecordView:
     name: str
     balances: tuple[BalanceView, ...]
     ageing: tuple[AgeingBar, ...]
+    payments: PaymentView | None
     invoices: tuple[InvoiceRowView, ...]
     count: int
     filters: tuple[tuple[str, str], ...]
@@ -142,6 +143,7 @@ def build_record_view(
         counts = invoice_queries.count_by_status(session, account_id, record_type, record_id)
         record = match_reports.find_record(session, account_id, record_type, record_id)
         record_balances = balances.list_for_record(session, account_id, record_type, record_id)
+        payment_history = balances.payment_history(session, account_id, record_type, record_id)
         disconnected = xero_organisations.list_needing_reauth(session, account_id)
         synced_at = accounts.get_synced_at(session, account_id)
         count = sum(counts.values())
@@ -163,6 +165,7 @@ def build_record_view(
         name=record.name if record else "",
         balances=balance_views,
         ageing=ageing.build_bars(record_balances, locale),
+        payments=ageing.build_payment_view(payment_history, locale),
         invoices=tuple(_invoice_row(invoice, locale) for invoice in invoices),
         count=count,
         filters=tuple(_filters(counts, count, locale)),
