@@ -34,6 +34,7 @@ TABLES = (
     "copper_record",
     "copper_record_email",
     "copper_relation",
+    "copper_user",
     "contact_link",
     "projection_queue",
     "record_invoice",
@@ -45,6 +46,11 @@ TABLES = (
     "unreadable_field",
     "scheduled_task",
     "heartbeat",
+)
+# The amounts of a balance by which records can be ranked.
+RANKING_COLUMNS = (
+    *("open", "overdue", "not_due"),
+    *("overdue_1_to_30", "overdue_31_to_60", "overdue_61_to_90", "overdue_over_90"),
 )
 # An address that the normalisation rules leave as it is; `store.mirror.addresses` looks for the others.
 PLAIN_ADDRESS = r"^[a-z0-9.!#$%&''*+/=?^_{|}~-]+@[a-z0-9-]+([.][a-z0-9-]+)*$"
@@ -490,6 +496,13 @@ def _create_mirror() -> None:
         sa.PrimaryKeyConstraint("account_id", "organisation_id", "invoice_id", name=op.f("xero_invoice_pkey")),
     )
     op.create_index("xero_invoice_contact_idx", "xero_invoice", ["account_id", "organisation_id", "contact_id"])
+    op.create_index(
+        "xero_invoice_open_idx",
+        "xero_invoice",
+        ["account_id", "currency", "type"],
+        postgresql_include=["organisation_id", "status", "balance", "due_date"],
+        postgresql_where=sa.text("status = 'AUTHORISED' AND balance > 0 AND NOT is_deleted"),
+    )
     op.create_table(
         "copper_record",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -500,6 +513,7 @@ def _create_mirror() -> None:
         sa.Column("has_version", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("fetched_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("assignee_id", sa.BigInteger(), nullable=True),
         sa.Column("relations_fetched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("is_deleted", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint(
@@ -509,6 +523,17 @@ def _create_mirror() -> None:
             ["account_id"], ["account.id"], name=op.f("copper_record_account_id_fkey"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("account_id", "record_type", "record_id", name=op.f("copper_record_pkey")),
+    )
+    op.create_table(
+        "copper_user",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("fetched_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("copper_user_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", "user_id", name=op.f("copper_user_pkey")),
     )
     op.create_table(
         "copper_record_email",
@@ -674,22 +699,23 @@ def _create_read_model() -> None:
         sa.Column("currency", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("open", sa.Numeric(), nullable=False),
         sa.Column("overdue", sa.Numeric(), nullable=False),
+        sa.Column("overdue_1_to_30", sa.Numeric(), nullable=False),
+        sa.Column("overdue_31_to_60", sa.Numeric(), nullable=False),
+        sa.Column("overdue_61_to_90", sa.Numeric(), nullable=False),
+        sa.Column("overdue_over_90", sa.Numeric(), nullable=False),
         sa.Column("invoices", sa.Integer(), nullable=False),
         sa.Column("overdue_invoices", sa.Integer(), nullable=False),
+        sa.Column("not_due", sa.Numeric(), sa.Computed("open - overdue", persisted=True), nullable=True),
         sa.PrimaryKeyConstraint(
             "account_id", "record_type", "record_id", "type", "currency", name=op.f("record_balance_pkey")
         ),
     )
-    op.create_index(
-        "record_balance_open_idx",
-        "record_balance",
-        ["account_id", "record_type", "type", "currency", "open", "record_id"],
-    )
-    op.create_index(
-        "record_balance_overdue_idx",
-        "record_balance",
-        ["account_id", "record_type", "type", "currency", "overdue", "record_id"],
-    )
+    for amount in RANKING_COLUMNS:
+        op.create_index(
+            f"record_balance_{amount}_idx",
+            "record_balance",
+            ["account_id", "record_type", "type", "currency", amount, "record_id"],
+        )
     op.create_table(
         "event_latency",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),

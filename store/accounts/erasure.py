@@ -116,6 +116,7 @@ TEXT_COLUMNS = {
     ("contact_link", "linked_by"): "''",
     ("named_admin", "name"): "'Copper user ' || user_id",
     ("browser_session", "user_name"): "'Copper user ' || user_id",
+    ("copper_user", "name"): "'User ' || user_id",
     ("copper_record_email", "as_typed"): "NULL",
     ("xero_contact_email", "as_typed"): "NULL",
     ("invitation", "note"): "''",
@@ -165,6 +166,7 @@ NAMESAKES = text("""
         UNION ALL SELECT 'audit entry', id::text, concat_ws(' ', actor, detail) FROM audit_log
                   WHERE account_id = :account
         UNION ALL SELECT 'admin', user_id::text, name FROM named_admin WHERE account_id = :account
+        UNION ALL SELECT 'Copper user', user_id::text, name FROM copper_user WHERE account_id = :account
         UNION ALL SELECT 'session of user', user_id::text, user_name FROM browser_session WHERE account_id = :account
         UNION ALL SELECT 'API key', id::text, name FROM api_key WHERE account_id = :account
         UNION ALL SELECT 'manual link of ' || record_type, record_id::text, linked_by FROM contact_link

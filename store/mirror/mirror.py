@@ -72,10 +72,11 @@ class RelationRow(BaseModel):
 
 
 class RecordRow(BaseModel):
-    """A Copper record with its addresses (as for contacts) and the relations that its own fields contain."""
+    """A Copper record with its owner, its addresses (as for contacts) and the relations that its own fields contain."""
 
     record_id: int
     name: str
+    assignee_id: int | None = None
     updated_at: datetime
     has_version: bool = True
     emails: Mapping[str, str] = {}
@@ -207,15 +208,15 @@ REPLACE_CONTACT_EMAILS = text("""
 """)
 
 UPSERT_RECORDS = text("""
-    INSERT INTO copper_record AS old (account_id, record_type, record_id, name, updated_at, has_version, fetched_at,
-        changed_at)
-    SELECT :account, CAST(:type AS text), record_id, name, updated_at, has_version, :fetched_at, now()
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, updated_at timestamptz,
-        has_version boolean)
+    INSERT INTO copper_record AS old (account_id, record_type, record_id, name, assignee_id, updated_at, has_version,
+        fetched_at, changed_at)
+    SELECT :account, CAST(:type AS text), record_id, name, assignee_id, updated_at, has_version, :fetched_at, now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, assignee_id bigint,
+        updated_at timestamptz, has_version boolean)
     ORDER BY record_id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
-        name = EXCLUDED.name, updated_at = EXCLUDED.updated_at, has_version = EXCLUDED.has_version,
-        fetched_at = EXCLUDED.fetched_at, is_deleted = false,
+        name = EXCLUDED.name, assignee_id = EXCLUDED.assignee_id, updated_at = EXCLUDED.updated_at,
+        has_version = EXCLUDED.has_version, fetched_at = EXCLUDED.fetched_at, is_deleted = false,
         changed_at = CASE WHEN old.is_deleted THEN EXCLUDED.changed_at ELSE old.changed_at END,
         relations_fetched_at = CASE WHEN old.updated_at = EXCLUDED.updated_at AND NOT old.is_deleted
                                     THEN old.relations_fetched_at END
@@ -231,7 +232,8 @@ TOMBSTONE_RECORDS = text("""
     FROM unnest(CAST(:ids AS bigint[])) AS id
     ORDER BY id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
-        is_deleted = true, name = '', fetched_at = EXCLUDED.fetched_at, relations_fetched_at = NULL,
+        is_deleted = true, name = '', assignee_id = NULL, fetched_at = EXCLUDED.fetched_at,
+        relations_fetched_at = NULL,
         changed_at = CASE WHEN old.is_deleted THEN old.changed_at ELSE EXCLUDED.changed_at END
     WHERE old.fetched_at <= EXCLUDED.fetched_at
     RETURNING record_id, changed_at = now() AS changed

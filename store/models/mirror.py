@@ -82,6 +82,14 @@ class XeroInvoice(SQLModel, table=True):
     __tablename__ = "xero_invoice"
     __table_args__ = (
         sa.Index("xero_invoice_contact_idx", "account_id", "organisation_id", "contact_id"),
+        sa.Index(
+            "xero_invoice_open_idx",
+            "account_id",
+            "currency",
+            "type",
+            postgresql_include=["organisation_id", "status", "balance", "due_date"],
+            postgresql_where=sa.text("status = 'AUTHORISED' AND balance > 0 AND NOT is_deleted"),
+        ),
         sa.CheckConstraint(
             "created_source IN ('webhook', 'history', 'issue_date', 'updated_date')", name="created_source"
         ),
@@ -120,6 +128,7 @@ class CopperRecord(SQLModel, table=True):
     """Mirror of a Copper lead, person, company or opportunity; `has_version` is as for Xero contacts.
 
     `relations_fetched_at` is when its relations were last fetched: an opportunity's `/related`, a company's people.
+    `assignee_id` is the Copper user who owns the record, or None.
     """
 
     __tablename__ = "copper_record"
@@ -133,8 +142,20 @@ class CopperRecord(SQLModel, table=True):
     has_version: bool = column(sa.Boolean, "true")
     fetched_at: datetime = column(Instant)
     changed_at: datetime = column(Instant)
+    assignee_id: int | None = column(sa.BigInteger, null=True)
     relations_fetched_at: datetime | None = column(Instant, null=True)
     is_deleted: bool = column(sa.Boolean, "false")
+
+
+class CopperUser(SQLModel, table=True):
+    """The name of a Copper user, for the owners of records; every fetch replaces all users of the account."""
+
+    __tablename__ = "copper_user"
+
+    account_id: int = account_key_column()
+    user_id: int = key_column()
+    name: str = column(sa.Text)
+    fetched_at: datetime = column(Instant)
 
 
 class CopperRecordEmail(SQLModel, table=True):

@@ -10,12 +10,18 @@ from decimal import Decimal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from store.db.enums import (
     RecordType,
 )
 from store.models.columns import Instant, account_key_column, column, key_column, serial_column
+
+RANKING_COLUMNS = (
+    *("open", "overdue", "not_due"),
+    *("overdue_1_to_30", "overdue_31_to_60", "overdue_61_to_90", "overdue_over_90"),
+)
+"""The amounts of a balance by which records can be ranked, each with an index."""
 
 
 class ContactLink(SQLModel, table=True):
@@ -122,13 +128,16 @@ class RecordBalance(SQLModel, table=True):
     """A record's open balance by type and currency ('': none given): the sum of its rows that await payment.
 
     For a type of credits it is what is left to use. `overdue` is the part that was due before its organisation's
-    `balances_as_of`. A record without a balance has no row.
+    `balances_as_of`; it is the sum of the four columns after it, which divide it by days overdue. A record without a
+    balance has no row.
     """
 
     __tablename__ = "record_balance"
     __table_args__ = (
-        sa.Index("record_balance_open_idx", "account_id", "record_type", "type", "currency", "open", "record_id"),
-        sa.Index("record_balance_overdue_idx", "account_id", "record_type", "type", "currency", "overdue", "record_id"),
+        *(
+            sa.Index(f"record_balance_{name}_idx", "account_id", "record_type", "type", "currency", name, "record_id")
+            for name in RANKING_COLUMNS
+        ),
     )
 
     account_id: int = key_column()
@@ -138,5 +147,12 @@ class RecordBalance(SQLModel, table=True):
     currency: str = key_column(sa.Text)
     open: Decimal = column(sa.Numeric)
     overdue: Decimal = column(sa.Numeric)
+    overdue_1_to_30: Decimal = column(sa.Numeric)
+    overdue_31_to_60: Decimal = column(sa.Numeric)
+    overdue_61_to_90: Decimal = column(sa.Numeric)
+    overdue_over_90: Decimal = column(sa.Numeric)
     invoices: int = column(sa.Integer)
     overdue_invoices: int = column(sa.Integer)
+    not_due: Decimal = Field(
+        default=None, sa_column=sa.Column(sa.Numeric, sa.Computed("open - overdue", persisted=True))
+    )

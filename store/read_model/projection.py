@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from store.db import tenancy
 from store.db.database import execute_rowcount
-from store.read_model.overdue_sql import AWAITS_PAYMENT, overdue_days
+from store.read_model.overdue_sql import AGEING_COLUMNS, AWAITS_PAYMENT, overdue_days, sum_by_age
 
 BATCH_SIZE = 2_000
 
@@ -169,46 +169,48 @@ APPLY_COUNTS = "SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(
 # How the records' balances change when `current_rows` become `expected_rows`: one payment does not re-sum a very large
 # record. Only the projection writes balances, one transaction at a time for each account.
 DAY = "day AS (SELECT id AS organisation_id, balances_as_of FROM xero_organisation WHERE account_id = :account)"
-IS_OVERDUE = f"{overdue_days('day.balances_as_of')} > 0"
+OVERDUE_DAYS = overdue_days("day.balances_as_of")
+BALANCE_COLUMNS = ("open", "overdue", *AGEING_COLUMNS, "invoices", "overdue_invoices")
+BALANCE_VALUES = ", ".join(BALANCE_COLUMNS)
+BALANCE_ASSIGNMENTS = ", ".join(f"{column} = EXCLUDED.{column}" for column in BALANCE_COLUMNS)
+BALANCE_INCREMENTS = ", ".join(f"{column} = old.{column} + EXCLUDED.{column}" for column in BALANCE_COLUMNS)
+OLD_BALANCES = ", ".join(f"old.{column}" for column in BALANCE_COLUMNS)
+NEW_BALANCES = ", ".join(f"EXCLUDED.{column}" for column in BALANCE_COLUMNS)
 MOVE_BALANCES = f"""
     {DAY},
     moved AS (
-        SELECT record_type, record_id, type, currency, sum(sign * balance) AS open,
-               sum(CASE WHEN is_overdue THEN sign * balance ELSE 0 END) AS overdue,
-               sum(sign) AS invoices, sum(CASE WHEN is_overdue THEN sign ELSE 0 END) AS overdue_invoices
-        FROM (
-            SELECT record_type, record_id, type, coalesce(currency, '') AS currency, balance, -1 AS sign,
-                   {IS_OVERDUE} AS is_overdue
-            FROM current_rows r JOIN day USING (organisation_id) WHERE {AWAITS_PAYMENT}
-            UNION ALL
-            SELECT record_type, record_id, type, coalesce(currency, ''), balance, 1,
-                   {IS_OVERDUE}
-            FROM expected_rows r JOIN day USING (organisation_id) WHERE {AWAITS_PAYMENT}) AS rows
-        GROUP BY record_type, record_id, type, currency
-        HAVING (sum(sign * balance), sum(CASE WHEN is_overdue THEN sign * balance ELSE 0 END), sum(sign),
-                sum(CASE WHEN is_overdue THEN sign ELSE 0 END)) <> (0, 0, 0, 0)),
+        SELECT * FROM (
+            SELECT record_type, record_id, type, currency, sum(sign * balance) AS open,
+                   {sum_by_age("sign * balance", "days")},
+                   sum(sign) AS invoices, coalesce(sum(sign) FILTER (WHERE days > 0), 0) AS overdue_invoices
+            FROM (
+                SELECT record_type, record_id, type, coalesce(currency, '') AS currency, balance, -1 AS sign,
+                       {OVERDUE_DAYS} AS days
+                FROM current_rows r JOIN day USING (organisation_id) WHERE {AWAITS_PAYMENT}
+                UNION ALL
+                SELECT record_type, record_id, type, coalesce(currency, ''), balance, 1,
+                       {OVERDUE_DAYS}
+                FROM expected_rows r JOIN day USING (organisation_id) WHERE {AWAITS_PAYMENT}) AS rows
+            GROUP BY record_type, record_id, type, currency) AS sums
+        WHERE ({BALANCE_VALUES}) <> ({", ".join("0" for _ in BALANCE_COLUMNS)})),
     emptied AS (
         DELETE FROM record_balance b USING moved m
         WHERE b.account_id = :account AND b.record_type = m.record_type AND b.record_id = m.record_id
           AND b.type = m.type AND b.currency = m.currency AND b.invoices + m.invoices = 0
         RETURNING b.record_type, b.record_id, b.type, b.currency),
     balanced AS (
-        INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, open, overdue,
-            invoices, overdue_invoices)
+        INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, {BALANCE_VALUES})
         SELECT :account, m.* FROM moved m
         WHERE NOT EXISTS (SELECT FROM emptied e WHERE e.record_type = m.record_type AND e.record_id = m.record_id
                           AND e.type = m.type AND e.currency = m.currency)
         ORDER BY record_type, record_id, type, currency
-        ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET
-            open = old.open + EXCLUDED.open, overdue = old.overdue + EXCLUDED.overdue,
-            invoices = old.invoices + EXCLUDED.invoices,
-            overdue_invoices = old.overdue_invoices + EXCLUDED.overdue_invoices)
+        ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET {BALANCE_INCREMENTS})
 """
 # What records owe, from the rows `r`, as of each organisation's day.
 BALANCES = f"""
     SELECT record_type, record_id, type, coalesce(currency, '') AS currency, sum(balance) AS open,
-           coalesce(sum(balance) FILTER (WHERE {IS_OVERDUE}), 0) AS overdue,
-           count(*)::int AS invoices, (count(*) FILTER (WHERE {IS_OVERDUE}))::int AS overdue_invoices
+           {sum_by_age("balance", OVERDUE_DAYS)},
+           count(*)::int AS invoices, (count(*) FILTER (WHERE {OVERDUE_DAYS} > 0))::int AS overdue_invoices
     FROM {{rows}} r JOIN day USING (organisation_id) WHERE {{condition}}
     GROUP BY record_type, record_id, type, coalesce(currency, '')
 """
@@ -235,14 +237,10 @@ RECOMPUTE_BALANCES = text(f"""
         DELETE FROM record_balance b WHERE b.account_id = :account AND NOT EXISTS (
             SELECT FROM expected e WHERE e.record_type = b.record_type AND e.record_id = b.record_id
             AND e.type = b.type AND e.currency = b.currency))
-    INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, open, overdue,
-        invoices, overdue_invoices)
+    INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, {BALANCE_VALUES})
     SELECT :account, expected.* FROM expected
-    ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET
-        open = EXCLUDED.open, overdue = EXCLUDED.overdue, invoices = EXCLUDED.invoices,
-        overdue_invoices = EXCLUDED.overdue_invoices
-    WHERE (old.open, old.overdue, old.invoices, old.overdue_invoices) IS DISTINCT FROM
-          (EXCLUDED.open, EXCLUDED.overdue, EXCLUDED.invoices, EXCLUDED.overdue_invoices)
+    ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET {BALANCE_ASSIGNMENTS}
+    WHERE ({OLD_BALANCES}) IS DISTINCT FROM ({NEW_BALANCES})
 """)
 
 # The planner's estimates of rows from earlier CTEs are far off, and the nested loops that it then chooses take minutes.
@@ -368,7 +366,7 @@ COMPARE = text(f"""
     {DAY},
     expected_balance AS ({BALANCES.format(rows="expected", condition=AWAITS_PAYMENT)}),
     actual_balance AS (
-        SELECT record_type, record_id, type, currency, open, overdue, invoices, overdue_invoices
+        SELECT record_type, record_id, type, currency, {BALANCE_VALUES}
         FROM record_balance WHERE account_id = :account),
     difference AS (
         SELECT coalesce(e.record_type, a.record_type) AS record_type, coalesce(e.record_id, a.record_id) AS record_id,

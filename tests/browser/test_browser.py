@@ -276,6 +276,36 @@ def test_the_admin_pages_are_readable_in_every_theme_and_width(browser: Browser,
     expect(page.locator(".invoices tbody tr")).to_have_count(2)
 
 
+def test_receivables_fit_any_width_and_print_as_a_table_alone(browser: Browser, world: World) -> None:
+    clear_budgets("throttle")
+    for number, currency in enumerate(("NZD", "GBP", "JPY")):
+        company = world.company()
+        name = "Whakatane and Eastern Bay of Plenty Horticultural Supplies Limited"
+        world.simulate_copper("update_record", type="company", id=company, name=name)
+        world.person(f"p{number}@acme.test", company=company)
+        for due in ("2020-01-31", "2999-01-31"):
+            world.invoice(f"p{number}@acme.test", "98765432.00", currency=currency, due=due)
+    world.settle()
+    page = chromium.opened(browser, str(world.web.base_url))
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    page.goto("/connect")
+    sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
+    page.goto("/receivables")
+    for width in (280, 360, 700, 1023, 1055, 1056, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        scroll_width = page.locator("html").evaluate("element => element.scrollWidth")
+        assert scroll_width <= width, f"it scrolls sideways at {width} px"
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 1_000, "height": 700})
+    for selector in ("nav", "form", ".pages"):
+        assert not page.locator(selector).first.is_visible(), selector
+    for label in ("Company", "Owner", "Not due", "61–90 days", "Over 90 days", "Overdue", "Outstanding"):  # noqa: RUF001
+        expect(page.get_by_role("columnheader", name=label, exact=True)).to_be_visible()
+    assert page.locator(".receivables thead").evaluate("e => getComputedStyle(e).display") == "table-header-group"
+    assert page.locator("html").evaluate("element => element.scrollWidth") <= 1_000
+
+
 def spread_freshness(world: World) -> None:
     """Give the account a day of events, so that the screenshot shows some."""
     with transaction() as session:

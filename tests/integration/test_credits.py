@@ -17,7 +17,8 @@ from services import health
 from store.accounts import account_settings
 from store.db.database import account_transaction, transaction
 from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceStatus, InvoiceType, RecordType
-from store.read_model import balances, record_invoices
+from store.read_model import balances, receivables, record_invoices
+from store.read_model.receivables import ReceivablesQuery
 from store.read_model.record_invoices import InvoiceFilter
 from store.sync import refresh_candidates
 from tests.support.admin import AdminBrowser
@@ -329,10 +330,10 @@ def test_receivables_name_the_credit_beside_what_is_owed(world: World) -> None:
     create(world, CreditResource.CREDIT_NOTES, invoice.contact, "40.00")
     world.settle()
     with account_transaction(world.account) as session:
-        (ranked,) = balances.rank_records(
-            session, world.account, RecordType.PERSON, currency="NZD", sort="open", after=None, limit=9
-        )
-    assert (ranked.open, ranked.credit) == (Decimal("150.00"), Decimal("40.00"))
+        query = ReceivablesQuery(RecordType.PERSON, "outstanding", "NZD")
+        (ranked,) = receivables.read_page(session, world.account, query, currencies=["NZD"], limit=9).receivables
+        (total,) = receivables.list_totals(session, world.account)
+    assert (ranked.open, ranked.credit) == (total.open, total.credit) == (Decimal("150.00"), Decimal("40.00"))
 
 
 def test_no_history_is_looked_up_for_credits(world: World) -> None:

@@ -228,7 +228,7 @@ ORPHAN_ROWS = {
     "inbox": "INSERT INTO inbox (account_id, vendor, tenant, category, event_type, resource_id, "
     "dedupe_key, correlation_id)"
     " SELECT 987, 'xero', '', 'INVOICE', '', n::text, n::text::bytea, '' FROM generate_series(1, 30) n",
-    "record_balance": "INSERT INTO record_balance VALUES (987, 'person', 1, 'ACCREC', 'NZD', 1, 0, 1, 0)",
+    "record_balance": "INSERT INTO record_balance VALUES (987, 'person', 1, 'ACCREC', 'NZD', 1, 0, 0, 0, 0, 0, 1, 0)",
     "unreadable_field": "INSERT INTO unreadable_field (account_id, organisation_id, resource, field, last_row_id)"
     " SELECT id, 4711, 'contacts', 'Name', '' FROM account",
 }

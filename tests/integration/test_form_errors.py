@@ -184,7 +184,7 @@ def test_invalid_urls_get_a_helpful_page_with_a_link_back(world: World, admin: A
         (f"/records/person/{person}?status=BOGUS", 422, '"BOGUS" isn\'t an invoice status.'),
         (f"/records/person/{person}?limit=x", 422, "isn't a number of invoices"),
         ("/receivables?currency=%07", 422, "isn't a currency code."),
-        ("/receivables?sort=name", 422, 'Sort by "open" or "overdue"'),
+        ("/receivables?sort=name", 422, '"name" isn\'t an amount to sort by.'),
         ("/unmatched?type=task", 422, '"task" isn\'t a record type.'),
         (f"/audit?before={'9' * 30}", 422, "isn't valid here"),
         ("/audit?before=²", 422, "isn't valid here"),

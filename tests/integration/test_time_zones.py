@@ -203,7 +203,7 @@ def receivables(world: World, person: int) -> list[str]:
     response = world.web.get("/v1/people", headers=keyed(world), params={"sort": "overdue"})
     records = [record for record in response.json()["records"] if record["record"]["id"] == person]
     return [
-        f"{record['overdue']} of {record['open']}, {record['overdue_invoices']} of {record['invoices']}"
+        f"{record['overdue']} of {record['outstanding']}, {record['overdue_invoices']} of {record['invoices']}"
         for record in records
     ]
 
@@ -212,8 +212,10 @@ def receivables_page(world: World, person: int) -> list[str]:
     page = sign_in(world).open("/receivables?type=person&sort=overdue").text
     row = re.search(rf"/records/person/{person}\".*?</tr>", page, re.DOTALL)
     assert row
-    overdue, owed = re.findall(r"NZD ([\d.]+)", row[0])
-    return [f"{overdue} of {owed}, 1 of 3"]
+    overdue, owed = (re.search(rf"{label} NZD </span>([\d.]+)", row[0]) for label in ("overdue", "outstanding"))
+    assert overdue
+    assert owed
+    return [f"{overdue[1]} of {owed[1]}, 1 of 3"]
 
 
 BY_SUM = {"balances": account_balances, "receivables": receivables, "receivables page": receivables_page}
@@ -308,7 +310,10 @@ def test_balances_change_at_an_organisations_own_midnight_without_any_event(unco
             text("UPDATE xero_organisation SET balances_as_of = balances_as_of - 1 WHERE time_zone = 'Etc/GMT+11'")
         )
         session.execute(
-            text("UPDATE record_balance SET overdue = 0, overdue_invoices = 0 WHERE record_id = :id"), {"id": people[1]}
+            text(
+                "UPDATE record_balance SET overdue = 0, overdue_1_to_30 = 0, overdue_invoices = 0 WHERE record_id = :id"
+            ),
+            {"id": people[1]},
         )
         assert world.account in projection.accounts_pending(session), "the sweep finds it"
         comparison = projection.compare(session, world.account)

@@ -9,6 +9,7 @@ from web.admin import (
     keys,
     lists,
     panel_confirmation,
+    receivables,
     records,
     render,
     sessions,
@@ -23,5 +24,17 @@ DEPENDENCIES = [
     Depends(acquire_page_slot, scope="function"),
 ]
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
-for module in (connect, panel_confirmation, status, records, lists, settings, columns, keys, sessions, account):
+for module in (
+    connect,
+    panel_confirmation,
+    status,
+    records,
+    receivables,
+    lists,
+    settings,
+    columns,
+    keys,
+    sessions,
+    account,
+):
     router.include_router(module.router)

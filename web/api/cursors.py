@@ -10,14 +10,18 @@ from decimal import Decimal
 from uuid import UUID
 
 from runtime.numbers import whole_number
-from store.read_model.balances import RankingCursor
 from store.read_model.invoice_queries import Position
+from store.read_model.receivables import RankingCursor
 from web.presentation.problems import ProblemError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 POSITION_BYTES = 24
-RANKING = re.compile(r"(?P<amount>-?[0-9]{1,40}(\.[0-9]{1,20})?) (?P<record>[0-9]{1,19})")
+RANKING = re.compile(
+    r"(?P<amount>-?[0-9]{1,40}(\.[0-9]{1,30})?) (?P<record>[0-9]{1,19}) (?P<currency>[^\x00-\x1f\x7f]{0,10})"
+)
+MAX_RANKING_LENGTH = 180
+"""Characters of the longest cursor of receivables: 72 of an amount, 19 of an ID, 10 of up to four bytes, in base64."""
 INVALID = "after: invalid cursor; pass `next` of the previous page"
 
 
@@ -42,17 +46,18 @@ def decode_position(cursor: str) -> Position:
 
 def encode_ranking(position: RankingCursor) -> str:
     """A cursor for the page of receivables after `position`."""
-    return base64.urlsafe_b64encode(f"{position.amount:f} {position.record_id}".encode()).decode()
+    text = f"{position.amount:f} {position.record_id} {position.currency}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def decode_ranking(cursor: str) -> RankingCursor:
     """The position that a cursor holds; raises a 400 problem for anything that `encode_ranking` did not make."""
     try:
-        match = RANKING.fullmatch(base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii"))
+        match = RANKING.fullmatch(base64.b64decode(cursor, altchars=b"-_", validate=True).decode())
         record_id = whole_number(match["record"]) if match else None
         if match is None or record_id is None:
             raise ValueError
-        position = RankingCursor(Decimal(match["amount"]), record_id)
+        position = RankingCursor(Decimal(match["amount"]), record_id, match["currency"])
         if encode_ranking(position) != cursor:
             raise ValueError
     except (ValueError, binascii.Error):

@@ -22,7 +22,8 @@ from typing_extensions import override
 from store.accounts import accounts, audit
 from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
-from store.read_model import exports
+from store.read_model import exports, receivables
+from store.read_model.receivables import ReceivablesQuery
 from web.middleware.concurrency import EXPORT_RUNNING, BusyError
 from web.presentation import labels, links, spreadsheets
 from web.presentation.currencies import format_amount, format_optional_amount
@@ -42,6 +43,11 @@ INVOICE_COLUMNS = (
     *("due_date", "total_due", "balance_due", "currency", "created_at", "created_at_source", "overdue_days", "url"),
 )
 CONTACT_COLUMNS = (*("organisation", "contact_id", "name", "emails", "currency", "invoices", "open", "overdue", "url"),)
+RECEIVABLE_COLUMNS = (
+    *("record_type", "record_id", "record_name", "owner", "currency", "invoices", "overdue_invoices", "not_due"),
+    *("overdue_1_to_30", "overdue_31_to_60", "overdue_61_to_90", "overdue_over_90", "overdue", "outstanding"),
+    *("credit", "url"),
+)
 RECORD_COLUMNS = ("record_type", "record_id", "name", "reason", "url")
 
 
@@ -87,6 +93,35 @@ async def export_invoices(
         detail = f"first {record_type.value} {record_id}"
     export = Export(name, exports.INVOICES, params, INVOICE_COLUMNS, format_row, topic, detail)
     return await _download(request, account_id, actor, file_format, export)
+
+
+async def export_receivables(
+    request: Request, account_id: int, actor: str, file_format: ExportFormat, query: ReceivablesQuery
+) -> Response:
+    """The records that owe something, in the order and with the filters of `query`."""
+    copper_account_id, currencies = await run_in_threadpool(_prepare_receivables, account_id, query.record_type)
+    record_type = query.record_type.value
+
+    def format_row(row: Row) -> Row:
+        (record_id, name, currency, open_, overdue, *buckets) = row[:9]
+        (invoices, overdue_invoices, credit, owner_id, owner_name) = row[9:]
+        amounts = (open_ - overdue, *buckets, overdue, open_, credit)
+        return (
+            *(record_type, record_id, name, labels.owner(owner_id, owner_name), currency, invoices, overdue_invoices),
+            *(format_amount(amount, currency) for amount in amounts),
+            links.record(copper_account_id, record_type, record_id),
+        )
+
+    topic, detail = f"receivables as {file_format}", query.record_type.plural
+    params = query.to_params(currencies)
+    export = Export("receivables", query.statement, params, RECEIVABLE_COLUMNS, format_row, topic, detail)
+    return await _download(request, account_id, actor, file_format, export)
+
+
+def _prepare_receivables(account_id: int, record_type: RecordType) -> tuple[int, list[str]]:
+    with account_transaction(account_id, Role.READS) as session:
+        copper_account_id = accounts.get_copper_account_id(session, account_id)
+        return copper_account_id, receivables.list_currencies(session, account_id, record_type)
 
 
 async def export_unmatched_contacts(

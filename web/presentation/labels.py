@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from runtime.numbers import count_noun
 from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceColumn, InvoiceType
+from store.read_model.overdue_sql import AGEING_BUCKETS
 
 STATUS_LABELS = {
     "DRAFT": "Draft",
@@ -54,6 +55,15 @@ TYPE_LABELS: dict[str, str] = {
     InvoiceType.UNKNOWN_PREPAYMENT: "prepayment",
     InvoiceType.UNKNOWN_OVERPAYMENT: "overpayment",
 }
+AGEING_LABELS = {
+    bucket.column: (
+        f"{bucket.first_day}\N{EN DASH}{bucket.last_day} days"
+        if bucket.last_day
+        else f"Over {bucket.first_day - 1} days"
+    )
+    for bucket in AGEING_BUCKETS
+}
+"""The labels of the ranges of days overdue, by their column."""
 
 
 def status(code: str) -> str:
@@ -105,6 +115,11 @@ def overdue(days: int) -> str:
     if not days:
         return ""
     return "1 day overdue" if days == 1 else f"{days:,} days overdue"
+
+
+def owner(user_id: int | None, name: str | None) -> str:
+    """The owner of a record: the name of a Copper user, or the ID if the user is unknown; '' for nobody."""
+    return name or (f"User {user_id}" if user_id else "")
 
 
 def unmatched_reason(record_type: str, has_address: bool) -> str:

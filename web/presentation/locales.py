@@ -51,6 +51,11 @@ def format_money(value: Decimal, currency: str | None, locale: Locale) -> str:
     return format_decimal(value, format=pattern, locale=locale)
 
 
+def format_amount(value: Decimal, currency: str, locale: Locale) -> str:
+    """An amount after its currency code; without one if the currency is ''."""
+    return f"{currency} {format_money(value, currency, locale)}".strip()
+
+
 def format_number(value: int, locale: Locale) -> str:
     """A whole number."""
     return format_decimal(value, locale=locale)

@@ -18,7 +18,8 @@ from store.read_model.balances import Balance
 from store.read_model.match_reports import MirrorRecord, Reason
 from store.read_model.record_invoices import Facet, InvoiceFilter
 from store.sync import runs
-from web.presentation import locales
+from web.presentation import ageing, locales
+from web.presentation.ageing import AgeingBar, PaymentView
 from web.presentation.invoice_filters import (
     CREDIT,
     FilterView,
@@ -57,6 +58,8 @@ class RecordView:
     id: int
     name: str
     tiles: tuple[TileView, ...]
+    ageing: tuple[AgeingBar, ...]
+    payments: PaymentView | None
     columns: tuple[ColumnView, ...]
     has_table: bool
     invoices: tuple[InvoiceRowView, ...]
@@ -102,6 +105,7 @@ def build_record_view(
         )
         record = match_reports.find_record(session, account_id, record_type, record_id)
         record_balances = balances.list_for_record(session, account_id, record_type, record_id)
+        payment_history = balances.payment_history(session, account_id, record_type, record_id)
         disconnected = xero_organisations.list_needing_reauth(session, account_id)
         synced_at = accounts.get_synced_at(session, account_id)
         empty_state = None
@@ -121,6 +125,8 @@ def build_record_view(
         id=record_id,
         name=name,
         tiles=build_tiles(record_balances, selected, locale),
+        ageing=ageing.build_bars(record_balances, locale),
+        payments=ageing.build_payment_view(payment_history, locale),
         columns=column_views(config.shown_columns),
         has_table=fit_in_table(config.shown_columns),
         invoices=tuple(build_row(invoice, config.shown_columns, locale) for invoice in invoices),

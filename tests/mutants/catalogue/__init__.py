@@ -14,6 +14,7 @@ from tests.mutants.catalogue import (
     pages,
     panel,
     reading,
+    receivables,
     resources,
     schema,
     store,
@@ -31,6 +32,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
     *resources.CAPACITY,
     *credits.CREDITS,
+    *receivables.RECEIVABLES,
     *erasure.ERASURE,
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )

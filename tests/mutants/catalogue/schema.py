@@ -23,8 +23,8 @@ DAYS = (
     mutant(
         "overdue totals include invoices due today",
         "store/read_model/projection.py",
-        "overdue_days('day.balances_as_of')",
-        "overdue_days('day.balances_as_of + 1')",
+        'overdue_days("day.balances_as_of")',
+        'overdue_days("day.balances_as_of + 1")',
         "integration/test_time_zones.py::test_overdue_totals_exclude_invoices_due_today",
     ),
     mutant(

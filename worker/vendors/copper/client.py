@@ -46,7 +46,7 @@ MAX_USER_PAGES = 20
 Schema = TypeVar("Schema", bound=BaseModel)
 KEY_REJECTED = "Copper rejects the API key: an admin must provide a new one"
 MODIFIED_FILTER = "minimum_modified_date"
-# Endpoints that the sync stores no rows of, so nothing has to be read again after a refusal.
+# Endpoints that are always read completely, or store no rows, so nothing has to be read again after a refusal.
 ENDPOINTS_WITHOUT_ROWS = ("account", "users", "webhooks")
 
 

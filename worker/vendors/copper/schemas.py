@@ -35,6 +35,7 @@ class CopperRecord(VersionedRow):
     name: Name = ""
     updated_at: Instant = Field(alias="date_modified", default=None)
     date_created: Instant = None
+    assignee_id: RelatedId = None
 
     def addresses(self) -> Mapping[str, str]:
         """The record's own normalised addresses, each with the text that was typed."""
@@ -49,6 +50,7 @@ class CopperRecord(VersionedRow):
         return RecordRow(
             record_id=self.id,
             name=self.name,
+            assignee_id=self.assignee_id,
             updated_at=self.version,
             has_version=self.has_version,
             emails=self.addresses(),

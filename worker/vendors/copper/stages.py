@@ -1,4 +1,4 @@
-"""The stages of a Copper run: the four record types, relations, and records that were missing from every page."""
+"""The stages of a Copper run: users, the four record types, relations, and records that were on none of the pages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import structlog
 from store.accounts import copper_credentials, refused_endpoints
 from store.db.database import Session, transaction
 from store.db.enums import RecordType
-from store.mirror import drift, mirror
+from store.mirror import copper_users, drift, mirror
 from store.mirror.drift import DriftCounts
 from store.mirror.mirror import RelationRow
 from store.sync import refresh_candidates, watermarks
 from store.sync.refresh_candidates import UnseenQuery
 from store.sync.runs import Run
 from worker.vendors.copper.client import MODIFIED_FILTER, PAGE_SIZE, CopperClient, RecordPage, client_for_account
-from worker.vendors.errors import EndpointRefusedError, TransientError, UnexpectedResponseError, UnsupportedFilterError
+from worker.vendors.errors import (
+    AuthorizationLostError,
+    EndpointRefusedError,
+    TransientError,
+    UnexpectedResponseError,
+    UnsupportedFilterError,
+    VendorError,
+)
 from worker.vendors.sync_types import (
     VERIFY_STAGE,
     DriftByType,
@@ -36,7 +43,8 @@ RECORD_STAGES = {
     "companies": RecordType.COMPANY,
     "opportunities": RecordType.OPPORTUNITY,
 }
-CATCH_UP_STAGES = (*RECORD_STAGES, "relations")
+USERS_STAGE = "users"
+CATCH_UP_STAGES = (USERS_STAGE, *RECORD_STAGES, "relations")
 FULL_STAGES = (*CATCH_UP_STAGES, "missing")
 OVERLAP = timedelta(seconds=120)
 # Copper's notifications arrive up to 15 minutes late (Copper docs: webhooks/overview).
@@ -82,11 +90,33 @@ def _skip_stage(run: Run) -> PageResult:
 
 
 def _fetch_stage(run: Run, client: CopperClient) -> PageResult:
+    if run.stage == USERS_STAGE:
+        return _fetch_users(run, client)
     if run.stage == "relations":
         return _fetch_relations(run, client)
     if run.stage == "missing":
         return _verify_missing(run, client)
     return _fetch_records(run, client, RECORD_STAGES[run.stage])
+
+
+def _fetch_users(run: Run, client: CopperClient) -> PageResult:
+    """The names of all users, unless they were fetched within an hour. A failure delays no records: names can wait."""
+    with transaction() as session:
+        is_due = run_kind_of(run).writes and copper_users.are_due(session, run.account_id)
+    began = datetime.now(UTC)
+    try:
+        names = {user.id: user.name for user in client.list_users()} if is_due else {}
+    except (AuthorizationLostError, EndpointRefusedError):
+        raise
+    except VendorError as error:
+        log.warning("users.not_fetched", account=run.account_id, run=run.id, error=str(error))
+        names = {}
+
+    def write(session: Session) -> DriftByType:
+        copper_users.replace_users(session, run.account_id, names, began)
+        return {}
+
+    return PageResult(write, None, 0)
 
 
 def write_records(
