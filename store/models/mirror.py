@@ -82,6 +82,7 @@ class XeroInvoice(SQLModel, table=True):
     __tablename__ = "xero_invoice"
     __table_args__ = (
         sa.Index("xero_invoice_contact_idx", "account_id", "organisation_id", "contact_id"),
+        sa.Index("xero_invoice_created_idx", "account_id", "created_at", "invoice_id"),
         sa.CheckConstraint(
             "created_source IN ('webhook', 'history', 'issue_date', 'updated_date')", name="created_source"
         ),

@@ -10,6 +10,7 @@ from tests.mutants.catalogue import (
     access,
     credits,
     erasure,
+    invoices,
     operation,
     pages,
     panel,
@@ -32,5 +33,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *resources.CAPACITY,
     *credits.CREDITS,
     *erasure.ERASURE,
+    *invoices.INVOICES,
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )
