@@ -239,6 +239,7 @@ def test_refused_pins_change_nothing_and_say_why(world: World, admin: AdminBrows
         page = admin.send(f"{path}/opportunities", q=empty)
         assert page.status_code == 422
         assert 'id="q-error"' in page.text
+    assert admin.open(f"{path}/opportunities").url.path == path, "a reload shows the invoice"
     admin.open(path)
     admin.send(f"{path}/opportunities", q="nobody%")
     assert "No opportunity has this name or Copper ID." in page_text(admin)

@@ -91,3 +91,9 @@ def search_opportunities(
         return invoice_page(request, invoice_id, form=forms.rejected_form(form, errors))
     encrypted = encrypt_text(opportunity_search_purpose(browser_session.account_id), text)
     return redirect(request, f"{PATH}/{invoice_id}?search={encrypted}#pins")
+
+
+@router.get(f"{PATH}/{{invoice_id}}/opportunities")
+def show_invoice_again(request: Request, invoice_id: UUID) -> Response:
+    """Redirect to the invoice's page: a reload after a refused search, or a visit from the history."""
+    return redirect(request, f"{PATH}/{invoice_id}")
