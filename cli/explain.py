@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from cli.errors import usage_error
+from cli.explain_invoice import find_reports, format_invoice_report
 from cli.options import AccountOption, JsonOption, resolve_account
-from runtime.numbers import count_noun
+from runtime.numbers import count_noun, whole_number
 from services.match_report import MatchReport, RecordAddress, build_match_report
 from store.db.enums import RecordType
 from store.read_model.match_reports import Reason
+from web.api.account_invoices import invoice_details_schema
 from web.api.matches import match_schema
 from web.presentation import labels
 from worker.vendors.addresses import escape_invisible
@@ -25,14 +27,20 @@ MAX_NUMBERS = 8
 
 @app.command()
 def explain(
-    type: Annotated[str, typer.Argument(help="lead, person, company or opportunity", metavar="TYPE")],
-    record: Annotated[int, typer.Argument(help="Copper ID.", min=0, metavar="ID")],
+    type: Annotated[str, typer.Argument(help="lead, person, company, opportunity or invoice", metavar="TYPE")],
+    item: Annotated[str, typer.Argument(help="Copper ID; or an invoice's number or ID.", metavar="ID")],
     account: AccountOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Explain which invoices a record shows: addresses, contacts, invoices and possible matches."""
+    """Explain which invoices a record shows: addresses, contacts, invoices and possible matches. Or an invoice."""
+    if type == "invoice":
+        _explain_invoice(resolve_account(account), item, json_=json_)
+        return
     if type not in list(RecordType):
-        usage_error(f'invalid type "{type}": choose lead, person, company or opportunity.', "TYPE")
+        usage_error(f'invalid type "{type}": choose lead, person, company, opportunity or invoice.', "TYPE")
+    record = whole_number(item)
+    if record is None:
+        usage_error("not a Copper ID.", "ID")
     report = build_match_report(resolve_account(account), RecordType(type), record)
     if json_:
         typer.echo(match_schema(report).model_dump_json())
@@ -40,6 +48,15 @@ def explain(
         raise LookupError(f"{type.capitalize()} {record} hasn't been synced from Copper.")
     if not json_:
         for line in format_report(report):
+            typer.echo(line)
+
+
+def _explain_invoice(account_id: int, text: str, *, json_: bool) -> None:
+    reports = find_reports(account_id, text)
+    if not reports:
+        raise LookupError(f"No invoice has the number or ID {text}.")
+    for report in reports:
+        for line in [invoice_details_schema(report).model_dump_json()] if json_ else format_invoice_report(report):
             typer.echo(line)
 
 
@@ -73,6 +90,11 @@ def _format_report(report: MatchReport) -> Iterator[str]:
         more = f" and {len(numbers) - MAX_NUMBERS} more" if len(numbers) > MAX_NUMBERS else ""
         listed = f": {', '.join(numbers[:MAX_NUMBERS])}{more}" if numbers else ""
         yield f"    {labels.count_by_type([invoice.type for invoice in contact.invoices])}{listed}"
+    for pin in report.pins:
+        pinned_at = pin.pinned_at.strftime("%-d %b %Y")
+        yield f"  {labels.row_name(pin.type, pin.number)} pinned by {pin.pinned_by or 'an admin'} on {pinned_at}"
+    if report.shows_pinned_only:
+        yield "  opportunities show pinned invoices only"
     for near_match in report.near_matches:
         similarity = "differs by one character" if near_match.is_one_edit_away else "same domain"
         email = f"{near_match.email}{_format_original(near_match.as_typed, 'Xero')}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from store.accounts import account_settings
 from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
-from store.read_model import match_reports
+from store.read_model import invoice_pins, match_reports
+from store.read_model.invoice_pins import Pin
 from store.read_model.match_reports import ContactInvoice, MirrorRecord, NearMatch, Reason
 
 
@@ -46,7 +48,8 @@ class MatchedContact:
 class MatchReport:
     """The match report of a record; `record` is None if it has not been synced.
 
-    `is_complete` is False if the report was truncated: at 1,000 reasons, or 500 invoices.
+    `is_complete` is False if the report was truncated: at 1,000 reasons, or 500 invoices. `pins` are an opportunity's;
+    if it `shows_pinned_only`, it has the contacts' invoices only where they are pinned.
     """
 
     record_type: RecordType
@@ -56,6 +59,8 @@ class MatchReport:
     contacts: tuple[MatchedContact, ...]
     near_matches: tuple[NearMatch, ...]
     is_complete: bool
+    pins: tuple[Pin, ...] = ()
+    shows_pinned_only: bool = False
 
 
 def build_match_report(account_id: int, record_type: RecordType, record_id: int) -> MatchReport:
@@ -71,6 +76,9 @@ def build_match_report(account_id: int, record_type: RecordType, record_id: int)
         invoices = match_reports.list_contact_invoices(session, account_id, record_type, contact_ids)
         emails = [reason.email for reason in reasons if reason.email]
         near_matches = match_reports.find_near_matches(session, account_id, emails, contact_ids) if emails else []
+        is_opportunity = record_type is RecordType.OPPORTUNITY
+        pins = invoice_pins.list_of_opportunity(session, account_id, record_id) if is_opportunity else []
+        config = account_settings.get(session, account_id)
     return MatchReport(
         record_type=record_type,
         record_id=record_id,
@@ -79,6 +87,8 @@ def build_match_report(account_id: int, record_type: RecordType, record_id: int)
         contacts=tuple(_contacts(reasons, invoices)),
         near_matches=tuple(near_matches),
         is_complete=len(reasons) < match_reports.MAX_REASONS and len(invoices) < match_reports.MAX_INVOICES,
+        pins=tuple(pins),
+        shows_pinned_only=is_opportunity and config.opportunities_show_pinned_only,
     )
 
 

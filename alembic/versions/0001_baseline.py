@@ -36,6 +36,7 @@ TABLES = (
     "copper_relation",
     "copper_user",
     "contact_link",
+    "invoice_pin",
     "projection_queue",
     "record_invoice",
     "record_balance",
@@ -150,6 +151,7 @@ def _create_accounts() -> None:
             nullable=False,
         ),
         sa.Column("visible_to_teams", postgresql.ARRAY(sa.BigInteger()), nullable=True),
+        sa.Column("opportunities_show_pinned_only", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("synced_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("balances_as_of", sa.Date(), server_default=sa.text("CURRENT_DATE"), nullable=False),
@@ -503,6 +505,7 @@ def _create_mirror() -> None:
         postgresql_include=["organisation_id", "status", "balance", "due_date"],
         postgresql_where=sa.text("status = 'AUTHORISED' AND balance > 0 AND NOT is_deleted"),
     )
+    op.create_index("xero_invoice_created_idx", "xero_invoice", ["account_id", "created_at", "invoice_id"])
     op.create_table(
         "copper_record",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -612,6 +615,22 @@ def _create_mirror() -> None:
         ),
     )
     op.create_index("contact_link_record_idx", "contact_link", ["account_id", "record_type", "record_id"])
+    op.create_table(
+        "invoice_pin",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("organisation_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("invoice_id", sa.Uuid(), autoincrement=False, nullable=False),
+        sa.Column("opportunity_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("pinned_by", sa.Text(), nullable=False),
+        sa.Column("pinned_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("invoice_pin_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint(
+            "account_id", "organisation_id", "invoice_id", "opportunity_id", name=op.f("invoice_pin_pkey")
+        ),
+    )
+    op.create_index("invoice_pin_opportunity_idx", "invoice_pin", ["account_id", "opportunity_id"])
 
 
 def _create_read_model() -> None:

@@ -11,14 +11,17 @@ from store.db.enums import CreditResource, InvoiceColumn, InvoiceStatus, RecordT
 
 SELECT = text("""
     SELECT name, record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,
-           shown_columns, visible_to_teams
+           shown_columns, visible_to_teams, opportunities_show_pinned_only
     FROM account WHERE id = :account
 """)
+# Two changes at the same time must see each other, because what a change causes depends on what was before.
+LOCK = text("SELECT id FROM account WHERE id = :account FOR NO KEY UPDATE")
 UPDATE = text("""
     UPDATE account SET record_types = :record_types, invoice_limit = :invoice_limit,
                        bill_record_types = :bill_record_types, shown_credits = :shown_credits,
                        credit_record_types = :credit_record_types, hidden_statuses = :hidden_statuses,
-                       shown_columns = :shown_columns, visible_to_teams = :visible_to_teams
+                       shown_columns = :shown_columns, visible_to_teams = :visible_to_teams,
+                       opportunities_show_pinned_only = :opportunities_show_pinned_only
     WHERE id = :account
 """)
 HIDEABLE_STATUSES = (InvoiceStatus.DRAFT, InvoiceStatus.SUBMITTED, InvoiceStatus.PAID, InvoiceStatus.VOIDED)
@@ -34,7 +37,8 @@ class AccountSettings:
     """An account's settings. `visible_to_teams` None means everyone; `invoice_limit` is 1 to 50 invoices.
 
     Bills and credits show on records of `bill_record_types` and `credit_record_types`. `shown_columns` are in the order
-    in which they show; the number is always the first.
+    in which they show; the number is always the first. `opportunities_show_pinned_only`: an opportunity has the
+    invoices that are pinned to it, and no others.
     """
 
     name: str
@@ -46,6 +50,7 @@ class AccountSettings:
     credit_record_types: tuple[RecordType, ...] = tuple(RecordType)
     hidden_statuses: tuple[InvoiceStatus, ...] = ()
     shown_columns: tuple[InvoiceColumn, ...] = DEFAULT_COLUMNS
+    opportunities_show_pinned_only: bool = False
 
 
 def get(session: Session, account_id: int) -> AccountSettings:
@@ -61,11 +66,21 @@ def get(session: Session, account_id: int) -> AccountSettings:
         credit_record_types=tuple(map(RecordType, row.credit_record_types)),
         hidden_statuses=tuple(map(InvoiceStatus, row.hidden_statuses)),
         shown_columns=tuple(map(InvoiceColumn, row.shown_columns)),
+        opportunities_show_pinned_only=row.opportunities_show_pinned_only,
     )
 
 
+def get_for_update(session: Session, account_id: int) -> AccountSettings:
+    """The account's settings, which nobody else changes until the transaction ends."""
+    session.execute(LOCK, {"account": account_id})
+    return get(session, account_id)
+
+
 def update(session: Session, account_id: int, account_settings: AccountSettings) -> None:
-    """Change the account's settings with effect from the next read. The name belongs to Copper and is not changed."""
+    """Change the account's settings with effect from the next read. The name belongs to Copper and is not changed.
+
+    Whether opportunities show pinned invoices only has effect once they are projected: the caller queues them.
+    """
     teams = account_settings.visible_to_teams
     params = {
         "account": account_id,
@@ -77,5 +92,6 @@ def update(session: Session, account_id: int, account_settings: AccountSettings)
         "hidden_statuses": [status.value for status in account_settings.hidden_statuses],
         "shown_columns": [shown_column.value for shown_column in account_settings.shown_columns],
         "visible_to_teams": list(teams) if teams is not None else None,
+        "opportunities_show_pinned_only": account_settings.opportunities_show_pinned_only,
     }
     session.execute(UPDATE, params)

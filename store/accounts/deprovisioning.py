@@ -36,6 +36,7 @@ DATA_TABLES = tuple(
 )
 ORGANISATION_TABLES = (
     "contact_link",
+    "invoice_pin",
     "xero_invoice",
     "xero_contact_email",
     "xero_contact",

@@ -114,6 +114,7 @@ TEXT_COLUMNS = {
     ("audit_log", "actor"): "'erased'",
     ("api_key", "name"): "prefix",
     ("contact_link", "linked_by"): "''",
+    ("invoice_pin", "pinned_by"): "''",
     ("named_admin", "name"): "'Copper user ' || user_id",
     ("browser_session", "user_name"): "'Copper user ' || user_id",
     ("copper_user", "name"): "'User ' || user_id",
@@ -170,6 +171,8 @@ NAMESAKES = text("""
         UNION ALL SELECT 'session of user', user_id::text, user_name FROM browser_session WHERE account_id = :account
         UNION ALL SELECT 'API key', id::text, name FROM api_key WHERE account_id = :account
         UNION ALL SELECT 'manual link of ' || record_type, record_id::text, linked_by FROM contact_link
+                  WHERE account_id = :account
+        UNION ALL SELECT 'pin of opportunity', opportunity_id::text, pinned_by FROM invoice_pin
                   WHERE account_id = :account) AS named
     WHERE lower(text) LIKE ANY(CAST(:patterns AS text[]))
     ORDER BY entity_type, id LIMIT :limit

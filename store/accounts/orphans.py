@@ -42,7 +42,7 @@ DELETE_OF_ORGANISATIONS = {
                 SELECT FROM xero_organisation o WHERE o.account_id = t.account_id AND o.id = t.organisation_id)
             LIMIT :limit FOR UPDATE SKIP LOCKED))
     """)
-    for table in ("contact_link", "refused_endpoint", "unreadable_field")
+    for table in ("contact_link", "invoice_pin", "refused_endpoint", "unreadable_field")
 }
 
 

@@ -44,7 +44,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "account": (
         "SELECT",
         "UPDATE (record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,"
-        " shown_columns, visible_to_teams, setup_step)",
+        " shown_columns, visible_to_teams, opportunities_show_pinned_only, setup_step)",
     ),
     "api_key": ("SELECT", "INSERT", "UPDATE (revoked_at)"),
     "audit_log": ("SELECT", "INSERT"),
@@ -59,6 +59,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "dropped_events": ("SELECT",),
     "event_latency": ("SELECT",),
     "heartbeat": ("SELECT",),
+    "invoice_pin": ("SELECT", "INSERT", "DELETE"),
     "inbox": ("SELECT", "UPDATE (state, attempts, not_before, error, finished_at, body)"),
     "xero_invoice": ("SELECT",),
     "named_admin": ("SELECT", "INSERT", "UPDATE (name)", "DELETE"),
@@ -86,6 +87,7 @@ READS = (
     "copper_record_email",
     "copper_relation",
     "copper_user",
+    "invoice_pin",
     "xero_invoice",
     "record_balance",
     "record_invoice",

@@ -290,6 +290,12 @@ MARK_LINKED_CONTACTS = text("""
     SELECT DISTINCT :account, 'contact', organisation_id, contact_id FROM contact_link
     WHERE account_id = :account AND record_type = :type AND record_id = ANY(:changed)
 """)
+# When an opportunity appears or is deleted, so do the invoices that are pinned to it.
+MARK_PINNED_OPPORTUNITIES = text("""
+    INSERT INTO projection_queue (account_id, entity_type, record_id)
+    SELECT DISTINCT :account, 'opportunity', opportunity_id FROM invoice_pin
+    WHERE account_id = :account AND opportunity_id = ANY(:changed)
+""")
 # The links of a contact that was merged move to the contact that it was merged into.
 MOVE_LINKS = text("""
     WITH moved AS (
@@ -523,6 +529,8 @@ def _replace_children(
     if record_type in {RecordType.LEAD, RecordType.PERSON}:
         session.execute(REPLACE_RECORD_EMAILS, children)
         session.execute(MARK_LINKED_CONTACTS, {**params, "changed": appeared_or_deleted})
+    if record_type is RecordType.OPPORTUNITY:
+        session.execute(MARK_PINNED_OPPORTUNITIES, {**params, "changed": appeared_or_deleted})
     if record_type is not RecordType.LEAD:
         session.execute(REPLACE_RELATIONS, children)
 

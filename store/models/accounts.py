@@ -45,6 +45,7 @@ class Account(SQLModel, table=True):
     hidden_statuses: list[str] = column(pg.ARRAY(sa.Text), "'{}'")
     shown_columns: list[str] = column(pg.ARRAY(sa.Text), "'{number,status,issuer,due_date,total,balance}'")
     visible_to_teams: list[int] | None = column(pg.ARRAY(sa.BigInteger), null=True)
+    opportunities_show_pinned_only: bool = column(sa.Boolean, "false")
     created_at: datetime = column(Instant, "now()")
     synced_at: datetime | None = column(Instant, null=True)
     balances_as_of: date = column(sa.Date, "CURRENT_DATE")

@@ -90,6 +90,7 @@ class XeroInvoice(SQLModel, table=True):
             postgresql_include=["organisation_id", "status", "balance", "due_date"],
             postgresql_where=sa.text("status = 'AUTHORISED' AND balance > 0 AND NOT is_deleted"),
         ),
+        sa.Index("xero_invoice_created_idx", "account_id", "created_at", "invoice_id"),
         sa.CheckConstraint(
             "created_source IN ('webhook', 'history', 'issue_date', 'updated_date')", name="created_source"
         ),

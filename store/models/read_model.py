@@ -42,6 +42,20 @@ class ContactLink(SQLModel, table=True):
     linked_at: datetime = column(Instant, "now()")
 
 
+class InvoicePin(SQLModel, table=True):
+    """An invoice that was pinned to an opportunity by hand."""
+
+    __tablename__ = "invoice_pin"
+    __table_args__ = (sa.Index("invoice_pin_opportunity_idx", "account_id", "opportunity_id"),)
+
+    account_id: int = account_key_column()
+    organisation_id: int = key_column()
+    invoice_id: UUID = key_column(sa.Uuid)
+    opportunity_id: int = key_column()
+    pinned_by: str = column(sa.Text)
+    pinned_at: datetime = column(Instant, "now()")
+
+
 class ProjectionQueue(SQLModel, table=True):
     """A change of the mirror that is not projected yet. The projection computes which records it affects."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -122,11 +123,14 @@ LIST_CONTACT_INVOICES = text("""
     LIMIT :limit
 """)
 FIND_INVOICE_CONTACT = text("""
-    SELECT i.organisation_id, i.contact_id, i.number
+    SELECT i.organisation_id, i.contact_id, i.number, p.pinned_by, p.pinned_at,
+           x.record_type = 'opportunity' AND a.opportunities_show_pinned_only AS shows_pinned_only
     FROM record_invoice x
     JOIN account a ON a.id = x.account_id AND is_shown(a, x.record_type, x.type, x.status)
     JOIN xero_invoice i ON i.account_id = x.account_id AND i.organisation_id = x.organisation_id
          AND i.invoice_id = x.invoice_id
+    LEFT JOIN invoice_pin p ON p.account_id = x.account_id AND p.organisation_id = x.organisation_id
+         AND p.invoice_id = x.invoice_id AND x.record_type = 'opportunity' AND p.opportunity_id = x.record_id
     WHERE x.account_id = :account AND x.invoice_id = :invoice AND x.record_type = :type AND x.record_id = :record
 """)
 FIND_NEAR_MATCHES = text("""
@@ -209,6 +213,10 @@ UNMATCHED_RECORDS = """
         SELECT record_type, record_id FROM holder
         UNION
         SELECT 'company', record_id FROM company
+        UNION
+        SELECT 'opportunity', p.opportunity_id FROM invoice_pin p
+        JOIN xero_organisation o ON o.account_id = %(account)s AND o.id = p.organisation_id AND o.status <> 'removed'
+        WHERE p.account_id = %(account)s
         UNION
         SELECT 'opportunity', l.record_id FROM copper_relation l
         WHERE l.account_id = %(account)s AND l.record_type = 'opportunity' AND (
@@ -297,6 +305,22 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class PinNote:
+    """That an invoice is pinned to an opportunity: who pinned it ('' if the name was erased), and when."""
+
+    pinned_by: str
+    pinned_at: datetime
+
+
+class InvoiceExplanation(NamedTuple):
+    """Why an invoice is on a record: the reasons why its contact matches, and its pin."""
+
+    number: str | None
+    reasons: list[Reason]
+    pin: PinNote | None
+
+
+@dataclass(frozen=True)
 class ContactInvoice:
     """An invoice or a credit of a matched contact."""
 
@@ -354,14 +378,20 @@ def list_reasons(
 
 def explain_invoice(
     session: Session, account_id: int, record_type: RecordType, record_id: int, invoice_id: UUID
-) -> tuple[str | None, list[Reason]] | None:
-    """An invoice's number, and the reasons why it is on a record; None if it is not on it."""
+) -> InvoiceExplanation | None:
+    """Why an invoice is on a record; None if it is not on it.
+
+    An opportunity that shows pinned invoices only has no other reason.
+    """
     params = {"account": account_id, "type": record_type.value, "record": record_id, "invoice": invoice_id}
     row = session.execute(FIND_INVOICE_CONTACT, params).first()
     if row is None:
         return None
+    pin = PinNote(row.pinned_by, row.pinned_at) if row.pinned_at is not None else None
+    if row.shows_pinned_only or row.contact_id is None:
+        return InvoiceExplanation(row.number, [], pin)
     contact = (row.organisation_id, row.contact_id)
-    return row.number, list_reasons(session, account_id, record_type, record_id, contact)
+    return InvoiceExplanation(row.number, list_reasons(session, account_id, record_type, record_id, contact), pin)
 
 
 def search_records(

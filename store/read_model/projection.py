@@ -25,9 +25,12 @@ from store.read_model.overdue_sql import AGEING_COLUMNS, AWAITS_PAYMENT, overdue
 
 BATCH_SIZE = 2_000
 
+# If an account's opportunities show pinned invoices only, they match none; the planner then skips what finds them.
+MATCHES_OPPORTUNITIES = "(SELECT NOT opportunities_show_pinned_only FROM account WHERE id = :account)"
 # The records of an invoice, followed outwards from the invoice: the leads and people with an address of its contact, or
-# manually linked to it; their companies, and companies that are linked; and the opportunities of either.
-INVOICE_PAIRS = """
+# manually linked to it; their companies, and companies that are linked; the opportunities of either, and those that the
+# invoice is pinned to.
+INVOICE_PAIRS = f"""
     linked AS (
         SELECT s.organisation_id, s.invoice_id, k.record_type, k.record_id
         FROM scope_invoice s
@@ -59,12 +62,20 @@ INVOICE_PAIRS = """
         FROM holder h
         JOIN copper_relation l ON l.account_id = :account AND l.related_type = 'person'
              AND l.related_id = h.record_id AND l.record_type = 'opportunity'
-        WHERE h.record_type = 'person'
+        WHERE h.record_type = 'person' AND {MATCHES_OPPORTUNITIES}
         UNION
         SELECT h.organisation_id, h.invoice_id, l.record_id
         FROM company_holder h
         JOIN copper_relation l ON l.account_id = :account AND l.related_type = 'company'
-             AND l.related_id = h.record_id AND l.record_type = 'opportunity'),
+             AND l.related_id = h.record_id AND l.record_type = 'opportunity'
+        WHERE {MATCHES_OPPORTUNITIES}
+        UNION
+        SELECT s.organisation_id, s.invoice_id, p.opportunity_id
+        FROM scope_invoice s
+        JOIN invoice_pin p ON p.account_id = :account AND p.organisation_id = s.organisation_id
+             AND p.invoice_id = s.invoice_id
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = 'opportunity'
+             AND c.record_id = p.opportunity_id AND NOT c.is_deleted),
     invoice_pair AS (
         SELECT organisation_id, invoice_id, record_type, record_id FROM holder
         UNION ALL
@@ -74,7 +85,7 @@ INVOICE_PAIRS = """
 """
 
 # The invoices of a record, followed inwards from the record.
-RECORD_PAIRS = """
+RECORD_PAIRS = f"""
     linked_company AS (
         SELECT s.record_type, s.record_id, s.record_id AS company_id
         FROM scope_record s WHERE s.record_type = 'company'
@@ -83,13 +94,13 @@ RECORD_PAIRS = """
         FROM scope_record s
         JOIN copper_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
              AND l.record_id = s.record_id AND l.related_type = 'company'
-        WHERE s.record_type = 'opportunity'),
+        WHERE s.record_type = 'opportunity' AND {MATCHES_OPPORTUNITIES}),
     linked_person AS (
         SELECT s.record_type, s.record_id, l.related_id AS person_id
         FROM scope_record s
         JOIN copper_relation l ON l.account_id = :account AND l.record_type = 'opportunity'
              AND l.record_id = s.record_id AND l.related_type = 'person'
-        WHERE s.record_type = 'opportunity'
+        WHERE s.record_type = 'opportunity' AND {MATCHES_OPPORTUNITIES}
         UNION
         SELECT k.record_type, k.record_id, l.record_id
         FROM linked_company k
@@ -115,7 +126,14 @@ RECORD_PAIRS = """
         SELECT i.organisation_id, i.invoice_id, r.record_type, r.record_id
         FROM record_contact r
         JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = r.organisation_id
-             AND i.contact_id = r.contact_id)
+             AND i.contact_id = r.contact_id
+        UNION
+        SELECT p.organisation_id, p.invoice_id, s.record_type, s.record_id
+        FROM scope_record s
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = 'opportunity'
+             AND c.record_id = s.record_id AND NOT c.is_deleted
+        JOIN invoice_pin p ON p.account_id = :account AND p.opportunity_id = s.record_id
+        WHERE s.record_type = 'opportunity')
 """
 
 # A row of the read model. Text is cut at 255 characters, Xero's own maximum, so that it fits the index.

@@ -257,6 +257,8 @@ def test_the_admin_pages_are_readable_in_every_theme_and_width(browser: Browser,
         (f"/records/company/{company}/invoices/{invoice}/match", "match-details"),
         (f"/records/company/{company}/match", "match"),
         ("/receivables", "receivables"),
+        ("/invoices", "invoices"),
+        (f"/invoices/{invoice}", "invoice"),
         ("/unmatched", "unmatched"),
         ("/status", "status"),
     ):
@@ -327,8 +329,8 @@ def test_axe_finds_no_serious_violation_on_any_page(
     clear_budgets("throttle")
     company = world.company()
     person = world.person("ann@acme.test", company=company)
-    world.invoice("ann@acme.test", due="2020-01-31")
-    world.invoice(world.contact("Near", "an@acme.test"))
+    invoice = world.invoice("ann@acme.test", due="2020-01-31")
+    near = world.invoice(world.contact("Near", "an@acme.test"))
     world.lead("lee@rimu.test")
     world.settle()
     page = chromium.opened(browser, str(world.web.base_url), scripts=True)
@@ -347,6 +349,7 @@ def test_axe_finds_no_serious_violation_on_any_page(
             f"/records/person/{person}",
             f"/records/company/{company}/match",
         ),
+        *("/invoices", "/invoices?currency=USD", f"/invoices/{invoice.id}", f"/invoices/{near.id}"),
         *("/receivables", "/unmatched", "/keys", "/audit", "/disconnect", "/connect/xero", "/progress"),
         *("/setup/panel", "/settings?setup=1", "/nowhere", *asking(world)),
     ):

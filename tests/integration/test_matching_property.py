@@ -18,8 +18,9 @@ from store.db.database import Session, transaction
 from store.db.enums import OrganisationStatus, RecordType
 from store.mirror import mirror
 from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
-from store.read_model import contact_links, match_reports, projection
+from store.read_model import contact_links, invoice_pins, match_reports, projection
 from store.read_model.contact_links import Link
+from store.read_model.invoice_pins import PinError
 from tests.support.world import World
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -50,6 +51,8 @@ class Mirror:
     person_companies: Mapping[int, int | None]
     opportunity_relations: Mapping[int, Sequence[tuple[RecordType, int]]]
     links: Sequence[tuple[tuple[RecordType, int], UUID]]
+    pins: Sequence[tuple[int, int]]
+    shows_pinned_only: bool
     deleted_records: Sequence[tuple[RecordType, int]]
     deleted_contacts: Sequence[UUID]
     is_organisation_removed: bool
@@ -72,6 +75,10 @@ mirrors = st.builds(
     person_companies=st.fixed_dictionaries(dict.fromkeys(RECORDS[RecordType.PERSON], companies)),
     opportunity_relations=st.fixed_dictionaries(dict.fromkeys(RECORDS[RecordType.OPPORTUNITY], relations)),
     links=st.lists(st.tuples(st.sampled_from(LINKABLE), st.sampled_from(CONTACTS)), max_size=3, unique=True),
+    pins=st.lists(
+        st.tuples(st.sampled_from(RECORDS[RecordType.OPPORTUNITY]), st.integers(0, 5)), max_size=3, unique=True
+    ),
+    shows_pinned_only=st.booleans(),
     deleted_records=st.lists(st.sampled_from(ALL_RECORDS), max_size=2, unique=True),
     deleted_contacts=st.lists(st.sampled_from(CONTACTS), max_size=1),
     is_organisation_removed=st.sampled_from([False, False, False, True]),
@@ -117,6 +124,12 @@ def write(session: Session, account: int, organisations: Sequence[int], data: Mi
     mirror.replace_opportunity_relations(session, account, opportunity_relations, NOW)
     for (record_type, number), contact in data.links:
         contact_links.add(session, account, Link(organisation_of[contact], contact, record_type, number), "Ada")
+    session.execute(
+        text("UPDATE account SET opportunities_show_pinned_only = :is_on"), {"is_on": data.shows_pinned_only}
+    )
+    for opportunity, number in data.pins:
+        with suppress(PinError):
+            invoice_pins.add(session, account, UUID(int=1_000 + number), opportunity, "Ada")
     for record_type, number in data.deleted_records:
         mirror.tombstone_records(session, account, record_type, [number], NOW)
     for contact in data.deleted_contacts:
@@ -135,7 +148,7 @@ def _children(data: Mirror, number: int) -> dict[str, object]:
 MATCHED_CONTACTS = text("""
     SELECT DISTINCT i.contact_id FROM record_invoice r
     JOIN xero_invoice i USING (account_id, organisation_id, invoice_id)
-    WHERE r.account_id = :account AND i.contact_id IS NOT NULL
+    WHERE r.account_id = :account AND i.contact_id IS NOT NULL AND r.record_type <> 'opportunity'
 """)
 CONTACTS_WITH_SALES = text("""
     SELECT DISTINCT i.contact_id
@@ -150,7 +163,10 @@ STORED_ROWS = text("""
 
 
 def check_reports(session: Session, account: int, data: Mirror, *, shows_bills: bool) -> None:
-    stored = session.execute(STORED_ROWS, {"account": account, "bills": shows_bills})
+    stored = {
+        (RecordType(row.record_type), row.record_id, row.invoice_id)
+        for row in session.execute(STORED_ROWS, {"account": account, "bills": shows_bills})
+    }
     explained, matched = set(), set()
     for record_type, number in ALL_RECORDS:
         reasons = match_reports.list_reasons(session, account, record_type, number)
@@ -159,11 +175,20 @@ def check_reports(session: Session, account: int, data: Mirror, *, shows_bills: 
             for reason in reasons
             if reason.organisation_id is not None and reason.contact_id is not None
         }
-        if contacts:
+        pins = invoice_pins.list_of_opportunity(session, account, number)
+        if contacts or pins:
             matched.add((record_type, number))
-        invoices = match_reports.list_contact_invoices(session, account, record_type, contacts)
-        explained |= {(record_type.value, number, invoice.invoice_id) for invoice in invoices}
-    assert explained == {tuple(row) for row in stored}
+        if record_type is not RecordType.OPPORTUNITY or not data.shows_pinned_only:
+            invoices = match_reports.list_contact_invoices(session, account, record_type, contacts)
+            explained |= {(record_type, number, invoice.invoice_id) for invoice in invoices}
+        if (record_type, number) not in data.deleted_records:
+            explained |= {(record_type, number, pin.invoice_id) for pin in pins if shows_bills or pin.type != "ACCPAY"}
+    assert explained == stored
+    for record_type, number in ALL_RECORDS:
+        for invoice_id in (UUID(int=1_000 + invoice) for invoice in range(6)):
+            explanation = match_reports.explain_invoice(session, account, record_type, number, invoice_id)
+            is_explained = explanation is not None and bool(explanation.reasons or explanation.pin)
+            assert is_explained is ((record_type, number, invoice_id) in stored)
 
     unmatched_records = match_reports.list_unmatched_records(session, account, None, LIMIT)
     reported = {(RecordType(record.record_type), record.record_id) for record in unmatched_records}
@@ -193,6 +218,9 @@ def test_reasons_and_unmatched_lists_agree_with_the_stored_rows(unconnected: Wor
                 {"types": list(RecordType) if shows_bills else []},
             )
             write(session, account, organisations, data)
+            assert projection.compare(session, account).is_clean
+            invoice_pins.mark_opportunities(session, account)
+            assert projection.project_batch(session, account).written == 0, "both directions give the same rows"
             assert projection.compare(session, account).is_clean
             check_reports(session, account, data, shows_bills=shows_bills)
             raise RollBackError

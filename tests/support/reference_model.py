@@ -16,14 +16,21 @@ def normalized(email: str) -> str:
 
 
 Links = Iterable[tuple[str, int, str]]
+Pins = Iterable[tuple[int, str]]
 
 
 def expected_invoices(
-    account: dict[str, Any], organisations: list[dict[str, Any]], links: Links = ()
+    account: dict[str, Any],
+    organisations: list[dict[str, Any]],
+    links: Links = (),
+    pins: Pins = (),
+    *,
+    shows_pinned_only: bool = False,
 ) -> dict[Key, dict[str, tuple[str, str]]]:
     """For every existing record: its invoices and credit notes, each with status and balance.
 
-    A manual link (record type, id, contact) counts as another email address that record and contact share.
+    A manual link (record type, id, contact) counts as another email address that record and contact share. A pin
+    (opportunity, invoice) adds the invoice to the opportunity, which has no others if it `shows_pinned_only`.
     """
     records = {
         (record_type, record["id"]): record
@@ -34,6 +41,7 @@ def expected_invoices(
     for record_type, record_id, contact in links:
         links_by_contact.setdefault(contact, []).append((record_type, record_id))
     invoices_by_address: dict[str, dict[str, tuple[str, str]]] = {}
+    invoices_by_opportunity: dict[Key, dict[str, tuple[str, str]]] = {}
     for organisation in organisations:
         addresses = {
             contact["id"]: {
@@ -48,10 +56,22 @@ def expected_invoices(
                 f"link {record_type} {record_id}"
                 for record_type, record_id in links_by_contact.get(invoice["contact_id"], ())
             ]
+            balance = balance_due(invoice) if invoice["type"] == "ACCREC" else remaining_credit(invoice)
+            for opportunity, pinned in pins:
+                if pinned == invoice["id"]:
+                    key = ("opportunity", opportunity)
+                    invoices_by_opportunity.setdefault(key, {})[invoice["id"]] = (invoice["status"], balance)
             for email in [*addresses[invoice["contact_id"]], *link_addresses]:
-                balance = balance_due(invoice) if invoice["type"] == "ACCREC" else remaining_credit(invoice)
                 invoices_by_address.setdefault(email, {})[invoice["id"]] = (invoice["status"], balance)
-    return {key: _record_invoices(key, records, account["relations"], invoices_by_address) for key in records}
+    return {
+        key: invoices_by_opportunity.get(key, {})
+        | (
+            {}
+            if shows_pinned_only and key[0] == "opportunity"
+            else _record_invoices(key, records, account["relations"], invoices_by_address)
+        )
+        for key in records
+    }
 
 
 def remaining_credit(credit: dict[str, Any]) -> str:

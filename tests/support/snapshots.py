@@ -75,7 +75,7 @@ class Snapshot:
 
     def copy_of_world(self, sandbox: Sandbox, web: httpx.Client) -> World:
         """The account, on the servers of a test."""
-        world = replace(self.world, sandbox=sandbox, web=web, contacts={}, companies={}, links=set())
+        world = replace(self.world, sandbox=sandbox, web=web, contacts={}, companies={}, links=set(), pins=set())
         world.tenants, world.time_zones = [*world.tenants], [*world.time_zones]
         world.record_heartbeats()
         return world

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from services import access, connect
-from store.accounts import xero_organisations
-from store.db.database import transaction
+from store.accounts import account_settings, xero_organisations
+from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.mirror.drift import merge_reports
-from store.read_model import contact_links, projection
+from store.read_model import contact_links, invoice_pins, projection
 from store.read_model.projection import Comparison
 from store.sync import runs
 from store.sync.runs import Run
@@ -98,6 +98,8 @@ class World:
     contacts: dict[str, str] = field(default_factory=dict)
     companies: dict[str, int] = field(default_factory=dict)
     links: set[tuple[str, int, str]] = field(default_factory=set)
+    pins: set[tuple[int, str]] = field(default_factory=set)
+    shows_pinned_only: bool = False
 
     def open(self, *, organisations: int = 1, name: str = "Acme Sales", time_zones: Sequence[str] = ()) -> World:
         """Create the vendors' accounts and connect them; with `time_zones` (Xero's names), an organisation in each."""
@@ -200,6 +202,25 @@ class World:
                 session, self.account, self._link(record_type, record_id, contact, organisation)
             )
         self.links.remove((record_type, record_id, contact))
+
+    def pin(self, opportunity: int, invoice: Invoice) -> None:
+        """Pin an invoice to an opportunity."""
+        with transaction() as session:
+            invoice_pins.add(session, self.account, UUID(invoice.id), opportunity, "Ada Admin")
+        self.pins.add((opportunity, invoice.id))
+
+    def unpin(self, opportunity: int, invoice: Invoice) -> None:
+        with transaction() as session:
+            assert invoice_pins.remove(session, self.account, UUID(invoice.id), opportunity)
+        self.pins.remove((opportunity, invoice.id))
+
+    def show_pinned_only(self, *, is_on: bool = True) -> None:
+        """Let opportunities show pinned invoices only, as the settings page does."""
+        with account_transaction(self.account) as session:
+            before = account_settings.get_for_update(session, self.account)
+            account_settings.update(session, self.account, replace(before, opportunities_show_pinned_only=is_on))
+            invoice_pins.mark_opportunities(session, self.account)
+        self.shows_pinned_only = is_on
 
     def _link(self, record_type: str, record_id: int, contact: str, organisation: int) -> contact_links.Link:
         with transaction() as session:
@@ -333,7 +354,9 @@ class World:
         assert comparison.is_clean, comparison
         account = self.sandbox.control("GET", "world", params={"account": self.copper})
         organisations = [self.sandbox.control("GET", "world", params={"tenant": tenant}) for tenant in self.tenants]
-        for (record_type, record_id), expected_rows in expected_invoices(account, organisations, self.links).items():
+        for (record_type, record_id), expected_rows in expected_invoices(
+            account, organisations, self.links, self.pins, shows_pinned_only=self.shows_pinned_only
+        ).items():
             rows = self.rows(PLURAL[record_type], record_id)
             actual_rows = {row["id"]: (row["status"], row["balance_due"]) for row in rows}
             assert actual_rows == expected_rows, (

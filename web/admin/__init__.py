@@ -6,9 +6,11 @@ from web.admin import (
     account,
     columns,
     connect,
+    invoices,
     keys,
     lists,
     panel_confirmation,
+    pins,
     receivables,
     records,
     render,
@@ -24,17 +26,9 @@ DEPENDENCIES = [
     Depends(acquire_page_slot, scope="function"),
 ]
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
-for module in (
-    connect,
-    panel_confirmation,
-    status,
-    records,
-    receivables,
-    lists,
-    settings,
-    columns,
-    keys,
-    sessions,
-    account,
-):
+MODULES = (
+    *(connect, panel_confirmation, status, records, receivables, invoices, pins, lists),
+    *(settings, columns, keys, sessions, account),
+)
+for module in MODULES:
     router.include_router(module.router)

@@ -16,7 +16,8 @@ from store.accounts.audit import AuditEntry
 from store.db.database import Session, account_transaction
 from store.db.enums import RunState, SetupStep
 from store.mirror import mirror
-from store.read_model import contact_links, projection
+from store.read_model import contact_links, invoice_pins, projection
+from store.read_model.invoice_pins import PinReference
 from store.sync import runs
 from web.admin import forms, notices
 from web.admin.confirmation import require_confirmation
@@ -90,10 +91,13 @@ def audit_log(request: Request, before: Annotated[int | None, Query(ge=1, le=MAX
 
 
 def _entry_details(session: Session, account_id: int, entries: Sequence[AuditEntry]) -> dict[int, str]:
-    """The detail text of each entry by its id; contact links show the current names of contact and record."""
+    """The detail text of each entry by its id; links and pins show the current names of both ends."""
+    pins = {entry.id: pin for entry in entries if (pin := PinReference.parse(entry.detail))}
+    pin_descriptions = invoice_pins.describe(session, account_id, list(pins.values()))
     links = {entry.id: link for entry in entries if (link := contact_links.Link.from_reference(entry.detail))}
     descriptions = contact_links.describe(session, account_id, list(links.values()))
-    return {entry.id: entry.detail for entry in entries} | dict(zip(links, descriptions, strict=True))
+    details = {entry.id: entry.detail for entry in entries}
+    return details | dict(zip(links, descriptions, strict=True)) | dict(zip(pins, pin_descriptions, strict=True))
 
 
 @router.get("/disconnect")
@@ -154,6 +158,8 @@ FORM_PAGES = {
     "/events/replay": "/status#quarantine",
     "/links": "/unmatched",
     "/links/remove": "/unmatched",
+    "/pins": "/invoices",
+    "/pins/remove": "/invoices",
     "/sessions/end-others": "/sessions",
     "/setup/panel/finish": "/setup/panel",
     "/signin/copper": "/connect",

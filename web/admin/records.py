@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -12,19 +13,22 @@ from starlette.datastructures import FormData
 
 from services import manual_links
 from services.match_report import build_match_report
+from services.opportunity_pins import build_opportunity_pins
 from store.accounts import accounts
 from store.db.crypto import decrypt_text, encrypt_text
-from store.db.database import account_transaction
+from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
-from store.read_model import contact_links, match_reports
+from store.read_model import account_invoices, contact_links, match_reports
+from store.read_model.account_invoices import AccountInvoice, ListTimeoutError
 from store.read_model.contact_links import Link, LinkError
 from web.admin import forms, notices
+from web.admin import invoices as invoice_pages
 from web.admin.forms import FormState, WholeNumber
 from web.admin.lists import unmatched_page
 from web.admin.render import redirect, render_page
 from web.api.record_paths import RecordId
 from web.auth import browser
-from web.presentation import exports, labels, links, locales, record_view
+from web.presentation import exports, invoice_list_view, labels, links, locales, record_view
 from web.presentation.exports import ExportFormat
 from web.presentation.filter_params import RecordFilters
 from web.presentation.problems import ProblemError
@@ -32,6 +36,7 @@ from worker.vendors.addresses import normalise_address
 
 router = APIRouter()
 MAX_RESULTS = 50
+MAX_INVOICES = 10
 MAX_SEARCH_LENGTH = 320
 MAX_ENCRYPTED_SEARCH = 2_500
 """Characters; enough for the longest search of four-byte characters once it is encrypted."""
@@ -98,6 +103,8 @@ def _records_page(
             if has_searched
             else []
         )
+    invoices = _search_invoices(account_id, text) if has_searched else []
+    locale = locales.negotiate(request)
     return render_page(
         request,
         "records.html",
@@ -108,8 +115,19 @@ def _records_page(
         has_searched=has_searched,
         has_expired=has_expired,
         max_results=MAX_RESULTS,
+        invoices=[invoice_list_view.row(invoice, locale) for invoice in invoices[:MAX_INVOICES]],
+        all_invoices_path=invoice_pages.search_path(account_id, text) if len(invoices) > MAX_INVOICES else "",
         alert=connection_notice,
     )
+
+
+def _search_invoices(account_id: int, text: str) -> Sequence[AccountInvoice]:
+    """The invoices that a search finds, one more than are listed; none if finding them takes too long."""
+    try:
+        with account_transaction(account_id, Role.READS) as session:
+            return account_invoices.search(session, account_id, text, MAX_INVOICES + 1)
+    except ListTimeoutError:
+        return []
 
 
 @router.get("/records/{record_type}/{record_id}")
@@ -131,7 +149,17 @@ def show_record(
     if selected.status not in {"", *labels.STATUS_LABELS} and not view.filtered_count:
         raise ProblemError(422, f'"{forms.clean_line(selected.status)}" isn\'t an invoice status.')
     copper_url = _copper_url(account_id, record_type, record_id)
-    return render_page(request, "record.html", record=view, locale=locale, copper_url=copper_url)
+    is_opportunity = record_type is RecordType.OPPORTUNITY
+    pins = build_opportunity_pins(account_id, record_id) if is_opportunity else None
+    return render_page(
+        request,
+        "record.html",
+        record=view,
+        locale=locale,
+        copper_url=copper_url,
+        pins=pins,
+        max_others=MAX_RESULTS,
+    )
 
 
 def _require_record(account_id: int, record_type: RecordType, record_id: int) -> None:
@@ -159,15 +187,15 @@ def show_match_details(request: Request, record_type: RecordType, record_id: Rec
         record = match_reports.find_record(session, browser_session.account_id, record_type, record_id)
     if match is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
-    invoice_number, reasons = match
     return render_page(
         request,
         "match_details.html",
         record_type=record_type,
         record_id=record_id,
         record_name=record.name if record else "",
-        invoice_number=invoice_number or "this invoice",
-        reasons=reasons,
+        invoice_number=match.number or "this invoice",
+        reasons=match.reasons,
+        pin=match.pin,
     )
 
 

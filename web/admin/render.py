@@ -46,6 +46,10 @@ PARAMETER_MESSAGES = {
     "currency": '"{value}" isn\'t a currency code.',
     "limit": '"{value}" isn\'t a number of invoices that can be shown.',
     "status": '"{value}" isn\'t an invoice status.',
+    "invoice_type": '"{value}" isn\'t a type of invoice.',
+    "organisation": '"{value}" isn\'t the ID of an organisation.',
+    "matched": 'Choose "yes" or "no", not "{value}".',
+    "order": 'Sort by "created", "due" or "balance", not by "{value}".',
     "search": "This search is no longer valid. Search again.",
 }
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -64,6 +68,7 @@ def _environment() -> Environment:
     environment.filters.update(
         timestamp=timestamp_element,
         age=age_element,
+        day=day_element,
         age_text=format_age,
         duration=format_duration,
         number=lambda value: f"{value:,}",
@@ -74,6 +79,7 @@ def _environment() -> Environment:
         count_noun=count_noun,
         count_by_type=labels.count_by_type,
         row_name=labels.row_name,
+        row_status=labels.row_status,
     )
     environment.globals.update(
         asset=lambda name: f"/static/{asset_name(name)}", inline=_inline, locales=locales, EMPTY_FORM=EMPTY_FORM
@@ -107,6 +113,12 @@ def format_timestamp(at: datetime | None) -> str:
 def timestamp_element(at: datetime | None) -> Markup | str:
     """A `time` element with the date and time in UTC; "never" for None."""
     return TIME_ELEMENT.format(iso=_iso(at), title="", text=format_timestamp(at)) if at else "never"
+
+
+def day_element(at: datetime) -> Markup:
+    """A `time` element with the day in UTC, such as "3 Nov"; the full time is its title."""
+    text = locales.format_short_date(at.astimezone(UTC).date(), datetime.now(UTC).date(), locales.DEFAULT)
+    return TIME_ELEMENT.format(iso=_iso(at), title=Markup(' title="{}"').format(format_timestamp(at)), text=text)
 
 
 def age_element(at: datetime | None) -> Markup | str:

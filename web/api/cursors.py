@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from runtime.numbers import whole_number
+from store.read_model.account_invoices import ListCursor, Sort
 from store.read_model.invoice_queries import Position
 from store.read_model.receivables import RankingCursor
 from web.presentation.problems import ProblemError
@@ -22,6 +24,14 @@ RANKING = re.compile(
 )
 MAX_RANKING_LENGTH = 180
 """Characters of the longest cursor of receivables: 72 of an amount, 19 of an ID, 10 of up to four bytes, in base64."""
+LISTED = re.compile(r"(?P<key>[0-9A-Za-z:+. -]{1,64}) (?P<invoice>[0-9a-f-]{36})")
+UNBOUNDED = {"due": "infinity", "balance": "-Infinity"}
+"""The sort key of an invoice without a due date, or without a balance."""
+PARSE_SORT_KEY: dict[Sort, Callable[[str], object]] = {
+    "created": datetime.fromisoformat,
+    "due": date.fromisoformat,
+    "balance": Decimal,
+}
 INVALID = "after: invalid cursor; pass `next` of the previous page"
 
 
@@ -63,3 +73,24 @@ def decode_ranking(cursor: str) -> RankingCursor:
     except (ValueError, binascii.Error):
         raise ProblemError(400, INVALID) from None
     return position
+
+
+def encode_listed(cursor: ListCursor) -> str:
+    """A cursor for the page of the account's invoices after `cursor`."""
+    return base64.urlsafe_b64encode(f"{cursor.sort_key} {cursor.invoice_id}".encode()).decode()
+
+
+def decode_listed(text: str, sort: Sort) -> ListCursor:
+    """The position that a cursor holds; raises a 400 problem for anything that `encode_listed` did not make.
+
+    A cursor belongs to the sort order of its page.
+    """
+    try:
+        match = LISTED.fullmatch(base64.b64decode(text, altchars=b"-_", validate=True).decode("ascii"))
+        if match is None:
+            raise ValueError
+        if match["key"] != UNBOUNDED.get(sort):
+            PARSE_SORT_KEY[sort](match["key"])
+        return ListCursor(match["key"], UUID(match["invoice"]))
+    except (ValueError, ArithmeticError):
+        raise ProblemError(400, INVALID) from None

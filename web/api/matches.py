@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -71,6 +72,16 @@ class MatchedContact(BaseModel):
     invoices: list[MatchedInvoice]
 
 
+class PinnedInvoice(BaseModel):
+    """An invoice that is pinned to the opportunity."""
+
+    id: UUID
+    number: str | None
+    type: str
+    pinned_by: str
+    pinned_at: datetime
+
+
 class NearMatch(BaseModel):
     """A contact that almost matches; only a suggestion."""
 
@@ -92,6 +103,8 @@ class MatchSchema(BaseModel):
     addresses: list[MatchAddress]
     contacts: list[MatchedContact]
     near_misses: list[NearMatch]
+    pinned: list[PinnedInvoice] = Field(description="of an opportunity: the invoices that are pinned to it")
+    pinned_only: bool = Field(description="whether it has pinned invoices only, by the account's settings")
     complete: bool = Field(description="false if the lists are truncated")
 
 
@@ -130,7 +143,7 @@ def match_schema(report: MatchReport) -> MatchSchema:
                 name=contact.name,
                 organisation=contact.organisation_name,
                 url=links.contact(contact.contact_id, contact.short_code),
-                reasons=[_match_reason(reason) for reason in contact.reasons],
+                reasons=[match_reason(reason) for reason in contact.reasons],
                 invoices=[
                     MatchedInvoice(
                         id=invoice.invoice_id,
@@ -160,11 +173,23 @@ def match_schema(report: MatchReport) -> MatchSchema:
             )
             for contact in report.near_matches
         ],
+        pinned=[
+            PinnedInvoice(
+                id=pin.invoice_id,
+                number=pin.number,
+                type=pin.type,
+                pinned_by=pin.pinned_by,
+                pinned_at=pin.pinned_at,
+            )
+            for pin in report.pins
+        ],
+        pinned_only=report.shows_pinned_only,
         complete=report.is_complete,
     )
 
 
-def _match_reason(reason: Reason) -> MatchReason:
+def match_reason(reason: Reason) -> MatchReason:
+    """A reason as the API returns it."""
     return MatchReason(
         email=reason.email,
         as_typed=reason.as_typed,

@@ -206,7 +206,9 @@ def _match_details(account_id: int, record_type: RecordType, record_id: int, inv
         match = match_reports.explain_invoice(session, account_id, record_type, record_id, invoice_id)
     if match is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
-    return HTMLResponse(render.render_template("_match_details.html", reasons=match[1], record_type=record_type))
+    return HTMLResponse(
+        render.render_template("_match_details.html", reasons=match.reasons, pin=match.pin, record_type=record_type)
+    )
 
 
 # Signing in. The panel is a frame with partitioned cookies (CHIPS), so a session cookie that our sign-in window gets

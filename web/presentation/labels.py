@@ -142,6 +142,8 @@ ACTION_LABELS = {
     "events.replayed": "Events retried",
     "invitation.made": "Set-up code created",
     "invitation.revoked": "Set-up code revoked",
+    "invoice.pinned": "Invoice pinned",
+    "invoice.unpinned": "Invoice unpinned",
     "key.created": "API key created",
     "key.revoked": "API key revoked",
     "organisation.connected": "Organisation connected",

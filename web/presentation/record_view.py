@@ -85,6 +85,12 @@ class RecordView:
         return f"/records/{self.record_type.value}/{self.id}"
 
 
+NOTHING_PINNED = EmptyState(
+    "No invoice is pinned to this opportunity.",
+    "An admin can pin invoices in Patina: find the opportunity under Records, or the invoice under Invoices.",
+)
+
+
 def build_record_view(
     account_id: int,
     record_type: RecordType,
@@ -193,6 +199,8 @@ def _empty_state(
         return EmptyState(f"This {record_type.value} hasn't synced yet.", "New records usually appear within a minute.")
     if record.is_deleted:
         return EmptyState(f"This {record_type.value} was deleted in Copper.", "Its invoices are still in Xero.")
+    if record_type is RecordType.OPPORTUNITY and config.opportunities_show_pinned_only:
+        return NOTHING_PINNED
     return _unmatched_state(record_type, match_reports.list_reasons(session, account_id, record_type, record_id))
 
 

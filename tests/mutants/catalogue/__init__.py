@@ -10,6 +10,7 @@ from tests.mutants.catalogue import (
     access,
     credits,
     erasure,
+    invoices,
     operation,
     pages,
     panel,
@@ -34,5 +35,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *credits.CREDITS,
     *receivables.RECEIVABLES,
     *erasure.ERASURE,
+    *invoices.INVOICES,
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )
