@@ -13,7 +13,7 @@ from worker.jobs.enqueue import enqueue_once
 def create(account_id: int, link: Link, *, actor: str) -> bool:
     """Link a contact to a record and project the account; returns False if they were linked already.
 
-    Raises `LinkError` for an opportunity, or if either end does not exist.
+    Raises `LinkError` if either end does not exist.
     """
     with account_transaction(account_id) as session:
         is_new = contact_links.add(session, account_id, link, actor)

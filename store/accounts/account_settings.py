@@ -11,7 +11,7 @@ from store.db.enums import CreditResource, InvoiceColumn, InvoiceStatus, RecordT
 
 SELECT = text("""
     SELECT name, record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,
-           shown_columns, visible_to_teams
+           shown_columns, match_email_domain, visible_to_teams
     FROM account WHERE id = :account
 """)
 UPDATE = text("""
@@ -34,7 +34,8 @@ class AccountSettings:
     """An account's settings. `visible_to_teams` None means everyone; `invoice_limit` is 1 to 50 invoices.
 
     Bills and credits show on records of `bill_record_types` and `credit_record_types`. `shown_columns` are in the order
-    in which they show; the number is always the first.
+    in which they show; the number is always the first. `match_email_domain`: a company also shows invoices of contacts
+    with an address at its email domain.
     """
 
     name: str
@@ -46,6 +47,7 @@ class AccountSettings:
     credit_record_types: tuple[RecordType, ...] = tuple(RecordType)
     hidden_statuses: tuple[InvoiceStatus, ...] = ()
     shown_columns: tuple[InvoiceColumn, ...] = DEFAULT_COLUMNS
+    match_email_domain: bool = False
 
 
 def get(session: Session, account_id: int) -> AccountSettings:
@@ -61,11 +63,15 @@ def get(session: Session, account_id: int) -> AccountSettings:
         credit_record_types=tuple(map(RecordType, row.credit_record_types)),
         hidden_statuses=tuple(map(InvoiceStatus, row.hidden_statuses)),
         shown_columns=tuple(map(InvoiceColumn, row.shown_columns)),
+        match_email_domain=row.match_email_domain,
     )
 
 
 def update(session: Session, account_id: int, account_settings: AccountSettings) -> None:
-    """Change the account's settings with effect from the next read. The name belongs to Copper and is not changed."""
+    """Change the account's settings with effect from the next read. The name belongs to Copper and is not changed.
+
+    `match_email_domain` is changed by `store.read_model.email_domains`, because the projection must follow it.
+    """
     teams = account_settings.visible_to_teams
     params = {
         "account": account_id,

@@ -38,6 +38,7 @@ ORGANISATION_TABLES = (
     "contact_link",
     "xero_invoice",
     "xero_contact_email",
+    "xero_contact_phone",
     "xero_contact",
     "unreadable_field",
     "sync_run",

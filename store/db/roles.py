@@ -44,7 +44,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "account": (
         "SELECT",
         "UPDATE (record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,"
-        " shown_columns, visible_to_teams, setup_step)",
+        " shown_columns, match_email_domain, visible_to_teams, setup_step)",
     ),
     "api_key": ("SELECT", "INSERT", "UPDATE (revoked_at)"),
     "audit_log": ("SELECT", "INSERT"),
@@ -53,6 +53,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "copper_credential": ("SELECT (account_id, encrypted_payload, status, changed_at, records_synced_through)",),
     "copper_record": ("SELECT",),
     "copper_record_email": ("SELECT",),
+    "copper_record_phone": ("SELECT",),
     "copper_relation": ("SELECT",),
     "projection_queue": ("INSERT",),
     "dropped_events": ("SELECT",),
@@ -75,6 +76,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     ),
     "xero_contact": ("SELECT",),
     "xero_contact_email": ("SELECT",),
+    "xero_contact_phone": ("SELECT",),
     "xero_grant": ("SELECT (account_id, id, status)",),
     "xero_organisation": ("SELECT",),
 }
@@ -83,6 +85,7 @@ READS = (
     "contact_link",
     "copper_record",
     "copper_record_email",
+    "copper_record_phone",
     "copper_relation",
     "xero_invoice",
     "record_balance",
@@ -91,6 +94,7 @@ READS = (
     "sync_run",
     "xero_contact",
     "xero_contact_email",
+    "xero_contact_phone",
     "xero_grant (account_id, id, status)",
     "xero_organisation",
 )

@@ -1,7 +1,8 @@
-"""Xero contacts that an admin linked by hand to leads, people and companies, because no address matches.
+"""Xero contacts that an admin linked by hand to records, because no address matches.
 
 A link to a lead or person acts like another address of it, a link to a company like an address of one of its
-people. The projection follows it like any other match.
+people, and a link to an opportunity shows the contact's invoices there alone. The projection follows it like any other
+match.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from store.db.enums import RecordType
 
-LINKABLE = (RecordType.LEAD, RecordType.PERSON, RecordType.COMPANY)
 MAX_LINKED_BY_LENGTH = 200
 
 SELECT_NAMES = text("""
@@ -30,7 +30,9 @@ SELECT_NAMES = text("""
     ORDER BY k.ordinal
 """)
 # What the audit log stores about a link: ids, so that no name stays there after it is erased everywhere else.
-REFERENCE = re.compile(r"contact ([0-9a-f-]{36}) of organisation (\d{1,19}), (lead|person|company) (\d{1,19})")
+REFERENCE = re.compile(
+    r"contact ([0-9a-f-]{36}) of organisation (\d{1,19}), (lead|person|company|opportunity) (\d{1,19})"
+)
 FIND_CONTACT = text("""
     SELECT c.contact_id FROM xero_contact c
     JOIN xero_organisation o ON o.account_id = c.account_id AND o.id = c.organisation_id AND o.status <> 'removed'
@@ -91,10 +93,8 @@ class Link:
 def add(session: Session, account_id: int, link: Link, linked_by: str) -> bool:
     """Link a contact to a record with effect from the next projection; returns False if they were linked already.
 
-    Raises `LinkError` for an opportunity, or if either end does not exist.
+    Raises `LinkError` if either end does not exist.
     """
-    if link.record_type not in LINKABLE:
-        raise LinkError("Contacts are linked to leads, people and companies; an opportunity shows those of its people.")
     params = _params(account_id, link)
     if session.execute(FIND_CONTACT, params).scalar_one_or_none() is None:
         raise LinkError("This Xero contact isn't known in your account.")

@@ -17,7 +17,7 @@ from store.db.database import transaction
 from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.mirror.drift import merge_reports
-from store.read_model import contact_links, projection
+from store.read_model import contact_links, email_domains, projection
 from store.read_model.projection import Comparison
 from store.sync import runs
 from store.sync.runs import Run
@@ -98,6 +98,7 @@ class World:
     contacts: dict[str, str] = field(default_factory=dict)
     companies: dict[str, int] = field(default_factory=dict)
     links: set[tuple[str, int, str]] = field(default_factory=set)
+    matches_email_domain: bool = False
 
     def open(self, *, organisations: int = 1, name: str = "Acme Sales", time_zones: Sequence[str] = ()) -> World:
         """Create the vendors' accounts and connect them; with `time_zones` (Xero's names), an organisation in each."""
@@ -169,8 +170,11 @@ class World:
     def lead(self, *emails: str) -> int:
         return self._record("lead", emails=list(emails))
 
-    def company(self) -> int:
-        return self._record("company")
+    def company(self, domain: str | None = None) -> int:
+        company = self._record("company")
+        if domain is not None:
+            self.simulate_copper("set_field", type="company", id=company, field="email_domain", value=domain)
+        return company
 
     def opportunity(self, *, company: int | None = None, person: int | None = None) -> int:
         return self._record("opportunity", company=company, primary_contact=person)
@@ -205,6 +209,12 @@ class World:
         with transaction() as session:
             organisation_id = xero_organisations.list_connected(session, self.account)[organisation].id
         return contact_links.Link(organisation_id, UUID(contact), RecordType(record_type), record_id)
+
+    def match_email_domains(self, *, is_enabled: bool = True) -> None:
+        """Turn matching by a company's email domain on or off."""
+        with transaction() as session:
+            email_domains.set_matching(session, self.account, is_enabled=is_enabled)
+        self.matches_email_domain = is_enabled
 
     def simulate_copper(self, action: str, /, **values: Any) -> dict[str, Any]:
         return self.sandbox.simulate(action, account=self.copper, **values)
@@ -333,7 +343,9 @@ class World:
         assert comparison.is_clean, comparison
         account = self.sandbox.control("GET", "world", params={"account": self.copper})
         organisations = [self.sandbox.control("GET", "world", params={"tenant": tenant}) for tenant in self.tenants]
-        for (record_type, record_id), expected_rows in expected_invoices(account, organisations, self.links).items():
+        for (record_type, record_id), expected_rows in expected_invoices(
+            account, organisations, self.links, matches_email_domain=self.matches_email_domain
+        ).items():
             rows = self.rows(PLURAL[record_type], record_id)
             actual_rows = {row["id"]: (row["status"], row["balance_due"]) for row in rows}
             assert actual_rows == expected_rows, (

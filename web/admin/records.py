@@ -16,7 +16,7 @@ from store.accounts import accounts
 from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import account_transaction
 from store.db.enums import RecordType
-from store.read_model import contact_links, match_reports
+from store.read_model import match_reports
 from store.read_model.contact_links import Link, LinkError
 from web.admin import forms, notices
 from web.admin.forms import FormState, WholeNumber
@@ -38,7 +38,7 @@ SEARCH_MAX_AGE_SECONDS = 86_400
 LINK_MESSAGES = {
     "organisation": "This isn't an organisation of your account.",
     "contact": "This isn't a Xero contact.",
-    "type": "Choose a lead, person or company.",
+    "type": "Choose a lead, person, company or opportunity.",
     "record": "Enter a numeric Copper ID.",
 }
 
@@ -188,7 +188,6 @@ def _match_page(
         "match.html",
         status=422 if error else 200,
         report=report,
-        is_linkable=record_type in contact_links.LINKABLE,
         locale=locales.negotiate(request),
         xero_url=links.contact,
         error=error,
@@ -197,7 +196,7 @@ def _match_page(
 
 @router.post("/links")
 def create_link(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
-    """Link a Xero contact to a lead, person or company."""
+    """Link a Xero contact to a record."""
     browser_session = browser.require_admin(request.state.browser)
     from_list = form.get("from") == "unmatched"
     link_form = forms.parse_form(LinkForm, form, LINK_MESSAGES)

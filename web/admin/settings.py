@@ -26,6 +26,7 @@ from store.accounts import (
 from store.accounts.account_settings import HIDEABLE_STATUSES, AccountSettings
 from store.db.database import account_transaction
 from store.db.enums import CreditResource, InvoiceStatus, RecordType, SetupStep
+from store.read_model import email_domains
 from web.admin import confirmation, forms, notices
 from web.admin.confirmation import require_confirmation
 from web.admin.connect import key_error_message, key_error_status, with_retry_after
@@ -38,6 +39,8 @@ from web.middleware import refusals
 from web.middleware.refusals import RefusalReason
 from web.presentation import labels
 from web.presentation.problems import ProblemError
+from worker.jobs import actors
+from worker.jobs.enqueue import enqueue_once
 from worker.vendors import http
 from worker.vendors.copper.client import client_for_account, teams_of
 from worker.vendors.copper.schemas import CopperUser
@@ -57,6 +60,7 @@ MESSAGES = {
     "credits": "Choose the credits to show.",
     "credit_type": "Choose from leads, people, companies and opportunities.",
     "status": "Choose from the statuses in the list.",
+    "email_domain": "Choose whether to match by a company's email domain.",
     "none_ok": NO_TYPES,
 }
 
@@ -72,6 +76,7 @@ class SettingsForm(BaseModel):
     credits: list[CreditResource] = []
     credit_type: list[RecordType] = []
     status: list[InvoiceStatus] = []
+    email_domain: bool = False
     none_ok: bool = False
 
     def consistency_errors(self) -> dict[str, str]:
@@ -94,6 +99,7 @@ class SettingsForm(BaseModel):
             shown_credits=tuple(resource for resource in CreditResource if resource in self.credits),
             credit_record_types=tuple(record_type for record_type in RecordType if record_type in self.credit_type),
             hidden_statuses=tuple(status for status in HIDEABLE_STATUSES if status not in self.status),
+            match_email_domain=self.email_domain,
         )
 
 
@@ -184,9 +190,13 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
         before = account_settings.get(session, browser_session.account_id)
         changed = submitted.apply_to(before)
         account_settings.update(session, browser_session.account_id, changed)
+        if changed.match_email_domain != before.match_email_domain:
+            email_domains.set_matching(session, browser_session.account_id, is_enabled=changed.match_email_domain)
         accounts.complete_setup_step(session, browser_session.account_id, SetupStep.SETTINGS)
         detail = _describe(changed)
         audit.record(session, browser_session.account_id, browser_session.user_name, "settings.changed", detail)
+    if changed.match_email_domain != before.match_email_domain:
+        enqueue_once(actors.project, browser_session.account_id)
     if in_setup:
         connect.start_backfills(browser_session.account_id)
     elif set(changed.shown_credits) - set(before.shown_credits):
@@ -203,9 +213,10 @@ def _describe(settings: AccountSettings) -> str:
     credits = ", ".join(labels.CREDIT_LABELS[resource].lower() for resource in settings.shown_credits) or "no credits"
     credit_types = ", ".join(settings.credit_record_types) or "no record type"
     hidden = ", ".join(labels.status(status).lower() for status in settings.hidden_statuses) or "no status"
+    matching = "; matched by email domain too" if settings.match_email_domain else ""
     return (
         f"{record_types}; {settings.invoice_limit} shown; {visibility}; bills on {bills}; {credits} on {credit_types};"
-        f" {hidden} hidden"
+        f" {hidden} hidden{matching}"
     )
 
 
