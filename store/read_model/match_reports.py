@@ -165,7 +165,7 @@ FIND_NEAR_MATCHES = text("""
     ORDER BY is_one_edit_away DESC, invoices DESC, contact_name, ce.email LIMIT :limit
 """)
 # Sales invoices only: a supplier is not expected to be a record in Copper.
-UNMATCHED_CONTACTS = f"""
+UNMATCHED_SUMS = f"""
     WITH sums AS (
         SELECT r.organisation_id, r.contact_id, coalesce(r.currency, '') AS currency, count(*) AS invoices,
                coalesce(sum(r.balance) FILTER (WHERE {AWAITS_PAYMENT}), 0) AS open,
@@ -200,9 +200,8 @@ UNMATCHED_CONTACTS = f"""
         JOIN copper_record r ON r.account_id = %(account)s AND r.record_type = k.record_type
              AND r.record_id = k.record_id AND NOT r.is_deleted
         WHERE k.account_id = %(account)s AND k.organisation_id = s.organisation_id AND k.contact_id = s.contact_id)
-    ORDER BY s.currency, s.open DESC, c.name, s.contact_id
-    LIMIT %(limit)s
 """
+UNMATCHED_CONTACTS = f"{UNMATCHED_SUMS} ORDER BY s.currency, s.open DESC, c.name, s.contact_id LIMIT %(limit)s"
 UNMATCHED_RECORDS = f"""
     WITH holder AS (
         SELECT re.record_type, re.record_id FROM copper_record_email re

@@ -12,7 +12,7 @@ from tests.support.world import World
 
 
 def test_a_company_shows_invoices_of_its_domain_only_if_the_account_chose_so(world: World) -> None:
-    company = world.company("Acme.Test.")
+    company = world.company("acme.test")
     deal = world.opportunity(company=company)
     invoice = world.invoice("billing@acme.test")
     world.settle()
@@ -50,7 +50,7 @@ def test_new_contacts_and_changed_domains_are_followed(world: World) -> None:
 
 
 def test_international_domains_are_compared_in_one_form(world: World) -> None:
-    company = world.company("Bücher.test")
+    company = world.company(" @Bücher.TEST. ")
     world.match_email_domains()
     invoice = world.invoice(world.contact("Books", "ann@xn--bcher-kva.test"))
     world.settle()
@@ -80,7 +80,7 @@ def test_a_deleted_company_shows_nothing_by_its_domain(world: World) -> None:
     world.simulate_copper("delete_record", type="company", id=company)
     world.settle()
     assert world.invoice_numbers("opportunities", deal) == []
-    world.check()
+    world.check_rows()
 
 
 def test_reconciliation_repairs_a_domain_that_no_event_reported(world: World) -> None:
@@ -121,16 +121,16 @@ def test_an_admin_turns_it_on_and_other_changes_leave_it_alone(world: World, adm
     invoice = world.invoice("billing@acme.test")
     world.settle()
     form = {"record_type": "company", "invoice_limit": "5", "visible": "everyone", "bills": "1"}
-    assert admin.send("/settings", **form, email_domain="1").status_code == 200
+    assert admin.send("/settings", {**form, "email_domain": "1"}).status_code == 200
     world.settle()
     assert world.invoice_numbers("companies", company) == [invoice.number]
     with transaction() as session:
         assert account_settings.get(session, world.account).match_email_domain
         account_settings.update(session, world.account, account_settings.get(session, world.account))
         assert account_settings.get(session, world.account).match_email_domain
-    assert "matched by email domain too" in admin.open("/audit-log").text
+    assert "matched by email domain too" in admin.open("/audit").text
 
-    assert admin.send("/settings", **form).status_code == 200
+    assert admin.send("/settings", form).status_code == 200
     world.settle()
     assert world.invoice_numbers("companies", company) == []
 

@@ -2,7 +2,20 @@
 
 from fastapi import APIRouter, Depends
 
-from web.admin import account, connect, keys, lists, panel_confirmation, records, render, sessions, settings, status
+from web.admin import (
+    account,
+    connect,
+    contact_links,
+    keys,
+    lists,
+    panel_confirmation,
+    records,
+    render,
+    sessions,
+    settings,
+    status,
+    unmatched,
+)
 from web.admin.page_limits import acquire_page_slot, limit_session_pages
 
 DEPENDENCIES = [
@@ -11,5 +24,8 @@ DEPENDENCIES = [
     Depends(acquire_page_slot, scope="function"),
 ]
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
-for module in (connect, panel_confirmation, status, records, lists, settings, keys, sessions, account):
+for module in (
+    *(connect, panel_confirmation, status, records, lists, unmatched, contact_links),
+    *(settings, keys, sessions, account),
+):
     router.include_router(module.router)

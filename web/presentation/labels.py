@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from runtime.numbers import count_noun
 from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceType
+from store.read_model.unmatched_contacts import UnmatchedReason
 
 STATUS_LABELS = {
     "DRAFT": "Draft",
@@ -75,6 +76,12 @@ def overdue(days: int) -> str:
     if not days:
         return ""
     return "1 day overdue" if days == 1 else f"{days:,} days overdue"
+
+
+UNMATCHED_REASON_LABELS = {
+    UnmatchedReason.NO_ADDRESS: "No email address",
+    UnmatchedReason.UNKNOWN_ADDRESS: "Address not in Copper",
+}
 
 
 def unmatched_reason(record_type: str, has_address: bool) -> str:
