@@ -167,9 +167,9 @@ def test_unmatched_contacts_are_one_row_each_ranked_searched_counted_and_paged(w
         ("NZD", "10.00"),
     ]
     names, after = [], None
-    while page := _page_after(world, after):
-        names += [contact.name for contact in page]
-        after = page[-1].position
+    while ranked := _page_after(world, after):
+        names += [contact.name for contact in ranked]
+        after = ranked[-1].position
     assert names[0] == "Two"
     assert sorted(names[1:]) == [f"Stray {number}" for number in range(4)], "equal amounts appear once each"
     assert contact_names(world, search="TWO@acme") == ["Two"]
