@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -72,9 +73,9 @@ def review_links(request: Request, form: Annotated[FormData, Depends(browser.rea
     account_id, view = browser_session.account_id, _view_of(form)
     selected = _selected_links(form)
     if not selected or len(selected) > MAX_BATCH:
-        shown = UnmatchedView(view.reason, view.search, searches.decrypt(account_id, view.search))
+        view = replace(view, text=searches.decrypt(account_id, view.search))
         error = TOO_MANY if selected else NOTHING_SELECTED
-        return unmatched_page(request, shown, forms.rejected_form(form, {"links": error}))
+        return unmatched_page(request, view, forms.rejected_form(form, {"links": error}))
     with account_transaction(account_id) as session:
         descriptions = contact_links.describe_ends(session, account_id, selected)
         statuses = contact_links.check_many(session, account_id, selected)

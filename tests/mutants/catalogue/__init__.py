@@ -10,6 +10,7 @@ from tests.mutants.catalogue import (
     access,
     credits,
     erasure,
+    matching,
     operation,
     pages,
     panel,
@@ -31,6 +32,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
     *resources.CAPACITY,
     *credits.CREDITS,
-    *erasure.ERASURE,
+    *(*erasure.ERASURE, *matching.MATCHING),
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )
