@@ -41,7 +41,7 @@ COMMANDS = {
     ),
     "demo": CommandSpec("cli.demo", "Run everything on this machine with a sandbox, and demonstrate four changes."),
     "sandbox": CommandSpec("cli.sandbox", "Run a sandbox of Xero and Copper, and simulate their users."),
-    "links": CommandSpec("cli.links", "Import and export links between Xero contacts and Copper records."),
+    "links": CommandSpec("cli.links", "Import and export links between contacts and records."),
     "keys": CommandSpec("cli.keys", "List, create and revoke API keys."),
     "sessions": CommandSpec("cli.sessions", "List and end browser sessions."),
     "inbox": CommandSpec("cli.inbox", "List, show, retry and dismiss failed events."),
