@@ -207,6 +207,7 @@ def test_a_suggestion_is_accepted_with_a_click_and_undone_with_another(world: Wo
     world.settle()
     assert world.invoice_numbers("people", person) == [invoice.number]
 
+    assert "Already linked." in admin.send("/links/accept", accept=value).text
     batch = re.findall(r'name="batch" value="([^"]+)"', page.text)[0]
     assert "1 link removed" in admin.send("/links/undo", batch=batch).text
     assert "0 links removed" in admin.send("/links/undo", batch=batch).text, "twice does nothing"

@@ -107,6 +107,8 @@ def _link_all(request: Request, form: FormData, selected: Sequence[Link]) -> Res
     batch = manual_links.create_batch(browser_session.account_id, selected, actor=browser_session.user_name)
     failed = sum(outcome.status.is_error for outcome in batch.outcomes)
     notice = f"{count_noun(failed, 'link')} not made: the contact or the record no longer exists." if failed else ""
+    if not batch.linked and not failed:
+        notice = "Already linked."
     return redirect(request, _view_of(form).path(linked=batch.id if batch.linked else None), notice=notice)
 
 
