@@ -117,6 +117,8 @@ def _format_original(as_typed: str | None, vendor: str) -> str:
 def _format_reason(reason: Reason) -> str:
     if reason.email:
         return f"{reason.email}{_format_original(reason.contact_as_typed, 'Xero')}"
+    if reason.email_domain:
+        return f"the company's email domain {reason.email_domain}"
     return f"a link that {reason.linked_by} created"
 
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "demo": CommandSpec("cli.demo", "Run everything on this machine with a sandbox, and demonstrate four changes."),
     "sandbox": CommandSpec("cli.sandbox", "Run a sandbox of Xero and Copper, and simulate their users."),
     "pins": CommandSpec("cli.pins", "List, add and remove invoices pinned to opportunities."),
+    "links": CommandSpec("cli.links", "Import and export links between contacts and records."),
     "keys": CommandSpec("cli.keys", "List, create and revoke API keys."),
     "sessions": CommandSpec("cli.sessions", "List and end browser sessions."),
     "inbox": CommandSpec("cli.inbox", "List, show, retry and dismiss failed events."),

@@ -93,13 +93,18 @@ class Actions(CreditActions):
         return {"tenant": str(organisation.tenant_id)}
 
     def create_contact(
-        self, name: str, email: str = "", person_emails: list[str] | None = None, tenant: TenantRef | None = None
+        self,
+        name: str,
+        email: str = "",
+        person_emails: list[str] | None = None,
+        tenant: TenantRef | None = None,
+        phones: list[str] | None = None,
     ) -> dict[str, Any]:
         """Create a contact; `person_emails` are the email addresses of up to five contact persons."""
         organisation = self._organisation(tenant)
         if person_emails and len(person_emails) > 5:
             raise ActionError("a contact has at most five contact persons")
-        contact = Contact(uuid4(), name, email, self._world.clock.now(), person_emails or [])
+        contact = Contact(uuid4(), name, email, self._world.clock.now(), person_emails or [], phones=phones or [])
         organisation.contacts[contact.id] = contact
         self._contact_changed(organisation, contact, "CREATE")
         return {"contact": str(contact.id), "tenant": str(organisation.tenant_id)}
@@ -110,12 +115,14 @@ class Actions(CreditActions):
         name: str | None = None,
         email: str | None = None,
         person_emails: list[str] | None = None,
+        phones: list[str] | None = None,
     ) -> dict[str, Any]:
-        """Change the name, the email address or the contact persons of a contact."""
+        """Change the name, the email address, the contact persons or the phone numbers of a contact."""
         organisation, xero_contact = self._contact(contact)
         xero_contact.name = xero_contact.name if name is None else name
         xero_contact.email = xero_contact.email if email is None else email
         xero_contact.person_emails = xero_contact.person_emails if person_emails is None else person_emails
+        xero_contact.phones = xero_contact.phones if phones is None else phones
         self._contact_changed(organisation, xero_contact, "UPDATE")
         return {"contact": str(xero_contact.id)}
 
@@ -135,6 +142,7 @@ class Actions(CreditActions):
             "",
             [],
         )
+        xero_contact.phones = []
         self._contact_changed(organisation, xero_contact, "UPDATE")
         return {"contact": str(xero_contact.id)}
 

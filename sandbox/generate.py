@@ -140,9 +140,10 @@ class Generator:
             organisation = uk if number % 8 == 7 else nz
             self._create_company(account, organisation, number)
         for number in range(max(1, self.size // 10)):
-            self._create_invoices(
-                nz, self._create_contact(nz, f"Walk-in {number + 1}", f"walkin{number + 1}@mail.test")
-            )
+            contact = self._create_contact(nz, f"Walk-in {number + 1}", f"walkin{number + 1}@mail.test")
+            company = list(account.records["company"].values())[number % self.size]
+            contact.phones = [phone.replace("+64 9 ", "(09) ") for phone in company.phones]
+            self._create_invoices(nz, contact)
         for record_type, add_details in (
             ("person", self._add_person_details),
             ("lead", self._add_lead_details),

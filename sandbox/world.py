@@ -62,6 +62,7 @@ class Contact:
     person_emails: list[str] = field(default_factory=list)
     status: str = "ACTIVE"
     merged_to: UUID | None = None
+    phones: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import orjson
 from sandbox.world import Contact, Credit, CreditResource, Invoice, Organisation, Payment
 from sandbox.xero_fields import at_midnight
 
+PHONE_TYPES = ("DEFAULT", "DDI", "MOBILE", "FAX")
 # Xero's `Version` of an organisation by its country (OpenAPI 16.1, schema Organisation).
 VERSIONS = {"NZ": "NZ", "GB": "UK", "US": "US", "AU": "AU"}
 
@@ -221,7 +223,10 @@ def contact_json(contact: Contact, detail: Detail) -> dict[str, Any]:
                 for email in contact.person_emails
             ],
             "Addresses": [{"AddressType": "POBOX"}],
-            "Phones": [{"PhoneType": "DEFAULT", "PhoneNumber": ""}],
+            "Phones": [
+                {"PhoneType": phone_type, "PhoneNumber": number, "PhoneAreaCode": "", "PhoneCountryCode": ""}
+                for phone_type, number in zip_longest(PHONE_TYPES, contact.phones[: len(PHONE_TYPES)], fillvalue="")
+            ],
             "ContactGroups": [],
         }
     if detail is not Detail.LIST and contact.merged_to:

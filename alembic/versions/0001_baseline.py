@@ -30,9 +30,11 @@ TABLES = (
     "xero_sequence",
     "xero_contact",
     "xero_contact_email",
+    "xero_contact_phone",
     "xero_invoice",
     "copper_record",
     "copper_record_email",
+    "copper_record_phone",
     "copper_relation",
     "copper_user",
     "contact_link",
@@ -150,6 +152,7 @@ def _create_accounts() -> None:
             server_default=sa.text("'{number,status,issuer,due_date,total,balance}'"),
             nullable=False,
         ),
+        sa.Column("match_email_domain", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("visible_to_teams", postgresql.ARRAY(sa.BigInteger()), nullable=True),
         sa.Column("opportunities_show_pinned_only", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -460,6 +463,19 @@ def _create_mirror() -> None:
         postgresql_where=sa.text(IS_IRREGULAR),
     )
     op.create_table(
+        "xero_contact_phone",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("organisation_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("contact_id", sa.Uuid(), autoincrement=False, nullable=False),
+        sa.Column("phone", sa.Text(), autoincrement=False, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("xero_contact_phone_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint(
+            "account_id", "organisation_id", "contact_id", "phone", name=op.f("xero_contact_phone_pkey")
+        ),
+    )
+    op.create_table(
         "xero_invoice",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("organisation_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -512,6 +528,8 @@ def _create_mirror() -> None:
         sa.Column("record_type", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("record_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name_key", sa.Text(), server_default=sa.text("''"), nullable=False),
+        sa.Column("email_domain", sa.Text(), nullable=True),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("has_version", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("fetched_at", sa.DateTime(timezone=True), nullable=False),
@@ -526,6 +544,18 @@ def _create_mirror() -> None:
             ["account_id"], ["account.id"], name=op.f("copper_record_account_id_fkey"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("account_id", "record_type", "record_id", name=op.f("copper_record_pkey")),
+    )
+    op.create_index(
+        "copper_record_domain_idx",
+        "copper_record",
+        ["account_id", "email_domain"],
+        postgresql_where=sa.text("email_domain IS NOT NULL"),
+    )
+    op.create_index(
+        "copper_record_name_key_idx",
+        "copper_record",
+        ["account_id", "name_key"],
+        postgresql_where=sa.text("name_key <> ''"),
     )
     op.create_table(
         "copper_user",
@@ -544,6 +574,7 @@ def _create_mirror() -> None:
         sa.Column("record_type", sa.Text(), autoincrement=False, nullable=False),
         sa.Column("record_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("email", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("domain", sa.Text(), sa.Computed("split_part(email, '@', 2)", persisted=True), nullable=True),
         sa.Column("as_typed", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "record_type IN ('lead', 'person', 'company', 'opportunity')",
@@ -556,6 +587,7 @@ def _create_mirror() -> None:
             "account_id", "record_type", "record_id", "email", name=op.f("copper_record_email_pkey")
         ),
     )
+    op.create_index("copper_record_email_domain_idx", "copper_record_email", ["account_id", "domain"])
     op.create_index("copper_record_email_email_idx", "copper_record_email", ["account_id", "email"])
     op.create_index(
         "copper_record_email_irregular_idx",
@@ -563,6 +595,25 @@ def _create_mirror() -> None:
         ["account_id", "record_type", "record_id", "email"],
         postgresql_where=sa.text(IS_IRREGULAR),
     )
+    op.create_table(
+        "copper_record_phone",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("record_type", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("record_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("phone", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("last_digits", sa.Text(), sa.Computed('"right"(phone, 8)', persisted=True), nullable=True),
+        sa.CheckConstraint(
+            "record_type IN ('lead', 'person', 'company', 'opportunity')",
+            name=op.f("copper_record_phone_record_type_check"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("copper_record_phone_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint(
+            "account_id", "record_type", "record_id", "phone", name=op.f("copper_record_phone_pkey")
+        ),
+    )
+    op.create_index("copper_record_phone_digits_idx", "copper_record_phone", ["account_id", "last_digits"])
     op.create_table(
         "copper_relation",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -606,13 +657,22 @@ def _create_mirror() -> None:
         sa.Column("record_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("linked_by", sa.Text(), nullable=False),
         sa.Column("linked_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("record_type IN ('lead', 'person', 'company')", name=op.f("contact_link_record_type_check")),
+        sa.Column("batch_id", sa.Uuid(), nullable=True),
+        sa.CheckConstraint(
+            "record_type IN ('lead', 'person', 'company', 'opportunity')", name=op.f("contact_link_record_type_check")
+        ),
         sa.ForeignKeyConstraint(
             ["account_id"], ["account.id"], name=op.f("contact_link_account_id_fkey"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint(
             "account_id", "organisation_id", "contact_id", "record_type", "record_id", name=op.f("contact_link_pkey")
         ),
+    )
+    op.create_index(
+        "contact_link_batch_idx",
+        "contact_link",
+        ["account_id", "batch_id"],
+        postgresql_where=sa.text("batch_id IS NOT NULL"),
     )
     op.create_index("contact_link_record_idx", "contact_link", ["account_id", "record_type", "record_id"])
     op.create_table(

@@ -11,7 +11,7 @@ from store.db.enums import CreditResource, InvoiceColumn, InvoiceStatus, RecordT
 
 SELECT = text("""
     SELECT name, record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,
-           shown_columns, visible_to_teams, opportunities_show_pinned_only
+           shown_columns, visible_to_teams, opportunities_show_pinned_only, match_email_domain
     FROM account WHERE id = :account
 """)
 # Two changes at the same time must see each other, because what a change causes depends on what was before.
@@ -38,7 +38,8 @@ class AccountSettings:
 
     Bills and credits show on records of `bill_record_types` and `credit_record_types`. `shown_columns` are in the order
     in which they show; the number is always the first. `opportunities_show_pinned_only`: an opportunity has the
-    invoices that are pinned to it, and no others.
+    invoices that are pinned to it, and no others. `match_email_domain`: a company also shows invoices of contacts with
+    an address at its email domain.
     """
 
     name: str
@@ -51,6 +52,7 @@ class AccountSettings:
     hidden_statuses: tuple[InvoiceStatus, ...] = ()
     shown_columns: tuple[InvoiceColumn, ...] = DEFAULT_COLUMNS
     opportunities_show_pinned_only: bool = False
+    match_email_domain: bool = False
 
 
 def get(session: Session, account_id: int) -> AccountSettings:
@@ -67,6 +69,7 @@ def get(session: Session, account_id: int) -> AccountSettings:
         hidden_statuses=tuple(map(InvoiceStatus, row.hidden_statuses)),
         shown_columns=tuple(map(InvoiceColumn, row.shown_columns)),
         opportunities_show_pinned_only=row.opportunities_show_pinned_only,
+        match_email_domain=row.match_email_domain,
     )
 
 
@@ -80,6 +83,7 @@ def update(session: Session, account_id: int, account_settings: AccountSettings)
     """Change the account's settings with effect from the next read. The name belongs to Copper and is not changed.
 
     Whether opportunities show pinned invoices only has effect once they are projected: the caller queues them.
+    `match_email_domain` is changed by `store.read_model.email_domains`, because the projection must follow it.
     """
     teams = account_settings.visible_to_teams
     params = {

@@ -5,6 +5,7 @@ Entries name people and things, and hold no secrets and no e-mail addresses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -69,6 +70,21 @@ def record(session: Session, account_id: int, actor: str, action: str, detail: s
         "detail": detail[:MAX_DETAIL_LENGTH],
     }
     session.execute(RECORD, params)
+
+
+def record_each(session: Session, account_id: int, actor: str, action: str, details: Sequence[str]) -> None:
+    """Add an entry for each detail; otherwise like `record`."""
+    rows = [
+        {
+            "account": account_id,
+            "actor": actor[:MAX_ACTOR_LENGTH],
+            "action": action,
+            "detail": detail[:MAX_DETAIL_LENGTH],
+        }
+        for detail in details
+    ]
+    if rows:
+        session.execute(RECORD, rows)
 
 
 def record_hourly(session: Session, account_id: int, actor: str, action: str, topic: str, detail: str) -> None:

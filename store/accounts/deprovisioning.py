@@ -39,6 +39,7 @@ ORGANISATION_TABLES = (
     "invoice_pin",
     "xero_invoice",
     "xero_contact_email",
+    "xero_contact_phone",
     "xero_contact",
     "unreadable_field",
     "sync_run",

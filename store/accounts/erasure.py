@@ -74,7 +74,7 @@ ADDRESSES = text(f"""
 ERASE_RECORDS = text(f"""
     WITH selected AS (SELECT * FROM {SELECTED_RECORDS}),
     renamed AS (
-        UPDATE copper_record c SET name = '', changed_at = now() FROM selected k
+        UPDATE copper_record c SET name = '', name_key = '', changed_at = now() FROM selected k
         WHERE c.account_id = :account AND c.record_type = k.record_type AND c.record_id = k.record_id
         RETURNING c.record_id),
     deleted AS (
@@ -82,6 +82,9 @@ ERASE_RECORDS = text(f"""
         WHERE e.account_id = :account AND e.record_type = k.record_type AND e.record_id = k.record_id
           AND e.email = ANY(:emails)
         RETURNING e.email),
+    forgotten AS (
+        DELETE FROM copper_record_phone p USING selected k
+        WHERE p.account_id = :account AND p.record_type = k.record_type AND p.record_id = k.record_id),
     queued AS (
         INSERT INTO projection_queue (account_id, entity_type, email)
         SELECT DISTINCT :account, 'email', email FROM deleted)
@@ -97,6 +100,9 @@ ERASE_CONTACTS = text(f"""
         DELETE FROM xero_contact_email e USING selected k
         WHERE e.account_id = :account AND e.organisation_id = k.organisation_id AND e.contact_id = k.contact_id
           AND e.email = ANY(:emails)),
+    forgotten AS (
+        DELETE FROM xero_contact_phone p USING selected k
+        WHERE p.account_id = :account AND p.organisation_id = k.organisation_id AND p.contact_id = k.contact_id),
     queued AS (
         INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
         SELECT :account, 'contact', organisation_id, contact_id FROM selected)
@@ -104,9 +110,9 @@ ERASE_CONTACTS = text(f"""
 """)
 # Keeps the record's type and id of entries that name both ends of a link.
 ERASE_LINKED_NAMES = text(r"""
-    UPDATE audit_log SET detail = substring(detail FROM '\(((lead|person|company) \d+)\)$')
+    UPDATE audit_log SET detail = substring(detail FROM '\(((lead|person|company|opportunity) \d+)\)$')
     WHERE account_id = :account AND action IN ('contact.linked', 'contact.unlinked')
-      AND detail ~ '\((lead|person|company) \d+\)$'
+      AND detail ~ '\((lead|person|company|opportunity) \d+\)$'
 """)
 # The columns beside the mirror that may contain an address, and what replaces it.
 TEXT_COLUMNS = {
@@ -282,7 +288,7 @@ def find_addresses(session: Session, account_id: int, person: Person) -> set[str
 
 
 def erase(session: Session, account_id: int, person: Person, emails: Iterable[str]) -> tuple[int, int]:
-    """Blank the person's names and delete `emails` from their records and contacts; return how many of either.
+    """Blank the person's names and delete phone numbers and `emails` of their records and contacts; count of either.
 
     The read model follows with the next projection.
     """

@@ -44,7 +44,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "account": (
         "SELECT",
         "UPDATE (record_types, invoice_limit, bill_record_types, shown_credits, credit_record_types, hidden_statuses,"
-        " shown_columns, visible_to_teams, opportunities_show_pinned_only, setup_step)",
+        " shown_columns, visible_to_teams, opportunities_show_pinned_only, match_email_domain, setup_step)",
     ),
     "api_key": ("SELECT", "INSERT", "UPDATE (revoked_at)"),
     "audit_log": ("SELECT", "INSERT"),
@@ -53,6 +53,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "copper_credential": ("SELECT (account_id, encrypted_payload, status, changed_at, records_synced_through)",),
     "copper_record": ("SELECT",),
     "copper_record_email": ("SELECT",),
+    "copper_record_phone": ("SELECT",),
     "copper_relation": ("SELECT",),
     "copper_user": ("SELECT",),
     "projection_queue": ("INSERT",),
@@ -77,6 +78,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     ),
     "xero_contact": ("SELECT",),
     "xero_contact_email": ("SELECT",),
+    "xero_contact_phone": ("SELECT",),
     "xero_grant": ("SELECT (account_id, id, status)",),
     "xero_organisation": ("SELECT",),
 }
@@ -85,6 +87,7 @@ READS = (
     "contact_link",
     "copper_record",
     "copper_record_email",
+    "copper_record_phone",
     "copper_relation",
     "copper_user",
     "invoice_pin",
@@ -95,6 +98,7 @@ READS = (
     "sync_run",
     "xero_contact",
     "xero_contact_email",
+    "xero_contact_phone",
     "xero_grant (account_id, id, status)",
     "xero_organisation",
 )

@@ -56,10 +56,11 @@ CONTACT_DRIFT = text("""
 """)
 RECORD_DRIFT = text("""
     SELECT count(*) FILTER (WHERE c.record_id IS NULL OR c.is_deleted),
-           count(*) FILTER (WHERE NOT c.is_deleted AND ((c.name, c.assignee_id) IS DISTINCT FROM (r.name, r.assignee_id)
+           count(*) FILTER (WHERE NOT c.is_deleted
+               AND ((c.name, c.assignee_id, c.email_domain) IS DISTINCT FROM (r.name, r.assignee_id, r.email_domain)
                OR ours.emails IS DISTINCT FROM theirs.emails OR ours.ends IS DISTINCT FROM theirs.ends))
     FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, assignee_id bigint,
-        updated_at timestamptz, emails json, relations json)
+        email_domain text, updated_at timestamptz, emails json, relations json)
     LEFT JOIN copper_record c ON c.account_id = :account AND c.record_type = CAST(:record_type AS text)
          AND c.record_id = r.record_id,
     LATERAL (SELECT (SELECT array_agg(e.email ORDER BY e.email) FROM copper_record_email e

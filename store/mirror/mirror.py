@@ -14,11 +14,13 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, computed_field
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from store.db.enums import RecordType
+from store.mirror import phones
+from store.mirror.names import name_key
 
 
 class InvoiceRow(BaseModel):
@@ -53,7 +55,10 @@ class InvoiceRow(BaseModel):
 
 
 class ContactRow(BaseModel):
-    """A contact with its normalised addresses, each with what was typed."""
+    """A contact with its normalised addresses, each with what was typed.
+
+    `phones` are its normalised phone numbers; None leaves those in the mirror, because Xero sent none of its lists.
+    """
 
     contact_id: UUID
     name: str
@@ -62,6 +67,7 @@ class ContactRow(BaseModel):
     updated_at: datetime
     has_version: bool = True
     emails: Mapping[str, str]
+    phones: tuple[str, ...] | None = None
 
 
 class RelationRow(BaseModel):
@@ -72,15 +78,26 @@ class RelationRow(BaseModel):
 
 
 class RecordRow(BaseModel):
-    """A Copper record with its owner, its addresses (as for contacts) and the relations that its own fields contain."""
+    """A Copper record with its owner, addresses and phone numbers (as for contacts), and the relations in its fields.
+
+    `email_domain` is a company's, normalised as the domains of addresses are.
+    """
 
     record_id: int
     name: str
     assignee_id: int | None = None
     updated_at: datetime
     has_version: bool = True
+    email_domain: str | None = None
     emails: Mapping[str, str] = {}
+    phones: tuple[str, ...] = ()
     relations: tuple[RelationRow, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def name_key(self) -> str:
+        """The name as names are compared."""
+        return name_key(self.name)
 
 
 MirrorRow = TypeVar("MirrorRow", InvoiceRow, ContactRow, RecordRow)
@@ -208,16 +225,19 @@ REPLACE_CONTACT_EMAILS = text("""
 """)
 
 UPSERT_RECORDS = text("""
-    INSERT INTO copper_record AS old (account_id, record_type, record_id, name, assignee_id, updated_at, has_version,
-        fetched_at, changed_at)
-    SELECT :account, CAST(:type AS text), record_id, name, assignee_id, updated_at, has_version, :fetched_at, now()
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, assignee_id bigint,
-        updated_at timestamptz, has_version boolean)
+    INSERT INTO copper_record AS old (account_id, record_type, record_id, name, name_key, assignee_id, email_domain,
+        updated_at, has_version, fetched_at, changed_at)
+    SELECT :account, CAST(:type AS text), record_id, name, name_key, assignee_id, email_domain, updated_at, has_version,
+        :fetched_at, now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, name_key text, assignee_id bigint,
+        email_domain text, updated_at timestamptz, has_version boolean)
     ORDER BY record_id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
-        name = EXCLUDED.name, assignee_id = EXCLUDED.assignee_id, updated_at = EXCLUDED.updated_at,
+        name = EXCLUDED.name, name_key = EXCLUDED.name_key, assignee_id = EXCLUDED.assignee_id,
+        email_domain = EXCLUDED.email_domain, updated_at = EXCLUDED.updated_at,
         has_version = EXCLUDED.has_version, fetched_at = EXCLUDED.fetched_at, is_deleted = false,
-        changed_at = CASE WHEN old.is_deleted THEN EXCLUDED.changed_at ELSE old.changed_at END,
+        changed_at = CASE WHEN old.is_deleted OR old.email_domain IS DISTINCT FROM EXCLUDED.email_domain
+                          THEN EXCLUDED.changed_at ELSE old.changed_at END,
         relations_fetched_at = CASE WHEN old.updated_at = EXCLUDED.updated_at AND NOT old.is_deleted
                                     THEN old.relations_fetched_at END
     WHERE CASE WHEN old.is_deleted OR :force THEN EXCLUDED.fetched_at > old.fetched_at
@@ -232,8 +252,8 @@ TOMBSTONE_RECORDS = text("""
     FROM unnest(CAST(:ids AS bigint[])) AS id
     ORDER BY id
     ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
-        is_deleted = true, name = '', assignee_id = NULL, fetched_at = EXCLUDED.fetched_at,
-        relations_fetched_at = NULL,
+        is_deleted = true, name = '', name_key = '', assignee_id = NULL, email_domain = NULL,
+        fetched_at = EXCLUDED.fetched_at, relations_fetched_at = NULL,
         changed_at = CASE WHEN old.is_deleted THEN old.changed_at ELSE EXCLUDED.changed_at END
     WHERE old.fetched_at <= EXCLUDED.fetched_at
     RETURNING record_id, changed_at = now() AS changed
@@ -284,7 +304,7 @@ REPLACE_RELATIONS = text("""
     FROM (SELECT record_id FROM removed UNION SELECT record_id FROM added
           UNION SELECT unnest(CAST(:changed AS bigint[]))) AS changed
 """)
-# When a linked lead or person appears or is deleted, so do the linked contact's invoices on it.
+# When a linked lead, person or opportunity appears or is deleted, so do the linked contact's invoices on it.
 MARK_LINKED_CONTACTS = text("""
     INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT DISTINCT :account, 'contact', organisation_id, contact_id FROM contact_link
@@ -303,10 +323,11 @@ MOVE_LINKS = text("""
         USING json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, merged_to uuid)
         WHERE k.account_id = :account AND k.organisation_id = :organisation AND k.contact_id = r.contact_id
           AND r.merged_to IS NOT NULL
-        RETURNING k.contact_id, r.merged_to, k.record_type, k.record_id, k.linked_by, k.linked_at),
+        RETURNING k.contact_id, r.merged_to, k.record_type, k.record_id, k.linked_by, k.linked_at, k.batch_id),
     added AS (
-        INSERT INTO contact_link (account_id, organisation_id, contact_id, record_type, record_id, linked_by, linked_at)
-        SELECT :account, :organisation, merged_to, record_type, record_id, linked_by, linked_at FROM moved
+        INSERT INTO contact_link (account_id, organisation_id, contact_id, record_type, record_id, linked_by,
+            linked_at, batch_id)
+        SELECT :account, :organisation, merged_to, record_type, record_id, linked_by, linked_at, batch_id FROM moved
         ON CONFLICT DO NOTHING)
     INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'contact', :organisation, contact_id FROM moved
@@ -368,8 +389,8 @@ SET_HISTORY_CREATED_DATE = text("""
     SELECT :account, 'invoice', :organisation, invoice_id FROM updated WHERE is_improved
 """)
 ANALYZE = text("""
-    ANALYZE xero_contact, xero_contact_email, xero_invoice, copper_record, copper_record_email, copper_relation,
-            record_invoice, record_balance
+    ANALYZE xero_contact, xero_contact_email, xero_contact_phone, xero_invoice, copper_record, copper_record_email,
+            copper_record_phone, copper_relation, record_invoice, record_balance
 """)
 COUNT_ROWS = text("""
     SELECT (SELECT count(*) FROM copper_record WHERE account_id = :account AND NOT is_deleted) AS records,
@@ -476,6 +497,8 @@ def upsert_contacts(
     accepted = [row.contact_id for row in written]
     changed = [row.contact_id for row in written if row.changed]
     session.execute(REPLACE_CONTACT_EMAILS, {**params, "accepted": accepted, "changed": changed})
+    unknown = {contact.contact_id for contact in contacts if contact.phones is None}
+    phones.replace_contact_phones(session, params, [contact for contact in accepted if contact not in unknown])
     if any(contact.merged_to for contact in contacts):
         session.execute(MOVE_LINKS, params)
 
@@ -489,7 +512,7 @@ def upsert_records(
     *,
     force: bool = False,
 ) -> None:
-    """Write Copper records, their addresses and the relations in their fields; `force` as for invoices.
+    """Write Copper records, their addresses, phone numbers and the relations in their fields; `force` as for invoices.
 
     If a record's version changed, its relations count as not fetched.
     """
@@ -521,16 +544,23 @@ def tombstone_records(
 def _replace_children(
     session: Session, record_type: RecordType, params: dict[str, Any], written: Sequence[Row[Any]], origins: list[str]
 ) -> None:
-    """Replace addresses and relations of the written records; a company that appeared or was deleted marks itself."""
+    """Replace addresses, phone numbers and relations of the written records.
+
+    A company that appeared, was deleted or has another email domain marks itself; another record that appeared or was
+    deleted marks the contacts that are linked to it.
+    """
     accepted = [row.record_id for row in written]
-    appeared_or_deleted = [row.record_id for row in written if row.changed]
-    changed = appeared_or_deleted if record_type is RecordType.COMPANY else []
+    written_anew = [row.record_id for row in written if row.changed]
+    changed = written_anew if record_type is RecordType.COMPANY else []
     children = {**params, "accepted": accepted, "changed": changed, "origins": origins}
     if record_type in {RecordType.LEAD, RecordType.PERSON}:
         session.execute(REPLACE_RECORD_EMAILS, children)
-        session.execute(MARK_LINKED_CONTACTS, {**params, "changed": appeared_or_deleted})
     if record_type is RecordType.OPPORTUNITY:
-        session.execute(MARK_PINNED_OPPORTUNITIES, {**params, "changed": appeared_or_deleted})
+        session.execute(MARK_PINNED_OPPORTUNITIES, {**params, "changed": written_anew})
+    if record_type is not RecordType.COMPANY:
+        session.execute(MARK_LINKED_CONTACTS, {**params, "changed": written_anew})
+    if record_type is not RecordType.OPPORTUNITY:
+        phones.replace_record_phones(session, children)
     if record_type is not RecordType.LEAD:
         session.execute(REPLACE_RELATIONS, children)
 
@@ -587,6 +617,7 @@ def tombstone_contacts(
     params = _xero_params(account_id, organisation_id, ids=list(ids), fetched_at=fetched_at, rows="[]")
     deleted = list(session.execute(TOMBSTONE_CONTACTS, params).scalars())
     session.execute(REPLACE_CONTACT_EMAILS, {**params, "accepted": deleted, "changed": deleted})
+    phones.replace_contact_phones(session, params, deleted)
 
 
 def list_new_merge_targets(

@@ -44,6 +44,7 @@ class Account(SQLModel, table=True):
     credit_record_types: list[str] = column(pg.ARRAY(sa.Text), "'{lead,person,company,opportunity}'")
     hidden_statuses: list[str] = column(pg.ARRAY(sa.Text), "'{}'")
     shown_columns: list[str] = column(pg.ARRAY(sa.Text), "'{number,status,issuer,due_date,total,balance}'")
+    match_email_domain: bool = column(sa.Boolean, "false")
     visible_to_teams: list[int] | None = column(pg.ARRAY(sa.BigInteger), null=True)
     opportunities_show_pinned_only: bool = column(sa.Boolean, "false")
     created_at: datetime = column(Instant, "now()")

@@ -71,6 +71,17 @@ class XeroContactEmail(SQLModel, table=True):
     as_typed: str | None = column(sa.Text, null=True)
 
 
+class XeroContactPhone(SQLModel, table=True):
+    """A phone number of a contact, as its digits without the prefixes of calls abroad or within the country."""
+
+    __tablename__ = "xero_contact_phone"
+
+    account_id: int = account_key_column()
+    organisation_id: int = key_column()
+    contact_id: UUID = key_column(sa.Uuid)
+    phone: str = key_column(sa.Text)
+
+
 class XeroInvoice(SQLModel, table=True):
     """Mirror of a Xero invoice, bill or credit (see `InvoiceType`).
 
@@ -128,17 +139,29 @@ class XeroInvoice(SQLModel, table=True):
 class CopperRecord(SQLModel, table=True):
     """Mirror of a Copper lead, person, company or opportunity; `has_version` is as for Xero contacts.
 
+    `name_key` is its name as names are compared (`store.mirror.names`). Only a company has an `email_domain`.
     `relations_fetched_at` is when its relations were last fetched: an opportunity's `/related`, a company's people.
     `assignee_id` is the Copper user who owns the record, or None.
     """
 
     __tablename__ = "copper_record"
-    __table_args__ = (record_type_check("record_type"),)
+    __table_args__ = (
+        sa.Index(
+            "copper_record_domain_idx",
+            "account_id",
+            "email_domain",
+            postgresql_where=sa.text("email_domain IS NOT NULL"),
+        ),
+        sa.Index("copper_record_name_key_idx", "account_id", "name_key", postgresql_where=sa.text("name_key <> ''")),
+        record_type_check("record_type"),
+    )
 
     account_id: int = account_key_column()
     record_type: RecordType = key_column(sa.Text)
     record_id: int = key_column()
     name: str = column(sa.Text)
+    name_key: str = column(sa.Text, "''")
+    email_domain: str | None = column(sa.Text, null=True)
     updated_at: datetime = column(Instant)
     has_version: bool = column(sa.Boolean, "true")
     fetched_at: datetime = column(Instant)
@@ -164,6 +187,7 @@ class CopperRecordEmail(SQLModel, table=True):
 
     __tablename__ = "copper_record_email"
     __table_args__ = (
+        sa.Index("copper_record_email_domain_idx", "account_id", "domain"),
         sa.Index("copper_record_email_email_idx", "account_id", "email"),
         sa.Index(
             "copper_record_email_irregular_idx",
@@ -180,7 +204,28 @@ class CopperRecordEmail(SQLModel, table=True):
     record_type: RecordType = key_column(sa.Text)
     record_id: int = key_column()
     email: str = key_column(sa.Text)
+    domain: str = Field(
+        default=None, sa_column=sa.Column(sa.Text, sa.Computed("split_part(email, '@', 2)", persisted=True))
+    )
     as_typed: str | None = column(sa.Text, null=True)
+
+
+class CopperRecordPhone(SQLModel, table=True):
+    """A phone number of a lead, person or company, as for contacts; `last_digits` is what finds it."""
+
+    __tablename__ = "copper_record_phone"
+    __table_args__ = (
+        sa.Index("copper_record_phone_digits_idx", "account_id", "last_digits"),
+        record_type_check("record_type"),
+    )
+
+    account_id: int = account_key_column()
+    record_type: RecordType = key_column(sa.Text)
+    record_id: int = key_column()
+    phone: str = key_column(sa.Text)
+    last_digits: str = Field(
+        default=None, sa_column=sa.Column(sa.Text, sa.Computed('"right"(phone, 8)', persisted=True))
+    )
 
 
 class CopperRelation(SQLModel, table=True):

@@ -15,7 +15,7 @@ from sqlmodel import Field, SQLModel
 from store.db.enums import (
     RecordType,
 )
-from store.models.columns import Instant, account_key_column, column, key_column, serial_column
+from store.models.columns import Instant, account_key_column, column, key_column, record_type_check, serial_column
 
 RANKING_COLUMNS = (
     *("open", "overdue", "not_due"),
@@ -25,12 +25,16 @@ RANKING_COLUMNS = (
 
 
 class ContactLink(SQLModel, table=True):
-    """A Xero contact that was linked manually to a lead, person or company, because no address matches."""
+    """A Xero contact that was linked manually to a record, because no address matches.
+
+    `batch_id` is shared by the links that were made together, so that they can be undone together.
+    """
 
     __tablename__ = "contact_link"
     __table_args__ = (
         sa.Index("contact_link_record_idx", "account_id", "record_type", "record_id"),
-        sa.CheckConstraint("record_type IN ('lead', 'person', 'company')", name="record_type"),
+        sa.Index("contact_link_batch_idx", "account_id", "batch_id", postgresql_where=sa.text("batch_id IS NOT NULL")),
+        record_type_check("record_type"),
     )
 
     account_id: int = account_key_column()
@@ -40,6 +44,7 @@ class ContactLink(SQLModel, table=True):
     record_id: int = key_column()
     linked_by: str = column(sa.Text)
     linked_at: datetime = column(Instant, "now()")
+    batch_id: UUID | None = column(sa.Uuid, null=True)
 
 
 class InvoicePin(SQLModel, table=True):

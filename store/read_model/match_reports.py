@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 
 from runtime.numbers import whole_number
 from store.db.enums import RecordType
-from store.read_model.free_email_domains import FREE_EMAIL_DOMAINS
+from store.read_model.free_email_domains import FREE_EMAIL_DOMAINS, is_own_domain
 from store.read_model.overdue_sql import AWAITS_PAYMENT, IS_OVERDUE
+from store.read_model.projection import MATCHES_DOMAINS
 
 MAX_REASONS = 1_000
 MAX_INVOICES = 500
@@ -29,9 +30,9 @@ MAX_VARIED_ADDRESSES = 20
 MAX_VARIED_LENGTH = 100
 CHARACTERS = string.ascii_lowercase + string.digits + ".-_+@"
 
-# Every path from a record to a Xero contact: by an address, or by a manual link. An address that no contact has comes
-# without a contact, so that it can be shown too.
-LIST_REASONS = text("""
+# Every path from a record to a Xero contact: by an address, by a company's email domain, or by a manual link. An
+# address that no contact has comes without a contact, so that it can be shown too.
+LIST_REASONS = text(f"""
     WITH linked_company AS (
         SELECT CAST(:record AS bigint) AS company_id WHERE :type = 'company'
         UNION
@@ -39,7 +40,7 @@ LIST_REASONS = text("""
         WHERE l.account_id = :account AND l.record_type = :type AND l.record_id = :record
           AND l.related_type = 'company' AND :type = 'opportunity'),
     company AS (
-        SELECT k.company_id, c.name FROM linked_company k
+        SELECT k.company_id, c.name, c.email_domain FROM linked_company k
         JOIN copper_record c ON c.account_id = :account AND c.record_type = 'company' AND c.record_id = k.company_id
              AND NOT c.is_deleted),
     holder AS (
@@ -55,7 +56,8 @@ LIST_REASONS = text("""
              AND l.related_id = company.company_id AND l.record_type = 'person'),
     path AS (
         SELECT h.record_type, h.record_id, h.company_id, re.email, ce.organisation_id, ce.contact_id,
-               CAST(NULL AS text) AS linked_by, re.as_typed, ce.as_typed AS contact_as_typed
+               CAST(NULL AS text) AS linked_by, re.as_typed, ce.as_typed AS contact_as_typed,
+               CAST(NULL AS text) AS email_domain
         FROM holder h
         JOIN copper_record_email re ON re.account_id = :account AND re.record_type = h.record_type
              AND re.record_id = h.record_id
@@ -64,14 +66,24 @@ LIST_REASONS = text("""
             JOIN xero_organisation o ON o.account_id = ce.account_id AND o.id = ce.organisation_id
                  AND o.status <> 'removed') ON ce.account_id = :account AND ce.email = re.email
         UNION ALL
-        SELECT e.record_type, e.record_id, e.company_id, NULL, k.organisation_id, k.contact_id, k.linked_by, NULL, NULL
-        FROM (SELECT * FROM holder UNION SELECT 'company', company_id, company_id FROM company) e
+        SELECT DISTINCT 'company', company.company_id, company.company_id, CAST(NULL AS text), ce.organisation_id,
+               ce.contact_id, CAST(NULL AS text), CAST(NULL AS text), CAST(NULL AS text), company.email_domain
+        FROM company
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.domain = company.email_domain
+        JOIN xero_organisation o ON o.account_id = :account AND o.id = ce.organisation_id AND o.status <> 'removed'
+        WHERE {MATCHES_DOMAINS} AND {is_own_domain("company.email_domain")}
+        UNION ALL
+        SELECT e.record_type, e.record_id, e.company_id, NULL, k.organisation_id, k.contact_id, k.linked_by, NULL, NULL,
+               NULL
+        FROM (SELECT * FROM holder
+              UNION SELECT 'company', company_id, company_id FROM company
+              UNION SELECT 'opportunity', CAST(:record AS bigint), NULL WHERE :type = 'opportunity') e
         JOIN contact_link k ON k.account_id = :account AND k.record_type = e.record_type
              AND k.record_id = e.record_id
         JOIN xero_organisation o ON o.account_id = :account AND o.id = k.organisation_id AND o.status <> 'removed')
     SELECT w.record_type, w.record_id, r.name AS record_name, w.company_id, company.name AS company_name, w.email,
            w.organisation_id, o.name AS organisation_name, o.short_code, w.contact_id, c.name AS contact_name,
-           w.linked_by, w.as_typed, w.contact_as_typed
+           w.linked_by, w.as_typed, w.contact_as_typed, w.email_domain
     FROM path w
     JOIN copper_record r ON r.account_id = :account AND r.record_type = w.record_type AND r.record_id = w.record_id
          AND NOT r.is_deleted
@@ -80,7 +92,8 @@ LIST_REASONS = text("""
     LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = w.organisation_id
          AND c.contact_id = w.contact_id
     WHERE CAST(:contact AS uuid) IS NULL OR (w.organisation_id, w.contact_id) = (:organisation, :contact)
-    ORDER BY w.company_id NULLS FIRST, w.record_id, w.email NULLS LAST, w.organisation_id, w.contact_id
+    ORDER BY w.company_id NULLS FIRST, w.record_id, w.email NULLS LAST, w.email_domain NULLS LAST, w.organisation_id,
+             w.contact_id
     LIMIT :limit
 """)
 FIND_RECORD = text("""
@@ -156,7 +169,7 @@ FIND_NEAR_MATCHES = text("""
     ORDER BY is_one_edit_away DESC, invoices DESC, contact_name, ce.email LIMIT :limit
 """)
 # Sales invoices only: a supplier is not expected to be a record in Copper.
-UNMATCHED_CONTACTS = f"""
+UNMATCHED_SUMS = f"""
     WITH sums AS (
         SELECT r.organisation_id, r.contact_id, coalesce(r.currency, '') AS currency, count(*) AS invoices,
                coalesce(sum(r.balance) FILTER (WHERE {AWAITS_PAYMENT}), 0) AS open,
@@ -181,14 +194,19 @@ UNMATCHED_CONTACTS = f"""
         JOIN copper_record_email re ON re.account_id = %(account)s AND re.email = ce.email
         WHERE ce.account_id = %(account)s AND ce.organisation_id = s.organisation_id AND ce.contact_id = s.contact_id)
       AND NOT EXISTS (
+        SELECT FROM xero_contact_email ce
+        JOIN copper_record r ON r.account_id = %(account)s AND r.record_type = 'company' AND r.email_domain = ce.domain
+             AND NOT r.is_deleted
+        WHERE ce.account_id = %(account)s AND ce.organisation_id = s.organisation_id AND ce.contact_id = s.contact_id
+          AND (SELECT match_email_domain FROM account WHERE id = %(account)s) AND {is_own_domain("ce.domain")})
+      AND NOT EXISTS (
         SELECT FROM contact_link k
         JOIN copper_record r ON r.account_id = %(account)s AND r.record_type = k.record_type
              AND r.record_id = k.record_id AND NOT r.is_deleted
         WHERE k.account_id = %(account)s AND k.organisation_id = s.organisation_id AND k.contact_id = s.contact_id)
-    ORDER BY s.currency, s.open DESC, c.name, s.contact_id
-    LIMIT %(limit)s
 """
-UNMATCHED_RECORDS = """
+UNMATCHED_CONTACTS = f"{UNMATCHED_SUMS} ORDER BY s.currency, s.open DESC, c.name, s.contact_id LIMIT %(limit)s"
+UNMATCHED_RECORDS = f"""
     WITH holder AS (
         SELECT re.record_type, re.record_id FROM copper_record_email re
         JOIN xero_contact_email ce ON ce.account_id = %(account)s AND ce.email = re.email
@@ -208,7 +226,13 @@ UNMATCHED_RECORDS = """
              AND NOT r.is_deleted
         WHERE h.record_type = 'person'
         UNION
-        SELECT record_id FROM holder WHERE record_type = 'company'),
+        SELECT record_id FROM holder WHERE record_type = 'company'
+        UNION
+        SELECT r.record_id FROM copper_record r
+        JOIN xero_contact_email ce ON ce.account_id = %(account)s AND ce.domain = r.email_domain
+        JOIN xero_organisation o ON o.account_id = %(account)s AND o.id = ce.organisation_id AND o.status <> 'removed'
+        WHERE r.account_id = %(account)s AND r.record_type = 'company' AND NOT r.is_deleted
+          AND (SELECT match_email_domain FROM account WHERE id = %(account)s) AND {is_own_domain("r.email_domain")}),
     reached AS (
         SELECT record_type, record_id FROM holder
         UNION
@@ -282,10 +306,11 @@ class RecordSearchResult:
 
 @dataclass(frozen=True)
 class Reason:
-    """One path from a record to a Xero contact: whose address it is, through which company, or who linked it.
+    """One path from a record to a Xero contact: whose address or email domain it is, or who linked it.
 
-    `email` is None for a manual link; `contact_id` is None for an address that no contact has. `as_typed` and
-    `contact_as_typed` are what was typed in Copper and in Xero, if that differs from the normalised address.
+    `email` is None for a manual link and for the `email_domain` of a company; `contact_id` is None for an address that
+    no contact has. `as_typed` and `contact_as_typed` are what was typed in Copper and in Xero, if that differs from the
+    normalised address.
     """
 
     record_type: str
@@ -302,6 +327,7 @@ class Reason:
     linked_by: str | None
     as_typed: str | None
     contact_as_typed: str | None
+    email_domain: str | None
 
 
 @dataclass(frozen=True)

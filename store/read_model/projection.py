@@ -21,15 +21,17 @@ from sqlalchemy.orm import Session
 
 from store.db import tenancy
 from store.db.database import execute_rowcount
+from store.read_model.free_email_domains import is_own_domain
 from store.read_model.overdue_sql import AGEING_COLUMNS, AWAITS_PAYMENT, overdue_days, sum_by_age
 
 BATCH_SIZE = 2_000
-
+# Evaluated once, before any row: nothing is read for an account that does not match by email domain.
+MATCHES_DOMAINS = "(SELECT match_email_domain FROM account WHERE id = :account)"
 # If an account's opportunities show pinned invoices only, they match none; the planner then skips what finds them.
 MATCHES_OPPORTUNITIES = "(SELECT NOT opportunities_show_pinned_only FROM account WHERE id = :account)"
 # The records of an invoice, followed outwards from the invoice: the leads and people with an address of its contact, or
-# manually linked to it; their companies, and companies that are linked; the opportunities of either, and those that the
-# invoice is pinned to.
+# manually linked to it; their companies, companies that are linked, and (by choice) companies whose email domain its
+# contact's address has; the opportunities of either, those that are linked, and those that the invoice is pinned to.
 INVOICE_PAIRS = f"""
     linked AS (
         SELECT s.organisation_id, s.invoice_id, k.record_type, k.record_id
@@ -56,7 +58,15 @@ INVOICE_PAIRS = f"""
              AND c.record_id = l.related_id AND NOT c.is_deleted
         WHERE h.record_type = 'person'
         UNION
-        SELECT organisation_id, invoice_id, record_id FROM linked WHERE record_type = 'company'),
+        SELECT organisation_id, invoice_id, record_id FROM linked WHERE record_type = 'company'
+        UNION
+        SELECT s.organisation_id, s.invoice_id, c.record_id
+        FROM scope_invoice s
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.organisation_id = s.organisation_id
+             AND ce.contact_id = s.contact_id
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = 'company'
+             AND c.email_domain = ce.domain AND NOT c.is_deleted
+        WHERE {MATCHES_DOMAINS} AND {is_own_domain("ce.domain")}),
     opportunity_holder AS (
         SELECT h.organisation_id, h.invoice_id, l.record_id
         FROM holder h
@@ -75,7 +85,10 @@ INVOICE_PAIRS = f"""
         JOIN invoice_pin p ON p.account_id = :account AND p.organisation_id = s.organisation_id
              AND p.invoice_id = s.invoice_id
         JOIN copper_record c ON c.account_id = :account AND c.record_type = 'opportunity'
-             AND c.record_id = p.opportunity_id AND NOT c.is_deleted),
+             AND c.record_id = p.opportunity_id AND NOT c.is_deleted
+        UNION
+        SELECT organisation_id, invoice_id, record_id FROM linked
+        WHERE record_type = 'opportunity' AND {MATCHES_OPPORTUNITIES}),
     invoice_pair AS (
         SELECT organisation_id, invoice_id, record_type, record_id FROM holder
         UNION ALL
@@ -118,10 +131,20 @@ RECORD_PAIRS = f"""
         SELECT e.record_type, e.record_id, k.organisation_id, k.contact_id
         FROM (SELECT record_type, record_id, 'person' AS end_type, person_id AS end_id FROM linked_person
               UNION
-              SELECT record_type, record_id, 'company', company_id FROM linked_company) e
+              SELECT record_type, record_id, 'company', company_id FROM linked_company
+              UNION
+              SELECT record_type, record_id, record_type, record_id FROM scope_record
+              WHERE record_type <> 'opportunity' OR {MATCHES_OPPORTUNITIES}) e
         JOIN contact_link k ON k.account_id = :account AND k.record_type = e.end_type AND k.record_id = e.end_id
         JOIN copper_record c ON c.account_id = :account AND c.record_type = k.record_type
-             AND c.record_id = k.record_id AND NOT c.is_deleted),
+             AND c.record_id = k.record_id AND NOT c.is_deleted
+        UNION
+        SELECT k.record_type, k.record_id, ce.organisation_id, ce.contact_id
+        FROM linked_company k
+        JOIN copper_record c ON c.account_id = :account AND c.record_type = 'company'
+             AND c.record_id = k.company_id AND NOT c.is_deleted
+        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.domain = c.email_domain
+        WHERE {MATCHES_DOMAINS} AND {is_own_domain("c.email_domain")}),
     record_pair AS (
         SELECT i.organisation_id, i.invoice_id, r.record_type, r.record_id
         FROM record_contact r

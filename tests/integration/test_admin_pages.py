@@ -79,13 +79,11 @@ def test_an_invalid_link_is_refused_and_changes_nothing(world: World, admin: Adm
     world.invoice(world.contact("Stray"))
     world.settle()
     page = admin.open("/unmatched")
-    match = re.search(
-        r'name="organisation" value="(\d+)"><input type="hidden" name="contact" value="([^"]+)"', page.text
-    )
+    match = re.search(r'href="/contacts/(\d+)/([^"]+)"', page.text)
     assert match
     ends = {"organisation": match[1], "contact": match[2], "type": "person"}
-    admin.send("/links", {**ends, "record": "999", "from": "unmatched"})
-    assert "No person with ID 999. Nothing was linked." in page_text(admin)
+    admin.send("/links", {**ends, "record": "999"})
+    assert "No person with ID 999" in page_text(admin)
     admin.open("/unmatched")
     for wrong in ({"record": "x"}, {"record": "1", "contact": "x"}, {"record": "1", "type": "task"}):
         assert admin.send("/links", {**ends, **wrong}, follow=False).status_code == 422
@@ -184,7 +182,7 @@ def test_the_audit_log_names_the_contact_and_the_record_of_a_link(world: World, 
     report = build_match_report(world.account, RecordType.PERSON, person)
     assert report.contacts == ()
     page = admin.open("/unmatched")
-    organisation = re.search(r'name="organisation" value="(\d+)"', page.text)
+    organisation = re.search(r'href="/contacts/(\d+)/', page.text)
     assert organisation
     ends = {"organisation": organisation[1], "contact": contact, "type": "person", "record": str(person)}
     admin.send("/links", ends)

@@ -69,7 +69,13 @@ def test_match_returns_addresses_contacts_invoices_and_near_matches(world: World
         "Acme Ltd",
         "Acme Sales Ltd 1",
     )
-    because = {"email": "ann@acme.test", "as_typed": None, "contact_as_typed": None, "linked_by": None}
+    because = {
+        "email": "ann@acme.test",
+        "email_domain": None,
+        "as_typed": None,
+        "contact_as_typed": None,
+        "linked_by": None,
+    }
     assert matched_contact["reasons"] == [{**path, **because}]
     assert [(invoice["number"], invoice["balance_due"]) for invoice in matched_contact["invoices"]] == [
         (invoice.number, "10.00")

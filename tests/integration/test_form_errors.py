@@ -114,22 +114,15 @@ def test_reloading_the_page_of_a_new_key_creates_and_shows_no_key(world: World, 
     assert count("oauth_state") == 0, "nothing of it is kept"
 
 
-def test_a_refused_link_form_stays_open_at_its_contact(world: World, admin: AdminBrowser) -> None:
-    world.invoice(world.contact("Stray"))
-    world.invoice(world.contact("Other"))
+def test_too_long_a_search_for_a_record_is_refused_at_its_field(world: World, admin: AdminBrowser) -> None:
+    contact = world.contact("Stray")
+    world.invoice(contact)
     world.settle()
-    page = admin.open("/unmatched")
-    ends = re.findall(
-        r'name="organisation" value="(\d+)"><input type="hidden" name="contact" value="([^"]+)"', page.text
-    )
-    params = {"from": "unmatched", "organisation": ends[0][0], "contact": ends[0][1], "currency": "NZD"}
-    for wrong in ("²", "abc", "", "9" * 30, "424242"):
-        page = admin.send("/links", {**params, "type": "company", "record": wrong})
-        assert is_refused(page, "record"), wrong
-        assert f'value="{wrong}"' in field(page, "record")
-        assert page.text.count("<details open>") == 1
-        assert '<option value="company" selected>' in page.text
-    assert count("contact_link") == 0
+    organisation = re.findall(r'href="/contacts/(\d+)/', admin.open("/unmatched").text)[0]
+    for path in ("/unmatched", f"/contacts/{organisation}/{contact}"):
+        page = admin.send(path, q="x" * 321)
+        assert is_refused(page, "q"), path
+        assert "Shorten it" in page.text
 
 
 def test_a_refused_confirmation_keeps_what_was_typed(world: World, admin: AdminBrowser) -> None:

@@ -388,6 +388,21 @@ def test_an_empty_panel_says_why_and_what_to_do(world: World, panel: dict[str, s
     assert "Invoices are turned off for people." in panel_text("person", matched)
 
 
+def test_an_empty_panel_names_possible_matches_without_their_addresses(world: World, panel: dict[str, str]) -> None:
+    lead, other = world.lead("lee@acme.test"), world.lead("zoe@beta.test")
+    contact = world.contact("Acme Accounts", "le@acme.test")
+    world.settle()
+    assert "possible match" not in plain(part(world, panel, "lead", lead)), "it has no invoices"
+    world.invoice(contact)
+    world.settle()
+
+    response = part(world, panel, "lead", lead)
+    assert "1 possible match: Acme Accounts. An admin can check and link it" in plain(response)
+    assert f'href="/records/lead/{lead}/match" target="_blank"' in response.text
+    assert "le@acme.test" not in response.text.replace("lee@acme.test", "")
+    assert "possible match" not in plain(part(world, panel, "lead", other))
+
+
 def test_with_a_lost_connection_the_last_known_rows_and_a_notice_are_shown(world: World, panel: dict[str, str]) -> None:
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")

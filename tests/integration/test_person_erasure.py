@@ -157,7 +157,7 @@ def test_erasing_an_address_removes_it_from_every_column_of_every_table(world: W
     projector.project(world.account)
     assert columns_containing("gretel.forgetme") == {}
     remaining = columns_containing("gretel forgetme")
-    assert set(remaining) == {"copper_record.name", "inbox.body"}, remaining
+    assert set(remaining) == {"copper_record.name", "copper_record.name_key", "inbox.body"}, remaining
     assert remaining["copper_record.name"] == ["Gretel Forgetme (sole trader)"]
     assert f"  company {gretel['company']}: Gretel Forgetme (sole trader)" in completed.stdout
     assert "  event " in completed.stdout

@@ -11,6 +11,9 @@ SHOWN_TYPES = {"ACCREC", "ACCRECCREDIT"}
 """What an account shows unless its settings say otherwise."""
 
 
+PUBLIC_DOMAINS = {"gmail.com", "yahoo.com"}
+
+
 def normalized(email: str) -> str:
     return email.strip().lower()
 
@@ -26,11 +29,13 @@ def expected_invoices(
     pins: Pins = (),
     *,
     shows_pinned_only: bool = False,
+    matches_email_domain: bool = False,
 ) -> dict[Key, dict[str, tuple[str, str]]]:
     """For every existing record: its invoices and credit notes, each with status and balance.
 
-    A manual link (record type, id, contact) counts as another email address that record and contact share. A pin
-    (opportunity, invoice) adds the invoice to the opportunity, which has no others if it `shows_pinned_only`.
+    A manual link (record type, id, contact) counts as another email address that record and contact share, and so does
+    the email domain of a company (`matches_email_domain`). A pin (opportunity, invoice) adds the invoice to the
+    opportunity, which has no others if it `shows_pinned_only`.
     """
     records = {
         (record_type, record["id"]): record
@@ -61,14 +66,17 @@ def expected_invoices(
                 if pinned == invoice["id"]:
                     key = ("opportunity", opportunity)
                     invoices_by_opportunity.setdefault(key, {})[invoice["id"]] = (invoice["status"], balance)
-            for email in [*addresses[invoice["contact_id"]], *link_addresses]:
+            domains = {f"domain {email.rpartition('@')[2]}" for email in addresses[invoice["contact_id"]]}
+            for email in [*addresses[invoice["contact_id"]], *domains, *link_addresses]:
                 invoices_by_address.setdefault(email, {})[invoice["id"]] = (invoice["status"], balance)
     return {
         key: invoices_by_opportunity.get(key, {})
         | (
             {}
             if shows_pinned_only and key[0] == "opportunity"
-            else _record_invoices(key, records, account["relations"], invoices_by_address)
+            else _record_invoices(
+                key, records, account["relations"], invoices_by_address, matches_email_domain=matches_email_domain
+            )
         )
         for key in records
     }
@@ -89,11 +97,19 @@ def balance_due(invoice: dict[str, Any]) -> str:
 
 
 def _record_invoices(
-    key: Key, records: dict[Key, Any], relations: list[list[Any]], invoices_by_address: dict[str, Any]
+    key: Key,
+    records: dict[Key, Any],
+    relations: list[list[Any]],
+    invoices_by_address: dict[str, Any],
+    *,
+    matches_email_domain: bool,
 ) -> dict[str, tuple[str, str]]:
     invoices: dict[str, tuple[str, str]] = {}
     for holder in _matching_records(key, records, relations):
-        for email in [*(normalized(email) for email in records[holder]["emails"]), f"link {holder[0]} {holder[1]}"]:
+        domain = records[holder].get("email_domain")
+        domains = [f"domain {domain}"] if matches_email_domain and domain and domain not in PUBLIC_DOMAINS else []
+        addresses = [*(normalized(email) for email in records[holder]["emails"]), *domains]
+        for email in [*addresses, f"link {holder[0]} {holder[1]}"]:
             invoices |= invoices_by_address.get(email, {})
     return invoices
 
@@ -112,15 +128,15 @@ def _related(key: Key, records: dict[Key, Any], relations: list[list[Any]]) -> s
 
 
 def _matching_records(key: Key, records: dict[Key, Any], relations: list[list[Any]]) -> set[Key]:
-    """The leads and people whose email addresses match for a record, and the companies whose links do."""
+    """The leads and people whose email addresses match for a record, and the records whose links do."""
     record_type = key[0]
     if record_type in {"lead", "person"}:
         return {key}
     if record_type == "company":
         return {key} | {other for other in records if other[0] == "person" and records[other]["company_id"] == key[1]}
     related = _related(key, records, relations)
-    people = {end for end in related if end[0] == "person"}
+    holders = {key} | {end for end in related if end[0] == "person"}
     for end in related:
         if end[0] == "company":
-            people |= _matching_records(end, records, relations)
-    return people
+            holders |= _matching_records(end, records, relations)
+    return holders

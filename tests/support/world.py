@@ -17,7 +17,7 @@ from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.mirror.drift import merge_reports
-from store.read_model import contact_links, invoice_pins, projection
+from store.read_model import contact_links, email_domains, invoice_pins, projection
 from store.read_model.projection import Comparison
 from store.sync import runs
 from store.sync.runs import Run
@@ -100,6 +100,7 @@ class World:
     links: set[tuple[str, int, str]] = field(default_factory=set)
     pins: set[tuple[int, str]] = field(default_factory=set)
     shows_pinned_only: bool = False
+    matches_email_domain: bool = False
 
     def open(self, *, organisations: int = 1, name: str = "Acme Sales", time_zones: Sequence[str] = ()) -> World:
         """Create the vendors' accounts and connect them; with `time_zones` (Xero's names), an organisation in each."""
@@ -171,8 +172,11 @@ class World:
     def lead(self, *emails: str) -> int:
         return self._record("lead", emails=list(emails))
 
-    def company(self) -> int:
-        return self._record("company")
+    def company(self, domain: str | None = None) -> int:
+        company = self._record("company")
+        if domain is not None:
+            self.simulate_copper("set_field", type="company", id=company, field="email_domain", value=domain)
+        return company
 
     def opportunity(self, *, company: int | None = None, person: int | None = None) -> int:
         return self._record("opportunity", company=company, primary_contact=person)
@@ -226,6 +230,12 @@ class World:
         with transaction() as session:
             organisation_id = xero_organisations.list_connected(session, self.account)[organisation].id
         return contact_links.Link(organisation_id, UUID(contact), RecordType(record_type), record_id)
+
+    def match_email_domains(self, *, is_enabled: bool = True) -> None:
+        """Turn matching by a company's email domain on or off."""
+        with transaction() as session:
+            email_domains.set_matching(session, self.account, is_enabled=is_enabled)
+        self.matches_email_domain = is_enabled
 
     def simulate_copper(self, action: str, /, **values: Any) -> dict[str, Any]:
         return self.sandbox.simulate(action, account=self.copper, **values)
@@ -355,7 +365,12 @@ class World:
         account = self.sandbox.control("GET", "world", params={"account": self.copper})
         organisations = [self.sandbox.control("GET", "world", params={"tenant": tenant}) for tenant in self.tenants]
         for (record_type, record_id), expected_rows in expected_invoices(
-            account, organisations, self.links, self.pins, shows_pinned_only=self.shows_pinned_only
+            account,
+            organisations,
+            self.links,
+            self.pins,
+            shows_pinned_only=self.shows_pinned_only,
+            matches_email_domain=self.matches_email_domain,
         ).items():
             rows = self.rows(PLURAL[record_type], record_id)
             actual_rows = {row["id"]: (row["status"], row["balance_due"]) for row in rows}

@@ -6,9 +6,9 @@ from web.admin import (
     account,
     columns,
     connect,
+    contact_links,
     invoices,
     keys,
-    lists,
     panel_confirmation,
     pins,
     receivables,
@@ -17,6 +17,7 @@ from web.admin import (
     sessions,
     settings,
     status,
+    unmatched,
 )
 from web.admin.page_limits import acquire_page_slot, limit_session_pages
 
@@ -27,7 +28,7 @@ DEPENDENCIES = [
 ]
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
 MODULES = (
-    *(connect, panel_confirmation, status, records, receivables, invoices, pins, lists),
+    *(connect, panel_confirmation, status, records, receivables, invoices, pins, unmatched, contact_links),
     *(settings, columns, keys, sessions, account),
 )
 for module in MODULES:

@@ -15,16 +15,14 @@ from services import manual_links
 from services.match_report import build_match_report
 from services.opportunity_pins import build_opportunity_pins
 from store.accounts import accounts
-from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
-from store.read_model import account_invoices, contact_links, match_reports
+from store.read_model import account_invoices, match_reports
 from store.read_model.account_invoices import AccountInvoice, ListTimeoutError
 from store.read_model.contact_links import Link, LinkError
-from web.admin import forms, notices
+from web.admin import forms, notices, searches
 from web.admin import invoices as invoice_pages
 from web.admin.forms import FormState, WholeNumber
-from web.admin.lists import unmatched_page
 from web.admin.render import redirect, render_page
 from web.api.record_paths import RecordId
 from web.auth import browser
@@ -37,14 +35,10 @@ from worker.vendors.addresses import normalise_address
 router = APIRouter()
 MAX_RESULTS = 50
 MAX_INVOICES = 10
-MAX_SEARCH_LENGTH = 320
-MAX_ENCRYPTED_SEARCH = 2_500
-"""Characters; enough for the longest search of four-byte characters once it is encrypted."""
-SEARCH_MAX_AGE_SECONDS = 86_400
 LINK_MESSAGES = {
     "organisation": "This isn't an organisation of your account.",
     "contact": "This isn't a Xero contact.",
-    "type": "Choose a lead, person or company.",
+    "type": "Choose a lead, person, company or opportunity.",
     "record": "Enter a numeric Copper ID.",
 }
 
@@ -64,30 +58,23 @@ class LinkForm(BaseModel):
 
 @router.post("/records")
 def search(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
-    """Redirect to the results of a search.
-
-    Names and addresses are personal data, and browser histories and proxies store URLs: so the search text in the URL
-    is encrypted. The results page can still be reloaded, and nothing is stored on the server.
-    """
+    """Redirect to the results of a search."""
     browser_session = browser.require_admin(request.state.browser)
-    text = forms.clean_line(str(form.get("q", "")))
-    if len(text) > MAX_SEARCH_LENGTH:
-        return _records_page(request, text, forms.rejected_form(form, {"q": "This search is too long. Shorten it."}))
+    text = searches.read_text(form)
+    if len(text) > searches.MAX_SEARCH_LENGTH:
+        return _records_page(request, text, forms.rejected_form(form, {"q": searches.TOO_LONG}))
     if not text:
         return redirect(request, "/records")
-    return redirect(request, f"/records?search={encrypt_text(_encryption_purpose(browser_session.account_id), text)}")
-
-
-def _encryption_purpose(account_id: int) -> str:
-    return f"search {account_id}"
+    return redirect(request, f"/records?search={searches.encrypt(browser_session.account_id, text)}")
 
 
 @router.get("/records")
-def show_records(request: Request, search: Annotated[str, Query(max_length=MAX_ENCRYPTED_SEARCH)] = "") -> Response:
+def show_records(
+    request: Request, search: Annotated[str, Query(max_length=searches.MAX_ENCRYPTED_SEARCH)] = ""
+) -> Response:
     """Search records by name, email address, Copper ID or invoice number."""
     browser_session = browser.require_admin(request.state.browser)
-    purpose = _encryption_purpose(browser_session.account_id)
-    text = decrypt_text(purpose, search, max_age=SEARCH_MAX_AGE_SECONDS) if search else ""
+    text = searches.decrypt(browser_session.account_id, search)
     return _records_page(request, text or "", has_expired=text is None)
 
 
@@ -217,7 +204,6 @@ def _match_page(
         "match.html",
         status=422 if error else 200,
         report=report,
-        is_linkable=record_type in contact_links.LINKABLE,
         locale=locales.negotiate(request),
         xero_url=links.contact,
         error=error,
@@ -226,20 +212,15 @@ def _match_page(
 
 @router.post("/links")
 def create_link(request: Request, form: Annotated[FormData, Depends(browser.read_form)]) -> Response:
-    """Link a Xero contact to a lead, person or company."""
+    """Link a Xero contact to a record."""
     browser_session = browser.require_admin(request.state.browser)
-    from_list = form.get("from") == "unmatched"
     link_form = forms.parse_form(LinkForm, form, LINK_MESSAGES)
     if isinstance(link_form, dict):
-        if from_list and "record" in link_form:
-            return unmatched_page(request, form=forms.rejected_form(form, link_form))
         raise ProblemError(422, next(iter(link_form.values())))
     link = link_form.to_link()
     try:
         is_new = manual_links.create(browser_session.account_id, link, actor=browser_session.user_name)
     except LinkError as error:
-        if from_list:
-            return unmatched_page(request, form=forms.rejected_form(form, {"record": f"{error} Nothing was linked."}))
         return _match_page(request, browser_session.account_id, link.record_type, link.record_id, error=str(error))
     return redirect(request, _match_path(link), notice="Linked." if is_new else "")
 

@@ -26,7 +26,7 @@ from store.accounts import (
 from store.accounts.account_settings import HIDEABLE_STATUSES, AccountSettings
 from store.db.database import account_transaction
 from store.db.enums import CreditResource, InvoiceStatus, RecordType, SetupStep
-from store.read_model import invoice_pins
+from store.read_model import email_domains, invoice_pins
 from web.admin import confirmation, forms, notices
 from web.admin.confirmation import require_confirmation
 from web.admin.connect import key_error_message, key_error_status, with_retry_after
@@ -61,6 +61,7 @@ MESSAGES = {
     "credit_type": "Choose from leads, people, companies and opportunities.",
     "status": "Choose from the statuses in the list.",
     "pinned_only": "Choose which invoices opportunities show.",
+    "email_domain": "Choose whether to match by a company's email domain.",
     "none_ok": NO_TYPES,
 }
 
@@ -77,6 +78,7 @@ class SettingsForm(BaseModel):
     credit_type: list[RecordType] = []
     status: list[InvoiceStatus] = []
     pinned_only: bool = False
+    email_domain: bool = False
     none_ok: bool = False
 
     def consistency_errors(self) -> dict[str, str]:
@@ -100,6 +102,7 @@ class SettingsForm(BaseModel):
             credit_record_types=tuple(record_type for record_type in RecordType if record_type in self.credit_type),
             hidden_statuses=tuple(status for status in HIDEABLE_STATUSES if status not in self.status),
             opportunities_show_pinned_only=self.pinned_only,
+            match_email_domain=self.email_domain,
         )
 
 
@@ -191,12 +194,17 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
         before = account_settings.get_for_update(session, browser_session.account_id)
         changed = submitted.apply_to(before)
         account_settings.update(session, browser_session.account_id, changed)
+        if changed.match_email_domain != before.match_email_domain:
+            email_domains.set_matching(session, browser_session.account_id, is_enabled=changed.match_email_domain)
         accounts.complete_setup_step(session, browser_session.account_id, SetupStep.SETTINGS)
         if changed.opportunities_show_pinned_only != before.opportunities_show_pinned_only:
             invoice_pins.mark_opportunities(session, browser_session.account_id)
         detail = _describe(changed)
         audit.record(session, browser_session.account_id, browser_session.user_name, "settings.changed", detail)
-    if changed.opportunities_show_pinned_only != before.opportunities_show_pinned_only:
+    if (changed.opportunities_show_pinned_only, changed.match_email_domain) != (
+        before.opportunities_show_pinned_only,
+        before.match_email_domain,
+    ):
         enqueue_once(actors.project, browser_session.account_id)
     if in_setup:
         connect.start_backfills(browser_session.account_id)
@@ -215,9 +223,10 @@ def _describe(settings: AccountSettings) -> str:
     credit_types = ", ".join(settings.credit_record_types) or "no record type"
     hidden = ", ".join(labels.status(status).lower() for status in settings.hidden_statuses) or "no status"
     pinned = "; opportunities show pinned invoices only" if settings.opportunities_show_pinned_only else ""
+    matching = "; matched by email domain too" if settings.match_email_domain else ""
     return (
         f"{record_types}; {settings.invoice_limit} shown; {visibility}; bills on {bills}; {credits} on {credit_types};"
-        f" {hidden} hidden{pinned}"
+        f" {hidden} hidden{pinned}{matching}"
     )
 
 

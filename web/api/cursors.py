@@ -14,6 +14,7 @@ from runtime.numbers import whole_number
 from store.read_model.account_invoices import ListCursor, Sort
 from store.read_model.invoice_queries import Position
 from store.read_model.receivables import RankingCursor
+from store.read_model.unmatched_contacts import ContactPosition
 from web.presentation.problems import ProblemError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,6 +33,9 @@ PARSE_SORT_KEY: dict[Sort, Callable[[str], object]] = {
     "due": date.fromisoformat,
     "balance": Decimal,
 }
+CONTACT = re.compile(
+    r"(?P<amount>-?[0-9]{1,40}(\.[0-9]{1,30})?) (?P<organisation>[0-9]{1,19}) (?P<contact>[0-9a-f-]{36})"
+)
 INVALID = "after: invalid cursor; pass `next` of the previous page"
 
 
@@ -58,6 +62,27 @@ def encode_ranking(position: RankingCursor) -> str:
     """A cursor for the page of receivables after `position`."""
     text = f"{position.amount:f} {position.record_id} {position.currency}"
     return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def encode_contact(position: ContactPosition) -> str:
+    """A cursor for the page of unmatched contacts after `position`."""
+    text = f"{position.open:f} {position.organisation_id} {position.contact_id}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def decode_contact(cursor: str) -> ContactPosition:
+    """The position that a cursor holds; raises a 400 problem for anything that `encode_contact` did not make."""
+    try:
+        match = CONTACT.fullmatch(base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii"))
+        organisation_id = whole_number(match["organisation"]) if match else None
+        if match is None or organisation_id is None:
+            raise ValueError
+        position = ContactPosition(Decimal(match["amount"]), organisation_id, UUID(match["contact"]))
+        if encode_contact(position) != cursor:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise ProblemError(400, INVALID) from None
+    return position
 
 
 def decode_ranking(cursor: str) -> RankingCursor:

@@ -40,9 +40,10 @@ class MatchAddress(MatchPath):
 
 
 class MatchReason(MatchPath):
-    """One reason why a contact matches: an email address, or a manual link."""
+    """One reason why a contact matches: an email address, a company's email domain, or a manual link."""
 
-    email: str | None = Field(description="null for a manual link")
+    email: str | None = Field(description="null for a manual link, and for an email domain")
+    email_domain: str | None = Field(description="the company's email domain, at which the contact has an address")
     as_typed: str | None = Field(description="the address in Copper, if it differs")
     contact_as_typed: str | None = Field(description="the address in Xero, if it differs")
     linked_by: str | None = Field(description="who made the manual link")
@@ -192,6 +193,7 @@ def match_reason(reason: Reason) -> MatchReason:
     """A reason as the API returns it."""
     return MatchReason(
         email=reason.email,
+        email_domain=reason.email_domain,
         as_typed=reason.as_typed,
         contact_as_typed=reason.contact_as_typed,
         linked_by=reason.linked_by,

@@ -21,6 +21,7 @@ RETRY_SECONDS = 5
 DOCS = "/docs"
 PANEL = "/panel"
 COPY_PAGES = ("/keys/new", "/setup/panel")
+SEARCH_PAGES = "/contacts/"
 # The pages of the viewers' sign-in window, which must keep its reference to the panel that opened it.
 SIGN_IN_WINDOW = ("/callback/copper", "/signin/copper/finish", "/signin/copper/confirm")
 
@@ -37,6 +38,11 @@ def page_policy() -> str:
 def copy_page_policy() -> str:
     """As `page_policy`, with our own script, which copies a secret that is shown once."""
     return f"{page_policy()}; script-src 'self'"
+
+
+def search_page_policy() -> str:
+    """As `page_policy`, with our own script, which lists records while somebody types."""
+    return f"{copy_page_policy()}; connect-src 'self'"
 
 
 def panel_policy(scripts: str = "'self'", styles: str = "'self'") -> str:
@@ -65,6 +71,12 @@ def docs_policy(page: str) -> str:
         f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
     )
+
+
+def _policy_of_page(path: str) -> str:
+    if path.startswith(SEARCH_PAGES):
+        return search_page_policy()
+    return copy_page_policy() if path in COPY_PAGES else page_policy()
 
 
 class SecurityHeadersMiddleware:
@@ -103,7 +115,7 @@ class SecurityHeadersMiddleware:
         elif in_panel:
             headers["Content-Security-Policy"] = panel_policy()
         else:
-            headers["Content-Security-Policy"] = copy_page_policy() if path in COPY_PAGES else page_policy()
+            headers["Content-Security-Policy"] = _policy_of_page(path)
         headers["X-Content-Type-Options"] = "nosniff"
         # The panel's URL contains its token.
         headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"

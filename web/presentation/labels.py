@@ -7,6 +7,7 @@ from collections.abc import Collection
 from runtime.numbers import count_noun
 from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceColumn, InvoiceType
 from store.read_model.overdue_sql import AGEING_BUCKETS
+from store.read_model.unmatched_contacts import UnmatchedReason
 
 STATUS_LABELS = {
     "DRAFT": "Draft",
@@ -120,6 +121,12 @@ def overdue(days: int) -> str:
 def owner(user_id: int | None, name: str | None) -> str:
     """The owner of a record: the name of a Copper user, or the ID if the user is unknown; '' for nobody."""
     return name or (f"User {user_id}" if user_id else "")
+
+
+UNMATCHED_REASON_LABELS = {
+    UnmatchedReason.NO_ADDRESS: "No email address",
+    UnmatchedReason.UNKNOWN_ADDRESS: "Address not in Copper",
+}
 
 
 def unmatched_reason(record_type: str, has_address: bool) -> str:

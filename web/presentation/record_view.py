@@ -34,15 +34,21 @@ from worker.vendors.sync_types import RunKind
 
 MAX_ROWS = 1_000
 ROWS_PER_STEP = 200
+MAX_COMPARED_ADDRESSES = 3
 WITH_EMAIL = {RecordType.LEAD, RecordType.PERSON}
 
 
 @dataclass(frozen=True)
 class EmptyState:
-    """Why there are no invoices, and what to do about it."""
+    """Why there are no invoices, and what to do about it.
+
+    `possible_matches` are the names of contacts with invoices whose address is similar, or at the same domain. Their
+    addresses are not shown, because the viewer may not see those people.
+    """
 
     reason: str
     help: str
+    possible_matches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,21 @@ def _empty_state(
         return EmptyState(f"This {record_type.value} was deleted in Copper.", "Its invoices are still in Xero.")
     if record_type is RecordType.OPPORTUNITY and config.opportunities_show_pinned_only:
         return NOTHING_PINNED
-    return _unmatched_state(record_type, match_reports.list_reasons(session, account_id, record_type, record_id))
+    reasons = match_reports.list_reasons(session, account_id, record_type, record_id)
+    names = () if any(reason.contact_id for reason in reasons) else _possible_matches(session, account_id, reasons)
+    return replace(_unmatched_state(record_type, reasons), possible_matches=names)
+
+
+def _possible_matches(session: Session, account_id: int, reasons: Sequence[Reason]) -> tuple[str, ...]:
+    """The names of contacts that may be meant; only the first few addresses are compared, so that this stays cheap."""
+    emails = sorted({reason.email for reason in reasons if reason.email})[:MAX_COMPARED_ADDRESSES]
+    near_matches = match_reports.find_near_matches(session, account_id, emails, []) if emails else []
+    contacts = {
+        (match.organisation_id, match.contact_id): match.contact_name or "Unnamed contact"
+        for match in near_matches
+        if match.invoices
+    }
+    return tuple(contacts.values())
 
 
 def _unmatched_state(record_type: RecordType, reasons: Sequence[Reason]) -> EmptyState:

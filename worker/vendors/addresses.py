@@ -65,6 +65,13 @@ def normalise_address(text: str | None) -> str | None:
     return addresses[0] if len(addresses) == 1 else None
 
 
+def normalise_domain(text: str | None) -> str | None:
+    """The normalised domain in a text such as `acme.test` or `@Acme.Test.`; None if there is none, or more than one."""
+    typed = _strip_invisible((text or "")[:MAX_TEXT]).strip().removeprefix("@").rstrip(TRAILING_PUNCTUATION)
+    domain = _normalise_domain(typed)
+    return domain if domain and "." in domain and not ADDRESS_LITERAL.fullmatch(domain) else None
+
+
 def contains_address(text: str, address: str) -> bool:
     """Whether a text of any length contains a normalised address."""
     if _whole_address(address).search(text.lower()):

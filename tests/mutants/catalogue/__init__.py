@@ -11,6 +11,7 @@ from tests.mutants.catalogue import (
     credits,
     erasure,
     invoices,
+    matching,
     operation,
     pages,
     panel,
@@ -36,5 +37,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *receivables.RECEIVABLES,
     *erasure.ERASURE,
     *invoices.INVOICES,
+    *(*erasure.ERASURE, *matching.MATCHING),
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )

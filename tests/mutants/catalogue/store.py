@@ -103,8 +103,9 @@ PROJECTION = (
     mutant(
         "an invoice of another organisation's contact is shown",
         "store/read_model/projection.py",
-        "ON ce.account_id = :account AND ce.organisation_id = s.organisation_id\n             AND ce.contact_id",
-        "ON ce.account_id = :account\n             AND ce.contact_id",
+        "AND ce.organisation_id = s.organisation_id\n             AND ce.contact_id = s.contact_id\n"
+        "        JOIN copper_record_email",
+        "\n             AND ce.contact_id = s.contact_id\n        JOIN copper_record_email",
         "integration/test_matching.py::test_one_contact_id_in_two_organisations_is_two_contacts",
     ),
     mutant(

@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from store.db.enums import RecordType
 from store.mirror.mirror import RecordRow, RelationRow
-from worker.vendors.addresses import extract_addresses
+from worker.vendors.addresses import extract_addresses, normalise_domain
 from worker.vendors.parsing import Instant, LongText, Name, RelatedId, RowId, ShortText, VersionedRow, as_list
+from worker.vendors.phones import normalise_phones
 
 
 class CopperEmail(BaseModel):
@@ -28,18 +29,37 @@ class CopperEmail(BaseModel):
 Emails = Annotated[list[CopperEmail | None], BeforeValidator(as_list)]
 
 
+class CopperPhone(BaseModel):
+    """A phone number with its category. A plain string is a number without a category."""
+
+    number: LongText = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_plain_string(cls, value: Any) -> Any:
+        return {"number": value} if isinstance(value, str) else value
+
+
+Phones = Annotated[list[CopperPhone | None], BeforeValidator(as_list)]
+
+
 class CopperRecord(VersionedRow):
-    """The fields that the four record types share."""
+    """The fields that the four record types share; opportunities have no phone numbers."""
 
     id: RowId
     name: Name = ""
     updated_at: Instant = Field(alias="date_modified", default=None)
     date_created: Instant = None
     assignee_id: RelatedId = None
+    phone_numbers: Phones = Field(default_factory=list)
 
     def addresses(self) -> Mapping[str, str]:
         """The record's own normalised addresses, each with the text that was typed."""
         return {}
+
+    def domain(self) -> str | None:
+        """The normalised domain whose addresses belong to the record."""
+        return None
 
     def relations(self) -> tuple[RelationRow, ...]:
         """The relations that the record's own fields contain."""
@@ -53,7 +73,9 @@ class CopperRecord(VersionedRow):
             assignee_id=self.assignee_id,
             updated_at=self.version,
             has_version=self.has_version,
+            email_domain=self.domain(),
             emails=self.addresses(),
+            phones=normalise_phones(*(phone.number for phone in self.phone_numbers if phone)),
             relations=self.relations(),
         )
 
@@ -96,7 +118,13 @@ class CopperPerson(CopperRecord):
 
 
 class CopperCompany(CopperRecord):
-    """A company: it has no addresses of its own."""
+    """A company: it has no addresses of its own, and at most one email domain."""
+
+    email_domain: LongText = ""
+
+    @override
+    def domain(self) -> str | None:
+        return normalise_domain(self.email_domain)
 
 
 class CopperOpportunity(CopperRecord):

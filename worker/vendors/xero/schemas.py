@@ -29,6 +29,7 @@ from worker.vendors.parsing import (
     as_list,
     text_parser,
 )
+from worker.vendors.phones import normalise_phones
 
 # Created dates are shown in the viewer's time zone, so they must not be at the ends of the calendar.
 MIN_CREATED, MAX_CREATED = date(1900, 1, 1), date(2999, 12, 31)
@@ -222,14 +223,35 @@ class XeroContactPerson(BaseModel):
 ContactPersons = Annotated[list[XeroContactPerson | None], BeforeValidator(as_list)]
 
 
+class XeroPhone(BaseModel):
+    """A phone number of a contact, in up to three parts (OpenAPI 16.1, schema Phone)."""
+
+    number: LongText = Field(alias="PhoneNumber", default="")
+    area_code: LongText = Field(alias="PhoneAreaCode", default="")
+    country_code: LongText = Field(alias="PhoneCountryCode", default="")
+
+    @property
+    def full_number(self) -> str:
+        """The parts in one number. Callers from abroad leave out the zeros before the area code."""
+        area_code = self.area_code.lstrip("0 ") if self.country_code else self.area_code
+        return f"{self.country_code} {area_code} {self.number}" if self.number else ""
+
+
+Phones = Annotated[list[XeroPhone | None], BeforeValidator(as_list)]
+
+
 class XeroContact(VersionedRow):
-    """A contact as `GET /Contacts` lists it (OpenAPI 16.1, schema Contact)."""
+    """A contact as `GET /Contacts` lists it (OpenAPI 16.1, schema Contact).
+
+    A listing may leave out the lists of a contact, so `phones` that are not given are not "none".
+    """
 
     contact_id: RowUuid = Field(alias="ContactID")
     name: Name = Field(alias="Name", default="")
     status: ShortText = Field(alias="ContactStatus", default="")
     email: LongText = Field(alias="EmailAddress", default="")
     people: ContactPersons = Field(alias="ContactPersons", default_factory=list)
+    phones: Phones | None = Field(alias="Phones", default=None)
     merged_to: RelatedUuid = Field(alias="MergedToContactID", default=None)
     updated_at: Instant = Field(alias="UpdatedDateUTC", default=None)
 
@@ -243,7 +265,11 @@ class XeroContact(VersionedRow):
             updated_at=self.version,
             has_version=self.has_version,
             emails=extract_addresses(self.email, *(person.email for person in self.people if person)),
+            phones=self._normalised_phones(),
         )
+
+    def _normalised_phones(self) -> tuple[str, ...] | None:
+        return None if self.phones is None else normalise_phones(*(phone.full_number for phone in self.phones if phone))
 
 
 class XeroHistoryRecord(BaseModel):
