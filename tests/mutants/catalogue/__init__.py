@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue import (
     access,
+    columns,
     credits,
     erasure,
     invoices,
@@ -33,10 +34,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*access.SIGNATURES_AND_SECRETS, *access.LIMITS),
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
     *resources.CAPACITY,
-    *credits.CREDITS,
-    *receivables.RECEIVABLES,
-    *erasure.ERASURE,
-    *invoices.INVOICES,
+    *(*credits.CREDITS, *receivables.RECEIVABLES, *invoices.INVOICES, *columns.COLUMNS),
     *(*erasure.ERASURE, *matching.MATCHING),
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )

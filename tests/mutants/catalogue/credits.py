@@ -72,7 +72,7 @@ CREDITS = (
     ),
     mutant(
         "a credit counts as awaiting payment",
-        "store/read_model/invoice_queries.py",
+        "store/read_model/record_invoices.py",
         "CASE WHEN credit_resource(r.type) IS NOT NULL THEN 'CREDIT' WHEN",
         "CASE WHEN",
         f"{TESTS}each_row_has_one_status_to_filter_by",

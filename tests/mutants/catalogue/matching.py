@@ -32,8 +32,8 @@ MATCHING = (
     mutant(
         "a record does not find the links to an opportunity",
         "store/read_model/projection.py",
-        "SELECT record_type, record_id, record_type, record_id FROM scope_record)",
-        "SELECT record_type, record_id, record_type, record_id FROM scope_record WHERE false)",
+        "WHERE record_type <> 'opportunity' OR {MATCHES_OPPORTUNITIES}) e",
+        "WHERE record_type <> 'opportunity') e",
         "integration/test_matching_property.py::test_reasons_and_unmatched_lists_agree_with_the_stored_rows",
     ),
     mutant(

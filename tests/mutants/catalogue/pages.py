@@ -91,7 +91,7 @@ FORMS = (
 TEMPLATES = (
     mutant(
         "an overdue invoice's status says Awaiting payment",
-        "web/presentation/record_view.py",
+        "web/presentation/invoice_rows.py",
         'status=f"Overdue {locales.format_number(overdue_days, locale)} d" if overdue_days else status,',
         "status=status,",
         "integration/test_panel.py::test_a_record_shows_balances_rows_and_days_overdue",
@@ -99,8 +99,8 @@ TEMPLATES = (
     mutant(
         "overdue totals are missing (template)",
         "web/templates/record_part.html",
-        ' · <span class="amount-due bad"><strong>{{ balance.overdue }}</strong> overdue</span>',
-        "",
+        "{{ tile.label }} <strong>{{ tile.amount }}</strong>",
+        "{{ tile.label }}",
         "integration/test_panel.py::test_a_record_shows_balances_rows_and_days_overdue",
     ),
     mutant(

@@ -52,8 +52,8 @@ RECEIVABLES = (
     mutant(
         "a lost change of a record's owner is no drift",
         "store/mirror/drift.py",
-        "(c.name, c.assignee_id) IS DISTINCT FROM (r.name, r.assignee_id)",
-        "c.name IS DISTINCT FROM r.name",
+        "(c.name, c.assignee_id, c.email_domain) IS DISTINCT FROM (r.name, r.assignee_id, r.email_domain)",
+        "(c.name, c.email_domain) IS DISTINCT FROM (r.name, r.email_domain)",
         f"{TESTS}::test_every_type_of_record_has_an_owner_and_a_lost_change_counts_as_drift",
     ),
     mutant(
