@@ -163,7 +163,7 @@ PROJECTION = (
         "store/read_model/projection.py",
         "FULL JOIN actual a USING (record_type, record_id, invoice_id)\n        WHERE e IS DISTINCT FROM a",
         "FULL JOIN actual a USING (record_type, record_id, invoice_id)\n        WHERE (e IS NULL) <> (a IS NULL)",
-        "integration/test_settings_and_migrations.py::test_verify_reports_missing_stale_and_extra_rows_and_rebuild_repairs_them",
+        "integration/test_verification.py::test_verify_reports_missing_stale_and_extra_rows_and_rebuild_repairs_them",
     ),
     mutant(
         "a comparison does not detect wrong balances",
