@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -55,8 +56,9 @@ class ClockSettings(BaseModel):
     speed: float | None = Field(None, gt=0, le=1_000_000)
 
 
-def action_models() -> dict[str, type[BaseModel]]:
-    """The arguments of each action as a model, built from its signature."""
+@lru_cache(maxsize=1)
+def action_models() -> Mapping[str, type[BaseModel]]:
+    """The arguments of each action as a model, built from its signature, once for all sandboxes of a process."""
     models = {}
     for name, method in inspect.getmembers(Actions, inspect.isfunction):
         if name.startswith("_"):

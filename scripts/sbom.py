@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from jsonschema import Draft7Validator
 
 from scripts import inventory
 from scripts.inventory import Program
@@ -27,6 +30,8 @@ def build_sbom() -> dict[str, Any]:
     """The bill of materials; raises `ValueError` if it does not match the CycloneDX schema."""
     arguments = [sys.executable, "-m", "cyclonedx_py", "requirements", "--pyproject", "pyproject.toml"]
     arguments += ["--spec-version", SPEC_VERSION.to_version(), "--output-format", "JSON", "--output-reproducible"]
+    # The document is validated once it is complete.
+    arguments += ["--no-validate"]
     completed = subprocess.run(
         [*arguments, "requirements.lock"], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True
     )
@@ -41,9 +46,28 @@ def build_sbom() -> dict[str, Any]:
         {"ref": document["metadata"]["component"]["bom-ref"], "dependsOn": [*packages.values()]}
     )
     document["dependencies"] = [*{node["ref"]: node for node in document["dependencies"]}.values()]
-    if (error := JsonStrictValidator(SPEC_VERSION).validate_str(json.dumps(document))) is not None:
-        raise ValueError(f"the bill of materials is not valid: {error}")
+    validate(document)
     return document
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Raise `ValueError` if a bill of materials does not match the CycloneDX schema."""
+    with _references_are_uris():
+        error = JsonStrictValidator(SPEC_VERSION).validate_str(json.dumps(document))
+    if error is not None:
+        raise ValueError(f"the bill of materials is not valid: {error}")
+
+
+@contextmanager
+def _references_are_uris() -> Iterator[None]:
+    """Check references by the grammar of URIs, a regular expression: the parser for IRIs takes 0.1 s for each."""
+    checkers = Draft7Validator.FORMAT_CHECKER.checkers
+    original = checkers["iri-reference"]
+    checkers["iri-reference"] = checkers["uri-reference"]
+    try:
+        yield
+    finally:
+        checkers["iri-reference"] = original
 
 
 def _reference(program: Program) -> str:

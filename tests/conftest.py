@@ -14,6 +14,7 @@ from runtime.settings import override_settings
 from sandbox.world import World as SandboxWorld
 from store.db.database import dispose_engine
 from tests.support import databases
+from tests.support.ordering import long_tests_first
 from tests.support.processes import Processes, terminate
 from tests.support.reused_database import ReusedDatabase
 from tests.support.snapshots import Addresses, Snapshot, Snapshots, addresses, serving_sandbox, serving_web
@@ -21,6 +22,19 @@ from tests.support.world import Sandbox, World
 from web.app import create
 
 UNIT = Path(__file__).resolve().parent / "unit"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start long tests first, in every process; the other tests are in random order."""
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = long_tests_first(items, _seconds, processes)
+
+
+def _seconds(item: pytest.Item) -> float:
+    """How long a test takes that is marked as `long`, otherwise 0."""
+    marker = item.get_closest_marker("long")
+    return float(marker.kwargs["seconds"]) if marker else 0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:

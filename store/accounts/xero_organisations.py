@@ -13,28 +13,30 @@ from sqlalchemy.orm import Session
 
 from store.accounts import refused_endpoints
 from store.db.enums import CreditResource, OrganisationStatus
+from store.sync import watermarks
 
 UNKNOWN_TIME_ZONE = "UTC"
 """The days of an organisation whose zone is not known go by UTC. No known zone has this name: Xero's UTC is Etc/UTC."""
 
-UPSERT = text("""
+WATERMARK_COLUMNS = tuple(f"{resource}_synced_through" for resource in watermarks.XERO_RESOURCES)
+KEEP_WATERMARKS = ", ".join(
+    f"{column} = CASE WHEN known.status <> 'removed' THEN known.{column} END" for column in WATERMARK_COLUMNS
+)
+CLEAR_WATERMARKS = ", ".join(f"{column} = NULL" for column in WATERMARK_COLUMNS)
+
+UPSERT = text(f"""
     INSERT INTO xero_organisation AS known (account_id, grant_id, tenant_id, connection_id, name)
     VALUES (:account, :grant, :tenant, :connection, :name)
     ON CONFLICT (account_id, tenant_id) DO UPDATE SET grant_id = EXCLUDED.grant_id,
         connection_id = EXCLUDED.connection_id, status = 'active',
-        contacts_synced_through = CASE WHEN known.status <> 'removed' THEN known.contacts_synced_through END,
-        invoices_synced_through = CASE WHEN known.status <> 'removed' THEN known.invoices_synced_through END,
-        credit_notes_synced_through = CASE WHEN known.status <> 'removed' THEN known.credit_notes_synced_through END,
-        prepayments_synced_through = CASE WHEN known.status <> 'removed' THEN known.prepayments_synced_through END,
-        overpayments_synced_through = CASE WHEN known.status <> 'removed' THEN known.overpayments_synced_through END
+        {KEEP_WATERMARKS}
     RETURNING id
 """)
 # An organisation that was removed may be connected again before its rows are erased: the rows that are left count as
 # never synced, and the next projection shows them again.
-REVIVE = text("""
+REVIVE = text(f"""
     WITH revived AS (
-        UPDATE xero_organisation SET status = 'active', contacts_synced_through = NULL, invoices_synced_through = NULL,
-            credit_notes_synced_through = NULL, prepayments_synced_through = NULL, overpayments_synced_through = NULL
+        UPDATE xero_organisation SET status = 'active', {CLEAR_WATERMARKS}
         WHERE account_id = :account AND tenant_id = :tenant AND status = 'removed'
         RETURNING id)
     INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
@@ -51,12 +53,11 @@ SET_STATUS = text("""
     WHERE account_id = :account AND id = :id AND status <> 'removed'
       AND (CAST(:grant AS bigint) IS NULL OR grant_id = :grant)
 """)
-SELECT = text("""
+SELECT = text(f"""
     SELECT o.account_id, o.id, o.grant_id, o.tenant_id, o.name, o.status,
-           o.contacts_synced_through, o.invoices_synced_through, o.credit_notes_synced_through,
-           o.prepayments_synced_through, o.overpayments_synced_through, o.time_zone, o.xero_time_zone,
+           {", ".join(f"o.{column}" for column in WATERMARK_COLUMNS)}, o.time_zone, o.xero_time_zone,
            (SELECT shown_credits FROM account a WHERE a.id = o.account_id) AS shown_credits,
-           coalesce(r.endpoints, '{}') AS refused, coalesce(r.trusted, '{}') AS refused_lately
+           coalesce(r.endpoints, '{{}}') AS refused, coalesce(r.trusted, '{{}}') AS refused_lately
     FROM xero_organisation o, LATERAL (
         SELECT array_agg(endpoint) AS endpoints,
                array_agg(endpoint) FILTER (WHERE refused_at > now() - make_interval(secs => :trust)) AS trusted

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,25 +20,12 @@ from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
 from tests.support.world import Sandbox, World
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 LOOKS: tuple[tuple[str, Literal["light", "dark"], Any], ...] = (
     ("wide-light", "light", chromium.WIDE),
     ("wide-dark", "dark", chromium.WIDE),
     ("narrow-light", "light", chromium.NARROW),
     ("narrow-dark", "dark", chromium.NARROW),
 )
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with chromium.launched() as chromium_browser:
-        yield chromium_browser
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """The folder for screenshots: a temporary one, or with PATINA_SCREENSHOTS=1 the documentation's."""
-    return IMAGES if os.environ.get("PATINA_SCREENSHOTS") else tmp_path
 
 
 def picture(page: Page, folder: Path, name: str) -> None:

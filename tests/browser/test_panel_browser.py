@@ -22,8 +22,6 @@ from runtime.settings import override_settings
 from services import access
 from store.accounts import account_settings
 from store.db.database import transaction
-from tests.browser.test_browser import browser as browser
-from tests.browser.test_browser import pictures as pictures
 from tests.support import chromium, databases
 from tests.support.world import World
 

@@ -23,7 +23,6 @@ from runtime.settings import override_settings, settings
 from services import access
 from store.accounts import account_settings
 from store.db.database import transaction
-from tests.browser.test_browser import browser as browser
 from tests.browser.test_panel_browser import fill
 from tests.support import databases
 from tests.support.serving import serving

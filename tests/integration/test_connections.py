@@ -223,6 +223,29 @@ def test_an_organisation_reconnected_during_its_erasure_stays(world: World) -> N
     world.check()
 
 
+def test_only_an_organisation_that_was_removed_counts_as_never_synced_when_it_is_connected_again(world: World) -> None:
+    columns = [
+        f"{resource}_synced_through"
+        for resource in ("contacts", "invoices", "credit_notes", "prepayments", "overpayments")
+    ]
+
+    def watermarks() -> list[int]:
+        with transaction() as session:
+            return list(
+                session.execute(text(f"SELECT num_nonnulls({', '.join(columns)}) FROM xero_organisation")).scalars()
+            )
+
+    run_sql(f"UPDATE xero_organisation SET {', '.join(f'{column} = now()' for column in columns)}")
+    world.authorise(world.tenants)
+    assert watermarks() == [5]
+    with transaction() as session:
+        (organisation,) = xero_organisations.list_connected(session, world.account)
+    assert None not in organisation.credits_synced_through.values()
+    connect.remove_organisation(world.account, organisation.id, actor="Ada Admin")
+    world.authorise(world.tenants)
+    assert watermarks() == [0]
+
+
 # Names
 
 

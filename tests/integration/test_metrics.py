@@ -1,4 +1,4 @@
-"""`/metrics` reads only what it exports, and its number of statements does not depend on the number of accounts."""
+"""`/metrics` requires its token and reads only what it exports, with as many statements for any number of accounts."""
 
 from __future__ import annotations
 
@@ -148,3 +148,21 @@ def test_metrics_are_labelled_with_their_account(world: World) -> None:
     assert value(page, "patina_connections_broken", **own_labels) == 0
     assert value(page, "patina_drift_rows", **other_labels, type="people", drift="missing") == 2
     assert value(page, "patina_drift_rows", **other_labels, type="people", drift="stale") == 1
+
+
+def test_metrics_require_the_token(world: World) -> None:
+    assert world.web.get("/metrics").status_code == 404
+    override_settings({"METRICS_TOKEN": "a-token-of-sixteen"})
+    assert world.web.get("/metrics").status_code == 401
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    world.advance_clock()
+    world.reconcile()
+    page = world.web.get("/metrics", headers={"Authorization": "Bearer a-token-of-sixteen"})
+    assert page.status_code == 200
+    calls = f'account="{world.account}",organisation="0",outcome="ok",priority="events"'
+    assert f"patina_vendor_calls_month{{{calls}}} 1.0" in page.text
+    assert f'patina_drift_rows{{account="{world.account}",drift="missing",type="invoices"}} 0.0' in page.text
+    assert f'patina_inbox_pending_events{{account="{world.account}"}} 0.0' in page.text
+    assert "patina_api_calls_remaining{" in page.text

@@ -1,4 +1,4 @@
-"""Operator commands: the doctor, and quarantined events."""
+"""Operator commands: status, the doctor, and quarantined events."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ from store.db.database import transaction
 from tests.integration.test_webhook_endpoints import notification, post_xero
 from tests.support.commands import patina
 from tests.support.world import World
+
+
+def test_status_shows_accounts_and_problems_that_need_manual_action(world: World) -> None:
+    world.person("ann@acme.test")
+    world.invoice("ann@acme.test")
+    world.settle()
+    status = json.loads(patina("status", "--json").stdout)["accounts"][0]
+    assert status["healthy"]
+    assert (status["records"], status["invoices"], status["rows"]) == (1, 1, 1)
+    assert "  OK\n" in patina("status").stdout
+
+    world.sandbox.simulate("disconnect", tenant=world.tenants[0])
+    world.invoice("ann@acme.test")
+    world.settle_once()
+    unwell = patina("status")
+    assert unwell.returncode == 1
+    assert "Acme Sales Ltd 1 is disconnected from Xero" in unwell.stdout
 
 
 def test_doctor_finds_no_problem_and_then_finds_one(world: World) -> None:

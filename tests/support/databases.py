@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from runtime import embedded
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
-from runtime.settings import override_settings, settings
+from runtime.settings import override_settings
 from store.db import database, migrations
 from store.db.roles import Role
 
@@ -38,7 +38,9 @@ def clear_budgets(prefix: str = "budget") -> None:
     """Clear the budgets, or other counters in Redis, because account ids start at 1 in each database."""
     from runtime.redis_client import shared_client
 
-    keys = list(shared_client().scan_iter(f"*{settings().redis_namespace}:{prefix}*", count=1_000))
+    # From the environment, because the settings would be read again, which takes longer than the rest.
+    namespace = os.environ["REDIS_NAMESPACE"]
+    keys = list(shared_client().scan_iter(f"*{namespace}:{prefix}*", count=1_000))
     if keys:
         shared_client().delete(*keys)
 

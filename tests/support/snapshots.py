@@ -92,10 +92,9 @@ def serving_sandbox(data: SandboxWorld, listening: socket.socket) -> Iterator[Sa
 @contextmanager
 def serving_web(app: FastAPI, listening: socket.socket) -> Iterator[httpx.Client]:
     """Serve the web process."""
-    with serving(app, listening) as url:
-        override_settings({"PUBLIC_URL": url})
-        with http_client(url) as client:
-            yield client
+    override_settings({"PUBLIC_URL": url_of(listening)})
+    with serving(app, listening) as url, http_client(url) as client:
+        yield client
 
 
 class Snapshots:

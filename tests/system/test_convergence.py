@@ -195,6 +195,7 @@ class Changes(RuleBasedStateMachine):
         self.world.check()
 
 
+@pytest.mark.long(seconds=120)
 @pytest.mark.timeout(600)
 def test_any_sequence_of_changes_converges_after_one_reconciliation(running: World) -> None:
     Changes.running = running

@@ -38,6 +38,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.long(seconds=50)
 @pytest.mark.timeout(200)
 def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: Path) -> None:
     records = set()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from copy import deepcopy
+
+import pytest
 
 from scripts import audit, inventory, sbom
 from scripts.licenses import FORBIDDEN, ROOT, list_locked_packages
@@ -47,6 +50,11 @@ def test_the_bill_of_materials_contains_every_package_and_both_programs() -> Non
         program.name: program.version for program in inventory.list_programs()
     }
     assert str(ROOT) not in str(bill)
+    for change in ({"url": "https://not a url/"}, {"unknown": "property"}):
+        altered = deepcopy(bill)
+        next(part for part in altered["components"] if "externalReferences" in part)["externalReferences"][0] |= change
+        with pytest.raises(ValueError, match="not valid"):
+            sbom.validate(altered)
 
 
 def test_an_audit_without_a_response_does_not_pass() -> None:

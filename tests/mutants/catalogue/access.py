@@ -24,7 +24,7 @@ SIGNATURES_AND_SECRETS = (
         "runtime/logs.py",
         'scrubbed = EMAIL.sub("[address]", text) if "@" in text else text',
         "scrubbed = text",
-        "integration/test_settings_and_migrations.py::test_addresses_and_tokens_are_scrubbed_from_log_text",
+        "integration/test_secrets.py::test_addresses_and_tokens_are_scrubbed_from_log_text",
     ),
     mutant(
         "a state works in another browser",

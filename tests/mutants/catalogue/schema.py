@@ -98,20 +98,20 @@ MIGRATIONS = (
         "alembic/versions/0001_baseline.py",
         'op.create_index("sync_run_latest_idx", "sync_run", ["account_id", "organisation_id", "kind", "id"])',
         "pass",
-        "integration/test_settings_and_migrations.py::test_migrations_create_the_models_tables_and_can_be_reverted",
+        "integration/test_migrations.py::test_migrations_create_the_models_tables_and_can_be_reverted",
     ),
     mutant(
         "a constraint of the models is missing (migration)",
         "alembic/versions/0001_baseline.py",
         "\"setup_step IN ('settings', 'panel', 'done')\"",
         "\"setup_step IN ('settings', 'panel', 'done', 'anything')\"",
-        "integration/test_settings_and_migrations.py::test_migrations_create_the_models_constraints",
+        "integration/test_migrations.py::test_migrations_create_the_models_constraints",
     ),
     mutant(
         "a downgrade leaves a table behind (migration)",
         "alembic/versions/0001_baseline.py",
         '"xero_organisation",\n    "refused_endpoint",',
         '"xero_organisation",',
-        "integration/test_settings_and_migrations.py::test_migrations_create_the_models_tables_and_can_be_reverted",
+        "integration/test_migrations.py::test_migrations_create_the_models_tables_and_can_be_reverted",
     ),
 )

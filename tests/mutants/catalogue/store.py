@@ -6,6 +6,30 @@ from tests.mutants.catalogue.mutant import mutant
 
 MIRROR = (
     mutant(
+        "an organisation that is connected again keeps the watermarks from before its removal",
+        "store/accounts/xero_organisations.py",
+        'f"{column} = NULL" for column in WATERMARK_COLUMNS',
+        'f"{column} = {column}" for column in WATERMARK_COLUMNS',
+        "integration/test_connections.py::"
+        "test_only_an_organisation_that_was_removed_counts_as_never_synced_when_it_is_connected_again",
+    ),
+    mutant(
+        "connecting an organisation again loses its watermarks",
+        "store/accounts/xero_organisations.py",
+        "CASE WHEN known.status <> 'removed' THEN",
+        "CASE WHEN known.status = 'removed' THEN",
+        "integration/test_connections.py::"
+        "test_only_an_organisation_that_was_removed_counts_as_never_synced_when_it_is_connected_again",
+    ),
+    mutant(
+        "overpayments have no watermark",
+        "store/sync/watermarks.py",
+        'XERO_RESOURCES = ("contacts", "invoices", *CreditResource)',
+        'XERO_RESOURCES = ("contacts", "invoices", *list(CreditResource)[:2])',
+        "integration/test_connections.py::"
+        "test_only_an_organisation_that_was_removed_counts_as_never_synced_when_it_is_connected_again",
+    ),
+    mutant(
         "an older version of an invoice replaces a newer one",
         "store/mirror/mirror.py",
         "(EXCLUDED.updated_at, EXCLUDED.fetched_at) >= (old.updated_at, old.fetched_at) END\n"
@@ -164,7 +188,7 @@ PROJECTION = (
         "store/read_model/projection.py",
         "FULL JOIN actual a USING (record_type, record_id, invoice_id)\n        WHERE e IS DISTINCT FROM a",
         "FULL JOIN actual a USING (record_type, record_id, invoice_id)\n        WHERE (e IS NULL) <> (a IS NULL)",
-        "integration/test_settings_and_migrations.py::test_verify_reports_missing_stale_and_extra_rows_and_rebuild_repairs_them",
+        "integration/test_verification.py::test_verify_reports_missing_stale_and_extra_rows_and_rebuild_repairs_them",
     ),
     mutant(
         "a comparison does not detect wrong balances",
