@@ -666,10 +666,14 @@ def test_nothing_overflows_and_no_status_is_cut_from_280_to_1100_pixels(host: Ho
     panel.get_by_role("button", name="Match details").first.click()
     expect(panel.locator(".details .reasons")).to_have_count(1)
     max_right = "chips => Math.max(...chips.map((one) => one.getBoundingClientRect().right))"
+    overflowing = """body => [...body.querySelectorAll("*")]
+        .filter((element) => element.getBoundingClientRect().right > innerWidth + 0.5)
+        .map((element) => `${element.tagName} ${element.className} ${element.getBoundingClientRect().right}`)"""
     wide = "cells => cells.filter((one) => one.scrollWidth > one.clientWidth).length"
     cut = "chips => chips.filter((one) => one.scrollWidth > one.clientWidth || one.getClientRects().length > 1).length"
     for width in (280, 300, 360, 420, 500, 600, 641, 660, 700, 711, 799, 820, 919, 921, 1100):
         host.page.locator("iframe").evaluate("(frame, width) => { frame.style.width = `${width}px`; }", width)
+        assert panel.locator("body").evaluate(overflowing) == [], f"{width} px"
         assert panel.locator("body").evaluate("body => body.scrollWidth - innerWidth") <= 0, f"{width} px"
         assert panel.locator(".chip").evaluate_all(cut) == 0, f"{width} px"
         assert panel.locator(".chip").evaluate_all(max_right) <= width

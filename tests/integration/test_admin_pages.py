@@ -41,7 +41,7 @@ def test_any_record_can_be_searched_and_shown_as_a_user_sees_it(world: World, ad
     assert "script" not in response.text
     assert f"/companies/{world.copper}/app#/organization/{company}" in response.text
     assert admin.open(f"/records/company/{company}?status=PAID").status_code == 200
-    assert "No invoices with this status" in page_text(admin)
+    assert "No invoices match these filters" in page_text(admin)
     admin.open(f"/records/company/{company}/invoices/{invoice.id}/match")
     assert "ann@acme.test , the email address of A person (at this company)" in page_text(admin)
     assert admin.open(f"/records/lead/1/invoices/{invoice.id}/match").status_code == 404

@@ -54,7 +54,9 @@ def test_rows_and_balances_of_a_removed_organisation_disappear_with_its_removal(
     assert "NZD 100.00" in page_text(admin)
     assert "123.50" not in page_text(admin)
     admin.open("/receivables")
-    assert "A company 1 NZD 100.00 NZD 100.00" in page_text(admin)
+    assert "A company" in page_text(admin)
+    assert "100.00" in page_text(admin)
+    assert "123.50" not in page_text(admin)
     admin.open(f"/records/company/{company}/match")
     assert "Acme Sales Ltd 2" not in page_text(admin)
     assert two.compare().is_clean, "a rebuild would give the same rows and sums"
@@ -121,7 +123,7 @@ def test_a_confirmation_page_changes_nothing_and_refuses_ids_of_other_accounts(
         assert 'method="post"' in (admin.page.text if admin.page else "")
     for path in (f"/organisations/{foreign_id}/remove", f"/keys/{other_key_id}/revoke", "/admins/78/remove"):
         assert admin.open(path).status_code == 404, path
-        assert "Audit log" in page_text(admin), "with the navigation"
+        assert "Unmatched Status Settings" in page_text(admin), "with the navigation"
     for path in ("/organisations/x/remove", f"/keys/{'9' * 30}/revoke", f"/admins/{'9' * 19}/remove"):
         assert admin.open(path).status_code == 404, path
     with transaction() as session:

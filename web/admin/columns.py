@@ -60,14 +60,14 @@ def show_columns(request: Request) -> Response:
     """The columns, the shown ones first."""
     browser_session = browser.require_admin(request.state.browser)
     with account_transaction(browser_session.account_id) as session:
-        shown = account_settings.get(session, browser_session.account_id).shown_columns
+        current = account_settings.get(session, browser_session.account_id).shown_columns
     return render_page(
         request,
         "columns.html",
-        shown=shown,
-        columns=[*shown, *(column for column in InvoiceColumn if column not in shown)],
+        shown=current,
+        columns=[*current, *(column for column in InvoiceColumn if column not in current)],
         column_labels=labels.COLUMN_LABELS,
-        fits=fit_in_table(shown),
+        fits=fit_in_table(current),
     )
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 PREFIXES = ("/static/", "/panel", "/v1/")
 # Rows of an export are sent as they are read, and compression would hold them back.
-EXPORTS = "/v1/export"
+EXPORTS = (".csv", ".jsonl")
 # Below this, the time to compress a response is longer than the time to send the rest of it.
 MINIMUM_BYTES = 4_096
 LEVEL = 5
@@ -28,5 +28,5 @@ class CompressionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         path = scope["path"] if scope["type"] == "http" else ""
-        is_compressed = path.startswith(PREFIXES) and not path.startswith(EXPORTS)
+        is_compressed = path.startswith(PREFIXES) and not path.endswith(EXPORTS)
         await (self.compressed if is_compressed else self.app)(scope, receive, send)

@@ -96,10 +96,10 @@ def _status_options(counts: Counter[str], status: str, locale: Locale) -> Option
     codes = [code for code in STATUS_ORDER if code in counts]
     codes += sorted(set(counts) - set(STATUS_ORDER))
     totals = {"": counts.total(), UNPAID: counts[OVERDUE] + counts["AUTHORISED"], **counts}
-    shown = ["", *([UNPAID] if status == UNPAID else []), *codes]
+    listed = ["", *([UNPAID] if status == UNPAID else []), *codes]
     options = [
         (code, f"{labels.status(code) if code else 'All'} ({locales.format_number(totals[code], locale)})")
-        for code in shown
+        for code in listed
     ]
     return tuple(options) if len(codes) > 1 or status else ()
 
@@ -113,26 +113,26 @@ def build_tiles(balances: Sequence[Balance], selected: InvoiceFilter, locale: Lo
     """Tiles of what is overdue, outstanding and credit to use, in each currency; then of bills."""
     tiles = []
     for balance in balances:
-        for label, css_class, amount, wanted in _sums(balance):
+        for label, css_class, amount, target in _sums(balance):
             if amount:
-                tiles.append(_tile(f"{label} {balance.currency}", label, css_class, amount, wanted, selected, locale))
+                tiles.append(_tile(f"{label} {balance.currency}", label, css_class, amount, target, selected, locale))
     return tuple(tiles)
 
 
 def _sums(balance: Balance) -> list[tuple[str, str, Decimal, InvoiceFilter]]:
     """A balance's sums with their labels and colours, and the filters that list what they are the sums of."""
     row_type = InvoiceType.BILL if balance.is_purchase else InvoiceType.INVOICE
-    wanted = InvoiceFilter(currency=balance.currency, type=row_type.value)
+    target = InvoiceFilter(currency=balance.currency, type=row_type.value)
     credits = InvoiceFilter(status=CREDIT, currency=balance.currency)
     if balance.is_purchase:
         return [
-            ("Bills overdue", "bad", balance.overdue, replace(wanted, status=OVERDUE)),
-            ("Bills to pay", "", balance.open, replace(wanted, status=UNPAID)),
+            ("Bills overdue", "bad", balance.overdue, replace(target, status=OVERDUE)),
+            ("Bills to pay", "", balance.open, replace(target, status=UNPAID)),
             ("Credit from suppliers", "", balance.credit, credits),
         ]
     return [
-        ("Overdue", "bad", balance.overdue, replace(wanted, status=OVERDUE)),
-        ("Outstanding", "", balance.open, replace(wanted, status=UNPAID)),
+        ("Overdue", "bad", balance.overdue, replace(target, status=OVERDUE)),
+        ("Outstanding", "", balance.open, replace(target, status=UNPAID)),
         ("Credit to use", "", balance.credit, credits),
     ]
 
@@ -142,14 +142,14 @@ def _tile(
     label: str,
     css_class: str,
     amount: Decimal,
-    wanted: InvoiceFilter,
+    target: InvoiceFilter,
     selected: InvoiceFilter,
     locale: Locale,
 ) -> TileView:
-    is_selected = replace(selected, sort=InvoiceSort.CREATED) == wanted
-    text = f"{wanted.currency} {locales.format_money(amount, wanted.currency, locale)}".strip()
-    target = InvoiceFilter(sort=selected.sort) if is_selected else replace(wanted, sort=selected.sort)
-    return TileView(name.lower().replace(" ", "-"), label, text, css_class, to_query(target), is_selected)
+    is_selected = replace(selected, sort=InvoiceSort.CREATED) == target
+    text = f"{target.currency} {locales.format_money(amount, target.currency, locale)}".strip()
+    link = InvoiceFilter(sort=selected.sort) if is_selected else replace(target, sort=selected.sort)
+    return TileView(name.lower().replace(" ", "-"), label, text, css_class, to_query(link), is_selected)
 
 
 def to_query(selected: InvoiceFilter, *, limit: int | None = None) -> str:
