@@ -52,4 +52,6 @@ def format_invoice_report(report: InvoiceReport) -> Iterator[str]:
 
 def _format_reason(reason: Reason) -> str:
     owner = f"{reason.record_type} {reason.record_id}"
+    if reason.email_domain:
+        return f"the email domain {reason.email_domain} ({owner})"
     return f"{reason.email or f'a link that {reason.linked_by} created'} ({owner})"

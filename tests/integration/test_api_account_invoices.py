@@ -191,3 +191,17 @@ def test_the_command_explains_an_invoice_by_number_or_id(world: World) -> None:
     assert unknown.returncode == 1
     assert "No invoice has the number or ID INV." in unknown.stderr
     assert patina("explain", "person", "x").returncode == 2
+
+
+def test_an_invoice_that_matches_by_email_domain_says_so_everywhere(world: World, admin: AdminBrowser) -> None:
+    company = world.company("acme.test")
+    invoice = world.invoice("billing@acme.test")
+    world.match_email_domains()
+    world.settle()
+    assert f"matched by the email domain acme.test (company {company})" in (
+        patina("explain", "invoice", invoice.number).stdout
+    )
+    admin.open(f"/invoices/{invoice.id}")
+    assert "The email domain of this company is acme.test" in page_text(admin)
+    payload = world.web.get(f"/v1/invoices/{invoice.id}", headers=headers(world.key)).json()
+    assert [reason["email_domain"] for record in payload["records"] for reason in record["reasons"]] == ["acme.test"]

@@ -102,7 +102,7 @@ def test_an_account_transaction_only_sees_and_changes_its_own_account(two: tuple
 
 def test_a_read_connection_sees_nothing_before_a_key_sets_its_account(two: tuple[World, World]) -> None:
     first, _ = two
-    call = "SELECT count(invoice_id) FROM invoices_by_key(%s, 'company', %s, 5, 'infinity', %s, true)"
+    call = "SELECT count(invoice_id) FROM invoices_by_key(%s, 'company', %s, 5, 'infinity', %s, true, false)"
     greatest = "f" * 8 + "-ffff-ffff-ffff-" + "f" * 12
     company = first.record_ids("company")[0]
     with psycopg.connect(conninfo(), autocommit=True) as connection:
