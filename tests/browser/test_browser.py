@@ -9,7 +9,7 @@ from typing import Any, Literal
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 from sqlalchemy import text
 
 from store.accounts import api_keys, xero_organisations
@@ -113,11 +113,16 @@ def connect(page: Page, setting: dict[str, Any], pictures: Path) -> str:
     return return_url
 
 
+def record_types(page: Page) -> Locator:
+    """The choices of the settings page for the records that show invoices."""
+    return page.get_by_role("group", name="Show invoices on")
+
+
 def choose(page: Page, pictures: Path) -> None:
     """The settings page, and the backfill until it ends."""
     expect(page.get_by_role("heading", level=1)).to_have_text("Choose what to show")
     page.get_by_label("Invoices shown initially").fill("2")
-    page.get_by_role("group", name="Show invoices on").get_by_label("Leads").uncheck()
+    record_types(page).get_by_label("Leads").uncheck()
     page.get_by_role("button", name="Save and continue").click()
     page.wait_for_url("**/progress")
     expect(page.get_by_role("heading", level=1)).to_have_text("Import complete", timeout=30_000)
@@ -165,7 +170,7 @@ def test_an_admin_connects_sees_a_record_and_disconnects(
     wait_until(lambda: row_count() == 2, description="the first two of the record's invoices")
 
     page.get_by_role("link", name="Settings").click()
-    expect(page.get_by_role("group", name="Show invoices on").get_by_label("Leads")).not_to_be_checked()
+    expect(record_types(page).get_by_label("Leads")).not_to_be_checked()
     picture(page, pictures, "settings")
     page.get_by_role("link", name="Remove Acme Auckland").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Remove Acme Auckland?")
@@ -344,7 +349,7 @@ def test_axe_finds_no_serious_violation_on_any_page(
     page.goto("/settings")
     page.get_by_label("Invoices shown initially").fill("17")
     for name in ("Leads", "People", "Companies", "Opportunities"):
-        page.get_by_label(name).uncheck()
+        record_types(page).get_by_label(name).uncheck()
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("alert").filter(has_text="Please check this field")).to_be_focused()
     expect(page.get_by_label("Invoices shown initially")).to_have_value("17")
