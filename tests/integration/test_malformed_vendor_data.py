@@ -113,7 +113,7 @@ def test_a_malformed_field_of_an_invoice_affects_neither_the_invoice_nor_its_oth
             session.execute(
                 text("UPDATE xero_invoice SET updated_at = '2000-01-01', has_version = true, status = 'stale'")
             )
-        world.backfill()
+        world.backfill_xero()
         row = fetch_one(f"SELECT {columns}, has_version FROM xero_invoice WHERE invoice_id = '{invoice.id}'")._mapping
         expected = {**valid_row, **expected_values}
         if expected["due_date"] == "DUE":
@@ -191,7 +191,7 @@ def test_a_malformed_field_of_a_contact_affects_neither_the_contact_nor_its_othe
     for fields, addresses in CONTACT_FIELDS:
         odd.reset()
         odd.change_rows("/Contacts", **fields)
-        world.backfill()
+        world.backfill_xero()
         with transaction() as session:
             emails = set(session.execute(text("SELECT email FROM xero_contact_email")).scalars())
         assert emails == addresses, fields
@@ -238,7 +238,7 @@ def test_a_malformed_field_of_a_person_affects_neither_the_person_nor_its_other_
         odd.change_rows("/people/search", **fields)
         with transaction() as session:
             session.execute(text("UPDATE copper_record SET updated_at = '2000-01-01', has_version = true"))
-        world.backfill()
+        world.backfill_copper()
         with transaction() as session:
             emails = set(session.execute(text("SELECT email FROM copper_record_email")).scalars())
             ends = session.execute(

@@ -16,6 +16,7 @@ from store.accounts import account_settings, xero_organisations
 from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType, RunState
 from store.ingest import inbox
+from store.ingest.inbox import SyncSource
 from store.mirror.drift import merge_reports
 from store.read_model import contact_links, email_domains, invoice_pins, projection
 from store.read_model.projection import Comparison
@@ -279,6 +280,21 @@ class World:
         """Fetch everything again."""
         self.run(RunKind.BACKFILL)
 
+    def backfill_xero(self) -> None:
+        """Fetch everything of the only organisation again, and nothing of Copper."""
+        with transaction() as session:
+            (organisation,) = xero_organisations.list_connected(session, self.account)
+        self._backfill_source(SyncSource(self.account, organisation.id))
+
+    def backfill_copper(self) -> None:
+        """Fetch everything of Copper again, and nothing of Xero."""
+        self._backfill_source(SyncSource(self.account, 0))
+
+    def _backfill_source(self, source: SyncSource) -> None:
+        started = run_processor.start_source_run(source, RunKind.BACKFILL)
+        assert started, "the source is connected"
+        self._complete(started)
+
     def catch_up(self) -> None:
         """Fetch what changed since the last run."""
         self.run(RunKind.CATCH_UP)
@@ -290,7 +306,9 @@ class World:
 
     def run(self, run_kind: RunKind, *, seconds: float = 60) -> list[Run]:
         """Start runs of all sources and wait until they finish, in this process or by the workers within `seconds`."""
-        started = run_processor.start_account_runs(self.account, run_kind)
+        return self._complete(run_processor.start_account_runs(self.account, run_kind), seconds)
+
+    def _complete(self, started: list[Run], seconds: float = 60) -> list[Run]:
         ids = [run.id for run in started]
         if self.workers:
             for run in started:
@@ -298,7 +316,7 @@ class World:
             wait_until(
                 lambda: all(run.state == RunState.DONE for run in self.runs(ids)),
                 seconds=seconds,
-                description=f"the {run_kind}",
+                description=f"the {started[0].kind}",
             )
             return self.runs(ids)
         for run in started:
