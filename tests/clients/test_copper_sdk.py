@@ -9,8 +9,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Frame, Page, expect
 
-from tests.browser.conftest import browser as browser
-from tests.browser.conftest import running_browser as running_browser
 from tests.clients import environment
 from tests.support.world import Sandbox
 

@@ -1,4 +1,8 @@
-"""A headless Chromium for browser tests: Debian's, Chrome, or Playwright's own."""
+"""A headless Chromium for browser tests: Debian's, Chrome, or Playwright's own.
+
+A package of browser tests imports the fixtures in its conftest: imported in a module, they would last until the end of
+the process.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,24 @@ def launched() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@pytest.fixture(scope="package")
+def running_browser() -> Iterator[Browser]:
+    """One browser for consecutive tests of a package, because starting it takes longer than most of them.
+
+    It ends with the last of them, because Playwright occupies the event loop of the main thread.
+    """
+    with launched() as running_browser:
+        yield running_browser
+
+
+@pytest.fixture
+def browser(running_browser: Browser) -> Iterator[Browser]:
+    """A browser without contexts, so without pages, cookies and storage of other tests."""
+    yield running_browser
+    for context in running_browser.contexts:
+        context.close()
 
 
 def opened(browser: Browser, base: str, *, scripts: bool = False) -> Page:
