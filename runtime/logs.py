@@ -18,14 +18,17 @@ SECRET = re.compile(
 )
 # A complete key. Its 12-character prefix identifies it and grants nothing.
 API_KEY = re.compile(r"\bpat_[A-Za-z0-9_-]{16,}")
+# The address of an online invoice: whoever has it can see the invoice, and pay it.
+ONLINE_INVOICE = re.compile(r"(?i)\bin\.xero\.com/[^\s'\"<>]+")
 # The HTTP library's error about an invalid header quotes the header's value.
 INVALID_HEADER = re.compile(r"(?i)(header (?:value|name)[^:\n]*: ).*")
 
 
 def scrub(text: str) -> str:
-    """`text` from a library or a vendor, without email addresses, tokens and keys."""
+    """`text` from a library or a vendor, without email addresses, tokens, keys and customer links."""
     scrubbed = EMAIL.sub("[address]", text) if "@" in text else text
-    return INVALID_HEADER.sub(r"\1[secret]", API_KEY.sub("[secret]", SECRET.sub(r"\1[secret]", scrubbed)))
+    scrubbed = API_KEY.sub("[secret]", SECRET.sub(r"\1[secret]", scrubbed))
+    return INVALID_HEADER.sub(r"\1[secret]", ONLINE_INVOICE.sub("in.xero.com/[secret]", scrubbed))
 
 
 def _scrub_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -84,6 +84,7 @@ def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
         Route(f"{accounting}/Invoices", api.endpoint(api.invoices, "invoices")),
         Route(f"{accounting}/Invoices/{{id}}", api.endpoint(api.invoice, "invoices")),
         Route(f"{accounting}/Invoices/{{id}}/History", api.endpoint(api.history, "invoices")),
+        Route(f"{accounting}/Invoices/{{id}}/OnlineInvoice", api.endpoint(api.online_invoice, "invoices")),
         *_credit_routes(accounting, api),
         Route(f"{accounting}/Contacts", api.endpoint(api.contacts, "contacts")),
         Route(f"{accounting}/Contacts/{{id}}", api.endpoint(api.contact, "contacts")),
@@ -177,6 +178,7 @@ class XeroPathMiddleware:
         "organisation": "Organisation",
         "organisations": "Organisation",
         "history": "History",
+        "onlineinvoice": "OnlineInvoice",
         "connection": "connections",
         "connections": "connections",
     }

@@ -26,7 +26,7 @@ from web.admin.render import (
     server_error_response,
     timeout_response,
 )
-from web.api import account_invoices, contact_links, health, invoices, matches, metrics, receivables
+from web.api import account_invoices, contact_links, customer_links, health, invoices, matches, metrics, receivables
 from web.api import exports as exports_api
 from web.api.health import Readiness
 from web.api.key_usage import KeyUsage
@@ -163,6 +163,7 @@ def create() -> FastAPI:
     app.include_router(contact_links.router)
     app.include_router(receivables.router)
     app.include_router(matches.router)
+    app.include_router(customer_links.router)
     app.include_router(admin.router)
     _complete_openapi(app)
     app.add_middleware(CompressionMiddleware)

@@ -503,6 +503,7 @@ def _create_mirror() -> None:
         sa.Column("fetched_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("history_fetched_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("online_url", sa.Text(), nullable=True),
         sa.Column("is_deleted", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint(
             "created_source IN ('webhook', 'history', 'issue_date', 'updated_date')",

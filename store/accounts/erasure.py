@@ -103,6 +103,10 @@ ERASE_CONTACTS = text(f"""
     forgotten AS (
         DELETE FROM xero_contact_phone p USING selected k
         WHERE p.account_id = :account AND p.organisation_id = k.organisation_id AND p.contact_id = k.contact_id),
+    unlinked AS (
+        UPDATE xero_invoice i SET online_url = NULL FROM selected k
+        WHERE i.account_id = :account AND i.organisation_id = k.organisation_id AND i.contact_id = k.contact_id
+          AND i.online_url IS NOT NULL),
     queued AS (
         INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
         SELECT :account, 'contact', organisation_id, contact_id FROM selected)

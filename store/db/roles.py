@@ -62,7 +62,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "heartbeat": ("SELECT",),
     "invoice_pin": ("SELECT", "INSERT", "DELETE"),
     "inbox": ("SELECT", "UPDATE (state, attempts, not_before, error, finished_at, body)"),
-    "xero_invoice": ("SELECT",),
+    "xero_invoice": ("SELECT", "UPDATE (online_url)"),
     "named_admin": ("SELECT", "INSERT", "UPDATE (name)", "DELETE"),
     "oauth_state": ("SELECT", "INSERT", "DELETE"),
     "record_balance": ("SELECT",),

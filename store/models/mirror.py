@@ -87,7 +87,8 @@ class XeroInvoice(SQLModel, table=True):
 
     `created_at` is the best known date, `created_source` its origin. `has_version` is as for contacts. The `balance` of
     a credit is what is left of it. `paid_on` is the day on which it was paid in full, `currency_rate` the price of a
-    unit of the organisation's base currency in the invoice's own.
+    unit of the organisation's base currency in the invoice's own. `online_url` is the customer link, once it was
+    requested: Xero sends it with no listing, so a fetch leaves it alone.
     """
 
     __tablename__ = "xero_invoice"
@@ -133,6 +134,7 @@ class XeroInvoice(SQLModel, table=True):
     fetched_at: datetime = column(Instant)
     changed_at: datetime = column(Instant)
     history_fetched_at: datetime | None = column(Instant, null=True)
+    online_url: str | None = column(sa.Text, null=True)
     is_deleted: bool = column(sa.Boolean, "false")
 
 

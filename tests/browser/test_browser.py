@@ -384,6 +384,35 @@ def test_a_key_can_be_copied_with_a_button_when_scripts_are_enabled(browser: Bro
     assert complaints == []
 
 
+def test_a_customer_link_is_shown_without_scripts_and_copied_with_them(
+    browser: Browser, world: World, pictures: Path
+) -> None:
+    clear_budgets("throttle")
+    person = world.person("ann@kauri.test")
+    invoice = world.invoice(world.contact("Kauri Joinery", "ann@kauri.test"), currency="USD").id
+    world.settle()
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    for scripts in (False, True):
+        page = chromium.opened(browser, str(world.web.base_url), scripts=scripts)
+        page.goto("/connect")
+        sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+        page.goto(f"/records/person/{person}")
+        expect(page.get_by_text("outstanding in all, at the invoices' own exchange rates")).to_be_visible()
+        page.goto(f"/records/person/{person}/invoices/{invoice}/match")
+        page.get_by_role("link", name="Link for the customer").click()
+        if not scripts:
+            picture(page, pictures, "customer-link-request")
+            page.get_by_role("button", name="Get the link").click()
+        link = page.get_by_label("Link for the customer", exact=True)
+        expect(link).to_contain_text("https://in.xero.com/")
+        picture(page, pictures, "customer-link")
+    axe_is_content(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == link.inner_text()
+
+
 def axe_is_content(page: Page) -> None:
     """Run axe-core, which the test injects because the content security policy blocks it."""
     results = Axe().run(page)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page, Request, expect
+from sqlalchemy import text
 
 from runtime.settings import override_settings
 from services import access
@@ -131,6 +133,67 @@ def test_match_details_open_in_place_and_lead_to_the_record_in_copper(copper: Co
     expect(copper.page.locator("#name")).to_have_text("A person")
     expect(panel.locator("tbody tr")).to_have_count(5)
     assert copper.heard("navigateToEntityDetail")[0]["entityType"] == "person"
+
+
+def open_details(copper: Copper) -> FrameLocator:
+    """Open a company's panel and the match details of its first invoice."""
+    company, _ = fill(copper.world)
+    panel = copper.open("organization", company)
+    panel.get_by_role("button", name="Match details").first.click()
+    expect(panel.get_by_role("button", name="Copy link for the customer")).to_be_visible()
+    return panel
+
+
+def test_a_customer_link_is_copied_with_one_click_and_errors_are_said_in_place(copper: Copper) -> None:
+    panel = open_details(copper)
+    copper.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button, line = panel.get_by_role("button", name="Copy link for the customer"), panel.locator(".customer-link")
+    copper.world.sandbox.faults(
+        api=[{"vendor": "xero", "path": "/OnlineInvoice", "times": 1, "type": "status", "status": 503}]
+    )
+    button.click()
+    expect(line).to_contain_text("Xero is unavailable right now. Try again in a moment.")
+    expect(panel.locator("#announcement")).to_have_text("Xero is unavailable right now. Try again in a moment.")
+    copper.world.sandbox.faults(
+        api=[{"vendor": "xero", "path": "/OnlineInvoice", "times": 1, "type": "latency", "seconds": 2}]
+    )
+    button.click()
+    expect(line).to_contain_text("Getting the link from Xero…")
+    button.click(force=True)
+    expect(line).to_contain_text("Link copied.")
+    expect(panel.locator("#announcement")).to_have_text("Link copied.")
+    expect(button).to_be_focused()
+    with transaction() as session:
+        url = session.execute(text("SELECT online_url FROM xero_invoice WHERE online_url <> ''")).scalar_one()
+    pasted = copper.page.evaluate("""async () => {
+        const area = document.body.appendChild(document.createElement("textarea"));
+        area.focus();
+        return navigator.clipboard.readText();
+    }""")
+    assert pasted == url
+    assert copper.world.sandbox.calls("/OnlineInvoice") == 2, "a click while it works does nothing"
+
+
+def test_a_customer_link_that_cannot_be_copied_is_shown_selected(copper: Copper, pictures: Path) -> None:
+    panel = open_details(copper)
+    panel.locator("body").evaluate("""() => {
+        document.execCommand = () => false;
+        navigator.clipboard.writeText = () => Promise.reject(new Error("not allowed"));
+    }""")
+    panel.get_by_role("button", name="Copy link for the customer").click()
+    field = panel.get_by_label("Link for the customer", exact=True)
+    expect(field).to_be_focused()
+    expect(field).to_have_value(re.compile(r"https://in\.xero\.com/.+"))
+    selected = field.evaluate("field => field.value.slice(field.selectionStart, field.selectionEnd)")
+    assert selected == field.input_value()
+    expect(panel.locator(".customer-link")).to_contain_text("Press Ctrl+C or ⌘C to copy the link:")
+    for width, scheme in product((1000, 320), SCHEMES):
+        copper.page.set_viewport_size({"width": width, "height": 800})
+        copper.page.emulate_media(color_scheme=scheme)
+        body = panel.locator("body")
+        assert body.evaluate("body => body.scrollWidth <= body.clientWidth")
+        body.screenshot(path=pictures / f"panel-link-{width}-{scheme}.png")
+    assert copper.world.sandbox.calls("/OnlineInvoice") == 1
 
 
 def test_a_double_click_on_match_details_opens_them_once(copper: Copper) -> None:

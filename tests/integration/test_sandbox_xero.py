@@ -442,6 +442,7 @@ def test_paths_and_parameters_are_case_insensitive(books: Books) -> None:
     assert first["pagination"] == {"page": 1, "pageSize": 2, "pageCount": 1, "itemCount": 1}
     assert books.get("Organisations").json()["Organisations"][0]["Name"] == "First"
     assert books.get("invoice/INV-1/history/").json()["HistoryRecords"]
+    assert books.get("invoice/INV-1/onlineinvoice/").json()["OnlineInvoices"]
     assert books.get("Contact", summaryonly="1", page="1").json()["Contacts"][0].get("ContactPersons") is None
 
 
@@ -470,6 +471,27 @@ def test_unsupported_requests_are_refused_by_name(books: Books) -> None:
     assert (xml.status_code, "XML" in xml.json()["Detail"]) == (406, True)
     unknown = books.sandbox.http.get("/xero/connections?x=1", headers=books.headers)
     assert unknown.status_code == 400
+
+
+def test_an_online_invoice_exists_for_sales_invoices_that_are_not_drafts(books: Books) -> None:
+    act = books.sandbox.simulate
+    contact = act("create_contact", name="A", tenant=books.tenant)["contact"]
+    sale, other, draft, bill = (
+        act("create_invoice", contact=contact, **values)["invoice"]
+        for values in ({}, {}, {"status": "DRAFT"}, {"type": "ACCPAY"})
+    )
+
+    def online(invoice: object) -> Any:
+        return books.get(f"Invoices/{invoice}/OnlineInvoice")
+
+    (row,) = online(sale).json()["OnlineInvoices"]
+    assert row["OnlineInvoiceUrl"].startswith("https://in.xero.com/")
+    assert online(sale).json()["OnlineInvoices"] == [row]
+    assert online(other).json()["OnlineInvoices"] != [row]
+    for refused in (draft, bill):
+        assert (online(refused).status_code, online(refused).json()["Type"]) == (400, "ValidationException")
+    assert online(uuid4()).status_code == 404
+    assert books.get(f"Invoices/{sale}/OnlineInvoice", page="1").status_code == 400
 
 
 def test_invalid_ids_and_pages_never_cause_a_server_error(books: Books) -> None:
@@ -1119,6 +1141,8 @@ def conforming_response(path: str, schema: dict[str, Any]) -> dict[str, Any]:
     organisation = next(iter(world.organisations.values()))
     ids = {credit.resource.value: str(credit.id) for credit in organisation.credits.values()}
     ids["invoice"] = str(next(iter(organisation.invoices)))
+    sales = (invoice for invoice in organisation.invoices.values() if invoice.is_sale and invoice.status != "DRAFT")
+    ids["sale"] = str(next(sales).id)
     with serving(server.create(world, limits=Limits(enabled=False))) as url:
         override_settings(server.environment(url))
         request_scopes("accounting.payments.read")
@@ -1138,6 +1162,7 @@ def conforming_response(path: str, schema: dict[str, Any]) -> dict[str, Any]:
         ("Organisation", "Organisations"),
         ("Invoices/{invoice}", "Invoices"),
         ("Invoices/{invoice}/History", "HistoryRecords"),
+        ("Invoices/{sale}/OnlineInvoice", "OnlineInvoices"),
     ],
 )
 def test_responses_conform_to_xeros_published_contract(path: str, schema_name: str) -> None:

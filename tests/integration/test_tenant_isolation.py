@@ -269,8 +269,11 @@ def test_no_secret_and_no_address_reaches_a_log(world: World, processes: Process
     world.workers = True
     world.sandbox.faults(api=[{"vendor": "xero", "type": "drop", "probability": 0.2}])
     person = world.person("ann.planted@acme.test")
-    world.invoice(world.contact("Ann", "ann.planted@acme.test", ["bob.planted@acme.test"]))
+    invoice = world.invoice(world.contact("Ann", "ann.planted@acme.test", ["bob.planted@acme.test"]))
     world.settle()
+    world.sandbox.faults()
+    key = {"Authorization": f"Bearer {access.create_key(world.account, 'admin', ['admin'])}"}
+    link = world.web.post(f"/v1/people/{person}/invoices/{invoice.id}/customer-link", headers=key).json()["url"]
     with transaction() as session:
         session.execute(text("ALTER TABLE copper_record_email ADD CHECK (email <> 'zoe.planted@acme.test')"))
     world.simulate_copper("update_record", type="person", id=person, emails=["zoe.planted@acme.test"])
@@ -282,7 +285,7 @@ def test_no_secret_and_no_address_reaches_a_log(world: World, processes: Process
     metrics = world.web.get("/metrics", headers={"Authorization": "Bearer a-token-of-sixteen"}).text
     server = database_log.read_bytes()[before:].decode(errors="replace")
     for source, content in (("logs", log_text()), ("metrics", metrics), ("the database's log", server)):
-        for name, value in {**planted(world), "address": "zoe.planted@acme.test"}.items():
+        for name, value in {**planted(world), "address": "zoe.planted@acme.test", "customer link": link}.items():
             assert value not in content, f"{name} stands in {source}"
 
 
@@ -370,7 +373,7 @@ def test_the_api_conforms_to_its_openapi_document(world: World, monkeypatch: pyt
     world.settle()
     schema = schemathesis.openapi.from_url(f"{world.web.base_url}/openapi.json")
     operations = [operation.ok() for operation in schema.get_all_operations() if isinstance(operation, Ok)]
-    assert len(operations) == 10
+    assert len(operations) == 11
     run_settings = hypothesis_settings(
         max_examples=40,
         deadline=None,

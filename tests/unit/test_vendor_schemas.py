@@ -40,6 +40,7 @@ from worker.vendors.xero.schemas import (
     XeroCreditNote,
     XeroHistoryRecord,
     XeroInvoice,
+    XeroOnlineInvoice,
     XeroOrganisation,
     XeroOverpayment,
     XeroPagination,
@@ -162,6 +163,7 @@ OTHERS: list[tuple[type[BaseModel], dict[str, Any], str]] = [
     (XeroOrganisation, {"Name": "A", "ShortCode": "!1", "BaseCurrency": "NZD"}, ""),
     (XeroPagination, {"page": 1, "pageSize": 100, "pageCount": 2, "itemCount": 150}, ""),
     (XeroHistoryRecord, {"DateUTC": "/Date(1792454400123+0000)/"}, ""),
+    (XeroOnlineInvoice, {"OnlineInvoiceUrl": "https://in.xero.com/bCWCCfytGdTX"}, ""),
 ]
 
 NUMBERS = st.one_of(
@@ -258,6 +260,41 @@ def test_every_other_response_is_parsed_whatever_its_optional_fields_contain(
         parse_rows(model, [anything, {key: anything}], key)
 
     holds()
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("https://in.xero.com/bCWCCfytGdTXoJam9HENWlQt07G6zcDaj4gQojHu", None),
+        (" HTTPS://IN.XERO.COM/a-b_c~d?e=f%20&g=h ", "HTTPS://IN.XERO.COM/a-b_c~d?e=f%20&g=h"),
+        ("https://xero.com/x", None),
+        ("http://in.xero.com/x", ""),
+        ("https://in.xero.com.evil.test/x", ""),
+        ("https://evil-xero.com/x", ""),
+        ("https://evilxero.com/x", ""),
+        ("https://in.xero.com@evil.test/x", ""),
+        ("https://user:secret@in.xero.com/x", ""),
+        ("https://in.xero.com:8443/x", ""),
+        ("https://evil.test\\@in.xero.com/x", ""),
+        ("https://evil.test/https://in.xero.com/x", ""),
+        ("https://in.xero.com/x y", ""),
+        ("https://in.xero.com/x\nhttps://evil.test", ""),
+        ("https://in.xero.com/<script>", ""),
+        ("https://in.x\u0435ro.com/x", ""),
+        ("javascript:alert(1)//in.xero.com/", ""),
+        ("//in.xero.com/x", ""),
+        ("https://in.xero.com", ""),
+        ("https://in.xero.com/" + "x" * 500, ""),
+        ("https://" + "a." * 9_000 + "xero.com/x", ""),
+        ("", ""),
+        (None, ""),
+        (17, ""),
+        ({"a": 1}, ""),
+    ],
+)
+def test_the_link_for_a_customer_only_leads_to_xero_over_https(sent: Any, read: str | None) -> None:
+    (row,) = parse_rows(XeroOnlineInvoice, [{"OnlineInvoiceUrl": sent}], "").items
+    assert row.url == (sent if read is None else read)
 
 
 @hypothesis_settings(max_examples=300, deadline=None)

@@ -7,6 +7,7 @@ from web.admin import (
     columns,
     connect,
     contact_links,
+    customer_links,
     invoices,
     keys,
     panel_confirmation,
@@ -29,7 +30,7 @@ DEPENDENCIES = [
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
 MODULES = (
     *(connect, panel_confirmation, status, records, receivables, invoices, pins, unmatched, contact_links),
-    *(settings, columns, keys, sessions, account),
+    *(customer_links, settings, columns, keys, sessions, account),
 )
 for module in MODULES:
     router.include_router(module.router)

@@ -17,11 +17,12 @@ from services.opportunity_pins import build_opportunity_pins
 from store.accounts import accounts
 from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
-from store.read_model import account_invoices, match_reports
+from store.read_model import account_invoices, match_reports, online_invoices
 from store.read_model.account_invoices import AccountInvoice, ListTimeoutError
 from store.read_model.contact_links import Link, LinkError
 from web.admin import forms, notices, searches
 from web.admin import invoices as invoice_pages
+from web.admin.customer_links import customer_link_path
 from web.admin.forms import FormState, WholeNumber
 from web.admin.render import redirect, render_page
 from web.api.record_paths import RecordId
@@ -172,6 +173,7 @@ def show_match_details(request: Request, record_type: RecordType, record_id: Rec
     with account_transaction(browser_session.account_id) as session:
         match = match_reports.explain_invoice(session, browser_session.account_id, record_type, record_id, invoice_id)
         record = match_reports.find_record(session, browser_session.account_id, record_type, record_id)
+        invoice = online_invoices.find(session, browser_session.account_id, record_type, record_id, invoice_id)
     if match is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
     return render_page(
@@ -183,6 +185,7 @@ def show_match_details(request: Request, record_type: RecordType, record_id: Rec
         invoice_number=match.number or "this invoice",
         reasons=match.reasons,
         pin=match.pin,
+        link_path=customer_link_path(record_type, record_id, invoice_id) if invoice and invoice.has_page else "",
     )
 
 

@@ -28,6 +28,8 @@ from worker.vendors.copper import known_keys
 
 CONNECT_LIMIT = parse("100/5minutes")
 KNOWN_KEY_LIMIT = parse("30/5minutes")
+# Each takes one of the calls that Xero allows an organisation in a day.
+CUSTOMER_LINK_LIMIT = parse("30/5minutes")
 MINUTE = 60
 # Calls per minute and address with unknown keys, beyond which the responses are delayed.
 FREE_UNKNOWN_KEYS = 20
@@ -93,6 +95,11 @@ def limit_sign_in(request: Request) -> None:
 def limit_viewer_sign_in(request: Request) -> None:
     """Count a step of signing in to the panel, by address; raises `ProblemError` 429."""
     _count(CONNECT_LIMIT, "viewer-sign-in", client_label(request))
+
+
+def limit_customer_links(viewer: str) -> None:
+    """Count a customer link that is fetched from Xero, by viewer or API key; raises `ProblemError` 429."""
+    _count(CUSTOMER_LINK_LIMIT, "customer-link", pseudonym("viewer", viewer))
 
 
 def _count(limit: RateLimitItem, scope: str, name: str) -> None:

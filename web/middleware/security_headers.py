@@ -20,7 +20,7 @@ HSTS_SECONDS = 31_536_000
 RETRY_SECONDS = 5
 DOCS = "/docs"
 PANEL = "/panel"
-COPY_PAGES = ("/keys/new", "/setup/panel")
+COPY_PAGES = re.compile(r"/keys/new|/setup/panel|/records/.+/customer-link")
 SEARCH_PAGES = "/contacts/"
 # The pages of the viewers' sign-in window, which must keep its reference to the panel that opened it.
 SIGN_IN_WINDOW = ("/callback/copper", "/signin/copper/finish", "/signin/copper/confirm")
@@ -36,7 +36,7 @@ def page_policy() -> str:
 
 
 def copy_page_policy() -> str:
-    """As `page_policy`, with our own script, which copies a secret that is shown once."""
+    """As `page_policy`, with our own script, which copies a secret."""
     return f"{page_policy()}; script-src 'self'"
 
 
@@ -76,7 +76,7 @@ def docs_policy(page: str) -> str:
 def _policy_of_page(path: str) -> str:
     if path.startswith(SEARCH_PAGES):
         return search_page_policy()
-    return copy_page_policy() if path in COPY_PAGES else page_policy()
+    return copy_page_policy() if COPY_PAGES.fullmatch(path) else page_policy()
 
 
 class SecurityHeadersMiddleware:

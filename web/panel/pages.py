@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -28,7 +28,7 @@ from store.accounts.oauth_state import NO_ACCOUNT, OAuthStateError
 from store.db.crypto import digest
 from store.db.database import Role, account_transaction, transaction
 from store.db.enums import RecordType
-from store.read_model import match_reports
+from store.read_model import match_reports, online_invoices
 from web.admin import render
 from web.admin.connect import require_copper_app
 from web.admin.panel_confirmation import PANEL
@@ -45,11 +45,13 @@ from web.panel.authorization import (
     authenticate_panel,
     authorize_viewer,
     bearer_key,
+    viewer_identifier,
     viewer_quota,
 )
 from web.panel.long_polls import PollQuota
 from web.panel.record_views import RenderedView, ViewKey
 from web.presentation import locales
+from web.presentation.customer_links import get_customer_link
 from web.presentation.filter_params import RecordFilters
 from web.presentation.problems import ProblemError, delay_refusal, problem
 from web.state import web_state
@@ -204,11 +206,31 @@ async def match_details(
 def _match_details(account_id: int, record_type: RecordType, record_id: int, invoice_id: UUID) -> Response:
     with account_transaction(account_id, Role.READS) as session:
         match = match_reports.explain_invoice(session, account_id, record_type, record_id, invoice_id)
+        invoice = online_invoices.find(session, account_id, record_type, record_id, invoice_id)
     if match is None:
         raise ProblemError(404, "This invoice is no longer on this record.")
-    return HTMLResponse(
-        render.render_template("_match_details.html", reasons=match.reasons, pin=match.pin, record_type=record_type)
+    link_path = ""
+    if invoice and invoice.has_page:
+        link_path = f"/records/{record_type.value}/{record_id}/invoices/{invoice_id}/customer-link"
+    html = render.render_template(
+        "_match_details.html",
+        reasons=match.reasons,
+        pin=match.pin,
+        record_type=record_type,
+        link_path=link_path,
+        in_panel=True,
     )
+    return HTMLResponse(html)
+
+
+@router.post(f"{RECORD_PATH}/invoices/{{invoice_id}}/customer-link")
+async def create_customer_link(
+    request: Request, viewer: CurrentViewer, record_type: RecordType, record_id: RecordId, invoice_id: UUID
+) -> Response:
+    """The link with which a customer sees an invoice, as JSON."""
+    name = f"{viewer.key} {viewer_identifier(request)}"
+    url = await get_customer_link(request, viewer.account_id, name, record_type, record_id, invoice_id)
+    return JSONResponse({"url": url})
 
 
 # Signing in. The panel is a frame with partitioned cookies (CHIPS), so a session cookie that our sign-in window gets

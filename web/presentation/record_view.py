@@ -13,13 +13,15 @@ from store.accounts import account_settings, accounts, xero_organisations
 from store.accounts.account_settings import AccountSettings
 from store.db.database import Role, Session, account_transaction
 from store.db.enums import RecordType, RunState
-from store.read_model import balances, match_reports, record_invoices
+from store.read_model import balances, base_totals, match_reports, record_invoices
 from store.read_model.balances import Balance
+from store.read_model.base_totals import BaseTotal
 from store.read_model.match_reports import MirrorRecord, Reason
 from store.read_model.record_invoices import Facet, InvoiceFilter
 from store.sync import runs
 from web.presentation import ageing, locales
 from web.presentation.ageing import AgeingBar, PaymentView
+from web.presentation.base_totals import base_total_texts
 from web.presentation.invoice_filters import (
     CREDIT,
     FilterView,
@@ -55,6 +57,7 @@ class EmptyState:
 class RecordView:
     """A record with its invoices. `etag` changes with everything visible except the time of the last sync.
 
+    `base_totals` say what is outstanding in the organisations' base currencies, if it is not in one of these already.
     `count` is the number of invoices, `filtered_count` of those that the filter selects. `has_table` says whether the
     columns fit beside each other. `more_query` lists more rows (None: all are shown), `next_row_count` is how many
     more. `fewer_query` lists as many as initially (None: not more are shown). `summary` is for screen readers.
@@ -66,6 +69,7 @@ class RecordView:
     tiles: tuple[TileView, ...]
     ageing: tuple[AgeingBar, ...]
     payments: PaymentView | None
+    base_totals: tuple[str, ...]
     columns: tuple[ColumnView, ...]
     has_table: bool
     invoices: tuple[InvoiceRowView, ...]
@@ -118,6 +122,7 @@ def build_record_view(
         record = match_reports.find_record(session, account_id, record_type, record_id)
         record_balances = balances.list_for_record(session, account_id, record_type, record_id)
         payment_history = balances.payment_history(session, account_id, record_type, record_id)
+        totals = _read_base_totals(session, account_id, record_type, record_id, record_balances)
         disconnected = xero_organisations.list_needing_reauth(session, account_id)
         synced_at = accounts.get_synced_at(session, account_id)
         empty_state = None
@@ -139,6 +144,7 @@ def build_record_view(
         tiles=build_tiles(record_balances, selected, locale),
         ageing=ageing.build_bars(record_balances, locale),
         payments=ageing.build_payment_view(payment_history, locale),
+        base_totals=base_total_texts(totals, locale),
         columns=column_views(config.shown_columns),
         has_table=fit_in_table(config.shown_columns),
         invoices=tuple(build_row(invoice, config.shown_columns, locale) for invoice in invoices),
@@ -153,6 +159,15 @@ def build_record_view(
         warning=_disconnected_warning(disconnected.values()),
         synced_at=synced_at,
     )
+
+
+def _read_base_totals(
+    session: Session, account_id: int, record_type: RecordType, record_id: int, record_balances: Sequence[Balance]
+) -> list[BaseTotal]:
+    """The totals in base currencies; nothing is read for a record that owes nothing."""
+    if not any(balance.open and not balance.is_purchase for balance in record_balances):
+        return []
+    return base_totals.list_for_record(session, account_id, record_type, record_id)
 
 
 def _summary(name: str, facets: Sequence[Facet], record_balances: Sequence[Balance], locale: Locale) -> str:

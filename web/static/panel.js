@@ -508,24 +508,66 @@
     target.focus();
   }
 
-  async function copyNumber(button) {
-    const number = button.closest("tr").dataset.number, label = button.firstChild, text = label.nodeValue;
-    let isCopied = true;
+  // Copy a text; false if the browser allows it neither way. The button that was clicked keeps the focus.
+  async function copyText(text, button) {
     try {
-      await navigator.clipboard.writeText(number);
+      await navigator.clipboard.writeText(text);
+      return true;
     } catch {
       const field = document.createElement("input");
-      field.value = number;
+      field.value = text;
       document.body.append(field);
       field.select();
-      isCopied = document.execCommand("copy");
+      const isCopied = document.execCommand("copy");
       field.remove();
       button.focus({ preventScroll: true });
+      return isCopied;
     }
+  }
+
+  async function copyNumber(button) {
+    const number = button.closest("tr").dataset.number, label = button.firstChild, text = label.nodeValue;
+    const isCopied = await copyText(number, button);
     announce(isCopied ? `${number} copied` : "Your browser doesn't allow copying here.");
     if (!isCopied || text !== "Copy") return;
     label.nodeValue = "Copied";
     setTimeout(() => (label.nodeValue = "Copy"), COPIED_MS);
+  }
+
+  // Request the link of an invoice and copy it. Browsers allow that only shortly after a click, so if the response was
+  // slow, the link is shown and selected instead.
+  async function copyCustomerLink(button) {
+    const message = button.nextElementSibling;
+    if (button.ariaDisabled) return;
+    button.ariaDisabled = "true";
+    showLinkMessage(message, "Getting the link from Xero…");
+    const result = await fetchFromPatina(`/panel${button.dataset.path}`, { method: "POST" });
+    button.ariaDisabled = null;
+    if (!button.isConnected) return;
+    if (result && [401, 403].includes(result.response.status)) return load();
+    const { url, detail } = parseJson(result?.body) || {};
+    if (!result?.response.ok || !url) return showLinkMessage(message, detail || "Can't reach Patina. Try again.");
+    if (await copyText(url, button)) return showLinkMessage(message, "Link copied.");
+    showLinkMessage(message, "Press Ctrl+C or ⌘C to copy the link:");
+    const field = document.createElement("input");
+    field.readOnly = true;
+    field.value = url;
+    field.ariaLabel = "Link for the customer";
+    message.append(" ", field);
+    field.select();
+  }
+
+  function showLinkMessage(message, text) {
+    message.textContent = text;
+    announce(text);
+  }
+
+  function parseJson(text) {
+    try {
+      return JSON.parse(text);
+    } catch {
+      return null;
+    }
   }
 
   function retryDetails(details) {
@@ -541,6 +583,7 @@
     if (target.id === "sign-in") signIn();
     else if ("view" in target.dataset) showView(target);
     else if (target.classList.contains("copy")) copyNumber(target);
+    else if (target.classList.contains("copy-link")) copyCustomerLink(target);
     else if (target.classList.contains("match")) event.detail < 2 && toggleDetails(target);
     else if (target.classList.contains("retry-details")) retryDetails(target.closest("tr"));
     else if (target.dataset.type)

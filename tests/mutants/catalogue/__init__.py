@@ -10,6 +10,7 @@ from tests.mutants.catalogue import (
     access,
     columns,
     credits,
+    customer_links,
     erasure,
     invoices,
     matching,
@@ -35,6 +36,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*pages.FORMS, *pages.TEMPLATES, *panel.SCRIPTS),
     *resources.CAPACITY,
     *(*credits.CREDITS, *receivables.RECEIVABLES, *invoices.INVOICES, *columns.COLUMNS),
+    *(*customer_links.CUSTOMER_LINKS, *customer_links.BASE_TOTALS),
     *(*erasure.ERASURE, *matching.MATCHING),
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )

@@ -37,6 +37,7 @@ from worker.vendors.xero.schemas import (
     XeroCreditNote,
     XeroHistoryRecord,
     XeroInvoice,
+    XeroOnlineInvoice,
     XeroOrganisation,
     XeroOverpayment,
     XeroPagination,
@@ -315,6 +316,18 @@ class XeroClient:
             return None
         entries = self._parse(XeroHistoryRecord, rows, "HistoryRecords", "", datetime.now(UTC)).items
         return min((entry.recorded_at for entry in entries if entry.recorded_at), default=None)
+
+    def online_invoice_url(self, invoice_id: UUID) -> str:
+        """The https address, on a host of Xero's, of the page where the customer sees a sales invoice and can pay it.
+
+        It is a secret: do not log it. Raises `NotFoundError` if Xero does not have the invoice, `VendorError` for one
+        without such a page (a draft, a bill), `UnexpectedResponseError` if Xero sends no such address.
+        """
+        rows = self._rows(self._get_json(f"Invoices/{invoice_id}/OnlineInvoice", {}), "OnlineInvoices")
+        result = self._parse(XeroOnlineInvoice, rows[:1], "OnlineInvoices", "", datetime.now(UTC))
+        if not result.items or not result.items[0].url:
+            raise UnexpectedResponseError("Xero's response has no valid address of an online invoice")
+        return result.items[0].url
 
     def _fetch_page(
         self,

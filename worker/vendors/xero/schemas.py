@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Annotated, ClassVar
@@ -34,6 +35,9 @@ from worker.vendors.phones import normalise_phones
 # Created dates are shown in the viewer's time zone, so they must not be at the ends of the calendar.
 MIN_CREATED, MAX_CREATED = date(1900, 1, 1), date(2999, 12, 31)
 TimeZoneName = Annotated[str, BeforeValidator(text_parser(100)), AfterValidator(str.strip)]
+MAX_ONLINE_URL = 500
+# No user name, no port, no IP address, nothing that a browser would read differently.
+ONLINE_URL = re.compile(r"https://(?:[a-z0-9-]+\.)*xero\.com/[A-Za-z0-9/_.~?=&%+-]+", re.IGNORECASE | re.ASCII)
 CLOSED_STATUSES = {"PAID", "VOIDED", "DELETED"}
 # Other names that Xero has used for these types (OpenAPI 16.1 and its history).
 CREDIT_TYPE_SYNONYMS = {
@@ -276,6 +280,25 @@ class XeroHistoryRecord(BaseModel):
     """An entry of `GET /Invoices/{id}/History` (OpenAPI 16.1, schema HistoryRecord)."""
 
     recorded_at: Instant = Field(alias="DateUTC", default=None)
+
+
+def _check_online_url(url: str) -> str:
+    """The address of an online invoice, '' if none was given; raises `ValueError` if it is not an https URL of Xero's.
+
+    The link is passed on to customers, so it must not lead anywhere else.
+    """
+    url = url.strip()
+    if not url:
+        return ""
+    if len(url) > MAX_ONLINE_URL or not ONLINE_URL.fullmatch(url):
+        raise ValueError("not an address of Xero's")
+    return url
+
+
+class XeroOnlineInvoice(BaseModel):
+    """The answer of `GET /Invoices/{id}/OnlineInvoice` (OpenAPI 16.1, schema OnlineInvoice)."""
+
+    url: Annotated[LongText, AfterValidator(_check_online_url)] = Field(alias="OnlineInvoiceUrl", default="")
 
 
 class XeroOrganisation(BaseModel):
