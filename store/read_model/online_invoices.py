@@ -26,6 +26,11 @@ SAVE_URL = text("""
 """)
 
 
+def has_page(invoice_type: str, status: str) -> bool:
+    """Whether Xero has a page of an invoice for the customer: of a sales invoice, once it is no longer a draft."""
+    return invoice_type == InvoiceType.INVOICE and status != DRAFT
+
+
 @dataclass(frozen=True)
 class OnlineInvoice:
     """An invoice of a record, with the address of its page at Xero; `url` is None before it was requested."""
@@ -50,7 +55,7 @@ class OnlineInvoice:
     @property
     def has_page(self) -> bool:
         """Whether Xero has a page of the invoice for the customer."""
-        return self.is_sale and not self.is_draft
+        return has_page(self.type, self.status)
 
 
 def find(

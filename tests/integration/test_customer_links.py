@@ -257,6 +257,7 @@ def test_an_admin_gets_the_link_on_a_page_without_scripts(world: World, admin: A
     path = f"/records/person/{ann}/invoices/{invoice}/customer-link"
     details = admin.open(f"/records/person/{ann}/invoices/{invoice}/match")
     assert f'href="{path}"' in details.text
+    assert f'href="{path}"' in admin.open(f"/invoices/{invoice}").text
     page = admin.open(path)
     assert "Get the link" in page.text
     assert "in.xero.com" not in page.text

@@ -12,12 +12,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
-from services.invoice_report import build_invoice_report
+from services.invoice_report import InvoiceReport, build_invoice_report
 from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import Role, account_transaction
 from store.read_model import account_invoices, invoice_pins
 from store.read_model.account_invoices import AccountInvoice, InvoiceFilter, InvoiceGroup, ListTimeoutError, Sort
+from store.read_model.online_invoices import has_page
 from web.admin import forms, notices
+from web.admin.customer_links import customer_link_path
 from web.admin.forms import FormState
 from web.admin.render import redirect, render_page
 from web.api import cursors
@@ -221,7 +223,19 @@ def invoice_page(request: Request, invoice_id: UUID, q: str = "", form: FormStat
         report=report,
         invoice=invoice_view.build_invoice_view(report, locale),
         created_sources=invoice_view.CREATED_SOURCES,
+        customer_link=_customer_link(report),
+        link_path="",
     )
+
+
+def _customer_link(report: InvoiceReport) -> str:
+    """The path of the page with the link for the customer, by the first record with the invoice; '' without one."""
+    invoice = report.invoice.item
+    if not has_page(invoice.type, invoice.status):
+        return ""
+    shown_on = (explained.record for explained in report.records if explained.record.is_shown)
+    record = next(shown_on, None)
+    return customer_link_path(record.record_type, record.record_id, invoice.invoice_id) if record else ""
 
 
 @router.get("/export/invoice-list.{format}")
