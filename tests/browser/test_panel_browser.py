@@ -98,7 +98,7 @@ def test_the_panel_shows_the_record_that_is_open_in_copper(copper: Copper, pictu
     expect(panel.locator("#last-synced")).to_contain_text("Live · Last synced")
     expect(panel.locator("#announcement")).to_have_text("A company: 7 invoices, NZD 724.50 outstanding")
     first = [request for request in requests if "wait" not in (request.headers.get("prefer") or "")]
-    assert len(first) == 4, [request.url for request in first]
+    assert len(first) == 2, [request.url for request in first]
     sizes = [response.body() for request in first if (response := request.response())]
     assert sum(map(len, sizes)) < MAX_BYTES
 
