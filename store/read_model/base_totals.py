@@ -13,6 +13,8 @@ from store.read_model.overdue_sql import AWAITS_PAYMENT
 
 # Beyond these bounds a rate is an error: between the dearest and the cheapest currency there are about eight digits.
 MIN_RATE, MAX_RATE = Decimal("1e-9"), Decimal("1e9")
+# As large as any amount of an invoice; what is larger in the base currency has a wrong rate.
+MAX_AMOUNT = Decimal("1e20")
 # An invoice in the base currency needs no rate. `is_foreign` is over all rows: a single foreign invoice shows all sums.
 LIST_BASE_TOTALS = text(f"""
     SELECT base_currency, string_agg(DISTINCT organisation, ', ' ORDER BY organisation) AS organisations,
@@ -21,7 +23,8 @@ LIST_BASE_TOTALS = text(f"""
     FROM (SELECT coalesce(o.base_currency, '') AS base_currency, o.name AS organisation,
                  coalesce(r.currency, '') <> o.base_currency AS is_foreign,
                  CASE WHEN r.currency = o.base_currency THEN r.balance
-                      WHEN i.currency_rate BETWEEN :min_rate AND :max_rate THEN r.balance / i.currency_rate
+                      WHEN i.currency_rate BETWEEN :min_rate AND :max_rate
+                           AND r.balance < :max_amount * i.currency_rate THEN r.balance / i.currency_rate
                  END AS base_amount
           FROM account a
           JOIN record_invoice r ON r.account_id = a.id AND r.record_type = :type AND r.record_id = :record
@@ -57,6 +60,7 @@ def list_for_record(session: Session, account_id: int, record_type: RecordType, 
         "record": record_id,
         "min_rate": MIN_RATE,
         "max_rate": MAX_RATE,
+        "max_amount": MAX_AMOUNT,
     }
     rows = session.execute(LIST_BASE_TOTALS, params).mappings().all()
     return [

@@ -33,7 +33,8 @@ def lines(world: World, record: int) -> tuple[str, ...]:
 
 def set_rate(number: str, rate: object) -> None:
     with transaction() as session:
-        session.execute(text("UPDATE xero_invoice SET currency_rate = :rate WHERE number = :number"), locals())
+        statement = text("UPDATE xero_invoice SET currency_rate = :rate WHERE number = :number")
+        session.execute(statement, {"rate": rate, "number": number})
 
 
 def test_amounts_count_at_the_invoices_own_rates(world: World) -> None:
@@ -91,6 +92,29 @@ def test_an_invoice_without_a_usable_rate_is_named_and_not_counted(world: World,
     set_rate("J-1", rate)
     expected = "≈ NZD 100.00 outstanding in all, at the invoices' own exchange rates."
     assert lines(world, ann) == (f"{expected} Not included: the exchange rates of 2 invoices aren't known.",)
+
+
+def test_a_total_is_rounded_once_to_the_decimals_of_its_currency(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    contact = world.contact("Ann", "ann@acme.test")
+    for number in range(3):
+        world.invoice(contact, "10.00", currency="USD", number=f"U-{number}")
+    world.settle()
+    for number in range(3):
+        set_rate(f"U-{number}", 3)
+    assert lines(world, ann) == ("≈ NZD 10.00 outstanding in all, at the invoices' own exchange rates",)
+    set_rate("U-0", "0.7")
+    assert lines(world, ann) == ("≈ NZD 20.95 outstanding in all, at the invoices' own exchange rates",)
+
+
+def test_an_absurd_amount_breaks_nothing(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    contact = world.contact("Ann", "ann@acme.test")
+    world.invoice(contact, "99999999999999999999.99", currency="USD", number="U-1")
+    world.settle()
+    assert lines(world, ann) == ("No total in NZD: the exchange rate of 1 invoice isn't known.",)
+    set_rate("U-1", "1e9")
+    assert lines(world, ann) == ("≈ NZD 100,000,000,000.00 outstanding in all, at the invoices' own exchange rates",)
 
 
 def test_each_base_currency_has_its_own_total(unconnected: World) -> None:

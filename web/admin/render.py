@@ -32,7 +32,13 @@ STATIC_FOLDER = WEB_FOLDER / "static"
 TIME_ELEMENT = Markup('<time datetime="{iso}"{title}>{text}</time>')
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 """The id of a row, in a path; at most PostgreSQL's largest bigint."""
-PAGE_TITLES = {400: "Invalid request", 403: "Not allowed", 404: "Page not found", 405: "Page not found"}
+PAGE_TITLES = {
+    400: "Invalid request",
+    403: "Not allowed",
+    404: "Page not found",
+    405: "Page not found",
+    409: "Not possible",
+}
 PAGE_MESSAGES = {"Not Found": "This page doesn't exist.", "Method Not Allowed": "This page doesn't exist."}
 PARAMETER_MESSAGES = {
     "record_id": '"{value}" isn\'t a Copper ID.',

@@ -8,6 +8,7 @@ from babel import Locale
 
 from store.read_model.base_totals import BaseTotal
 from web.presentation import locales
+from web.presentation.currencies import round_amount
 
 
 def base_total_texts(totals: Sequence[BaseTotal], locale: Locale) -> tuple[str, ...]:
@@ -19,7 +20,8 @@ def _text(total: BaseTotal, locale: Locale, *, with_names: bool) -> str:
     prefix = f"{total.organisations}: " if with_names else ""
     if not total.invoices:
         return f"{prefix}No total in {total.base_currency}: {_unknown_rates(total, locale)}."
-    amount = f"{total.base_currency} {locales.format_money(total.open, total.base_currency, locale)}"
+    rounded = round_amount(total.open, total.base_currency)
+    amount = f"{total.base_currency} {locales.format_money(rounded, total.base_currency, locale)}"
     text = f"{prefix}≈ {amount} outstanding in all, at the invoices' own exchange rates"
     return f"{text}. Not included: {_unknown_rates(total, locale)}." if total.invoices_without_rate else text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 WITHOUT_DECIMALS = ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV")
 PACIFIC_AND_AFRICAN_FRANCS = ("XAF", "XOF", "XPF")
@@ -18,6 +18,11 @@ DECIMALS = {
 def decimal_places(value: Decimal, currency: str | None) -> int:
     """The number of decimals to write: the currency's own, or more if a vendor sends a finer amount."""
     return len(format_amount(value, currency).partition(".")[2])
+
+
+def round_amount(value: Decimal, currency: str) -> Decimal:
+    """A computed amount, rounded half up to the currency's own number of decimals; `value` has at most 26 digits."""
+    return value.quantize(Decimal(1).scaleb(-DECIMALS.get(currency, 2)), ROUND_HALF_UP)
 
 
 def format_amount(value: Decimal | str, currency: str | None) -> str:
