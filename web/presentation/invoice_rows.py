@@ -16,10 +16,10 @@ from web.presentation import labels, links, locales
 
 CREDIT = "CREDIT"
 # Wider than this (in em), the columns do not fit beside each other on any page, and every row is a card.
-MAX_TABLE_WIDTH = 60
+MAX_TABLE_WIDTH = 62
 MATCH_LINK_WIDTH = 10
 COLUMN_WIDTHS = {
-    InvoiceColumn.NUMBER: 8,
+    InvoiceColumn.NUMBER: 10,
     InvoiceColumn.STATUS: 10,
     InvoiceColumn.ISSUER: 7,
     InvoiceColumn.DUE_DATE: 7,
