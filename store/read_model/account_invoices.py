@@ -34,7 +34,7 @@ SHOWN_INVOICES = """
          AND c.contact_id = r.contact_id
     WHERE a.id = %(account)s
 """
-# Everything that an `InvoiceFilter` asks for except the status, whose counts stand beside each other.
+# Everything that an `AccountInvoiceFilter` asks for except the status, whose counts stand beside each other.
 MATCHES_FILTER = """
     (%(organisation)s::bigint IS NULL OR r.organisation_id = %(organisation)s)
     AND (%(currency)s::text IS NULL OR coalesce(r.currency, '') = %(currency)s)
@@ -114,7 +114,7 @@ class ListTimeoutError(Exception):
 
 
 @dataclass(frozen=True)
-class InvoiceFilter:
+class AccountInvoiceFilter:
     """Which of the account's invoices are listed; the defaults let all through.
 
     `search` is a part of a number, of a reference or of the contact's name, in any case. `status` may be `OVERDUE` or
@@ -175,7 +175,12 @@ class InvoiceGroup:
 
 
 def list_page(
-    session: Session, account_id: int, invoice_filter: InvoiceFilter, sort: Sort, after: ListCursor | None, limit: int
+    session: Session,
+    account_id: int,
+    invoice_filter: AccountInvoiceFilter,
+    sort: Sort,
+    after: ListCursor | None,
+    limit: int,
 ) -> Sequence[AccountInvoice]:
     """A page of the filtered invoices; raises `ListTimeoutError` if the search takes too long."""
     params = {**list_params(account_id, invoice_filter, sort, after), "limit": limit}
@@ -187,7 +192,7 @@ def search(session: Session, account_id: int, search_text: str, limit: int) -> S
 
     Raises `ListTimeoutError` if the search takes too long.
     """
-    params = {**InvoiceFilter(search=search_text).to_params(account_id), "limit": limit}
+    params = {**AccountInvoiceFilter(search=search_text).to_params(account_id), "limit": limit}
     return _read(session, SEARCH, params)
 
 
@@ -206,14 +211,14 @@ def _read(session: Session, statement: str, params: dict[str, Any]) -> Sequence[
 
 
 def list_params(
-    account_id: int, invoice_filter: InvoiceFilter, sort: Sort, after: ListCursor | None = None
+    account_id: int, invoice_filter: AccountInvoiceFilter, sort: Sort, after: ListCursor | None = None
 ) -> dict[str, Any]:
     """The parameters of a list, without its limit."""
     after_key, after_id = after or ORDERS[sort].start
     return {**invoice_filter.to_params(account_id), "after_key": after_key, "after_id": after_id}
 
 
-def summarise(session: Session, account_id: int, invoice_filter: InvoiceFilter) -> Sequence[InvoiceGroup]:
+def summarise(session: Session, account_id: int, invoice_filter: AccountInvoiceFilter) -> Sequence[InvoiceGroup]:
     """Counts and sums of what matches the filter, for every status, type and currency that the account has.
 
     Raises `ListTimeoutError` if the search takes too long.

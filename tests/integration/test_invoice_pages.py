@@ -16,7 +16,7 @@ from runtime.settings import override_settings
 from store.accounts import audit
 from store.db.database import account_transaction, transaction
 from store.read_model import account_invoices
-from store.read_model.account_invoices import InvoiceFilter, Sort
+from store.read_model.account_invoices import AccountInvoiceFilter, Sort
 from tests.integration.test_admin_pages import page_text
 from tests.support.admin import AdminBrowser
 from tests.support.world import World
@@ -155,7 +155,7 @@ def test_pages_in_any_order_have_every_invoice_once(world: World, sort: Sort) ->
     with account_transaction(world.account) as session:
 
         def page(after: account_invoices.ListCursor | None, limit: int) -> list[account_invoices.AccountInvoice]:
-            return list(account_invoices.list_page(session, world.account, InvoiceFilter(), sort, after, limit))
+            return list(account_invoices.list_page(session, world.account, AccountInvoiceFilter(), sort, after, limit))
 
         everything = page(None, 50)
         collected: list[account_invoices.AccountInvoice] = []

@@ -16,7 +16,7 @@ from services.invoice_report import InvoiceReport, build_invoice_report
 from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import Role, account_transaction
 from store.read_model import account_invoices, invoice_pins
-from store.read_model.account_invoices import AccountInvoice, InvoiceFilter, InvoiceGroup, ListTimeoutError, Sort
+from store.read_model.account_invoices import AccountInvoice, AccountInvoiceFilter, InvoiceGroup, ListTimeoutError, Sort
 from store.read_model.online_invoices import has_page
 from web.admin import forms, notices
 from web.admin.customer_links import customer_link_path
@@ -65,9 +65,9 @@ class ListQuery:
         values = {name: value for name, value in {**vars(self), **changes}.items() if value and value != "created"}
         return f"{base}?{urlencode(values)}" if values else base
 
-    def to_filter(self, search: str) -> InvoiceFilter:
+    def to_filter(self, search: str) -> AccountInvoiceFilter:
         """The filter, with the text of the search."""
-        return InvoiceFilter(
+        return AccountInvoiceFilter(
             search=search,
             status=self.status,
             organisation_id=int(self.organisation) if self.organisation else None,
@@ -180,7 +180,7 @@ def _list_page(
         types=invoice_list_view.types(groups),
         organisations=organisations,
         orders=ORDER_LABELS,
-        has_filter=invoice_filter != InvoiceFilter(),
+        has_filter=invoice_filter != AccountInvoiceFilter(),
         after=cursors.encode_listed(page[-1].cursor) if len(rows) > ROWS_PER_PAGE else None,
         is_first_page=cursor is None,
     )

@@ -14,7 +14,7 @@ from services.invoice_report import InvoiceReport, build_invoice_report
 from store.accounts import accounts
 from store.db.database import Role, account_transaction
 from store.read_model import account_invoices
-from store.read_model.account_invoices import AccountInvoice, InvoiceFilter, ListCursor, ListTimeoutError, Sort
+from store.read_model.account_invoices import AccountInvoice, AccountInvoiceFilter, ListCursor, ListTimeoutError, Sort
 from store.read_model.invoice_pins import PinError, PinLimitError
 from store.read_model.record_invoices import InvoiceListItem
 from web.api import cursors
@@ -116,13 +116,13 @@ async def list_account_invoices(
 ) -> AccountInvoicePageSchema:
     """The invoices and credits that the account shows, each once however many records have it."""
     cursor = cursors.decode_listed(after, sort) if after is not None else None
-    invoice_filter = InvoiceFilter(search.strip(), status, organisation, currency, type, matched)
+    invoice_filter = AccountInvoiceFilter(search.strip(), status, organisation, currency, type, matched)
     pages = web_state(request).capacity.pages
     return await pages.run(caller.account_id, _read_page, caller.account_id, invoice_filter, sort, cursor, limit)
 
 
 def _read_page(
-    account_id: int, invoice_filter: InvoiceFilter, sort: Sort, after: ListCursor | None, limit: int
+    account_id: int, invoice_filter: AccountInvoiceFilter, sort: Sort, after: ListCursor | None, limit: int
 ) -> AccountInvoicePageSchema:
     try:
         with account_transaction(account_id, Role.READS) as session:

@@ -23,7 +23,7 @@ from store.accounts import accounts, audit
 from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
 from store.read_model import account_invoices, exports, receivables
-from store.read_model.account_invoices import InvoiceFilter, Sort
+from store.read_model.account_invoices import AccountInvoiceFilter, Sort
 from store.read_model.receivables import ReceivablesQuery
 from web.middleware.concurrency import EXPORT_RUNNING, BusyError
 from web.presentation import labels, links, spreadsheets
@@ -145,7 +145,7 @@ async def export_invoice_list(
     account_id: int,
     actor: str,
     file_format: ExportFormat,
-    invoice_filter: InvoiceFilter,
+    invoice_filter: AccountInvoiceFilter,
     sort: Sort,
 ) -> Response:
     """The account's invoices as their page lists them, each once. The audit log does not repeat the search text."""
@@ -162,7 +162,7 @@ async def export_invoice_list(
         )
 
     name, params = "invoice-list", account_invoices.list_params(account_id, invoice_filter, sort)
-    is_filtered = invoice_filter != InvoiceFilter()
+    is_filtered = invoice_filter != AccountInvoiceFilter()
     topic = f"{'filtered ' if is_filtered else ''}list of invoices as {file_format}"
     export = Export(name, account_invoices.LIST[sort], params, LIST_COLUMNS, format_row, topic)
     return await _download(request, account_id, actor, file_format, export)
