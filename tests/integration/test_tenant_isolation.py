@@ -227,7 +227,7 @@ def test_a_revoked_key_is_refused_by_every_endpoint(two: tuple[World, World], we
         for path, methods in described.items()
         if methods.get("get", {}).get("security")
     ]
-    assert len(paths) == 8
+    assert len(paths) == 9
     key = access.create_key(world.account, "to be revoked", ["read", "admin"])
     headers = {"Authorization": f"Bearer {key}"}
     assert {path: web.get(path, headers=headers).status_code for path in paths} == dict.fromkeys(paths, 200)
@@ -373,7 +373,7 @@ def test_the_api_conforms_to_its_openapi_document(world: World, monkeypatch: pyt
     world.settle()
     schema = schemathesis.openapi.from_url(f"{world.web.base_url}/openapi.json")
     operations = [operation.ok() for operation in schema.get_all_operations() if isinstance(operation, Ok)]
-    assert len(operations) == 11
+    assert len(operations) == 14
     run_settings = hypothesis_settings(
         max_examples=40,
         deadline=None,
