@@ -16,11 +16,11 @@ from web.presentation import labels, links, locales
 
 CREDIT = "CREDIT"
 # Wider than this (in em), the columns do not fit beside each other on any page, and every row is a card.
-MAX_TABLE_WIDTH = 62
+MAX_TABLE_WIDTH = 63
 MATCH_LINK_WIDTH = 10
 COLUMN_WIDTHS = {
     InvoiceColumn.NUMBER: 10,
-    InvoiceColumn.STATUS: 10,
+    InvoiceColumn.STATUS: 11,
     InvoiceColumn.ISSUER: 7,
     InvoiceColumn.DUE_DATE: 7,
     InvoiceColumn.TOTAL: 9,
