@@ -56,7 +56,11 @@ def _explain_invoice(account_id: int, text: str, *, json_: bool) -> None:
     if not reports:
         raise LookupError(f"No invoice has the number or ID {text}.")
     for report in reports:
-        for line in [invoice_details_schema(report).model_dump_json()] if json_ else format_invoice_report(report):
+        for line in (
+            [invoice_details_schema(report, with_reasons=True).model_dump_json()]
+            if json_
+            else format_invoice_report(report)
+        ):
             typer.echo(line)
 
 

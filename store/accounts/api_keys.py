@@ -30,9 +30,7 @@ REVOKE = text("""
     UPDATE api_key SET revoked_at = now() WHERE account_id = :account AND id = :key AND revoked_at IS NULL
     RETURNING name
 """)
-FIND_ACCOUNT = text("""
-    SELECT account_id FROM api_key WHERE key_hash = :hash AND revoked_at IS NULL AND scopes && CAST(:scopes AS text[])
-""")
+FIND_OWNER = text("SELECT account_id, scopes FROM api_key WHERE key_hash = :hash AND revoked_at IS NULL")
 FIND_PANELS = """
     SELECT k.key_hash, k.account_id, a.visible_to_teams FROM api_key k JOIN account a ON a.id = k.account_id
     WHERE k.key_hash = ANY(%s) AND k.revoked_at IS NULL AND 'panel' = ANY(k.scopes)
@@ -41,6 +39,14 @@ RECORD_USE = text("""
     UPDATE api_key SET last_used_at = now()
     WHERE key_hash = ANY(:hashes) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 """)
+
+
+@dataclass(frozen=True)
+class KeyOwner:
+    """The account of a key, and what the key may do."""
+
+    account_id: int
+    scopes: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,10 @@ def revoke(session: Session, account_id: int, key_id: int) -> str | None:
     return name
 
 
-def find_account(session: Session, key: str, scopes: Sequence[str]) -> int | None:
-    """The account of a key that has one of `scopes` and is not revoked, or None."""
-    params = {"hash": digest(key), "scopes": list(scopes)}
-    account_id: int | None = session.execute(FIND_ACCOUNT, params).scalar_one_or_none()
-    return account_id
+def find_owner(session: Session, key: str) -> KeyOwner | None:
+    """Whose a key is, if it exists and is not revoked."""
+    row = session.execute(FIND_OWNER, {"hash": digest(key)}).one_or_none()
+    return KeyOwner(row.account_id, frozenset(row.scopes)) if row else None
 
 
 async def find_panels(connection: AsyncConnection[TupleRow], hashes: Sequence[bytes]) -> list[Panel | None]:

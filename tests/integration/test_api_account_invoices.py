@@ -96,9 +96,14 @@ def test_the_api_explains_on_which_records_an_invoice_is(world: World) -> None:
     world.pin(deal, stray)
     world.settle()
 
-    def get(invoice_id: object) -> httpx.Response:
-        return world.web.get(f"/v1/invoices/{invoice_id}", headers=headers(world.key))
+    admin_key = access.create_key(world.account, "An admin's key", ["admin"])
 
+    def get(invoice_id: object, key: str = admin_key) -> httpx.Response:
+        return world.web.get(f"/v1/invoices/{invoice_id}", headers=headers(key))
+
+    read = get(matched.id, world.key)
+    assert [record["reasons"] for record in read.json()["records"]] == [None, None, None]
+    assert "ann@acme.test" not in read.text, "email addresses are for admins"
     payload = get(matched.id).json()
     assert {record["record"]["type"] for record in payload["records"]} == {"person", "company", "opportunity"}
     assert {reason["email"] for record in payload["records"] for reason in record["reasons"]} == {"ann@acme.test"}
@@ -203,5 +208,6 @@ def test_an_invoice_that_matches_by_email_domain_says_so_everywhere(world: World
     )
     admin.open(f"/invoices/{invoice.id}")
     assert "The email domain of this company is acme.test" in page_text(admin)
-    payload = world.web.get(f"/v1/invoices/{invoice.id}", headers=headers(world.key)).json()
+    key = access.create_key(world.account, "An admin's key", ["admin"])
+    payload = world.web.get(f"/v1/invoices/{invoice.id}", headers=headers(key)).json()
     assert [reason["email_domain"] for record in payload["records"] for reason in record["reasons"]] == ["acme.test"]

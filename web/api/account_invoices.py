@@ -76,7 +76,7 @@ class RecordWithReasons(BaseModel):
 
     record: RecordReference
     name: str
-    reasons: list[MatchReason]
+    reasons: list[MatchReason] | None = Field(description="null unless the key has the scope `admin`")
     pin: PinSchema | None
 
 
@@ -175,16 +175,16 @@ def _item_fields(item: InvoiceListItem) -> dict[str, Any]:
     openapi_extra=BEARER_SECURITY,
 )
 async def get_invoice(request: Request, caller: ReadCaller, invoice_id: InvoiceId) -> InvoiceDetailsSchema:
-    """An invoice, the records that have it, and why each of them has it."""
+    """An invoice, the records that have it, and (for a key with the scope `admin`) why each of them has it."""
     pages = web_state(request).capacity.pages
     report = await pages.run(caller.account_id, build_invoice_report, caller.account_id, invoice_id)
     if report is None or report.invoice.is_deleted or not report.invoice.is_shown:
         raise ProblemError(404, "The account shows no invoice with this ID.")
-    return invoice_details_schema(report)
+    return invoice_details_schema(report, with_reasons=caller.is_admin)
 
 
-def invoice_details_schema(report: InvoiceReport) -> InvoiceDetailsSchema:
-    """An invoice's report as the API returns it."""
+def invoice_details_schema(report: InvoiceReport, *, with_reasons: bool) -> InvoiceDetailsSchema:
+    """An invoice's report as the API returns it. Reasons name email addresses, which only admins see."""
     invoice = report.invoice
     return InvoiceDetailsSchema(
         **_item_fields(invoice.item),
@@ -194,7 +194,7 @@ def invoice_details_schema(report: InvoiceReport) -> InvoiceDetailsSchema:
             RecordWithReasons(
                 record=RecordReference(type=explained.record.record_type.value, id=explained.record.record_id),
                 name=explained.record.name,
-                reasons=[match_reason(reason) for reason in explained.reasons],
+                reasons=[match_reason(reason) for reason in explained.reasons] if with_reasons else None,
                 pin=PinSchema(pinned_by=explained.pin.pinned_by, pinned_at=explained.pin.pinned_at)
                 if explained.pin
                 else None,

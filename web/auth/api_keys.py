@@ -18,6 +18,8 @@ from web.state import web_state
 
 BEARER_SECURITY: dict[str, Any] = {"security": [{"bearer": []}]}
 """For the OpenAPI description of an endpoint that needs an API key."""
+API_SCOPES = ("read", "admin")
+"""A key with neither opens a panel only, and is unknown to the API."""
 
 
 def bearer_token(request: Request) -> str:
@@ -36,10 +38,11 @@ def unknown_key(request: Request) -> ProblemError:
 
 @dataclass(frozen=True)
 class Caller:
-    """The account of an API key, and the prefix by which people know the key."""
+    """The account of an API key, the prefix by which people know the key, and whether it has the scope `admin`."""
 
     account_id: int
     prefix: str
+    is_admin: bool
 
     @property
     def name(self) -> str:
@@ -55,20 +58,18 @@ def require_scopes(*scopes: str) -> Callable[[Request], Caller]:
         key_digest = digest(key)
         rate_limits.limit_api_call(request, key_digest)
         with transaction() as session:
-            account_id = api_keys.find_account(session, key, scopes)
-            exists = account_id is not None or api_keys.find_account(session, key, ("read", "admin")) is not None
-        if exists:
-            rate_limits.count_known_key(key_digest)
-        if account_id is None:
-            if exists:
-                detail = f"This needs a key with the scope {' or '.join(scopes)}; this one has another."
-                raise ProblemError(403, detail, reason=RefusalReason.SCOPE)
+            owner = api_keys.find_owner(session, key)
+        if owner is None or owner.scopes.isdisjoint(API_SCOPES):
             raise unknown_key(request)
+        rate_limits.count_known_key(key_digest)
+        if owner.scopes.isdisjoint(scopes):
+            detail = f"This needs a key with the scope {' or '.join(scopes)}; this one has another."
+            raise ProblemError(403, detail, reason=RefusalReason.SCOPE)
         web_state(request).key_usage.record(key_digest)
-        return Caller(account_id, key[:12])
+        return Caller(owner.account_id, key[:12], is_admin="admin" in owner.scopes)
 
     return caller
 
 
-ReadCaller = Annotated[Caller, Depends(require_scopes("read", "admin"))]
+ReadCaller = Annotated[Caller, Depends(require_scopes(*API_SCOPES))]
 AdminCaller = Annotated[Caller, Depends(require_scopes("admin"))]
