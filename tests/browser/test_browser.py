@@ -396,6 +396,7 @@ def test_a_customer_link_is_shown_without_scripts_and_copied_with_them(
         page = chromium.opened(browser, str(world.web.base_url), scripts=scripts)
         page.goto("/connect")
         sign_in(page, {"email": admin["email"], "api_key": admin["api_key"]})
+        expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
         page.goto(f"/records/person/{person}")
         expect(page.get_by_text("outstanding in all, at the invoices' own exchange rates")).to_be_visible()
         page.goto(f"/records/person/{person}/invoices/{invoice}/match")
