@@ -92,8 +92,8 @@ SIGNATURES_AND_SECRETS = (
     mutant(
         "revoked keys are accepted by all endpoints but the main read",
         "store/accounts/api_keys.py",
-        "WHERE key_hash = :hash AND revoked_at IS NULL\")",
-        "WHERE key_hash = :hash\")",
+        'WHERE key_hash = :hash AND revoked_at IS NULL")',
+        'WHERE key_hash = :hash")',
         "integration/test_tenant_isolation.py::test_a_revoked_key_is_refused_by_every_endpoint",
     ),
     mutant(
