@@ -423,7 +423,7 @@ def test_match_details_of_an_invoice_are_shown(world: World, panel: dict[str, st
     response = world.web.get(f"/panel/records/company/{company}/invoices/{invoice.id}/match", headers=panel)
     assert plain(response) == (
         "Matched by ann@acme.test , the email address of A person (at this company) and of the Xero contact Acme Ltd "
-        "(Acme Sales Ltd 1)."
+        "(Acme Sales Ltd 1). Copy link for the customer"
     )
     assert world.web.get(f"/panel/records/lead/1/invoices/{invoice.id}/match", headers=panel).status_code == 404
 
