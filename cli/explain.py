@@ -32,7 +32,7 @@ def explain(
     account: AccountOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Explain which invoices a record shows: addresses, contacts, invoices and possible matches. Or an invoice."""
+    """Explain which invoices a record shows, or which records show an invoice, and why."""
     if type == "invoice":
         _explain_invoice(resolve_account(account), item, json_=json_)
         return

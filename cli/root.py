@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "status": CommandSpec("cli.status", "Show each account's data, backlog, API usage and problems."),
     "explain": CommandSpec(
-        "cli.explain", "Explain which invoices a record shows: addresses, contacts, invoices and possible matches."
+        "cli.explain", "Explain which invoices a record shows, or which records show an invoice, and why."
     ),
     "doctor": CommandSpec("cli.doctor", "Check the installation (settings, services, connections) and suggest fixes."),
     "rotate-keys": CommandSpec("cli.rotate_keys", "Re-encrypt all stored secrets with the newest of ENCRYPTION_KEYS."),

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import settings as hypothesis_settings
 
 from runtime.settings import override_settings
 from sandbox.world import World as SandboxWorld
@@ -21,6 +22,9 @@ from tests.support.snapshots import Addresses, Snapshot, Snapshots, addresses, s
 from tests.support.world import Sandbox, World
 from web.app import create
 
+# The first example also imports what it needs, and the machine may be busy.
+hypothesis_settings.register_profile("without_deadline", deadline=None)
+hypothesis_settings.load_profile("without_deadline")
 UNIT = Path(__file__).resolve().parent / "unit"
 
 

@@ -477,6 +477,7 @@ def test_rows_of_a_run_are_projected_in_parallel_and_complete_when_it_ends(world
     copper, xero = run_processor.start_account_runs(world.account, RunKind.BACKFILL)
     while run_processor.step(xero.account_id, xero.id).has_more:
         pass
+    assert run_processor.step(copper.account_id, copper.id).has_more, "users"
     assert run_processor.step(copper.account_id, copper.id).has_more, "people, and other types after them"
     assert marks(world) > 0
     assert world.invoice_numbers("people", person) == []

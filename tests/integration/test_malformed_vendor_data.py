@@ -93,7 +93,20 @@ INVOICE_FIELDS: list[tuple[dict[str, Any], dict[str, Any], set[str]]] = [
     ({"UpdatedDateUTC": "/Date(99999999999999999999)/"}, {"has_version": False}, {"UpdatedDateUTC"}),
     ({"UpdatedDateUTC": "2999-01-01T00:00:00"}, {"has_version": False}, {"UpdatedDateUTC"}),
     ({"UpdatedDateUTC": "0001-01-01T00:00:00"}, {"has_version": False}, set()),
-    ({"Reference": {"nested": [[[None]]]}, "Unknown": 5}, {"has_version": True}, set()),
+    ({"Reference": {"nested": [[[None]]]}, "Unknown": 5}, {"reference": None}, {"Reference"}),
+    ({"Reference": 7}, {"reference": "7"}, set()),
+    ({"Reference": "R" * 5_000}, {"reference": "R" * 255}, set()),
+    ({"CurrencyRate": 0}, {"currency_rate": None}, set()),
+    ({"CurrencyRate": "a lot"}, {"currency_rate": None}, {"CurrencyRate"}),
+    ({"SentToContact": None}, {"is_sent": None}, set()),
+    ({"SentToContact": "TRUE"}, {"is_sent": True}, set()),
+    ({"SentToContact": "perhaps"}, {"is_sent": None}, {"SentToContact"}),
+    ({"FullyPaidOnDate": "0001-01-01T00:00:00"}, {"paid_on": None}, set()),
+    ({"FullyPaidOnDate": ["soon"]}, {"paid_on": None}, {"FullyPaidOnDate"}),
+    ({"ExpectedPaymentDate": "2026-12-24T00:00:00"}, {"expected_payment_date": "2026-12-24"}, set()),
+    ({"PlannedPaymentDate": "/Date(1539946800000+1300)/"}, {"expected_payment_date": "2018-10-20"}, set()),
+    ({"AmountPaid": None}, {"amount_paid": None}, set()),
+    ({"AmountCredited": "n/a"}, {"amount_credited": None}, {"AmountCredited"}),
 ]
 
 
@@ -104,6 +117,7 @@ def test_a_malformed_field_of_an_invoice_affects_neither_the_invoice_nor_its_oth
     invoice = world.invoice("ann@acme.test", "100.00")
     world.settle()
     columns = "contact_id, type, status, number, issue_date, due_date, total, balance, currency"
+    columns += ", reference, paid_on, expected_payment_date, amount_paid, amount_credited, currency_rate, is_sent"
     valid_row = fetch_one(f"SELECT {columns} FROM xero_invoice")._mapping
     for fields, expected_values, unreadable in INVOICE_FIELDS:
         odd.reset()

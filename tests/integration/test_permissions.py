@@ -400,7 +400,8 @@ def test_an_interrupted_listing_by_modification_date_resumes(world: World) -> No
     run = next(
         run for run in run_processor.start_account_runs(world.account, RunKind.CATCH_UP) if not run.organisation_id
     )
-    run_processor.step(world.account, run.id)
+    while "modified_page" not in world.runs([run.id])[0].cursor:
+        run_processor.step(world.account, run.id)
     assert world.runs([run.id])[0].cursor["modified_page"] == 2
     world.sandbox.faults(
         api=[{"vendor": "copper", "type": "status", "status": 503, "path": "/people", "times": 4}], filters=filters
