@@ -207,6 +207,7 @@ def test_records_are_found_and_opened_by_keyboard(crm: Crm) -> None:
     page = crm.page
     expect(page.get_by_role("heading", name="Companies")).to_be_visible()
     page.get_by_role("link", name="People 2").press("Enter")
+    expect(page.get_by_role("heading", name="People")).to_be_visible()
     page.get_by_label("Search").press_sequentially("beacon ann")
     expect(page.locator("#list tbody tr")).to_have_count(1)
     page.get_by_role("link", name="Ann Lee").press("Enter")
