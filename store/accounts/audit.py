@@ -63,13 +63,7 @@ def record(session: Session, account_id: int, actor: str, action: str, detail: s
 
     A closed account gets no entry, because its audit log is being erased.
     """
-    params = {
-        "account": account_id,
-        "actor": actor[:MAX_ACTOR_LENGTH],
-        "action": action,
-        "detail": detail[:MAX_DETAIL_LENGTH],
-    }
-    session.execute(RECORD, params)
+    record_each(session, account_id, actor, action, [detail])
 
 
 def record_each(session: Session, account_id: int, actor: str, action: str, details: Sequence[str]) -> None:

@@ -260,22 +260,6 @@ UNMATCHED_RECORDS = f"""
 
 
 @dataclass(frozen=True)
-class UnmatchedContact:
-    """A contact whose sales invoices in one currency are on no record."""
-
-    organisation_id: int
-    organisation_name: str
-    short_code: str | None
-    contact_id: UUID
-    name: str
-    emails: str | None
-    currency: str
-    invoices: int
-    open: Decimal
-    overdue: Decimal
-
-
-@dataclass(frozen=True)
 class UnmatchedRecord:
     """A record that no contact matches; `has_address` tells whether it has an address of its own."""
 
@@ -463,15 +447,6 @@ def find_near_matches(
         "limit": MAX_NEAR_MATCHES,
     }
     return [NearMatch(**row) for row in session.execute(FIND_NEAR_MATCHES, params).mappings()]
-
-
-def list_unmatched_contacts(
-    session: Session, account_id: int, currency: str | None, limit: int
-) -> list[UnmatchedContact]:
-    """Contacts that no record matches, in one currency or in all, those who owe most first."""
-    params = {"account": account_id, "currency": currency, "limit": limit}
-    rows = session.connection().exec_driver_sql(UNMATCHED_CONTACTS, params).mappings()
-    return [UnmatchedContact(**row) for row in rows]
 
 
 def list_unmatched_records(

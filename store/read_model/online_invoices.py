@@ -8,9 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from store.db.enums import InvoiceType, RecordType
+from store.db.enums import InvoiceStatus, InvoiceType, RecordType
 
-DRAFT = "DRAFT"
 FIND_INVOICE = text("""
     SELECT i.organisation_id, i.invoice_id, i.number, i.type, i.status, i.online_url AS url
     FROM account a
@@ -28,7 +27,7 @@ SAVE_URL = text("""
 
 def has_page(invoice_type: str, status: str) -> bool:
     """Whether Xero has a page of an invoice for the customer: of a sales invoice, once it is no longer a draft."""
-    return invoice_type == InvoiceType.INVOICE and status != DRAFT
+    return invoice_type == InvoiceType.INVOICE and status != InvoiceStatus.DRAFT
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class OnlineInvoice:
     @property
     def is_draft(self) -> bool:
         """Whether it is a draft: Xero gives it a page for the customer once it is no longer one."""
-        return self.status == DRAFT
+        return self.status == InvoiceStatus.DRAFT
 
     @property
     def has_page(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -23,15 +23,7 @@ Sort = Literal[
     "overdue_61_to_90",
     "overdue_over_90",
 ]
-SORT_COLUMNS: dict[Sort, str] = {
-    "outstanding": "open",
-    "overdue": "overdue",
-    "not_due": "not_due",
-    "overdue_1_to_30": "overdue_1_to_30",
-    "overdue_31_to_60": "overdue_31_to_60",
-    "overdue_61_to_90": "overdue_61_to_90",
-    "overdue_over_90": "overdue_over_90",
-}
+SORT_COLUMNS: dict[Sort, str] = {sort: "open" if sort == "outstanding" else sort for sort in get_args(Sort)}
 # No organisation has as many currencies. More can only be a vendor's mistake, and the last ones are left out.
 MAX_CURRENCIES = 200
 AGEING = ", ".join(f"b.{column}" for column in AGEING_COLUMNS)

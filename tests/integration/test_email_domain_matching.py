@@ -6,7 +6,8 @@ from services.match_report import build_match_report
 from store.accounts import account_settings
 from store.db.database import transaction
 from store.db.enums import RecordType
-from store.read_model import match_reports
+from store.read_model import unmatched_contacts
+from store.read_model.unmatched_contacts import ContactQuery
 from tests.support.admin import AdminBrowser
 from tests.support.world import World
 
@@ -110,7 +111,7 @@ def test_the_reason_names_the_domain(world: World, admin: AdminBrowser) -> None:
         assert [reason.email_domain for reason in report.contacts[0].reasons] == ["acme.test"]
         assert report.contacts[0].reasons[0].company_id == company
     with transaction() as session:
-        assert match_reports.list_unmatched_contacts(session, world.account, None, 10) == []
+        assert unmatched_contacts.list_page(session, world.account, ContactQuery()).contacts == ()
     page = admin.open(f"/records/company/{company}/match").text
     assert "the email domain of" in page
     assert "acme.test" in page

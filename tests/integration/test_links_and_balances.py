@@ -14,7 +14,8 @@ from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
 from store.ingest import event_latency, inbox
 from store.ingest.event_latency import HourlyLatency
-from store.read_model import balances, contact_links, match_reports, projection
+from store.read_model import balances, contact_links, match_reports, projection, unmatched_contacts
+from store.read_model.unmatched_contacts import ContactQuery
 from tests.support.serving import wait_until
 from tests.support.world import World
 from worker.sync import projector
@@ -230,7 +231,7 @@ def test_unmatched_contacts_are_listed_until_they_are_linked(world: World) -> No
 
     def unmatched() -> tuple[list[str], list[tuple[str, int, bool]]]:
         with account_transaction(world.account) as session:
-            people = match_reports.list_unmatched_contacts(session, world.account, None, 10)
+            people = unmatched_contacts.list_page(session, world.account, ContactQuery()).contacts
             records = match_reports.list_unmatched_records(session, world.account, None, 10)
         return [record.name for record in people], [
             (record.record_type, record.record_id, record.has_address) for record in records

@@ -18,9 +18,10 @@ from store.db.database import Session, transaction
 from store.db.enums import OrganisationStatus, RecordType
 from store.mirror import mirror
 from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
-from store.read_model import contact_links, invoice_pins, match_reports, projection
+from store.read_model import contact_links, invoice_pins, match_reports, projection, unmatched_contacts
 from store.read_model.contact_links import Link
 from store.read_model.invoice_pins import PinError
+from store.read_model.unmatched_contacts import ContactQuery
 from tests.support.world import World
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -204,8 +205,8 @@ def check_reports(session: Session, account: int, data: Mirror, *, shows_bills: 
 
     with_sales = set(session.execute(CONTACTS_WITH_SALES, {"account": account}).scalars())
     matched_contacts = set(session.execute(MATCHED_CONTACTS, {"account": account}).scalars())
-    unmatched_contacts = match_reports.list_unmatched_contacts(session, account, None, LIMIT)
-    assert {contact.contact_id for contact in unmatched_contacts} == with_sales - matched_contacts
+    unmatched = unmatched_contacts.list_page(session, account, ContactQuery(limit=LIMIT)).contacts
+    assert {contact.contact_id for contact in unmatched} == with_sales - matched_contacts
 
 
 DELETE_ROWS_OF_RECORDS = (

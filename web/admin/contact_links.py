@@ -16,18 +16,18 @@ from services import manual_links
 from services.manual_links import MAX_BATCH
 from store.db.database import account_transaction
 from store.db.enums import RecordType
-from store.read_model import contact_links, match_reports, suggestions, unmatched_contacts
+from store.read_model import contact_links, suggestions, unmatched_contacts
 from store.read_model.contact_links import Link
 from store.read_model.match_reports import RecordSearchResult
 from store.read_model.unmatched_contacts import UnmatchedReason
 from web.admin import forms, searches
 from web.admin.forms import FormState
 from web.admin.render import Id, redirect, render_page
+from web.admin.searches import Topic
 from web.admin.unmatched import UnmatchedView, unmatched_page
 from web.auth import browser
 from web.presentation import links
 from web.presentation.problems import ProblemError
-from worker.vendors.addresses import normalise_address
 
 router = APIRouter()
 MAX_RESULTS = 20
@@ -73,7 +73,7 @@ def review_links(request: Request, form: Annotated[FormData, Depends(browser.rea
     account_id, view = browser_session.account_id, _view_of(form)
     selected = _selected_links(form)
     if not selected or len(selected) > MAX_BATCH:
-        view = replace(view, text=searches.decrypt(account_id, view.search))
+        view = replace(view, text=searches.decrypt(Topic.RECORDS, account_id, view.search))
         error = TOO_MANY if selected else NOTHING_SELECTED
         return unmatched_page(request, view, forms.rejected_form(form, {"links": error}))
     with account_transaction(account_id) as session:
@@ -133,7 +133,7 @@ def show_contact(
 ) -> Response:
     """A Xero contact with suggestions, and a search for the record to link it to."""
     browser_session = browser.require_admin(request.state.browser)
-    text = searches.decrypt(browser_session.account_id, search)
+    text = searches.decrypt(Topic.RECORDS, browser_session.account_id, search)
     return _contact_page(request, organisation_id, contact_id, text or "")
 
 
@@ -151,7 +151,7 @@ def search_records(
         return _contact_page(
             request, organisation_id, contact_id, "", forms.rejected_form(form, {"q": searches.TOO_LONG})
         )
-    query = f"?search={searches.encrypt(browser_session.account_id, text)}" if text else ""
+    query = f"?search={searches.encrypt(Topic.RECORDS, browser_session.account_id, text)}" if text else ""
     return redirect(request, f"/contacts/{organisation_id}/{contact_id}{query}")
 
 
@@ -165,11 +165,7 @@ def _contact_page(
         if contact is None:
             raise ProblemError(404, "This Xero contact isn't known in your account.")
         suggested = suggestions.suggest(session, account_id, [contact.key]).get(contact.key, ())
-        results = (
-            match_reports.search_records(session, account_id, text, MAX_RESULTS, normalise_address(text))
-            if text
-            else []
-        )
+        results = searches.find_records(session, account_id, text, MAX_RESULTS)
     return render_page(
         request,
         "contact.html",
@@ -193,9 +189,7 @@ def suggest_records(request: Request, form: Annotated[FormData, Depends(browser.
     results: list[RecordSearchResult] = []
     if MIN_SUGGESTED_LENGTH <= len(text) <= searches.MAX_SEARCH_LENGTH:
         with account_transaction(account_id) as session:
-            results = match_reports.search_records(
-                session, account_id, text, MAX_SUGGESTED_RESULTS, normalise_address(text)
-            )
+            results = searches.find_records(session, account_id, text, MAX_SUGGESTED_RESULTS)
     rows = [
         {"type": result.record_type, "id": result.record_id, "name": result.name, "email": result.email}
         for result in results

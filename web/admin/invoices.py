@@ -13,15 +13,15 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from services.invoice_report import InvoiceReport, build_invoice_report
-from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import Role, account_transaction
 from store.read_model import account_invoices, invoice_pins
 from store.read_model.account_invoices import AccountInvoice, AccountInvoiceFilter, InvoiceGroup, ListTimeoutError, Sort
 from store.read_model.online_invoices import has_page
-from web.admin import forms, notices
+from web.admin import forms, notices, searches
 from web.admin.customer_links import customer_link_path
 from web.admin.forms import FormState
 from web.admin.render import redirect, render_page
+from web.admin.searches import Topic
 from web.api import cursors
 from web.auth import browser
 from web.presentation import exports, invoice_list_view, invoice_view, locales
@@ -33,9 +33,6 @@ PATH = "/invoices"
 ROWS_PER_PAGE = 50
 MAX_OPPORTUNITIES = 20
 MAX_SEARCH_LENGTH = 200
-MAX_ENCRYPTED_SEARCH = 2_500
-"""Characters; enough for the longest search on any page, of four-byte characters, once it is encrypted."""
-SEARCH_MAX_AGE_SECONDS = 86_400
 IS_MATCHED: dict[str, bool | None] = {"": None, "yes": True, "no": False}
 ORDER_LABELS: dict[Sort, str] = {
     "created": "Newest created",
@@ -45,7 +42,6 @@ ORDER_LABELS: dict[Sort, str] = {
 TOO_SLOW = (
     "This search took too long, so it was stopped. Choose an organisation, a currency or a type, or search again."
 )
-EXPIRED = "This search has expired. Search again."
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class ListQuery:
 
 
 def parse_query(
-    search: Annotated[str, Query(max_length=MAX_ENCRYPTED_SEARCH)] = "",
+    search: Annotated[str, Query(max_length=searches.MAX_ENCRYPTED_SEARCH)] = "",
     status: Annotated[str, Query(pattern="^[A-Z]{0,20}$")] = "",
     organisation: Annotated[str, Query(pattern="^[0-9]{0,18}$")] = "",
     currency: Annotated[str, Query(pattern="^([A-Za-z]{3}|none)?$")] = "",
@@ -102,13 +98,13 @@ def search_invoices(request: Request, form: Annotated[FormData, Depends(browser.
     if len(text) > MAX_SEARCH_LENGTH:
         message = f"This search is too long. Use at most {MAX_SEARCH_LENGTH} characters."
         return _list_page(request, ListQuery(), text, form=forms.rejected_form(form, {"q": message}))
-    encrypted = encrypt_text(_encryption_purpose(browser_session.account_id), text) if text else ""
+    encrypted = searches.encrypt(Topic.INVOICES, browser_session.account_id, text)
     return redirect(request, replace(query, search=encrypted).path())
 
 
 def search_path(account_id: int, text: str) -> str:
     """The path of the list with a search, whose text is encrypted."""
-    return ListQuery(search=encrypt_text(_encryption_purpose(account_id), text)).path()
+    return ListQuery(search=searches.encrypt(Topic.INVOICES, account_id, text)).path()
 
 
 def _query_of_form(form: FormData) -> ListQuery:
@@ -116,10 +112,6 @@ def _query_of_form(form: FormData) -> ListQuery:
     names = ("status", "organisation", "currency", "invoice_type", "matched", "order")
     values = {name: forms.clean_line(str(form.get(name, "")))[:40] for name in names}
     return ListQuery(**{name: value for name, value in values.items() if value})  # type: ignore[arg-type]
-
-
-def _encryption_purpose(account_id: int) -> str:
-    return f"invoice search {account_id}"
 
 
 @router.get(PATH)
@@ -133,8 +125,8 @@ def show_invoices(
 
 def _decrypt_search(request: Request, query: ListQuery) -> str | None:
     """The text of the search; None if it has expired or is not ours."""
-    purpose = _encryption_purpose(browser.require_admin(request.state.browser).account_id)
-    return decrypt_text(purpose, query.search, max_age=SEARCH_MAX_AGE_SECONDS) if query.search else ""
+    account_id = browser.require_admin(request.state.browser).account_id
+    return searches.decrypt(Topic.INVOICES, account_id, query.search)
 
 
 def _list_page(
@@ -172,7 +164,7 @@ def _list_page(
         form=form,
         q=text,
         query=query,
-        problem=TOO_SLOW if is_too_slow else EXPIRED if has_expired else "",
+        problem=TOO_SLOW if is_too_slow else searches.EXPIRED if has_expired else "",
         rows=[invoice_list_view.row(invoice, locale) for invoice in page],
         statuses=invoice_list_view.status_options(groups, locale),
         sums=invoice_list_view.sums(groups, query.status, locale),
@@ -186,19 +178,13 @@ def _list_page(
     )
 
 
-def opportunity_search_purpose(account_id: int) -> str:
-    """What the encrypted text of a search for an opportunity is for."""
-    return f"opportunity search {account_id}"
-
-
 @router.get(f"{PATH}/{{invoice_id}}")
 def show_invoice(
-    request: Request, invoice_id: UUID, search: Annotated[str, Query(max_length=MAX_ENCRYPTED_SEARCH)] = ""
+    request: Request, invoice_id: UUID, search: Annotated[str, Query(max_length=searches.MAX_ENCRYPTED_SEARCH)] = ""
 ) -> Response:
     """Everything known of an invoice, and which records have it and why."""
-    purpose = opportunity_search_purpose(browser.require_admin(request.state.browser).account_id)
-    text = decrypt_text(purpose, search, max_age=SEARCH_MAX_AGE_SECONDS) if search else ""
-    return invoice_page(request, invoice_id, text or "")
+    account_id = browser.require_admin(request.state.browser).account_id
+    return invoice_page(request, invoice_id, searches.decrypt(Topic.OPPORTUNITIES, account_id, search) or "")
 
 
 def invoice_page(request: Request, invoice_id: UUID, q: str = "", form: FormState = forms.EMPTY_FORM) -> Response:
@@ -244,7 +230,7 @@ async def export_list(request: Request, format: ExportFormat, query: CurrentQuer
     browser_session = browser.require_admin(request.state.browser)
     text = _decrypt_search(request, query)
     if text is None:
-        raise ProblemError(422, EXPIRED)
+        raise ProblemError(422, searches.EXPIRED)
     return await exports.export_invoice_list(
         request, browser_session.account_id, browser_session.user_name, format, query.to_filter(text), query.order
     )

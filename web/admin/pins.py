@@ -11,12 +11,12 @@ from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from services import invoice_pins
-from store.db.crypto import encrypt_text
 from store.read_model.invoice_pins import PinError
-from web.admin import forms
+from web.admin import forms, searches
 from web.admin.forms import WholeNumber
-from web.admin.invoices import PATH, invoice_page, opportunity_search_purpose
+from web.admin.invoices import PATH, invoice_page
 from web.admin.render import redirect
+from web.admin.searches import Topic
 from web.auth import browser
 from web.presentation.problems import ProblemError
 
@@ -89,7 +89,7 @@ def search_opportunities(
         message = f"This search is too long. Use at most {MAX_SEARCH_LENGTH} characters."
         errors = {"q": message if text else "Enter the name or the Copper ID of an opportunity."}
         return invoice_page(request, invoice_id, form=forms.rejected_form(form, errors))
-    encrypted = encrypt_text(opportunity_search_purpose(browser_session.account_id), text)
+    encrypted = searches.encrypt(Topic.OPPORTUNITIES, browser_session.account_id, text)
     return redirect(request, f"{PATH}/{invoice_id}?search={encrypted}#pins")
 
 

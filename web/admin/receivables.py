@@ -16,15 +16,15 @@ from starlette.datastructures import FormData
 
 from runtime.numbers import count_noun
 from store.accounts.browser_sessions import BrowserSession
-from store.db.crypto import decrypt_text, encrypt_text
 from store.db.database import account_transaction
 from store.db.enums import RecordType
 from store.mirror import copper_users
 from store.read_model import receivables
 from store.read_model.receivables import SORT_COLUMNS, AccountTotal, ReceivablesQuery, Sort
-from web.admin import forms, notices
+from web.admin import forms, notices, searches
 from web.admin.forms import FormState
 from web.admin.render import redirect, render_page
+from web.admin.searches import Topic
 from web.api import cursors
 from web.auth import browser
 from web.presentation import exports, labels, locales
@@ -36,8 +36,6 @@ ROWS_PER_PAGE = 50
 MAX_SEARCH_LENGTH = 100
 MAX_ENCRYPTED_SEARCH = 1_000
 """Characters; enough for the longest search of four-byte characters once it is encrypted."""
-SEARCH_MAX_AGE_SECONDS = 86_400
-SEARCH_EXPIRED = "This search has expired. Search again."
 MAX_TOTAL_LINES = 4
 ALL_CURRENCIES = "*"
 MINE = "mine"
@@ -129,7 +127,7 @@ def filter_receivables(request: Request, form: Annotated[FormData, Depends(brows
     parsed = forms.parse_form(FilterForm, form, FORM_MESSAGES)
     if isinstance(parsed, dict):
         return _receivables_page(request, Filters(), form=forms.rejected_form(form, parsed))
-    search = encrypt_text(_encryption_purpose(browser_session.account_id), parsed.q) if parsed.q else ""
+    search = searches.encrypt(Topic.RECEIVABLES, browser_session.account_id, parsed.q)
     return redirect(request, Filters(search=search, **parsed.model_dump(exclude={"q"})).path())
 
 
@@ -137,24 +135,13 @@ def filter_receivables(request: Request, form: Annotated[FormData, Depends(brows
 async def export_receivables(request: Request, format: ExportFormat, filters: Annotated[Filters, Query()]) -> Response:
     """Export the receivables that the page shows with the same filters, all pages of them."""
     browser_session = browser.require_admin(request.state.browser)
-    search = _decrypt_search(browser_session.account_id, filters)
+    search = searches.decrypt(Topic.RECEIVABLES, browser_session.account_id, filters.search)
     if search is None:
-        raise ProblemError(422, SEARCH_EXPIRED)
+        raise ProblemError(422, searches.EXPIRED)
     query = filters.to_query(browser_session, search)
     return await exports.export_receivables(
         request, browser_session.account_id, browser_session.user_name, format, query
     )
-
-
-def _encryption_purpose(account_id: int) -> str:
-    return f"receivables search {account_id}"
-
-
-def _decrypt_search(account_id: int, filters: Filters) -> str | None:
-    """The text of the search ('': none); None if it has expired or was not made by the form."""
-    if not filters.search:
-        return ""
-    return decrypt_text(_encryption_purpose(account_id), filters.search, max_age=SEARCH_MAX_AGE_SECONDS)
 
 
 def _receivables_page(
@@ -163,7 +150,7 @@ def _receivables_page(
     browser_session = browser.require_admin(request.state.browser)
     account_id, locale = browser_session.account_id, locales.negotiate(request)
     cursor = cursors.decode_ranking(after) if after else None
-    search = _decrypt_search(account_id, filters)
+    search = searches.decrypt(Topic.RECEIVABLES, account_id, filters.search)
     query = filters.to_query(browser_session, search or "")
     with account_transaction(account_id) as session:
         currencies = receivables.list_currencies(session, account_id, filters.type)

@@ -25,13 +25,13 @@ from web.admin import invoices as invoice_pages
 from web.admin.customer_links import customer_link_path
 from web.admin.forms import FormState, WholeNumber
 from web.admin.render import redirect, render_page
+from web.admin.searches import Topic
 from web.api.record_paths import RecordId
 from web.auth import browser
 from web.presentation import exports, invoice_list_view, labels, links, locales, record_view
 from web.presentation.exports import ExportFormat
 from web.presentation.filter_params import RecordFilters
 from web.presentation.problems import ProblemError
-from worker.vendors.addresses import normalise_address
 
 router = APIRouter()
 MAX_RESULTS = 50
@@ -66,7 +66,7 @@ def search(request: Request, form: Annotated[FormData, Depends(browser.read_form
         return _records_page(request, text, forms.rejected_form(form, {"q": searches.TOO_LONG}))
     if not text:
         return redirect(request, "/records")
-    return redirect(request, f"/records?search={searches.encrypt(browser_session.account_id, text)}")
+    return redirect(request, f"/records?search={searches.encrypt(Topic.RECORDS, browser_session.account_id, text)}")
 
 
 @router.get("/records")
@@ -75,7 +75,7 @@ def show_records(
 ) -> Response:
     """Search records by name, email address, Copper ID or invoice number."""
     browser_session = browser.require_admin(request.state.browser)
-    text = searches.decrypt(browser_session.account_id, search)
+    text = searches.decrypt(Topic.RECORDS, browser_session.account_id, search)
     return _records_page(request, text or "", has_expired=text is None)
 
 
@@ -86,11 +86,7 @@ def _records_page(
     account_id, has_searched = browser_session.account_id, bool(text) and not form.has_errors
     with account_transaction(account_id) as session:
         connection_notice = notices.for_connection(session, account_id)
-        results = (
-            match_reports.search_records(session, account_id, text, MAX_RESULTS, normalise_address(text))
-            if has_searched
-            else []
-        )
+        results = searches.find_records(session, account_id, text if has_searched else "", MAX_RESULTS)
     invoices = _search_invoices(account_id, text) if has_searched else []
     locale = locales.negotiate(request)
     return render_page(

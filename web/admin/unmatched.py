@@ -20,6 +20,7 @@ from store.read_model.unmatched_contacts import ContactPage, ContactQuery, Unmat
 from web.admin import forms, notices, searches
 from web.admin.forms import FormState
 from web.admin.render import redirect, render_page
+from web.admin.searches import Topic
 from web.api import cursors
 from web.auth import browser
 from web.presentation import exports, labels, links, locales
@@ -65,7 +66,7 @@ def show_unmatched(
 ) -> Response:
     """Xero contacts with sales invoices that no record matches, and records that no contact matches."""
     browser_session = browser.require_admin(request.state.browser)
-    text = searches.decrypt(browser_session.account_id, search)
+    text = searches.decrypt(Topic.RECORDS, browser_session.account_id, search)
     view = UnmatchedView(
         UnmatchedReason(reason) if reason else None,
         search if text else "",
@@ -86,7 +87,7 @@ def search_contacts(request: Request, form: Annotated[FormData, Depends(browser.
         return unmatched_page(
             request, UnmatchedView(text=text), forms.rejected_form(form, {"q": searches.TOO_LONG}), is_listed=False
         )
-    search = searches.encrypt(browser_session.account_id, text) if text else ""
+    search = searches.encrypt(Topic.RECORDS, browser_session.account_id, text)
     return redirect(request, UnmatchedView(search=search).path())
 
 

@@ -8,6 +8,7 @@ import hashlib
 import random
 import re
 from collections.abc import AsyncIterator, Coroutine
+from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -90,11 +91,18 @@ def panel(request: Request) -> Response:
     if request.query_params.get("origin", "") not in origins:
         message = "This page only works inside Copper. Add its URL there as an embedded app."
         return render.render_message(request, "Open this in Copper", message, status=403)
-    html = render.render_template("panel.html", origins=origins, has_token=bool(bearer_key(request)))
-    headers = {"ETag": f'"{hashlib.sha256(html.encode()).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
+    html, etag = _panel_page(origins, has_token=bool(bearer_key(request)))
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
     if request.headers.get("if-none-match", "").removeprefix("W/") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     return HTMLResponse(html, headers=headers)
+
+
+@lru_cache(maxsize=8)
+def _panel_page(origins: tuple[str, ...], *, has_token: bool) -> tuple[str, str]:
+    """The page and its entity tag, which only depend on the settings and on whether the URL has a token."""
+    html = render.render_template("panel.html", origins=origins, has_token=has_token)
+    return html, f'"{hashlib.sha256(html.encode()).hexdigest()[:32]}"'
 
 
 class LongPollRejection(BaseRoute):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from babel import Locale
@@ -21,6 +21,30 @@ NO_CURRENCY = "none"
 STATUS_ORDER = (OVERDUE, "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED", CREDIT)
 Value = TypeVar("Value")
 Options = tuple[tuple[str, str], ...]
+
+
+class SumLabel(NamedTuple):
+    """What a sum is called, and the class of its colour ('': none)."""
+
+    text: str
+    css_class: str = ""
+
+
+# By whether they are purchases. Sales and bills are never added up.
+SUM_LABELS = {
+    False: {
+        "overdue": SumLabel("Overdue", "bad"),
+        "outstanding": SumLabel("Outstanding"),
+        "total": SumLabel("Total"),
+        "credit": SumLabel("Credit to use"),
+    },
+    True: {
+        "overdue": SumLabel("Bills overdue", "bad"),
+        "outstanding": SumLabel("Bills to pay"),
+        "total": SumLabel("Bills in total"),
+        "credit": SumLabel("Credit from suppliers"),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -111,45 +135,38 @@ def _options(facets: Sequence[Facet], option: Callable[[Facet], tuple[str, str]]
 
 def build_tiles(balances: Sequence[Balance], selected: InvoiceFilter, locale: Locale) -> tuple[TileView, ...]:
     """Tiles of what is overdue, outstanding and credit to use, in each currency; then of bills."""
-    tiles = []
-    for balance in balances:
-        for label, css_class, amount, target in _sums(balance):
-            if amount:
-                tiles.append(_tile(f"{label} {balance.currency}", label, css_class, amount, target, selected, locale))
-    return tuple(tiles)
+    return tuple(
+        _tile(label, amount, target, selected, locale)
+        for balance in balances
+        for label, amount, target in _sums(balance)
+        if amount
+    )
 
 
-def _sums(balance: Balance) -> list[tuple[str, str, Decimal, InvoiceFilter]]:
-    """A balance's sums with their labels and colours, and the filters that list what they are the sums of."""
+def _sums(balance: Balance) -> list[tuple[SumLabel, Decimal, InvoiceFilter]]:
+    """A balance's sums with their labels, and the filters that list what they are the sums of."""
+    names = SUM_LABELS[balance.is_purchase]
     row_type = InvoiceType.BILL if balance.is_purchase else InvoiceType.INVOICE
     target = InvoiceFilter(currency=balance.currency, type=row_type.value)
-    credits = InvoiceFilter(status=CREDIT, currency=balance.currency)
-    if balance.is_purchase:
-        return [
-            ("Bills overdue", "bad", balance.overdue, replace(target, status=OVERDUE)),
-            ("Bills to pay", "", balance.open, replace(target, status=UNPAID)),
-            ("Credit from suppliers", "", balance.credit, credits),
-        ]
     return [
-        ("Overdue", "bad", balance.overdue, replace(target, status=OVERDUE)),
-        ("Outstanding", "", balance.open, replace(target, status=UNPAID)),
-        ("Credit to use", "", balance.credit, credits),
+        (names["overdue"], balance.overdue, replace(target, status=OVERDUE)),
+        (names["outstanding"], balance.open, replace(target, status=UNPAID)),
+        (names["credit"], balance.credit, InvoiceFilter(status=CREDIT, currency=balance.currency)),
     ]
 
 
-def _tile(
-    name: str,
-    label: str,
-    css_class: str,
-    amount: Decimal,
-    target: InvoiceFilter,
-    selected: InvoiceFilter,
-    locale: Locale,
-) -> TileView:
+def _tile(label: SumLabel, amount: Decimal, target: InvoiceFilter, selected: InvoiceFilter, locale: Locale) -> TileView:
     is_selected = replace(selected, sort=InvoiceSort.CREATED) == target
-    text = f"{target.currency} {locales.format_money(amount, target.currency, locale)}".strip()
     link = InvoiceFilter(sort=selected.sort) if is_selected else replace(target, sort=selected.sort)
-    return TileView(name.lower().replace(" ", "-"), label, text, css_class, to_query(link), is_selected)
+    currency = target.currency or ""
+    return TileView(
+        id=f"{label.text} {currency}".lower().replace(" ", "-"),
+        label=label.text,
+        amount=locales.format_amount(amount, currency, locale),
+        css_class=label.css_class,
+        query=to_query(link),
+        is_selected=is_selected,
+    )
 
 
 def to_query(selected: InvoiceFilter, *, limit: int | None = None) -> str:

@@ -11,25 +11,10 @@ from babel import Locale
 
 from store.read_model.account_invoices import AccountInvoice, InvoiceGroup, count_by_status
 from web.presentation import invoice_rows, labels, locales
-from web.presentation.invoice_filters import CREDIT, OVERDUE, STATUS_ORDER
+from web.presentation.invoice_filters import CREDIT, OVERDUE, STATUS_ORDER, SUM_LABELS
 from web.presentation.invoice_rows import InvoiceRowView
 
 VOIDED = "VOIDED"
-SUM_LABELS = {
-    False: (
-        ("overdue", "Overdue", "bad"),
-        ("outstanding", "Outstanding", ""),
-        ("total", "Total", ""),
-        ("credit", "Credit to use", ""),
-    ),
-    True: (
-        ("overdue", "Bills overdue", "bad"),
-        ("outstanding", "Bills to pay", ""),
-        ("total", "Bills in total", ""),
-        ("credit", "Credit from suppliers", ""),
-    ),
-}
-"""By whether they are purchases: the sums with their labels and colours."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +75,9 @@ def sums(groups: Sequence[InvoiceGroup], status: str, locale: Locale) -> list[Su
             for name, amount in _amounts(group).items():
                 sums_of_currency[name] += amount
     return [
-        SumView(
-            label, f"{currency} {locales.format_money(sums_of_currency[name], currency, locale)}".strip(), css_class
-        )
+        SumView(label.text, locales.format_amount(sums_of_currency[name], currency, locale), label.css_class)
         for (is_purchase, currency), sums_of_currency in sorted(amounts.items())
-        for name, label, css_class in SUM_LABELS[is_purchase]
+        for name, label in SUM_LABELS[is_purchase].items()
         if sums_of_currency[name]
     ]
 

@@ -47,18 +47,19 @@ class InvoiceView:
 def build_invoice_view(report: InvoiceReport, locale: Locale) -> InvoiceView:
     """The view of an invoice's report."""
     invoice = report.invoice
+    row = invoice_rows.build_row(invoice.item, (), locale)
     return InvoiceView(
-        row=invoice_rows.build_row(invoice.item, (), locale),
+        row=row,
         contact_url=links.contact(invoice.contact_id, invoice.item.short_code) if invoice.contact_id else "",
-        facts=tuple(fact for fact in _facts(invoice, locale) if fact.value),
+        facts=tuple(fact for fact in _facts(invoice, row, locale) if fact.value),
         note=_note(invoice),
         why_none="" if report.record_count else _why_none(report),
         is_linkable=invoice.contact_id is not None and not invoice.is_deleted,
     )
 
 
-def _facts(invoice: InvoiceDetails, locale: Locale) -> list[Fact]:
-    item, row = invoice.item, invoice_rows.build_row(invoice.item, (), locale)
+def _facts(invoice: InvoiceDetails, row: InvoiceRowView, locale: Locale) -> list[Fact]:
+    item = invoice.item
     is_credit = labels.is_credit(item.type)
     return [
         Fact("Type", labels.type_label(item.type).capitalize() or "Sales invoice"),

@@ -111,11 +111,9 @@ def days(number: int) -> str:
     return f"{number:,} day{'s' if number > 1 else ''}" if number else ""
 
 
-def overdue(days: int) -> str:
+def overdue(number: int) -> str:
     """How long an invoice has been overdue; '' if it is not."""
-    if not days:
-        return ""
-    return "1 day overdue" if days == 1 else f"{days:,} days overdue"
+    return f"{days(number)} overdue" if number else ""
 
 
 def owner(user_id: int | None, name: str | None) -> str:

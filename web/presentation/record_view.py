@@ -176,7 +176,7 @@ def _summary(name: str, facets: Sequence[Facet], record_balances: Sequence[Balan
     parts = [_count_of(sum(facet.invoices for facet in facets) - credits, "invoice", locale)]
     parts += [_count_of(credits, "credit", locale)] if credits else []
     parts += [
-        f"{balance.currency} {locales.format_money(balance.open, balance.currency, locale)} outstanding".strip()
+        f"{locales.format_amount(balance.open, balance.currency, locale)} outstanding"
         for balance in record_balances
         if balance.open and not balance.is_purchase
     ]

@@ -25,7 +25,7 @@ INVOICES = (
     mutant(
         "the search text is readable in the URL",
         "web/admin/invoices.py",
-        'encrypted = encrypt_text(_encryption_purpose(browser_session.account_id), text) if text else ""',
+        "encrypted = searches.encrypt(Topic.INVOICES, browser_session.account_id, text)",
         "encrypted = text",
         f"{LIST}a_search_finds_numbers_and_contacts_and_hides_its_text_in_the_url",
     ),
