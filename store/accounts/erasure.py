@@ -73,8 +73,11 @@ ADDRESSES = text(f"""
 """)
 ERASE_RECORDS = text(f"""
     WITH selected AS (SELECT * FROM {SELECTED_RECORDS}),
+    of_domain AS (
+        SELECT c.record_id FROM copper_record c JOIN selected USING (record_type, record_id)
+        WHERE c.account_id = :account AND c.email_domain IS NOT NULL),
     renamed AS (
-        UPDATE copper_record c SET name = '', name_key = '', changed_at = now() FROM selected k
+        UPDATE copper_record c SET name = '', name_key = '', email_domain = NULL, changed_at = now() FROM selected k
         WHERE c.account_id = :account AND c.record_type = k.record_type AND c.record_id = k.record_id
         RETURNING c.record_id),
     deleted AS (
@@ -87,7 +90,10 @@ ERASE_RECORDS = text(f"""
         WHERE p.account_id = :account AND p.record_type = k.record_type AND p.record_id = k.record_id),
     queued AS (
         INSERT INTO projection_queue (account_id, entity_type, email)
-        SELECT DISTINCT :account, 'email', email FROM deleted)
+        SELECT DISTINCT :account, 'email', email FROM deleted),
+    queued_companies AS (
+        INSERT INTO projection_queue (account_id, entity_type, record_id)
+        SELECT :account, 'company', record_id FROM of_domain)
     SELECT count(*) FROM renamed
 """)
 ERASE_CONTACTS = text(f"""

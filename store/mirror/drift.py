@@ -43,34 +43,45 @@ CONTACT_DRIFT = text("""
     SELECT count(*) FILTER (WHERE c.contact_id IS NULL OR c.is_deleted),
            count(*) FILTER (WHERE NOT c.is_deleted AND
                ((c.name, c.status, c.merged_to) IS DISTINCT FROM (r.name, r.status, r.merged_to)
-                OR ours.emails IS DISTINCT FROM theirs.emails))
+                OR ours.emails IS DISTINCT FROM theirs.emails
+                OR (r.phones IS NOT NULL AND ours.phones IS DISTINCT FROM theirs.phones)))
     FROM json_to_recordset(CAST(:rows AS json)) AS r(contact_id uuid, name text, status text, merged_to uuid,
-        updated_at timestamptz, emails json)
+        updated_at timestamptz, emails json, phones json)
     LEFT JOIN xero_contact c ON c.account_id = :account AND c.organisation_id = :organisation
          AND c.contact_id = r.contact_id,
-    LATERAL (SELECT array_agg(e.email ORDER BY e.email) AS emails FROM xero_contact_email e
-             WHERE e.account_id = :account AND e.organisation_id = :organisation
-               AND e.contact_id = r.contact_id) ours,
-    LATERAL (SELECT array_agg(email ORDER BY email) AS emails FROM json_object_keys(r.emails) AS email) theirs
+    LATERAL (SELECT (SELECT array_agg(e.email ORDER BY e.email) FROM xero_contact_email e
+                     WHERE e.account_id = :account AND e.organisation_id = :organisation
+                       AND e.contact_id = r.contact_id) AS emails,
+                    (SELECT array_agg(p.phone ORDER BY p.phone) FROM xero_contact_phone p
+                     WHERE p.account_id = :account AND p.organisation_id = :organisation
+                       AND p.contact_id = r.contact_id) AS phones) ours,
+    LATERAL (SELECT (SELECT array_agg(email ORDER BY email) FROM json_object_keys(r.emails) AS email) AS emails,
+                    (SELECT array_agg(DISTINCT phone ORDER BY phone)
+                     FROM json_array_elements_text(r.phones) AS phone) AS phones) theirs
     WHERE r.updated_at <= :settled_at AND (c.fetched_at IS NULL OR c.fetched_at < :fetched_at)
 """)
 RECORD_DRIFT = text("""
     SELECT count(*) FILTER (WHERE c.record_id IS NULL OR c.is_deleted),
            count(*) FILTER (WHERE NOT c.is_deleted
                AND ((c.name, c.assignee_id, c.email_domain) IS DISTINCT FROM (r.name, r.assignee_id, r.email_domain)
-               OR ours.emails IS DISTINCT FROM theirs.emails OR ours.ends IS DISTINCT FROM theirs.ends))
+               OR (ours.emails, ours.phones, ours.ends) IS DISTINCT FROM (theirs.emails, theirs.phones, theirs.ends)))
     FROM json_to_recordset(CAST(:rows AS json)) AS r(record_id bigint, name text, assignee_id bigint,
-        email_domain text, updated_at timestamptz, emails json, relations json)
+        email_domain text, updated_at timestamptz, emails json, phones json, relations json)
     LEFT JOIN copper_record c ON c.account_id = :account AND c.record_type = CAST(:record_type AS text)
          AND c.record_id = r.record_id,
     LATERAL (SELECT (SELECT array_agg(e.email ORDER BY e.email) FROM copper_record_email e
                      WHERE e.account_id = :account AND e.record_type = CAST(:record_type AS text)
                        AND e.record_id = r.record_id) AS emails,
+                    (SELECT array_agg(p.phone ORDER BY p.phone) FROM copper_record_phone p
+                     WHERE p.account_id = :account AND p.record_type = CAST(:record_type AS text)
+                       AND p.record_id = r.record_id) AS phones,
                     (SELECT array_agg(l.related_type || ':' || l.related_id ORDER BY l.related_type, l.related_id)
                      FROM copper_relation l
                      WHERE l.account_id = :account AND l.record_type = CAST(:record_type AS text)
                        AND l.record_id = r.record_id AND l.origin = 'field') AS ends) ours,
     LATERAL (SELECT (SELECT array_agg(email ORDER BY email) FROM json_object_keys(r.emails) AS email) AS emails,
+                    (SELECT array_agg(DISTINCT phone ORDER BY phone)
+                     FROM json_array_elements_text(r.phones) AS phone) AS phones,
                     (SELECT array_agg(f.related_type || ':' || f.related_id ORDER BY f.related_type, f.related_id)
                      FROM json_to_recordset(r.relations)
                           AS f(related_type text, related_id bigint)) AS ends) theirs

@@ -117,8 +117,9 @@ class ListTimeoutError(Exception):
 class AccountInvoiceFilter:
     """Which of the account's invoices are listed; the defaults let all through.
 
-    `search` is a part of a number, of a reference or of the contact's name, in any case. `status` may be `OVERDUE` or
-    `CREDIT` too; `currency` '' means that none is given; `is_matched` is whether any record has the invoice.
+    `search` is a part of a number, of a reference or of the contact's name, in any case. `status` may be `OVERDUE`,
+    `CREDIT`, `SUPPLIERCREDIT` or `USEDCREDIT` too; `currency` '' means that none is given; `is_matched` is whether any
+    record has the invoice.
     """
 
     search: str = ""

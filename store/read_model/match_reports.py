@@ -206,7 +206,7 @@ UNMATCHED_SUMS = f"""
         WHERE k.account_id = %(account)s AND k.organisation_id = s.organisation_id AND k.contact_id = s.contact_id)
 """
 UNMATCHED_CONTACTS = f"{UNMATCHED_SUMS} ORDER BY s.currency, s.open DESC, c.name, s.contact_id LIMIT %(limit)s"
-UNMATCHED_RECORDS = f"""
+SELECT_UNMATCHED_RECORDS = f"""
     WITH holder AS (
         SELECT re.record_type, re.record_id FROM copper_record_email re
         JOIN xero_contact_email ce ON ce.account_id = %(account)s AND ce.email = re.email
@@ -254,8 +254,16 @@ UNMATCHED_RECORDS = f"""
     WHERE c.account_id = %(account)s AND NOT c.is_deleted
       AND (%(type)s::text IS NULL OR c.record_type = %(type)s)
       AND NOT EXISTS (SELECT FROM reached r WHERE r.record_type = c.record_type AND r.record_id = c.record_id)
-    ORDER BY c.record_type, c.name, c.record_id
-    LIMIT %(limit)s
+"""
+UNMATCHED_RECORDS_ORDER = "ORDER BY c.record_type, c.name, c.record_id LIMIT %(limit)s"
+UNMATCHED_RECORDS = f"{SELECT_UNMATCHED_RECORDS} {UNMATCHED_RECORDS_ORDER}"
+# The record says where the next page starts, so that no name is in a URL.
+UNMATCHED_RECORDS_AFTER = f"""
+    {SELECT_UNMATCHED_RECORDS}
+      AND (c.record_type, c.name, c.record_id) > (
+          SELECT p.record_type, p.name, p.record_id FROM copper_record p
+          WHERE p.account_id = %(account)s AND p.record_type = %(after_type)s AND p.record_id = %(after_id)s)
+    {UNMATCHED_RECORDS_ORDER}
 """
 
 
@@ -450,11 +458,25 @@ def find_near_matches(
 
 
 def list_unmatched_records(
-    session: Session, account_id: int, record_type: RecordType | None, limit: int
+    session: Session,
+    account_id: int,
+    record_type: RecordType | None,
+    limit: int,
+    after: tuple[RecordType, int] | None = None,
 ) -> list[UnmatchedRecord]:
-    """Records of a type, or of all types, that no contact matches. Deleted records are left out."""
-    params = {"account": account_id, "type": record_type.value if record_type else None, "limit": limit}
-    rows = session.connection().exec_driver_sql(UNMATCHED_RECORDS, params).mappings()
+    """Records of a type, or of all types, that no contact matches, by name; those after a record, if one is given.
+
+    Deleted records are left out.
+    """
+    params: dict[str, object] = {
+        "account": account_id,
+        "type": record_type.value if record_type else None,
+        "limit": limit,
+    }
+    if after:
+        params |= {"after_type": after[0].value, "after_id": after[1]}
+    statement = UNMATCHED_RECORDS_AFTER if after else UNMATCHED_RECORDS
+    rows = session.connection().exec_driver_sql(statement, params).mappings()
     return [UnmatchedRecord(**row) for row in rows]
 
 

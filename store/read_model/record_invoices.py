@@ -16,10 +16,14 @@ from sqlalchemy.orm import Session
 from store.db.enums import RecordType
 from store.read_model.overdue_sql import IS_OVERDUE, OVERDUE_DAYS, TODAY
 
-# Each row has exactly one of these. Two are not Xero's: OVERDUE is what awaits payment after its due date, and CREDIT
-# is any credit.
+# Each row has exactly one of these. Those that are not Xero's: OVERDUE is what awaits payment after its due date, and a
+# credit that is approved awaits no payment, but its use.
 ROW_STATUS = f"""
-    CASE WHEN credit_resource(r.type) IS NOT NULL THEN 'CREDIT' WHEN {IS_OVERDUE} THEN 'OVERDUE' ELSE r.status END
+    CASE WHEN credit_resource(r.type) IS NULL THEN CASE WHEN {IS_OVERDUE} THEN 'OVERDUE' ELSE r.status END
+         WHEN r.status = 'AUTHORISED' THEN CASE WHEN is_purchase(r.type) THEN 'SUPPLIERCREDIT' ELSE 'CREDIT' END
+         WHEN r.status = 'PAID' THEN 'USEDCREDIT'
+         ELSE r.status
+    END
 """
 VISIBLE_INVOICES = """
     FROM account a
@@ -74,8 +78,8 @@ COUNT_BY_FACET = text(f"""
 class InvoiceFilter:
     """Which of a record's invoices are listed, in which order.
 
-    Status '' means all, `UNPAID` all that awaits payment; `OVERDUE` and `CREDIT` are statuses too. Type '' and None
-    mean all. The search text is a part of the number or the reference, in any case.
+    Status '' means all, `UNPAID` all that awaits payment; `OVERDUE`, `CREDIT`, `SUPPLIERCREDIT` and `USEDCREDIT` are
+    statuses too. Type '' and None mean all. The search text is a part of the number or the reference, in any case.
     """
 
     status: str = ""

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page, Request, expect
 from sqlalchemy import text
 
@@ -383,14 +382,7 @@ def test_the_panel_is_accessible_in_every_theme_and_width(copper: Copper, pictur
                 assert wide <= 0, "nothing sticks out"
                 size = "wide" if width > 1_000 else "narrow"
                 element.screenshot(path=pictures / f"{name}-{size}-{scheme}.png")
-            results = Axe().run(copper.page)
-            serious = [
-                violation
-                for violation in results.response["violations"]
-                if violation["impact"] in {"serious", "critical"}
-            ]
-            serious = [node for violation in serious for node in violation["nodes"] if "iframe" in str(node["target"])]
-            assert serious == []
+            assert chromium.accessibility_faults(copper.page, within="iframe") == []
 
 
 def test_the_narrowest_panel_is_280_pixels(browser: Browser, copper: Copper) -> None:

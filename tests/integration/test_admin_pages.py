@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 from sqlalchemy import text
 
@@ -113,6 +114,29 @@ def test_receivables_and_unmatched_contacts_are_listed(world: World, admin: Admi
     assert f"/app#/lead/{lead}" in (admin.page.text if admin.page else "")
     assert "Stray" in admin.http.get("/export/unmatched-contacts.csv").text
     assert "no Xero contact has" in admin.http.get("/export/unmatched-records.csv").text
+
+
+def test_unmatched_records_are_listed_on_pages_by_name(world: World, admin: AdminBrowser) -> None:
+    leads = {world.lead(f"lead{number}@acme.test") for number in range(60)}
+    company = world.company()
+    world.settle()
+    listed: list[tuple[str, str]] = []
+    page = admin.open("/unmatched")
+    while True:
+        records = re.findall(r'href="/records/(\w+)/(\d+)/match"', page.text)
+        assert 0 < len(records) <= 50
+        listed += records
+        path = re.search(r'href="([^"]+after_record=[^"]+)">Next page', page.text)
+        if path is None:
+            break
+        page = admin.open(unescape(path[1]))
+    assert "First page" in page.text
+    assert listed[0] == ("company", str(company))
+    assert {int(record) for record_type, record in listed[1:] if record_type == "lead"} == leads
+    assert len(listed) == 61
+    page = admin.open("/unmatched?type=lead")
+    assert "type=lead&amp;after_record=lead-" in page.text
+    assert admin.open("/unmatched?after_record=lead-1%27").status_code == 422
 
 
 def test_the_status_page_starts_with_the_overall_health(world: World, admin: AdminBrowser) -> None:

@@ -132,7 +132,7 @@ def test_the_statuses_do_not_overlap_and_add_up_to_all(world: World, panel: dict
     options = re.search(r'<select id="status".*?</select>', html, re.DOTALL)
     assert options
     counts = {label: int(count) for label, count in re.findall(r">([\w ]+) \((\d+)\)<", options[0])}
-    statuses = {"Overdue": 3, "Awaiting payment": 2, "Draft": 1, "Paid": 1, "Voided": 1, "Credits": 1}
+    statuses = {"Overdue": 3, "Awaiting payment": 2, "Draft": 1, "Paid": 1, "Voided": 1, "Credit to use": 1}
     assert counts == {"All": 9, **statuses}
     assert sum(counts.values()) == 2 * counts["All"]
     assert "Outstanding (" not in options[0]

@@ -310,14 +310,20 @@ def test_each_row_has_one_status_to_filter_by(world: World) -> None:
     invoice = world.invoice("ann@acme.test", "150.00", due="2020-01-31")
     world.invoice("ann@acme.test", "10.00", due="2999-01-31")
     credits = {create(world, CreditResource.CREDIT_NOTES, invoice.contact) for _ in range(2)}
+    used = create(world, CreditResource.CREDIT_NOTES, invoice.contact, "20.00")
+    world.sandbox.simulate("apply_credit", credit=used, invoice=invoice.id)
+    create(world, CreditResource.CREDIT_NOTES, invoice.contact, status="DRAFT")
+    create(world, CreditResource.CREDIT_NOTES, invoice.contact, "30.00", type="ACCPAYCREDIT")
     world.settle()
+    show(world, CreditResource.CREDIT_NOTES, bills=True)
     with account_transaction(world.account) as session:
         scope = (session, world.account, RecordType.PERSON, ann)
         counts: Counter[str] = Counter()
         for facet in record_invoices.count_by_facet(*scope):
             counts[facet.status] += facet.invoices
-        assert counts == {"OVERDUE": 1, "AUTHORISED": 1, "CREDIT": 2}
-        for status, count in {**counts, "UNPAID": 2, "": 4}.items():
+        of_credits = {"CREDIT": 2, "USEDCREDIT": 1, "SUPPLIERCREDIT": 1, "DRAFT": 1}
+        assert counts == {"OVERDUE": 1, "AUTHORISED": 1, **of_credits}
+        for status, count in {**counts, "UNPAID": 2, "": 7}.items():
             listed = record_invoices.list_invoices(*scope, selected=InvoiceFilter(status=status), limit=50)
             assert {row.matches for row in listed} == {len(listed)} == {count}
         listed = record_invoices.list_invoices(*scope, selected=InvoiceFilter(status="CREDIT"), limit=50)
@@ -378,7 +384,7 @@ def test_a_record_shows_credits_with_negative_amounts_and_apart_from_what_is_owe
     assert "Outstanding NZD 150.00 Credit to use NZD 40.00" in text_of_page
     assert re.search(r"CN-0001 credit note issued \d+ \w+ Credit to use", text_of_page)
     assert "-40.00" in text_of_page.replace("\N{MINUS SIGN}", "-")
-    assert "Credits (1)" in text_of_page
+    assert "Credit to use (1)" in text_of_page
     admin.open(f"/records/person/{ann}?status=CREDIT")
     assert invoice.number not in page_text(admin)
     admin.open("/receivables?type=person")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sqlalchemy import text
+
+from services import person_erasure
 from services.match_report import build_match_report
 from store.accounts import account_settings
 from store.db.database import transaction
@@ -48,6 +51,22 @@ def test_new_contacts_and_changed_domains_are_followed(world: World) -> None:
     world.settle()
     assert world.invoice_numbers("companies", company) == []
     world.check()
+
+
+def test_erasing_a_company_forgets_its_domain_and_what_it_showed_by_it(world: World) -> None:
+    company = world.company("acme.test")
+    deal = world.opportunity(company=company)
+    world.match_email_domains()
+    invoice = world.invoice("billing@acme.test")
+    world.settle()
+    assert world.invoice_numbers("opportunities", deal) == [invoice.number]
+
+    person_erasure.erase_by_record(world.account, RecordType.COMPANY, company, actor="test")
+    world.settle()
+    assert world.invoice_numbers("companies", company) == []
+    assert world.invoice_numbers("opportunities", deal) == []
+    with transaction() as session:
+        assert session.execute(text("SELECT email_domain FROM copper_record")).scalars().all() == [None, None]
 
 
 def test_international_domains_are_compared_in_one_form(world: World) -> None:

@@ -75,7 +75,7 @@ def test_every_shown_invoice_is_listed_once_under_exactly_one_status(world: Worl
         "Draft": 1,
         "Paid": 1,
         "Voided": 1,
-        "Credits": 1,
+        "Credit to use": 1,
     }
     for status, name in (("OVERDUE", "overdue"), ("AUTHORISED", "awaiting"), ("VOIDED", "voided"), ("DRAFT", "draft")):
         admin.open(f"/invoices?status={status}")

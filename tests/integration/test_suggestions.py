@@ -130,6 +130,21 @@ def test_phones_follow_their_owners_and_an_answer_without_them_changes_nothing(w
     assert count_phones() == (1, 0)
 
 
+def test_reconciliation_counts_and_repairs_phones(world: World) -> None:
+    named(world, "person", "Kim", phones=["09 555 1234"])
+    world.sandbox.simulate("create_contact", name="P", phones=["09 555 1234", "09 555 1234"])
+    world.settle()
+    assert world.reconcile() == {}
+    with transaction() as session:
+        session.execute(text("UPDATE copper_record_phone SET phone = '95559999'"))
+        session.execute(text("DELETE FROM xero_contact_phone"))
+    world.advance_clock()
+    stale = {"missing": 0, "stale": 1, "extra": 0}
+    assert world.reconcile() == {"contacts": stale, "people": stale}
+    assert count_phones() == (1, 1)
+    assert world.reconcile() == {}
+
+
 def test_erasing_a_person_deletes_their_phones_and_name_keys(world: World) -> None:
     person = world.person("ann@acme.test")
     world.simulate_copper("set_field", type="person", id=person, field="phones", value=["09 555 1234"])

@@ -7,10 +7,11 @@ the process.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Error, Page, ViewportSize, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -66,3 +67,18 @@ def opened(browser: Browser, base: str, *, scripts: bool = False) -> Page:
     page = context.new_page()
     page.set_default_timeout(15_000)
     return page
+
+
+def accessibility_faults(page: Page, *, rules: Sequence[str] = (), within: str = "") -> list[str]:
+    """Everything that axe-core objects to, of every grade: the rule and the element, or its selector in a frame.
+
+    `rules` limits it to some rules, `within` to elements whose selector contains it. The test injects axe-core,
+    because the content security policy blocks it.
+    """
+    options = {"runOnly": list(rules)} if rules else None
+    return [
+        f"{violation['id']} ({violation['impact']}): {node['html']}"
+        for violation in Axe().run(page, options=options).response["violations"]
+        for node in violation["nodes"]
+        if within in str(node["target"])
+    ]

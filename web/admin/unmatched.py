@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
@@ -16,6 +17,7 @@ from store.accounts import accounts
 from store.db.database import account_transaction
 from store.db.enums import RecordType
 from store.read_model import contact_links, match_reports, suggestions, unmatched_contacts
+from store.read_model.match_reports import UnmatchedRecord
 from store.read_model.unmatched_contacts import ContactPage, ContactQuery, UnmatchedReason
 from web.admin import forms, notices, searches
 from web.admin.forms import FormState
@@ -27,8 +29,7 @@ from web.presentation import exports, labels, links, locales
 from web.presentation.exports import ExportFormat
 
 router = APIRouter()
-CONTACTS_PER_PAGE = 50
-MAX_LISTED_RECORDS = 100
+PAGE_SIZE = 50
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,25 @@ class UnmatchedView:
     text: str | None = ""
     after: str | None = None
     record_type: RecordType | None = None
+    after_record: tuple[RecordType, int] | None = None
     linked: UUID | None = None
 
     @property
     def query(self) -> ContactQuery:
         """Which contacts to list."""
         after = cursors.decode_contact(self.after) if self.after else None
-        return ContactQuery(self.text or None, self.reason, after, CONTACTS_PER_PAGE + 1)
+        return ContactQuery(self.text or None, self.reason, after, PAGE_SIZE + 1)
 
     def path(self, **changes: object) -> str:
         """The path of the page with other parameters; every change starts at the first page."""
         params = {"reason": self.reason, "search": self.search, **changes}
         query = urlencode({name: value for name, value in params.items() if value})
         return f"/unmatched?{query}" if query else "/unmatched"
+
+    def records_path(self, **changes: object) -> str:
+        """The path of the list of records of this type, or of a page of it; the contacts stay at their first page."""
+        record_type = self.record_type.value if self.record_type else None
+        return f"{self.path(type=record_type, **changes)}#records"
 
 
 @router.get("/unmatched")
@@ -62,6 +69,7 @@ def show_unmatched(
     search: Annotated[str, Query(max_length=searches.MAX_ENCRYPTED_SEARCH)] = "",
     after: Annotated[str | None, Query(max_length=200)] = None,
     type: Annotated[str, Query(pattern="^(lead|person|company|opportunity)?$")] = "",
+    after_record: Annotated[str, Query(pattern="^((lead|person|company|opportunity)-[0-9]{1,18})?$")] = "",
     linked: UUID | None = None,
 ) -> Response:
     """Xero contacts with sales invoices that no record matches, and records that no contact matches."""
@@ -73,9 +81,15 @@ def show_unmatched(
         text,
         after,
         RecordType(type) if type else None,
+        _parse_record(after_record),
         linked,
     )
     return unmatched_page(request, view)
+
+
+def _parse_record(text: str) -> tuple[RecordType, int] | None:
+    record_type, _, record_id = text.partition("-")
+    return (RecordType(record_type), int(record_id)) if text else None
 
 
 @router.post("/unmatched")
@@ -100,9 +114,11 @@ def unmatched_page(
     with account_transaction(account_id) as session:
         query = view.query if is_listed else UnmatchedView().query
         page = unmatched_contacts.list_page(session, account_id, query)
-        contacts = page.contacts[:CONTACTS_PER_PAGE]
+        contacts = page.contacts[:PAGE_SIZE]
         suggested = suggestions.suggest(session, account_id, [contact.key for contact in contacts])
-        records = match_reports.list_unmatched_records(session, account_id, view.record_type, MAX_LISTED_RECORDS + 1)
+        records = match_reports.list_unmatched_records(
+            session, account_id, view.record_type, PAGE_SIZE + 1, view.after_record
+        )
         copper_account_id = accounts.get_copper_account_id(session, account_id)
         linked_count = contact_links.count_batch(session, account_id, view.linked) if view.linked else 0
         connection_notice = notices.for_connection(session, account_id)
@@ -119,9 +135,8 @@ def unmatched_page(
         next_path=_next_path(view, page),
         linked_count=linked_count,
         max_batch=MAX_BATCH,
-        records=records[:MAX_LISTED_RECORDS],
-        has_more_records=len(records) > MAX_LISTED_RECORDS,
-        max_listed=MAX_LISTED_RECORDS,
+        records=records[:PAGE_SIZE],
+        next_records_path=_next_records_path(view, records),
         record_types=list(RecordType),
         locale=locales.negotiate(request),
         xero_url=links.contact,
@@ -137,9 +152,16 @@ def _tabs(page: ContactPage) -> list[tuple[UnmatchedReason | None, str, int]]:
 
 
 def _next_path(view: UnmatchedView, page: ContactPage) -> str | None:
-    if len(page.contacts) <= CONTACTS_PER_PAGE:
+    if len(page.contacts) <= PAGE_SIZE:
         return None
-    return view.path(after=cursors.encode_contact(page.contacts[CONTACTS_PER_PAGE - 1].position))
+    return view.path(after=cursors.encode_contact(page.contacts[PAGE_SIZE - 1].position))
+
+
+def _next_records_path(view: UnmatchedView, records: Sequence[UnmatchedRecord]) -> str | None:
+    if len(records) <= PAGE_SIZE:
+        return None
+    last = records[PAGE_SIZE - 1]
+    return view.records_path(after_record=f"{last.record_type}-{last.record_id}")
 
 
 @router.get("/export/unmatched-contacts.{format}")

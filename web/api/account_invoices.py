@@ -102,7 +102,11 @@ async def list_account_invoices(
         str, Query(max_length=200, description="a part of the number, the reference or the contact's name")
     ] = "",
     status: Annotated[
-        str, Query(pattern="^[A-Z]{0,20}$", description="a status, or OVERDUE, or CREDIT for all credits; each has one")
+        str,
+        Query(
+            pattern="^[A-Z]{0,20}$",
+            description="a status of Xero; or OVERDUE; or of credits CREDIT (to use), SUPPLIERCREDIT or USEDCREDIT",
+        ),
     ] = "",
     organisation: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     currency: Annotated[str | None, Query(max_length=3, description="'' for invoices without a currency")] = None,

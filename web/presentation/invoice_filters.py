@@ -16,9 +16,12 @@ from store.read_model.balances import Balance
 from store.read_model.record_invoices import Facet, InvoiceFilter, InvoiceSort
 from web.presentation import labels, locales
 
-CREDIT, UNPAID, OVERDUE = "CREDIT", "UNPAID", "OVERDUE"
+UNPAID, OVERDUE = "UNPAID", "OVERDUE"
+# By whether they are purchases.
+CREDIT_STATUSES = {False: "CREDIT", True: "SUPPLIERCREDIT"}
 NO_CURRENCY = "none"
-STATUS_ORDER = (OVERDUE, "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED", CREDIT)
+INVOICE_STATUSES = (OVERDUE, "AUTHORISED", "SUBMITTED", "DRAFT", "PAID", "VOIDED")
+STATUS_ORDER = (*INVOICE_STATUSES, *CREDIT_STATUSES.values(), "USEDCREDIT")
 Value = TypeVar("Value")
 Options = tuple[tuple[str, str], ...]
 
@@ -151,7 +154,7 @@ def _sums(balance: Balance) -> list[tuple[SumLabel, Decimal, InvoiceFilter]]:
     return [
         (names["overdue"], balance.overdue, replace(target, status=OVERDUE)),
         (names["outstanding"], balance.open, replace(target, status=UNPAID)),
-        (names["credit"], balance.credit, InvoiceFilter(status=CREDIT, currency=balance.currency)),
+        (names["credit"], balance.credit, replace(target, status=CREDIT_STATUSES[balance.is_purchase], type="")),
     ]
 
 

@@ -11,7 +11,7 @@ from babel import Locale
 
 from store.read_model.account_invoices import AccountInvoice, InvoiceGroup, count_by_status
 from web.presentation import invoice_rows, labels, locales
-from web.presentation.invoice_filters import CREDIT, OVERDUE, STATUS_ORDER, SUM_LABELS
+from web.presentation.invoice_filters import INVOICE_STATUSES, OVERDUE, STATUS_ORDER, SUM_LABELS
 from web.presentation.invoice_rows import InvoiceRowView
 
 VOIDED = "VOIDED"
@@ -57,9 +57,13 @@ def row(invoice: AccountInvoice, locale: Locale) -> ListRowView:
 
 
 def status_options(groups: Sequence[InvoiceGroup], locale: Locale) -> list[StatusOption]:
-    """All, then each status in the order of an invoice's life; a status that Xero adds comes last."""
-    counts = count_by_status(groups)
-    codes = [*STATUS_ORDER, *sorted({group.status for group in groups} - set(STATUS_ORDER))]
+    """All, then each status in the order of an invoice's life, and those of credits, if the account has any.
+
+    A status that Xero adds comes last.
+    """
+    counts, statuses = count_by_status(groups), {group.status for group in groups}
+    codes = [code for code in STATUS_ORDER if code in INVOICE_STATUSES or code in statuses]
+    codes += sorted(statuses - set(STATUS_ORDER))
     options = [StatusOption("", "All", locales.format_number(sum(counts.values()), locale))]
     return options + [
         StatusOption(code, labels.status(code), locales.format_number(counts.get(code, 0), locale)) for code in codes
@@ -83,7 +87,7 @@ def sums(groups: Sequence[InvoiceGroup], status: str, locale: Locale) -> list[Su
 
 
 def _amounts(group: InvoiceGroup) -> dict[str, Decimal]:
-    if group.status == CREDIT:
+    if labels.is_credit(group.type):
         return {"credit": group.balance}
     is_overdue = group.status == OVERDUE
     return {"total": group.total, "outstanding": group.balance, "overdue": group.balance if is_overdue else Decimal(0)}

@@ -16,7 +16,9 @@ STATUS_LABELS = {
     "PAID": "Paid",
     "VOIDED": "Voided",
     "OVERDUE": "Overdue",
-    "CREDIT": "Credits",
+    "CREDIT": "Credit to use",
+    "SUPPLIERCREDIT": "Credit from suppliers",
+    "USEDCREDIT": "Used credit",
     "UNPAID": "Outstanding",
 }
 CREDITS = {credit_type for types in CREDIT_TYPES.values() for credit_type in types}

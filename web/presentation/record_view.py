@@ -19,11 +19,10 @@ from store.read_model.base_totals import BaseTotal
 from store.read_model.match_reports import MirrorRecord, Reason
 from store.read_model.record_invoices import Facet, InvoiceFilter
 from store.sync import runs
-from web.presentation import ageing, locales
+from web.presentation import ageing, labels, locales
 from web.presentation.ageing import AgeingBar, PaymentView
 from web.presentation.base_totals import base_total_texts
 from web.presentation.invoice_filters import (
-    CREDIT,
     FilterView,
     TileView,
     build_filters,
@@ -172,7 +171,7 @@ def _read_base_totals(
 
 def _summary(name: str, facets: Sequence[Facet], record_balances: Sequence[Balance], locale: Locale) -> str:
     """The contents in a few words: "Lakeside Design: 11 invoices, 1 credit, NZD 6,026.61 outstanding"."""
-    credits = sum(facet.invoices for facet in facets if facet.status == CREDIT)
+    credits = sum(facet.invoices for facet in facets if labels.is_credit(facet.type))
     parts = [_count_of(sum(facet.invoices for facet in facets) - credits, "invoice", locale)]
     parts += [_count_of(credits, "credit", locale)] if credits else []
     parts += [
