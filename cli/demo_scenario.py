@@ -20,7 +20,7 @@ from cli.progress import run_and_watch
 from services import access, connect
 from store.db.database import transaction
 from store.mirror import mirror
-from store.read_model import projection
+from store.read_model import field_values
 from web.presentation import links
 from web.presentation.labels import row_status
 from worker.vendors.errors import NotConnectedError, VendorError
@@ -57,7 +57,7 @@ class DemoScenario:
         self._change_email()
         self._move_person()
         with transaction() as session:
-            comparison = projection.compare(session, self.account_id)
+            comparison = field_values.compare(session, self.account_id)
             records, invoices = mirror.count_rows(session, self.account_id)
         if not comparison.is_clean:
             raise DemoError(

@@ -13,7 +13,7 @@ from cli.options import AccountOption, JsonOption, resolve_account
 from cli.sync import print_drift, run
 from runtime.numbers import count_noun
 from store.db.database import transaction
-from store.read_model import projection
+from store.read_model import field_values
 from store.read_model.projection import Comparison
 from worker.sync.renormalisation import count_stale
 from worker.vendors.sync_types import RunKind
@@ -51,6 +51,7 @@ def verify(
             "stale": comparison.stale,
             "extra": comparison.extra,
             "balances": comparison.balances,
+            "fields": comparison.fields,
             "pending_changes": comparison.marks,
             "stale_addresses": stale_addresses,
             "examples": comparison.examples,
@@ -67,7 +68,7 @@ def wait_and_compare(account_id: int) -> Comparison:
     deadline = time.monotonic() + MAX_WAIT_SECONDS
     while True:
         with transaction() as session:
-            comparison = projection.compare(session, account_id)
+            comparison = field_values.compare(session, account_id)
         if comparison.is_clean or not comparison.marks or time.monotonic() > deadline:
             return comparison
         # A worker projects the pending changes, and comparing is the only way to know that it has.
@@ -85,6 +86,8 @@ def format_comparison(comparison: Comparison, stale_addresses: int = 0) -> Itera
     if comparison.marks and not comparison.is_clean:
         yield f"{count_noun(comparison.marks, 'change')} not projected yet: is `patina worker` running?"
     suffix = f", {count_noun(comparison.balances, 'wrong balance')}" if comparison.balances else ""
+    if comparison.fields:
+        suffix += f", {count_noun(comparison.fields, 'record')} with wrong field values"
     if stale_addresses:
         suffix += f", {count_noun(stale_addresses, 'stale email address', 'stale email addresses')}"
     verdict = "ok" if comparison.is_clean and not stale_addresses else "failed"

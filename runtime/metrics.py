@@ -73,6 +73,9 @@ ORPHANS_DELETED = Counter(
 SWEEP_RECOVERED = Counter(
     "patina_sweep_recovered_total", "pending work enqueued by the scheduler's sweep, by type", ("type",)
 )
+FIELD_WRITES = Counter(
+    "patina_field_writes_total", "records whose custom fields in Copper were written, by outcome", ("outcome",)
+)
 SYNC_RUNS_STARTED = Counter(
     "patina_sync_runs_started_total", "sync runs started by the schedule or by events, by kind", ("kind",)
 )

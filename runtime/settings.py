@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     created_date_lookup_max_age_days: int = Field(
         30, ge=1, le=3_650, description="age in days up to which the created dates of invoices are looked up"
     )
+    field_write_interval_seconds: int = Field(
+        300, ge=0, le=86_400, description="minimum seconds between two changes of a record's fields in Copper"
+    )
     grant_max_idle_days: float = Field(
         7, ge=0, le=50, description="days without use after which a Xero grant is refreshed"
     )

@@ -104,15 +104,16 @@ def snapshot(request: pytest.FixtureRequest) -> Snapshot | None:
 def database(
     request: pytest.FixtureRequest, snapshot: Snapshot | None, reused_database: ReusedDatabase
 ) -> Iterator[str]:
-    """A migrated database, and the call budgets: empty and unused unless the test uses `world`."""
-    databases.clear_budgets()
+    """A migrated database, and what Redis keeps of accounts: empty and unused unless the test uses `world`."""
+    for prefix in databases.ACCOUNT_PREFIXES:
+        databases.clear_budgets(prefix)
     if request.node.get_closest_marker("new_database"):
         with databases.temporary() as name:
             yield name
         return
     name = reused_database.use(snapshot.rows if snapshot else None)
     if snapshot:
-        snapshot.restore_budgets()
+        snapshot.restore_redis()
     yield name
     dispose_engine()
 

@@ -24,10 +24,18 @@ from store.db.crypto import decrypt, digest
 from store.db.database import UNAVAILABLE_ERRORS, Pool, run_with_retry
 from store.db.enums import INSTALLATION
 from store.ingest import inbox
-from store.ingest.inbox import IngestResult, MalformedEvent
+from store.ingest.inbox import CopperSender, IngestResult, MalformedEvent
 from webhooks import signature
 from webhooks.intake import Intake
-from webhooks.payloads import Notification, Origin, Secret, parse_json, read_delivery, read_notification
+from webhooks.payloads import (
+    Notification,
+    Origin,
+    Secret,
+    names_only_fields,
+    parse_json,
+    read_delivery,
+    read_notification,
+)
 from webhooks.quotas import DropCounts, DropReason, NotificationQuota, drop_reason
 from worker.jobs import actors
 from worker.vendors.copper.subscriptions import SECRET_KEY
@@ -107,40 +115,44 @@ async def receive_copper(request: Request) -> Response:
     token_digest = digest(request.path_params["token"])
     origin = Origin(await request.body(), _correlation_id())
     try:
-        credential = await run_with_retry(
-            _ingest(request).pool, lambda connection: inbox.copper_credential(connection, token_digest)
+        sender = await run_with_retry(
+            _ingest(request).pool, lambda connection: inbox.copper_sender(connection, token_digest)
         )
-        if credential is None:
+        if sender is None:
             return UNAUTHORIZED
-        return await _accept_copper(request, credential, origin)
+        return await _accept_copper(request, sender, origin)
     except UNAVAILABLE_ERRORS as error:
         _log_store_failed("copper", origin, error)
         return SERVICE_UNAVAILABLE
 
 
-async def _accept_copper(request: Request, credential: tuple[int, bytes], origin: Origin) -> Response:
-    account_id, encrypted_payload = credential
+async def _accept_copper(request: Request, sender: CopperSender, origin: Origin) -> Response:
+    account_id = sender.account_id
     try:
         payload = parse_json(origin.body)
     except ValueError:
         return UNAUTHORIZED
     if not isinstance(payload, dict):
         return UNAUTHORIZED
-    secret = Secret(SECRET_KEY, decrypt(encrypted_payload)["webhook_secret"])
+    secret = Secret(SECRET_KEY, decrypt(sender.encrypted_payload)["webhook_secret"])
     if not signature.verify_copper(payload.pop(SECRET_KEY, None), secret.value):
         return UNAUTHORIZED
     ingest = _ingest(request)
     notification = read_notification(payload, account_id, origin, secret)
     if notification.ignored_type:
-        _count_ignored(ingest, account_id, notification)
+        _count_ignored(ingest, account_id, notification, drop_reason(notification.ignored_type))
+    elif names_only_fields(payload, sender.own_fields):
+        # Patina's own write. What somebody changed in these fields by hand is corrected by the next reconciliation.
+        _count_ignored(ingest, account_id, notification, DropReason.OWN_FIELDS)
     elif notification.size:
         await _store(ingest, account_id, notification, origin)
     return OK
 
 
-def _count_ignored(ingest: WebhookIngest, account_id: int, notification: Notification) -> None:
-    ingest.dropped.add(account_id, "copper", drop_reason(notification.ignored_type), notification.ignored)
-    metrics.EVENTS_RECEIVED.labels("copper", "ignored").inc(notification.ignored)
+def _count_ignored(ingest: WebhookIngest, account_id: int, notification: Notification, reason: DropReason) -> None:
+    count = notification.ignored or notification.size
+    ingest.dropped.add(account_id, "copper", reason, count)
+    metrics.EVENTS_RECEIVED.labels("copper", "ignored").inc(count)
 
 
 async def _store(ingest: WebhookIngest, account_id: int, notification: Notification, origin: Origin) -> None:

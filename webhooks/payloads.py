@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -370,6 +371,20 @@ def read_notification(payload: dict[str, Any], account_id: int, origin: Origin, 
     if len(malformed) > MAX_MALFORMED:
         whole = replace(whole, body=secret.redact(payload))
     return Notification(events, _limited(malformed, len(notification.ids), whole))
+
+
+def names_only_fields(payload: dict[str, Any], definition_ids: Collection[int]) -> bool:
+    """Whether a notification is of an update that changed nothing but custom fields with these ids, at least one.
+
+    A notification that does not say what changed may be about anything.
+    """
+    attributes = payload.get("updated_attributes")
+    if not definition_ids or not isinstance(attributes, dict) or set(attributes) != {"custom_fields"}:
+        return False
+    changed, event = attributes["custom_fields"], payload.get("event")
+    if not isinstance(changed, dict) or not changed or not isinstance(event, str):
+        return False
+    return event.strip().lower() == "update" and all(parse_record_id(key) in definition_ids for key in changed)
 
 
 def _malformed_id(

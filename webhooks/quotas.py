@@ -36,6 +36,7 @@ class DropReason(StrEnum):
     NO_ORGANISATION = "no_organisation"
     MALFORMED = "malformed"
     OVER_LIMIT = "over_limit"
+    OWN_FIELDS = "own_fields"
 
 
 REASONS_BY_VENDOR = {

@@ -42,6 +42,9 @@ TABLES = (
     "projection_queue",
     "record_invoice",
     "record_balance",
+    "copper_field_settings",
+    "copper_field",
+    "copper_field_value",
     "event_latency",
     "sync_run",
     "run_seen_id",
@@ -796,6 +799,68 @@ def _create_read_model() -> None:
             "record_balance",
             ["account_id", "record_type", "type", "currency", amount, "record_id"],
         )
+    op.create_table(
+        "copper_field_settings",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("state", sa.Text(), server_default=sa.text("'off'"), nullable=False),
+        sa.Column("record_types", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("not_before", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.CheckConstraint("state IN ('off', 'on', 'clearing')", name=op.f("copper_field_settings_state_check")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("copper_field_settings_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", name=op.f("copper_field_settings_pkey")),
+    )
+    op.create_table(
+        "copper_field",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("field_key", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("measure", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("is_selected", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("definition_id", sa.BigInteger(), nullable=True),
+        sa.Column("state", sa.Text(), server_default=sa.text("'new'"), nullable=False),
+        sa.CheckConstraint("state IN ('new', 'ready', 'missing', 'retyped')", name=op.f("copper_field_state_check")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("copper_field_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", "field_key", name=op.f("copper_field_pkey")),
+    )
+    op.create_table(
+        "copper_field_value",
+        sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("record_type", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("record_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("is_stale", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("expected_values", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.Column("written_values", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.Column(
+            "is_pending", sa.Boolean(), sa.Computed("expected_values <> written_values", persisted=True), nullable=True
+        ),
+        sa.Column("written_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("not_before", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("attempts", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "record_type IN ('lead', 'person', 'company', 'opportunity')",
+            name=op.f("copper_field_value_record_type_check"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("copper_field_value_account_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", "record_type", "record_id", name=op.f("copper_field_value_pkey")),
+    )
+    op.create_index(
+        "copper_field_value_stale_idx", "copper_field_value", ["account_id"], postgresql_where=sa.text("is_stale")
+    )
+    op.create_index(
+        "copper_field_value_pending_idx",
+        "copper_field_value",
+        ["account_id", "not_before"],
+        postgresql_where=sa.text("is_pending"),
+    )
     op.create_table(
         "event_latency",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),

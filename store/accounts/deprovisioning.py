@@ -25,9 +25,11 @@ from store.db import tenancy
 from store.db.crypto import decrypt, encrypt
 from store.db.database import AccountClosedError, execute_rowcount
 from store.models import METADATA
-from store.read_model import projection
+from store.read_model import field_values, projection
 
 MAX_ERROR_LENGTH = 500
+# How many records have their fields in Copper emptied after their account is closed: about half an hour of calls.
+MAX_CLEARED_RECORDS = 20_000
 
 # Clean-up tasks may outlive their account.
 CLEANUP_TABLE = "cleanup_task"
@@ -210,6 +212,9 @@ def close_account(
     for grant, connections in grants:
         enqueue_grant_revocation(session, account_id, grant, connections)
     if copper is not None:
+        records = field_values.list_written(session, account_id, MAX_CLEARED_RECORDS)
+        if records:
+            enqueue_task(session, account_id, "copper.clear_fields", {"copper": vars(copper), "records": records})
         enqueue_task(session, account_id, "copper.unsubscribe", vars(copper))
     enqueue_task(session, account_id, "data.erase", {})
     for statement in DELETE_CREDENTIALS.values():

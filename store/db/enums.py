@@ -159,3 +159,45 @@ class RunState(StrEnum):
     PAUSED = "paused"
     DONE = "done"
     FAILED = "failed"
+
+
+class FieldMeasure(StrEnum):
+    """What a custom field in Copper says of a record: an amount in one currency, a date, or a count."""
+
+    OUTSTANDING = "outstanding"
+    OVERDUE = "overdue"
+    INVOICED = "invoiced"
+    CREDIT = "credit"
+    OVERDUE_SINCE = "overdue_since"
+    LAST_INVOICE = "last_invoice"
+    LAST_PAYMENT = "last_payment"
+    OPEN_INVOICES = "open_invoices"
+
+    @property
+    def data_type(self) -> str:
+        """The type of its definition in Copper."""
+        if self in {FieldMeasure.OVERDUE_SINCE, FieldMeasure.LAST_INVOICE, FieldMeasure.LAST_PAYMENT}:
+            return "Date"
+        return "Float" if self is FieldMeasure.OPEN_INVOICES else "Currency"
+
+    @property
+    def is_amount(self) -> bool:
+        """Whether there is one for each currency."""
+        return self.data_type == "Currency"
+
+
+class FieldWriting(StrEnum):
+    """Whether an account's custom fields are written. `clearing` empties all of them, and then turns it off."""
+
+    OFF = "off"
+    ON = "on"
+    CLEARING = "clearing"
+
+
+class FieldState(StrEnum):
+    """The state of a custom field's definition in Copper. Only an admin can resolve a missing or a retyped one."""
+
+    NEW = "new"
+    READY = "ready"
+    MISSING = "missing"
+    RETYPED = "retyped"

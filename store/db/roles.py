@@ -51,6 +51,18 @@ PAGES: dict[str, tuple[str, ...]] = {
     "api_usage": ("SELECT",),
     "contact_link": ("SELECT", "INSERT", "DELETE"),
     "copper_credential": ("SELECT (account_id, encrypted_payload, status, changed_at, records_synced_through)",),
+    "copper_field": ("SELECT", "INSERT", "UPDATE (is_selected, definition_id, state)"),
+    "copper_field_settings": (
+        "SELECT",
+        "INSERT",
+        "UPDATE (state, record_types, checked_at, not_before, error)",
+    ),
+    "copper_field_value": (
+        "SELECT",
+        "INSERT",
+        "UPDATE (is_stale, expected_values, not_before, attempts, error)",
+        "DELETE",
+    ),
     "copper_record": ("SELECT",),
     "copper_record_email": ("SELECT",),
     "copper_record_phone": ("SELECT",),
@@ -67,7 +79,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "oauth_state": ("SELECT", "INSERT", "DELETE"),
     "record_balance": ("SELECT",),
     "record_invoice": ("SELECT",),
-    "refused_endpoint": ("SELECT",),
+    "refused_endpoint": ("SELECT", "DELETE"),
     "sync_run": ("SELECT",),
     "unreadable_field": ("SELECT",),
     "browser_session": (

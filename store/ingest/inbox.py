@@ -218,7 +218,12 @@ REQUEST_OVERFLOW = """
     WHERE existing.state <> 'pending'
 """
 
-CREDENTIAL = "SELECT account_id, encrypted_payload FROM copper_credential WHERE webhook_token_hash = %s"
+CREDENTIAL = """
+    SELECT c.account_id, c.encrypted_payload,
+           ARRAY(SELECT f.definition_id FROM copper_field f
+                 WHERE f.account_id = c.account_id AND f.definition_id IS NOT NULL)
+    FROM copper_credential c WHERE c.webhook_token_hash = %s
+"""
 
 
 @dataclass(frozen=True)
@@ -320,10 +325,19 @@ async def request_overflow(
     await connection.execute(REQUEST_OVERFLOW, params)
 
 
-async def copper_credential(connection: AsyncConnection[TupleRow], token_hash: bytes) -> tuple[int, bytes] | None:
-    """The account of a Copper webhook path and its encrypted credential, or None."""
+@dataclass(frozen=True)
+class CopperSender:
+    """The account of a Copper webhook path, its encrypted credential, and the custom fields that Patina writes."""
+
+    account_id: int
+    encrypted_payload: bytes
+    own_fields: frozenset[int]
+
+
+async def copper_sender(connection: AsyncConnection[TupleRow], token_hash: bytes) -> CopperSender | None:
+    """Who a Copper webhook path belongs to, or None."""
     row = await (await connection.execute(CREDENTIAL, (token_hash,))).fetchone()
-    return (row[0], bytes(row[1])) if row else None
+    return CopperSender(row[0], bytes(row[1]), frozenset(row[2])) if row else None
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ REASONS = {
     "task": "about tasks",
     "project": "about projects",
     "activity_log": "about activities",
+    "own_fields": "about nothing but the fields that Patina writes",
 }
 OTHER_REASON = "of another type that is not shown"
 

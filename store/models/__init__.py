@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
-from store.models import accounts, ingest, mirror, read_model, sync
+from store.models import accounts, copper_fields, ingest, mirror, read_model, sync
 
 METADATA = SQLModel.metadata
 
-__all__ = ["METADATA", "accounts", "ingest", "mirror", "read_model", "sync"]
+__all__ = ["METADATA", "accounts", "copper_fields", "ingest", "mirror", "read_model", "sync"]

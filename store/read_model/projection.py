@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from store.db import tenancy
 from store.db.database import execute_rowcount
+from store.read_model.field_marks import mark_all, mark_fields
 from store.read_model.free_email_domains import is_own_domain
 from store.read_model.overdue_sql import AGEING_COLUMNS, AWAITS_PAYMENT, overdue_days, sum_by_age
 
@@ -197,14 +198,15 @@ APPLY = f"""
         WHERE x.account_id = :account AND x.record_type = unexpected.record_type
           AND x.record_id = unexpected.record_id AND x.created_at = unexpected.created_at
           AND x.invoice_id = unexpected.invoice_id
-        RETURNING 1),
+        RETURNING x.record_type, x.record_id),
     written AS (
         INSERT INTO record_invoice AS old (account_id, {COLUMNS})
         SELECT :account, rows_to_write.* FROM rows_to_write
         ORDER BY {KEY}
         ON CONFLICT (account_id, {KEY}) DO UPDATE SET {ASSIGNMENTS}
         WHERE ({OLD_VALUES}) IS DISTINCT FROM ({NEW_VALUES})
-        RETURNING 1)
+        RETURNING record_type, record_id),
+    {mark_fields("removed", "written")}
 """
 APPLY_COUNTS = "SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM written) AS written"
 # How the records' balances change when `current_rows` become `expected_rows`: one payment does not re-sum a very large
@@ -277,11 +279,16 @@ RECOMPUTE_BALANCES = text(f"""
     emptied AS (
         DELETE FROM record_balance b WHERE b.account_id = :account AND NOT EXISTS (
             SELECT FROM expected e WHERE e.record_type = b.record_type AND e.record_id = b.record_id
-            AND e.type = b.type AND e.currency = b.currency))
-    INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, {BALANCE_VALUES})
-    SELECT :account, expected.* FROM expected
-    ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET {BALANCE_ASSIGNMENTS}
-    WHERE ({OLD_BALANCES}) IS DISTINCT FROM ({NEW_BALANCES})
+            AND e.type = b.type AND e.currency = b.currency)
+        RETURNING b.record_type, b.record_id),
+    balanced AS (
+        INSERT INTO record_balance AS old (account_id, record_type, record_id, type, currency, {BALANCE_VALUES})
+        SELECT :account, expected.* FROM expected
+        ON CONFLICT (account_id, record_type, record_id, type, currency) DO UPDATE SET {BALANCE_ASSIGNMENTS}
+        WHERE ({OLD_BALANCES}) IS DISTINCT FROM ({NEW_BALANCES})
+        RETURNING record_type, record_id),
+    {mark_fields("emptied", "balanced")}
+    SELECT 1
 """)
 
 # The planner's estimates of rows from earlier CTEs are far off, and the nested loops that it then chooses take minutes.
@@ -367,8 +374,9 @@ REMOVE_ORGANISATION = text(f"""
         FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation),
     expected_rows AS (SELECT * FROM current_rows WHERE false),
     removed AS (
-        DELETE FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation RETURNING 1),
-    {MOVE_BALANCES}
+        DELETE FROM record_invoice WHERE account_id = :account AND organisation_id = :organisation
+        RETURNING record_type, record_id),
+    {mark_fields("removed")}, {MOVE_BALANCES}
     SELECT count(*) FROM removed
 """)
 
@@ -470,6 +478,7 @@ class ProjectionResult:
 class Comparison:
     """The read model compared with a rebuild: rows that it would add, change and remove, and balances that differ.
 
+    `fields` are records whose expected custom fields in Copper differ (`store.read_model.field_values.compare`).
     `examples` names the first 20 of each type: the record, and the invoice or the currency. While `marks` are pending,
     differences are not errors: the marks will resolve them.
     """
@@ -480,11 +489,12 @@ class Comparison:
     balances: int
     marks: int
     examples: dict[str, list[str]]
+    fields: int = 0
 
     @property
     def is_clean(self) -> bool:
         """Whether a rebuild would change nothing."""
-        return not (self.missing or self.stale or self.extra or self.balances)
+        return not (self.missing or self.stale or self.extra or self.balances or self.fields)
 
 
 def lock_account(session: Session, account_id: int) -> None:
@@ -526,6 +536,7 @@ def rebuild(session: Session, account_id: int) -> ProjectionResult:
     else:
         row = session.execute(REBUILD, {"account": account_id}).one()
         removed, written = row.removed, row.written
+    mark_all(session, account_id)
     _recompute_balances(session, account_id)
     session.execute(UPDATE_SYNCED_AT, {"account": account_id})
     return ProjectionResult(marks, removed, written)

@@ -21,6 +21,8 @@ from store.db.roles import Role
 
 HOME = Path(__file__).resolve().parents[2] / ".patina" / "tests"
 TEMPLATE = "patina_template"
+# What Redis keeps of accounts, whose ids start at 1 in each database.
+ACCOUNT_PREFIXES = ("budget", "known")
 
 
 def database_url(name: str) -> str:

@@ -52,12 +52,12 @@ def addresses() -> Iterator[Addresses]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A connected account: its rows, the sandbox's data and URLs, the Redis keys of its budgets, and its ids."""
+    """A connected account: its rows, the sandbox's data and URLs, its budgets and known keys in Redis, and its ids."""
 
     rows: Rows
     sandbox: bytes
     urls: tuple[str, str]
-    budgets: tuple[tuple[bytes, bytes, int], ...]
+    redis: tuple[tuple[bytes, bytes, int], ...]
     world: World
     made_at: float
 
@@ -68,9 +68,9 @@ class Snapshot:
             data = data.replace(old_url.encode(), new_url.encode())
         return WORLD.validate_json(data)
 
-    def restore_budgets(self) -> None:
-        """Restore the budgets in Redis as they were."""
-        for key, value, milliseconds in self.budgets:
+    def restore_redis(self) -> None:
+        """Restore the budgets and the known keys in Redis as they were."""
+        for key, value, milliseconds in self.redis:
             shared_client().restore(key, max(milliseconds, 0), value, replace=True)
 
     def copy_of_world(self, sandbox: Sandbox, web: httpx.Client) -> World:
@@ -127,11 +127,12 @@ class Snapshots:
         rows = self._database.rows()
         # A web process that finds its own old heartbeat starts catch-ups, as after an outage.
         rows.tables.pop("heartbeat", None)
-        return Snapshot(rows, WORLD.dump_json(data), urls, tuple(_dump_budgets()), world, time.monotonic())
+        return Snapshot(rows, WORLD.dump_json(data), urls, tuple(_dump_redis()), world, time.monotonic())
 
 
-def _dump_budgets() -> Iterator[tuple[bytes, bytes, int]]:
-    for key in shared_client().scan_iter(f"*{settings().redis_namespace}:budget*", count=1_000):
-        value = shared_client().dump(key)
-        if value is not None:
-            yield key, value, shared_client().pttl(key)
+def _dump_redis() -> Iterator[tuple[bytes, bytes, int]]:
+    for prefix in databases.ACCOUNT_PREFIXES:
+        for key in shared_client().scan_iter(f"*{settings().redis_namespace}:{prefix}*", count=1_000):
+            value = shared_client().dump(key)
+            if value is not None:
+                yield key, value, shared_client().pttl(key)

@@ -18,7 +18,7 @@ from store.db.enums import RecordType, RunState
 from store.ingest import inbox
 from store.ingest.inbox import SyncSource
 from store.mirror.drift import merge_reports
-from store.read_model import contact_links, email_domains, invoice_pins, projection
+from store.read_model import contact_links, email_domains, field_values, invoice_pins, projection
 from store.read_model.projection import Comparison
 from store.sync import runs
 from store.sync.runs import Run
@@ -363,7 +363,7 @@ class World:
 
     def compare(self) -> Comparison:
         with transaction() as session:
-            return projection.compare(session, self.account)
+            return field_values.compare(session, self.account)
 
     def advance_clock(self, hours: float = 1.0) -> None:
         """Advance the vendors' clock, so that no event can still be in transit."""

@@ -7,6 +7,7 @@ from web.admin import (
     columns,
     connect,
     contact_links,
+    copper_fields,
     customer_links,
     invoices,
     keys,
@@ -30,7 +31,7 @@ DEPENDENCIES = [
 router = APIRouter(include_in_schema=False, dependencies=DEPENDENCIES)
 MODULES = (
     *(connect, panel_confirmation, status, records, receivables, invoices, pins, unmatched, contact_links),
-    *(customer_links, settings, columns, keys, sessions, account),
+    *(customer_links, settings, columns, copper_fields, keys, sessions, account),
 )
 for module in MODULES:
     router.include_router(module.router)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from runtime.numbers import count_noun
-from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceColumn, InvoiceType
+from store.db.enums import CREDIT_TYPES, CreditResource, FieldMeasure, InvoiceColumn, InvoiceType
 from store.read_model.overdue_sql import AGEING_BUCKETS
 from store.read_model.unmatched_contacts import UnmatchedReason
 
@@ -46,6 +46,18 @@ COLUMN_LABELS = {
     InvoiceColumn.ORGANISATION: "Organisation",
     InvoiceColumn.OVERDUE_BY: "Overdue by",
 }
+MEASURE_LABELS = {
+    FieldMeasure.OVERDUE: "Xero overdue",
+    FieldMeasure.OUTSTANDING: "Xero outstanding",
+    FieldMeasure.INVOICED: "Xero invoiced (in all)",
+    FieldMeasure.CREDIT: "Xero credit to use",
+    FieldMeasure.OVERDUE_SINCE: "Xero overdue since",
+    FieldMeasure.LAST_INVOICE: "Xero last invoice",
+    FieldMeasure.LAST_PAYMENT: "Xero last payment",
+    FieldMeasure.OPEN_INVOICES: "Xero open invoices",
+}
+DEFAULT_MEASURES = (FieldMeasure.OVERDUE, FieldMeasure.OUTSTANDING, FieldMeasure.OVERDUE_SINCE)
+"""What is ticked before an admin has chosen."""
 TYPE_LABELS: dict[str, str] = {
     InvoiceType.BILL: "bill",
     InvoiceType.CREDIT_NOTE: "credit note",

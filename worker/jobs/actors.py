@@ -14,6 +14,7 @@ from store.db import tenancy
 from store.db.database import transaction
 from store.db.enums import RecordType
 from store.ingest.inbox import SyncSource
+from store.read_model import field_values
 from store.sync.runs import Run
 from worker.jobs.broker import broker, job
 from worker.jobs.enqueue import clear_dedup_key, enqueue_later, enqueue_once
@@ -22,6 +23,7 @@ from worker.sync import (
     cleanup_tasks,
     created_dates,
     event_processor,
+    field_writer,
     projector,
     relations,
     requested_catch_ups,
@@ -72,6 +74,7 @@ def drain(account_id: int, organisation_id: int) -> None:
             enqueue_once(drain, account_id, organisation_id)
         result = event_processor.drain(source, event_processor.DRAIN_SECONDS)
     _enqueue_catch_up(source, result.catch_up)
+    _enqueue_field_writes(account_id)
     if result.retry_after:
         enqueue_later(drain, result.retry_after, account_id, organisation_id)
     elif result.retry_after is not None or event_processor.has_pending(source):
@@ -102,8 +105,31 @@ def project(account_id: int) -> None:
         if not is_acquired:
             return
         projector.project(account_id, STEP_SECONDS)
+    _enqueue_field_writes(account_id)
     if projector.has_pending(account_id):
         enqueue_once(project, account_id)
+
+
+def _enqueue_field_writes(account_id: int) -> None:
+    with transaction() as session:
+        is_needed = field_values.has_stale(session, account_id)
+    if is_needed:
+        enqueue_once(write_fields, account_id)
+
+
+@job(BACKGROUND)
+@_ignore_errors_once_closed
+def write_fields(account_id: int) -> None:
+    """Write the custom fields of records in Copper that differ from what they should be."""
+    clear_dedup_key("write_fields", account_id)
+    with concurrency_slot(f"fields:{account_id}", 1) as is_acquired:
+        if not is_acquired:
+            return
+        delay = field_writer.write(account_id, STEP_SECONDS)
+    if delay:
+        enqueue_later(write_fields, delay, account_id)
+    elif delay is not None:
+        enqueue_once(write_fields, account_id)
 
 
 @job(SYNC)

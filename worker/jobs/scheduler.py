@@ -24,7 +24,7 @@ from store.accounts import (
 from store.db.database import AccountClosedError, transaction
 from store.ingest import delivery_gaps, event_latency, inbox, webhook_quotas
 from store.mirror import unreadable_fields
-from store.read_model import projection
+from store.read_model import field_values, projection
 from store.sync import api_usage, heartbeats, runs, scheduled_tasks
 from worker.jobs import actors, heartbeat
 from worker.jobs.enqueue import enqueue_once
@@ -135,6 +135,14 @@ def backfill_created_dates() -> None:
         enqueue_once(actors.backfill_created_dates, account_id, organisation_id)
 
 
+def write_fields() -> None:
+    """Enqueue the writing of custom fields that are due."""
+    with transaction() as session:
+        due = field_values.due_accounts(session)
+    for account_id in due:
+        enqueue_once(actors.write_fields, account_id)
+
+
 def refresh_idle_grants() -> None:
     """Enqueue a refresh of the grants that were not used for days."""
     with transaction() as session:
@@ -223,6 +231,7 @@ TASKS = (
     detect_delivery_gaps,
     refresh_stale_relations,
     backfill_created_dates,
+    write_fields,
     refresh_idle_grants,
     run_cleanup,
     renormalise_addresses,

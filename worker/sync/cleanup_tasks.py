@@ -19,7 +19,7 @@ from store.accounts import accounts, deprovisioning
 from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.deprovisioning import CleanupTask
 from store.db.database import AccountClosedError, transaction
-from worker.vendors.copper import known_keys, subscriptions
+from worker.vendors.copper import field_clearing, known_keys, subscriptions
 from worker.vendors.copper.client import CopperClient
 from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
 from worker.vendors.http import CallContext
@@ -30,6 +30,7 @@ from worker.vendors.xero import oauth
 log = structlog.get_logger()
 MAX_TASKS = 20
 BATCH_ROWS = 10_000
+CLEARING_SECONDS = 60.0
 MAX_ATTEMPTS = 60
 # How often the removal of an account is tried while others still write to it, before the task is deferred.
 MAX_REMOVAL_ATTEMPTS, MAX_REMOVAL_DELAY_SECONDS = 8, 1.0
@@ -114,6 +115,21 @@ def _unsubscribe_webhooks(task: CleanupTask) -> None:
     subscriptions.remove(CopperClient.with_api_key(credentials, context), credentials.webhook_token)
 
 
+def _clear_fields(task: CleanupTask) -> None:
+    """Empty the fields that Patina wrote in Copper, for some time; what is left is a new task.
+
+    Raises `TransientError` if Copper or the budget allows nothing.
+    """
+    context = CallContext(Budget.for_copper(task.account_id), Priority.FIELDS, is_metered=False)
+    client = CopperClient.with_api_key(CopperCredentials(**task.payload["copper"]), context)
+    remaining = field_clearing.clear_records(client, task.payload["records"], CLEARING_SECONDS)
+    if remaining:
+        with transaction() as session:
+            deprovisioning.enqueue_task(
+                session, task.account_id, task.task_type, {**task.payload, "records": remaining}
+            )
+
+
 def _erase_account(task: CleanupTask) -> None:
     """Erase an account in batches; raises `TransientError` if others still write to it after some attempts."""
     _forget_keys(task.account_id)
@@ -156,6 +172,7 @@ def _erase_organisation(task: CleanupTask) -> None:
 HANDLERS: dict[str, Callable[[CleanupTask], None]] = {
     "xero.revoke": _revoke_grant,
     "xero.disconnect": _disconnect_organisation,
+    "copper.clear_fields": _clear_fields,
     "copper.unsubscribe": _unsubscribe_webhooks,
     "data.erase": _erase_account,
     "organisation.erase": _erase_organisation,

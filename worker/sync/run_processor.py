@@ -23,7 +23,7 @@ from store.db.enums import RunState
 from store.ingest.inbox import SyncSource
 from store.mirror import mirror
 from store.mirror.drift import DriftCounts, merge_reports
-from store.read_model import projection
+from store.read_model import field_values, projection
 from store.sync import runs
 from store.sync.runs import Run, RunLeaseLostError
 from worker.sync.projector import project
@@ -181,7 +181,7 @@ def _verify_read_model(run: Run) -> PageResult:
     attempts = int(run.cursor.get("attempts", 0))
     with transaction() as session:
         projection.lock_account(session, run.account_id)
-        difference = projection.compare(session, run.account_id)
+        difference = field_values.compare(session, run.account_id)
         if not difference.marks and not difference.is_clean and run_kind_of(run).writes:
             projection.rebuild(session, run.account_id)
     if difference.marks and attempts < MAX_VERIFY_ATTEMPTS:

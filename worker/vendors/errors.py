@@ -36,16 +36,22 @@ class AuthorizationLostError(VendorError):
 class EndpointRefusedError(VendorError):
     """The credential works, but not for this endpoint: a scope, a plan or a role is missing.
 
-    Only an admin can help; all other work continues. `endpoint` is the vendor's name of it.
+    Only an admin can help; all other work continues. `endpoint` is the vendor's name of it, `detail` the vendor's own
+    message, '' if it gave none.
     """
 
-    def __init__(self, message: str, endpoint: str) -> None:
+    def __init__(self, message: str, endpoint: str, detail: str = "") -> None:
         super().__init__(message)
         self.endpoint = endpoint
+        self.detail = detail
 
 
 class InvalidRequestError(VendorError):
-    """The vendor rejected the request as invalid (400, 422)."""
+    """The vendor rejected the request as invalid (400, 422); `detail` is its own message, '' if it gave none."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class UnsupportedFilterError(VendorError):

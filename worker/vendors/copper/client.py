@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, TypeVar
 
+import orjson
 import requests
 import structlog
 from pydantic import BaseModel
 
+from runtime.logs import scrub
 from runtime.settings import settings
 from store.accounts import copper_credentials, refused_endpoints
 from store.accounts.copper_credentials import CopperCredentials
@@ -21,6 +25,7 @@ from store.mirror.mirror import RelationRow
 from worker.vendors.copper.schemas import (
     RECORD_SCHEMAS,
     CopperAccount,
+    CopperFieldDefinition,
     CopperRecord,
     CopperRelatedRecord,
     CopperSubscription,
@@ -46,8 +51,13 @@ MAX_USER_PAGES = 20
 Schema = TypeVar("Schema", bound=BaseModel)
 KEY_REJECTED = "Copper rejects the API key: an admin must provide a new one"
 MODIFIED_FILTER = "minimum_modified_date"
+FIELD_DEFINITIONS = "custom_field_definitions"
+FIELD_CHANGES = "custom_field_definitions (changes)"
+MAX_MESSAGE_LENGTH = 200
+CustomValues = Mapping[int, Decimal | str | None]
+"""The values of custom fields by the ids of their definitions; None empties a field."""
 # Endpoints that are always read completely, or store no rows, so nothing has to be read again after a refusal.
-ENDPOINTS_WITHOUT_ROWS = ("account", "users", "webhooks")
+ENDPOINTS_WITHOUT_ROWS = ("account", "users", "webhooks", "custom_field")
 
 
 def client_for_account(account_id: int, priority: Priority) -> CopperClient:
@@ -145,9 +155,10 @@ class CopperClient:
             if path == "users/me" or self._send("GET", "users/me").status_code in {401, 403}:
                 self._mark_authorization_lost()
                 raise AuthorizationLostError(KEY_REJECTED)
-            raise self._mark_refused(endpoint)
+            raise self._mark_refused(endpoint, _message(response))
         if response.status_code in {400, 422}:
-            raise InvalidRequestError(f"Copper returned {response.status_code} for {method} {path.split('/')[0]}")
+            message = f"Copper returned {response.status_code} for {method} {path.split('/')[0]}"
+            raise InvalidRequestError(message, _message(response))
         if response.status_code >= 400:
             raise VendorError(f"Copper returned {response.status_code} for {method} {path.split('/')[0]}")
         if self.owner is not None and self.owner.was_refused(endpoint) and endpoint.startswith(ENDPOINTS_WITHOUT_ROWS):
@@ -157,7 +168,8 @@ class CopperClient:
 
     def _send(self, method: str, path: str, body: Any = None) -> requests.Response:
         url = f"{settings().copper_api_url}/{path}"
-        return call(lambda: self._http.request(method, url, json=body, timeout=timeouts(), stream=True), self._context)
+        data = orjson.dumps(body, default=_exact_number) if body is not None else None
+        return call(lambda: self._http.request(method, url, data=data, timeout=timeouts(), stream=True), self._context)
 
     def _mark_authorization_lost(self) -> None:
         if self.owner is not None:
@@ -167,13 +179,13 @@ class CopperClient:
                 )
             log.warning("copper.authorization_lost", account=self.owner.account_id)
 
-    def _mark_refused(self, endpoint: str) -> EndpointRefusedError:
+    def _mark_refused(self, endpoint: str, detail: str = "") -> EndpointRefusedError:
         # The refusal of a single record does not apply to its endpoint.
         if self.owner is not None and not endpoint.endswith("{id}"):
             with transaction() as session:
                 refused_endpoints.record(session, self.owner.account_id, refused_endpoints.COPPER, endpoint)
             log.warning("endpoint.refused", account=self.owner.account_id, endpoint=endpoint)
-        return _endpoint_refused(endpoint)
+        return _endpoint_refused(endpoint, detail)
 
     def _source(self, resource: str) -> ResponseSource:
         return ResponseSource("copper", self.owner.account_id if self.owner is not None else 0, 0, resource)
@@ -345,6 +357,50 @@ class CopperClient:
         related = self._parse(CopperRelatedRecord, self._rows(response, "relations"), "relations").items
         return [row for record in related if (row := record.to_row())]
 
+    def list_field_definitions(self) -> list[CopperFieldDefinition]:
+        """The definitions of all custom fields of the account."""
+        rows = self._rows(self._request("GET", FIELD_DEFINITIONS, endpoint=FIELD_DEFINITIONS), "custom fields")
+        return self._parse(CopperFieldDefinition, rows, "custom fields").items
+
+    def create_field_definition(self, definition: Mapping[str, Any]) -> CopperFieldDefinition:
+        """Create a custom field. A refusal has Copper's reason as its detail, a limit of the plan for instance."""
+        response = self._request("POST", FIELD_DEFINITIONS, definition, endpoint=FIELD_CHANGES)
+        items = self._parse(CopperFieldDefinition, [parse_json(response)], "custom fields").items
+        if not items:
+            raise UnexpectedResponseError("Copper's new custom field could not be read")
+        return items[0]
+
+    def extend_field_definition(self, definition_id: int, record_types: Sequence[str]) -> None:
+        """Make a custom field available on these types of records."""
+        path = f"{FIELD_DEFINITIONS}/{definition_id}"
+        self._request("PUT", path, {"available_on": list(record_types)}, endpoint=FIELD_CHANGES)
+
+    def write_fields(self, record_type: RecordType, record_id: int, values: CustomValues) -> None:
+        """Change some custom fields of a record; raises `NotFoundError` if there is no such record."""
+        path, endpoint = f"{record_type.plural}/{record_id}", _field_endpoint(record_type)
+        self._request("PUT", path, {"custom_fields": _custom_fields(values)}, endpoint=endpoint)
+
+    def write_fields_in_bulk(
+        self, record_type: RecordType, values_by_record: Mapping[int, CustomValues]
+    ) -> dict[int, str | None]:
+        """Change custom fields of some records with one call: Copper's reason by record id, None where it succeeded.
+
+        Raises `NotFoundError` if Copper has no such call for this type of records.
+        """
+        plural = record_type.plural
+        rows = [
+            {"id": record_id, "custom_fields": _custom_fields(values)} for record_id, values in values_by_record.items()
+        ]
+        response = self._request("POST", f"{plural}/bulk_update", {plural: rows}, endpoint=_field_endpoint(record_type))
+        answers = {
+            answer["id"]: error_text(answer) or "Copper gave no reason" if answer.get("success") is False else None
+            for answer in self._rows(response, plural)
+            if isinstance(answer, dict) and "id" in answer
+        }
+        return {
+            record_id: answers.get(record_id, "Copper did not mention this record") for record_id in values_by_record
+        }
+
     def list_subscriptions(self) -> list[CopperSubscription]:
         """All webhook subscriptions of this key, including those of other applications."""
         rows = self._rows(self._request("GET", "webhooks", endpoint="webhooks"), "webhooks")
@@ -363,13 +419,44 @@ class CopperClient:
             return
 
 
+def _field_endpoint(record_type: RecordType) -> str:
+    return f"custom_fields of {record_type.plural}"
+
+
+def _custom_fields(values: CustomValues) -> list[dict[str, Any]]:
+    return [{"custom_field_definition_id": key, "value": value} for key, value in values.items()]
+
+
+def _exact_number(value: object) -> orjson.Fragment:
+    """A decimal number with all its digits."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(f"{value:f}")
+    raise TypeError(type(value).__name__)
+
+
 def teams_of(users: Collection[CopperUser]) -> dict[int, str]:
     """The names of the users' teams by id. Copper has no endpoint that lists teams."""
     return {team.id: team.name for user in users for team in user.teams}
 
 
-def _endpoint_refused(endpoint: str) -> EndpointRefusedError:
-    return EndpointRefusedError(f"Copper accepts the API key, but refuses {endpoint} to it", endpoint)
+def _endpoint_refused(endpoint: str, detail: str = "") -> EndpointRefusedError:
+    return EndpointRefusedError(f"Copper accepts the API key, but refuses {endpoint} to it", endpoint, detail)
+
+
+def _message(response: requests.Response) -> str:
+    """Copper's own words in an error response, '' if it gives none."""
+    try:
+        payload = parse_json(response)
+    except VendorError:
+        return ""
+    return error_text(payload)
+
+
+def error_text(payload: object) -> str:
+    """What an error object says, in a line without personal data, at most 200 characters."""
+    message = (payload.get("message") or payload.get("error")) if isinstance(payload, dict) else None
+    text = message if isinstance(message, str) else json.dumps(message, default=str) if message else ""
+    return scrub(" ".join("".join(c if c.isprintable() else " " for c in text).split()))[:MAX_MESSAGE_LENGTH]
 
 
 def _has_older(records: Sequence[CopperRecord], since: datetime) -> bool:

@@ -52,6 +52,7 @@ class CopperRecord(VersionedRow):
     date_created: Instant = None
     assignee_id: RelatedId = None
     phone_numbers: Phones = Field(default_factory=list)
+    custom_fields: Any = None
 
     def addresses(self) -> Mapping[str, str]:
         """The record's own normalised addresses, each with the text that was typed."""
@@ -187,6 +188,24 @@ class CopperUser(BaseModel):
     def teams(self) -> list[CopperTeam]:
         """The user's teams."""
         return [team for team in self.raw_groups if team]
+
+
+class CopperFieldDefinition(BaseModel):
+    """The definition of a custom field (`GET /custom_field_definitions`); `key` is its canonical name, '' if none."""
+
+    id: RowId
+    name: Name = ""
+    key: ShortText = Field(alias="canonical_name", default="")
+    data_type: ShortText = ""
+    currency: ShortText = ""
+    raw_available_on: Annotated[list[ShortText | None], BeforeValidator(as_list)] = Field(
+        alias="available_on", default_factory=list
+    )
+
+    @property
+    def available_on(self) -> set[str]:
+        """The types of records that have the field."""
+        return {name.lower() for name in self.raw_available_on if name}
 
 
 class CopperSubscription(BaseModel):

@@ -9,16 +9,19 @@ from typing import Any
 
 import structlog
 
-from store.accounts import copper_credentials, refused_endpoints
+from store.accounts import copper_credentials, copper_fields, refused_endpoints
 from store.db.database import Session, transaction
-from store.db.enums import RecordType
+from store.db.enums import FieldWriting, RecordType
 from store.mirror import copper_users, drift, mirror
 from store.mirror.drift import DriftCounts
 from store.mirror.mirror import RelationRow
+from store.read_model import field_values
 from store.sync import refresh_candidates, watermarks
 from store.sync.refresh_candidates import UnseenQuery
 from store.sync.runs import Run
 from worker.vendors.copper.client import MODIFIED_FILTER, PAGE_SIZE, CopperClient, RecordPage, client_for_account
+from worker.vendors.copper.fields import observe
+from worker.vendors.copper.schemas import CopperRecord
 from worker.vendors.errors import (
     AuthorizationLostError,
     EndpointRefusedError,
@@ -44,6 +47,8 @@ RECORD_STAGES = {
     "opportunities": RecordType.OPPORTUNITY,
 }
 USERS_STAGE = "users"
+# What the drift of custom fields is counted as; they are on the pages of the records.
+FIELDS = "fields"
 CATCH_UP_STAGES = (USERS_STAGE, *RECORD_STAGES, "relations")
 FULL_STAGES = (*CATCH_UP_STAGES, "missing")
 OVERLAP = timedelta(seconds=120)
@@ -175,6 +180,7 @@ def _fetch_records(run: Run, client: CopperClient, record_type: RecordType) -> P
             drift_by_type[run.stage] = drift.compare_records(
                 session, run.account_id, record_type, new_rows, page.fetched_at, cutoff
             )
+            drift_by_type[FIELDS] = _compare_fields(session, run, record_type, new_records, cutoff)
         if run_kind_of(run).writes:
             mirror.upsert_records(session, run.account_id, record_type, rows, page.fetched_at)
         else:
@@ -188,6 +194,20 @@ def _fetch_records(run: Run, client: CopperClient, record_type: RecordType) -> P
     return PageResult(
         write, {**next_cursor, **carried} if next_cursor else None, len(new_records), total, next_stage_cursor=carried
     )
+
+
+def _compare_fields(
+    session: Session, run: Run, record_type: RecordType, records: Sequence[CopperRecord], cutoff: datetime
+) -> DriftCounts:
+    """Compare the account's own fields with what was written, and have those written again that somebody changed."""
+    current = copper_fields.get_settings(session, run.account_id)
+    if current.state is not FieldWriting.ON or record_type not in current.record_types:
+        return DriftCounts()
+    observation = observe(record_type, records, copper_fields.list_fields(session, run.account_id))
+    count = field_values.count_observed(session, run.account_id, observation, cutoff)
+    if count and run_kind_of(run).writes:
+        field_values.record_observed(session, run.account_id, observation, cutoff)
+    return DriftCounts(stale=count)
 
 
 def _carried_cursor(since: datetime | None, synced_through: datetime | None) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Priority(StrEnum):
     INTERACTIVE = "interactive"
     CATCH_UP = "catch_up"
     RECONCILIATION = "reconciliation"
+    FIELDS = "fields"
     BACKGROUND = "background"
 
 
@@ -54,6 +55,7 @@ RESERVED_SHARE = {
     Priority.INTERACTIVE: 0.10,
     Priority.CATCH_UP: 0.15,
     Priority.RECONCILIATION: 0.25,
+    Priority.FIELDS: 0.30,
     Priority.BACKGROUND: 0.50,
 }
 
@@ -257,3 +259,8 @@ def _remaining_calls(reply: list[int]) -> RemainingCalls:
 
 def _lua_argument(number: int | None) -> str:
     return "" if number is None else str(math.floor(number))
+
+
+def calls_per_minute_for_fields() -> int:
+    """How many Copper calls a minute the writing of fields may make while nothing else needs them, at least 1."""
+    return max(int(settings().copper_calls_per_minute * (1 - RESERVED_SHARE[Priority.FIELDS])), 1)

@@ -1,0 +1,306 @@
+"""Write the custom fields of an account's records to Copper, where they differ from what they should be.
+
+Nothing is written unless all definitions are as expected. Where Copper has a call for many records, a call writes ten;
+a call that it refuses as a whole is halved until the guilty record is alone.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from runtime import metrics
+from runtime.numbers import count_noun
+from runtime.settings import settings
+from store.accounts import audit, copper_fields, refused_endpoints
+from store.accounts.copper_fields import CopperField, FieldSettings
+from store.db.database import transaction
+from store.db.enums import FieldState, FieldWriting, RecordType
+from store.read_model import field_values
+from store.read_model.field_values import PendingRecord
+from worker.vendors.copper import fields as field_definitions
+from worker.vendors.copper.client import CopperClient, CustomValues, client_for_account
+from worker.vendors.copper.schemas import CopperFieldDefinition
+from worker.vendors.errors import (
+    AuthorizationLostError,
+    EndpointRefusedError,
+    InvalidRequestError,
+    NotFoundError,
+    TransientError,
+    VendorError,
+)
+from worker.vendors.rate_limit.budget import Priority
+
+log = structlog.get_logger()
+ACTOR = "Patina"
+BULK_SIZE = 10
+# Copper allows three calls of bulk_update a second, and a few more hold the others up (Copper docs: bulk update).
+BULK_INTERVAL_SECONDS = 0.34
+SETTLE_SECONDS = 2.0
+CHECK_INTERVAL_SECONDS = 86_400.0
+RECHECK_INTERVAL_SECONDS = 60.0
+REFUSED_DELAY_SECONDS = 3_600.0
+DEFAULT_DELAY_SECONDS = 5.0
+# Whether companies and opportunities have it is not documented: it is tried, and then remembered for a day.
+NO_BULK = "bulk_update"
+SIZE_LIMIT = re.compile(r"limit is (\d{1,3})")
+
+
+@dataclass
+class Outcomes:
+    """What became of some records: written, refused by Copper with its reason, or deleted there."""
+
+    written: list[PendingRecord] = field(default_factory=list)
+    refused: dict[PendingRecord, str] = field(default_factory=dict)
+    deleted: list[PendingRecord] = field(default_factory=list)
+
+
+def write(account_id: int, seconds: float) -> float | None:
+    """Write what is due for about `seconds`; return the seconds until more is due, or None if nothing is known to be.
+
+    One process at a time may write for an account. A crash loses nothing: what was written is written again.
+    """
+    interval = float(settings().field_write_interval_seconds)
+    deadline = time.monotonic() + seconds
+    with transaction() as session:
+        current = copper_fields.get_settings(session, account_id)
+    if current.state is FieldWriting.OFF or not current.is_due:
+        return None
+    while _refresh(account_id, interval) and time.monotonic() < deadline:
+        pass
+    with transaction() as session:
+        delay = field_values.seconds_until_due(session, account_id)
+    if delay is None and current.state is FieldWriting.CLEARING:
+        _finish_clearing(account_id)
+        return None
+    if delay is None or delay > 0:
+        return delay
+    try:
+        return _Writer(account_id, current, interval).run(deadline)
+    except TransientError as error:
+        log.info("fields.deferred", account=account_id, error=str(error))
+        return error.retry_after or DEFAULT_DELAY_SECONDS
+    except AuthorizationLostError:
+        return None
+    except VendorError as error:
+        detail = error.detail if isinstance(error, EndpointRefusedError) else ""
+        _record_check(account_id, detail or str(error))
+        return None
+
+
+def _refresh(account_id: int, interval: float) -> bool:
+    """Compute the values of a batch of marked records; return whether there may be more."""
+    with transaction() as session:
+        count = field_values.refresh(
+            session, account_id, interval_seconds=interval, settle_seconds=min(SETTLE_SECONDS, interval)
+        )
+    return count == field_values.REFRESH_BATCH_SIZE
+
+
+def _record_check(account_id: int, error: str | None) -> None:
+    with transaction() as session:
+        copper_fields.record_check(session, account_id, error, REFUSED_DELAY_SECONDS if error else 0.0)
+    if error:
+        log.warning("fields.stopped", account=account_id, error=error)
+
+
+def _finish_clearing(account_id: int) -> None:
+    with transaction() as session:
+        field_values.forget_all(session, account_id)
+        copper_fields.turn_off(session, account_id)
+        audit.record(session, account_id, ACTOR, "fields.cleared")
+    log.info("fields.cleared", account=account_id)
+
+
+class _Writer:
+    """Writes the due records of one account."""
+
+    def __init__(self, account_id: int, current: FieldSettings, interval: float) -> None:
+        self._account_id = account_id
+        self._settings = current
+        self._interval = interval
+        self._client: CopperClient = client_for_account(account_id, Priority.FIELDS)
+        self._check_age = current.check_age
+        self._bulk_size = BULK_SIZE
+        self._counts: Counter[RecordType] = Counter()
+
+    def run(self, deadline: float) -> float | None:
+        """Write batches until nothing is due or the deadline has passed; seconds until more is due, None if unknown."""
+        if not self._is_current(CHECK_INTERVAL_SECONDS) and not self._check_definitions():
+            return None
+        self._load_fields()
+        try:
+            while records := self._list_due():
+                outcomes = self._write_records(records)
+                if (
+                    outcomes.refused
+                    and not self._is_current(RECHECK_INTERVAL_SECONDS)
+                    and not self._check_definitions()
+                ):
+                    outcomes.refused.clear()
+                    self._record(outcomes)
+                    return None
+                self._record(outcomes)
+                if time.monotonic() > deadline:
+                    return 0.0
+        finally:
+            self._record_audit()
+        with transaction() as session:
+            return field_values.seconds_until_due(session, self._account_id)
+
+    def _is_current(self, max_age: float) -> bool:
+        """Whether the definitions were compared with Copper's within some seconds. Clearing needs no comparison."""
+        is_clearing = self._settings.state is FieldWriting.CLEARING
+        return is_clearing or (self._check_age is not None and self._check_age < max_age)
+
+    def _check_definitions(self) -> bool:
+        """Create what is missing; return whether all definitions are as expected. If not, nothing is written."""
+        error = check_definitions(self._account_id, self._client, self._settings.record_types)
+        _record_check(self._account_id, error)
+        self._check_age = 0.0
+        return error is None
+
+    def _load_fields(self) -> None:
+        with transaction() as session:
+            self._fields = {known.key: known for known in copper_fields.list_fields(session, self._account_id)}
+
+    def _list_due(self) -> list[PendingRecord]:
+        with transaction() as session:
+            return field_values.list_due(session, self._account_id, self._bulk_size)
+
+    def _write_records(self, records: Sequence[PendingRecord]) -> Outcomes:
+        outcomes = Outcomes()
+        unchanged = [record for record in records if not self._values(record)]
+        outcomes.written += unchanged
+        changed = [record for record in records if record not in unchanged]
+        if changed and not self._has_bulk(changed[0].record_type):
+            self._write_singly(changed, outcomes)
+            return outcomes
+        batches: list[Sequence[PendingRecord]] = [changed] if changed else []
+        while batches:
+            batch = batches.pop()
+            try:
+                batches += self._write_batch(batch, outcomes)
+            except NotFoundError:
+                self._remember_no_bulk(batch[0].record_type)
+                self._write_singly([record for part in (batch, *batches) for record in part], outcomes)
+                return outcomes
+        return outcomes
+
+    def _values(self, record: PendingRecord) -> CustomValues:
+        return field_definitions.to_custom_values(record.changes, self._fields)
+
+    def _write_batch(self, batch: Sequence[PendingRecord], outcomes: Outcomes) -> list[Sequence[PendingRecord]]:
+        """Write a batch with one call; return the smaller batches to try instead if Copper refuses it as a whole."""
+        values = {record.record_id: self._values(record) for record in batch}
+        try:
+            reasons = self._client.write_fields_in_bulk(batch[0].record_type, values)
+        except InvalidRequestError as error:
+            limit = SIZE_LIMIT.search(error.detail)
+            if limit and 0 < int(limit[1]) < len(batch):
+                self._bulk_size = size = int(limit[1])
+                return [batch[start : start + size] for start in range(0, len(batch), size)]
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                return [batch[:middle], batch[middle:]]
+            outcomes.refused[batch[0]] = error.detail or str(error)
+            return []
+        finally:
+            time.sleep(BULK_INTERVAL_SECONDS)
+        for record in batch:
+            reason = reasons[record.record_id]
+            if reason is None:
+                outcomes.written.append(record)
+            else:
+                outcomes.refused[record] = reason
+        return []
+
+    def _write_singly(self, records: Sequence[PendingRecord], outcomes: Outcomes) -> None:
+        for record in records:
+            try:
+                self._client.write_fields(record.record_type, record.record_id, self._values(record))
+            except NotFoundError:
+                outcomes.deleted.append(record)
+            except InvalidRequestError as error:
+                outcomes.refused[record] = error.detail or str(error)
+            except TransientError:
+                # What was written before is recorded, and the rest stays due.
+                self._record(outcomes)
+                raise
+            else:
+                outcomes.written.append(record)
+
+    def _has_bulk(self, record_type: RecordType) -> bool:
+        owner = self._client.owner
+        return owner is None or not owner.is_refused(record_type.plural, NO_BULK)
+
+    def _remember_no_bulk(self, record_type: RecordType) -> None:
+        with transaction() as session:
+            refused_endpoints.record(session, self._account_id, refused_endpoints.COPPER, record_type.plural, NO_BULK)
+        self._client = client_for_account(self._account_id, Priority.FIELDS)
+
+    def _record(self, outcomes: Outcomes) -> None:
+        with transaction() as session:
+            field_values.record_written(session, self._account_id, outcomes.written, self._interval)
+            for record, reason in outcomes.refused.items():
+                field_values.record_failure(session, self._account_id, record, reason)
+            for record in outcomes.deleted:
+                field_values.delete_record(session, self._account_id, record)
+        self._counts.update(record.record_type for record in outcomes.written)
+        for outcome, count in (("written", len(outcomes.written)), ("refused", len(outcomes.refused))):
+            metrics.FIELD_WRITES.labels(outcome).inc(count)
+
+    def _record_audit(self) -> None:
+        if self._counts:
+            counts = ", ".join(
+                count_noun(count, record_type.value, record_type.plural) for record_type, count in self._counts.items()
+            )
+            with transaction() as session:
+                audit.record(session, self._account_id, ACTOR, "fields.written", counts)
+            log.info("fields.written", account=self._account_id, records=self._counts.total())
+
+
+def check_definitions(account_id: int, client: CopperClient, record_types: Sequence[RecordType]) -> str | None:
+    """Create the missing definitions and extend the others; return what an admin must know, None if all are usable."""
+    with transaction() as session:
+        fields = [known for known in copper_fields.list_fields(session, account_id) if known.is_selected]
+    definitions = client.list_field_definitions()
+    errors = []
+    for known in fields:
+        error = _check_definition(account_id, client, known, definitions, record_types)
+        if error is not None:
+            errors.append(error)
+    return " ".join(errors) or None
+
+
+def _check_definition(
+    account_id: int,
+    client: CopperClient,
+    known: CopperField,
+    definitions: Sequence[CopperFieldDefinition],
+    record_types: Sequence[RecordType],
+) -> str | None:
+    definition, state = field_definitions.find_definition(known, definitions)
+    name = field_definitions.name_of(known)
+    try:
+        if state is FieldState.NEW:
+            definition, state = field_definitions.create_definition(client, known, record_types), FieldState.READY
+        elif state is FieldState.READY and definition is not None:
+            field_definitions.extend_definition(client, definition, record_types)
+    except (InvalidRequestError, EndpointRefusedError) as error:
+        return field_definitions.refusal_text(known, error) + "."
+    definition_id = definition.id if definition is not None and state is FieldState.READY else known.definition_id
+    with transaction() as session:
+        copper_fields.save_definition(session, account_id, known.key, definition_id, state)
+        if definition_id != known.definition_id:
+            field_values.forget_field(session, account_id, known.key)
+    if state is FieldState.MISSING:
+        return f"The field {name} was deleted in Copper."
+    if state is FieldState.RETYPED:
+        return f"The field {name} has another type or currency in Copper."
+    return None

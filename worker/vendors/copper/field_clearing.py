@@ -1,0 +1,52 @@
+"""Empty the custom fields of records in Copper for an account that no longer exists here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+
+from store.db.enums import RecordType
+from worker.vendors.copper.client import CopperClient
+from worker.vendors.errors import InvalidRequestError, NotFoundError, TransientError
+
+BULK_SIZE = 10
+BULK_INTERVAL_SECONDS = 0.34
+WrittenRecord = tuple[str, int, list[int]]
+"""The type and the id of a record, and the definitions of the fields that were written."""
+
+
+def clear_records(client: CopperClient, records: Sequence[WrittenRecord], seconds: float) -> list[WrittenRecord]:
+    """Empty the fields of records, sorted by type, for about `seconds`; return those that are left.
+
+    What Copper refuses is skipped: nobody is left to be told. Raises `TransientError` if not a single call succeeds.
+    """
+    remaining, deadline, has_bulk = list(records), time.monotonic() + seconds, set(RecordType)
+    while remaining and time.monotonic() < deadline:
+        record_type = RecordType(remaining[0][0])
+        _, same_type = next(groupby(remaining[:BULK_SIZE], key=itemgetter(0)))
+        batch = list(same_type)
+        try:
+            if record_type in has_bulk:
+                values = {record_id: dict.fromkeys(definitions) for _, record_id, definitions in batch}
+                client.write_fields_in_bulk(record_type, values)
+                time.sleep(BULK_INTERVAL_SECONDS)
+            else:
+                batch = batch[:1]
+                _, record_id, definitions = batch[0]
+                client.write_fields(record_type, record_id, dict.fromkeys(definitions))
+        except NotFoundError:
+            if record_type in has_bulk:
+                has_bulk.discard(record_type)
+                continue
+        except InvalidRequestError:
+            if len(batch) > 1:
+                has_bulk.discard(record_type)
+                continue
+        except TransientError:
+            if len(remaining) == len(records):
+                raise
+            break
+        del remaining[: len(batch)]
+    return remaining
