@@ -19,6 +19,7 @@ from uuid import UUID
 import httpx
 import orjson
 
+from sandbox.custom_fields import computed_changes
 from sandbox.faults import Faults, WebhookFault
 from sandbox.world import CopperAccount, Subscription, World
 
@@ -221,9 +222,12 @@ class Delivery:
         self, account: CopperAccount, subscription: Subscription, changes: list[tuple[int, dict[str, Any]]]
     ) -> None:
         ids_by_change: dict[bytes, list[int]] = defaultdict(list)
-        for record_id, changed in changes:
-            ids_by_change[orjson.dumps(changed)].append(record_id)
+        for record_id, attributes in changes:
+            ids_by_change[orjson.dumps(attributes)].append(record_id)
         for changed_json, ids in ids_by_change.items():
+            changed = orjson.loads(changed_json)
+            if subscription.custom_field_computed_values:
+                changed = computed_changes(account, changed)
             for start in range(0, len(ids), MAX_COPPER_IDS):
                 body = {
                     "subscription_id": subscription.id,
@@ -231,7 +235,7 @@ class Delivery:
                     "type": subscription.type,
                     "event": subscription.event,
                     "timestamp": self.world.clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    "updated_attributes": orjson.loads(changed_json),
+                    "updated_attributes": changed,
                     **subscription.secret,
                 }
                 self._spawn(self._deliver_copper(account.id, subscription, body))
