@@ -9,7 +9,7 @@ import hmac
 import secrets
 import ssl
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -221,10 +221,14 @@ class Delivery:
     def _notify(
         self, account: CopperAccount, subscription: Subscription, changes: list[tuple[int, dict[str, Any]]]
     ) -> None:
-        ids_by_change: dict[bytes, list[int]] = defaultdict(list)
+        ids_by_change: dict[tuple[bytes, int], list[int]] = defaultdict(list)
+        repetitions: Counter[tuple[bytes, int]] = Counter()
         for record_id, attributes in changes:
-            ids_by_change[orjson.dumps(attributes)].append(record_id)
-        for changed_json, ids in ids_by_change.items():
+            changed_json = orjson.dumps(attributes)
+            # Equal changes of a record are separate notifications.
+            ids_by_change[changed_json, repetitions[changed_json, record_id]].append(record_id)
+            repetitions[changed_json, record_id] += 1
+        for (changed_json, _), ids in ids_by_change.items():
             changed = orjson.loads(changed_json)
             if subscription.custom_field_computed_values:
                 changed = computed_changes(account, changed)
