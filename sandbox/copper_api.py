@@ -1,4 +1,7 @@
-"""Copper's developer API without its writes: account, users, search, records, relations, webhooks; and its OAuth."""
+"""Copper's developer API: account, users, search, single records, relations, webhooks; and its OAuth.
+
+Writes of records and custom fields are in `copper_writes.py`.
+"""
 
 from __future__ import annotations
 
