@@ -6,7 +6,6 @@ Every public method of `Actions` is an action: `POST /control/actions/{name}` wi
 
 from __future__ import annotations
 
-import re
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal, get_args, get_type_hints
@@ -16,16 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from sandbox.action_base import ActionError, ContactRef, InvoiceRef, TenantRef
-from sandbox.copper_api import CopperApi
+from sandbox.copper_action_base import RecordType
+from sandbox.copper_changes import RecordChanges
 from sandbox.credit_actions import CreditActions
+from sandbox.custom_field_actions import CustomFieldActions
 from sandbox.delivery import Delivery
 from sandbox.world import (
-    PLURALS,
     TIMEZONES,
     Contact,
     CopperAccount,
     Credit,
-    CustomField,
     HistoryEntry,
     Invoice,
     Organisation,
@@ -35,9 +34,6 @@ from sandbox.world import (
     World,
 )
 
-RecordType = Literal["lead", "person", "company", "opportunity"]
-
-DataType = Literal["Checkbox", "Currency", "Date", "Float", "Percentage", "String", "Text", "URL"]
 SettableField = Literal[
     "title",
     "company_name",
@@ -58,23 +54,12 @@ SettableField = Literal[
 SETTABLE = {name: TypeAdapter[Any](get_type_hints(Record)[name]) for name in get_args(SettableField)}
 
 
-def matches_data_type(data_type: str, value: Any) -> bool:
-    """Whether a value is valid for a custom field of this type."""
-    if data_type in {"Currency", "Float", "Percentage"}:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if data_type == "Checkbox":
-        return isinstance(value, bool)
-    if data_type == "Date":
-        return isinstance(value, str) and re.fullmatch(r"\d{2}/\d{2}/\d{4}", value) is not None
-    return isinstance(value, str)
-
-
-class Actions(CreditActions):
+class Actions(CreditActions, CustomFieldActions):
     """Simulates a user of Xero or Copper."""
 
-    def __init__(self, world: World, delivery: Delivery, copper: CopperApi) -> None:
-        super().__init__(world, delivery)
-        self._copper = copper
+    def __init__(self, world: World, delivery: Delivery, changes: RecordChanges) -> None:
+        CreditActions.__init__(self, world, delivery)
+        CustomFieldActions.__init__(self, world, changes)
 
     # Xero
 
@@ -356,11 +341,11 @@ class Actions(CreditActions):
         copper_account = self._account(account)
         if (type == "lead" and len(emails or []) > 1) or (type in {"company", "opportunity"} and emails):
             raise ActionError("a lead has one email address, a person any number, other types none")
-        now = self._seconds()
+        now = self._changes.seconds()
         record = Record(copper_account.allocate_id(), type, name, now, now, emails or [], company, primary_contact)
         record.status = "New" if type == "lead" else "Open"
         copper_account.records[type][record.id] = record
-        self._record_event(copper_account, record, "new", {})
+        self._changes.notify(copper_account, record, "new", {})
         return {"id": record.id, "account": copper_account.id}
 
     def update_record(
@@ -380,7 +365,7 @@ class Actions(CreditActions):
         if emails is not None:
             changed["emails"] = [record.emails, emails]
             record.emails = emails
-        self._record_updated(copper_account, record, changed)
+        self._changes.updated(copper_account, record, changed)
         return {"id": id}
 
     def set_field(
@@ -393,37 +378,7 @@ class Actions(CreditActions):
             setattr(record, field, SETTABLE[field].validate_python(value))
         except ValidationError:
             raise ActionError(f"{value!r} is not valid for the field {field}") from None
-        self._record_updated(copper_account, record, {field: to_jsonable_python([before, getattr(record, field)])})
-        return {"id": id}
-
-    def define_field(
-        self,
-        name: str,
-        data_type: DataType,
-        available_on: list[RecordType],
-        currency: str | None = None,
-        account: int | None = None,
-    ) -> dict[str, Any]:
-        """Define a custom field of a Copper account; returns its id."""
-        copper_account = self._account(account)
-        if (data_type == "Currency") != (currency is not None):
-            raise ActionError("a Currency field needs a currency; other fields have none")
-        custom_field = CustomField(copper_account.allocate_id(), name, data_type, list(available_on), currency)
-        copper_account.custom_fields[custom_field.id] = custom_field
-        return {"field": custom_field.id}
-
-    def set_custom_field(
-        self, type: RecordType, id: int, field: int, value: Any = None, account: int | None = None
-    ) -> dict[str, Any]:
-        """Set a custom field of a record, or clear it if no value is given. A date is mm/dd/yyyy."""
-        copper_account, record = self._record(type, id, account)
-        definition = copper_account.custom_fields.get(field)
-        if definition is None or type not in definition.available_on:
-            raise ActionError(f"a {type} has no custom field {field}")
-        if value is not None and not matches_data_type(definition.data_type, value):
-            raise ActionError(f"{value!r} is not valid for a field of type {definition.data_type}")
-        before, record.custom_values[field] = record.custom_values.get(field), value
-        self._record_updated(copper_account, record, {"custom_fields": {str(field): [before, value]}})
+        self._changes.updated(copper_account, record, {field: to_jsonable_python([before, getattr(record, field)])})
         return {"id": id}
 
     def move_person(self, person: int, company: int | None, account: int | None = None) -> dict[str, Any]:
@@ -433,7 +388,7 @@ class Actions(CreditActions):
             raise ActionError(f"there is no company {company}")
         changed = {"company_id": [record.company_id, company]}
         record.company_id = company
-        self._record_updated(copper_account, record, changed)
+        self._changes.updated(copper_account, record, changed)
         return {"id": person}
 
     def set_primary_contact(self, opportunity: int, person: int | None, account: int | None = None) -> dict[str, Any]:
@@ -441,7 +396,7 @@ class Actions(CreditActions):
         copper_account, record = self._record("opportunity", opportunity, account)
         changed = {"primary_contact_id": [record.primary_contact_id, person]}
         record.primary_contact_id = person
-        self._record_updated(copper_account, record, changed)
+        self._changes.updated(copper_account, record, changed)
         return {"id": opportunity}
 
     def relate(
@@ -464,7 +419,7 @@ class Actions(CreditActions):
                 copper_account.relations.append((type, id, to_type, to_id))
         else:
             raise ActionError(f"a {type} cannot be related to a {to_type}")
-        self._copper.revision += 1
+        self._changes.revision += 1
         return {"id": id}
 
     def unrelate(
@@ -485,7 +440,7 @@ class Actions(CreditActions):
                 record.company_id = None
             if record and other_type == "person" and record.primary_contact_id == other_id:
                 record.primary_contact_id = None
-        self._copper.revision += 1
+        self._changes.revision += 1
         return {"id": id}
 
     def delete_record(self, type: RecordType, id: int, account: int | None = None) -> dict[str, Any]:
@@ -507,7 +462,7 @@ class Actions(CreditActions):
         surviving_record.emails = emails[:1] if type == "lead" else emails
         self._move_relations(copper_account, merged_record, surviving_record)
         self._remove(copper_account, merged_record)
-        self._record_updated(copper_account, surviving_record, {"emails": [[], surviving_record.emails]})
+        self._changes.updated(copper_account, surviving_record, {"emails": [[], surviving_record.emails]})
         return {"id": target}
 
     def convert_lead(
@@ -534,31 +489,6 @@ class Actions(CreditActions):
             )["id"]
         self._remove(copper_account, record)
         return created
-
-    def _seconds(self) -> int:
-        return int(self._world.clock.now().timestamp())
-
-    def _account(self, account: int | None) -> CopperAccount:
-        if account is None and self._world.accounts:
-            return next(iter(self._world.accounts.values()))
-        if account is None or account not in self._world.accounts:
-            raise ActionError(f"there is no account {account}")
-        return self._world.accounts[account]
-
-    def _record(self, record_type: str, record_id: int, account: int | None) -> tuple[CopperAccount, Record]:
-        copper_account = self._account(account)
-        record = copper_account.records.get(PLURALS.get(record_type, record_type), {}).get(record_id)
-        if record is None:
-            raise ActionError(f"there is no {record_type} {record_id}")
-        return copper_account, record
-
-    def _record_updated(self, copper_account: CopperAccount, record: Record, changes: dict[str, Any]) -> None:
-        record.modified = max(self._seconds(), record.modified)
-        self._record_event(copper_account, record, "update", changes)
-
-    def _record_event(self, copper_account: CopperAccount, record: Record, event: str, changes: dict[str, Any]) -> None:
-        self._copper.revision += 1
-        self._delivery.copper_event(copper_account, record.type, event, record.id, changes)
 
     def _move_relations(self, copper_account: CopperAccount, merged_record: Record, surviving_record: Record) -> None:
         """Move the relations of a merged record to the surviving one; as for all relations, no webhook is sent."""
@@ -590,4 +520,4 @@ class Actions(CreditActions):
                     other_record.company_id = None
                 if record.type == "person" and other_record.primary_contact_id == record.id:
                     other_record.primary_contact_id = None
-        self._record_event(copper_account, record, "delete", {})
+        self._changes.notify(copper_account, record, "delete", {})

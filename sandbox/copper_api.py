@@ -1,4 +1,7 @@
-"""Copper's developer API: account, users, search, single records, relations, webhooks; and its OAuth."""
+"""Copper's developer API: account, users, search, single records, relations, webhooks; and its OAuth.
+
+Writes of records and custom fields are in `copper_writes.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from sandbox.copper_changes import RecordChanges
 from sandbox.copper_records import CONTACT_TYPES, PIPELINE, STAGES, record_json, related_to
 from sandbox.copper_search import (
     DEFAULT_SORTS,
@@ -21,11 +25,11 @@ from sandbox.copper_search import (
     SORTS_OF,
     Page,
     Search,
-    UnknownFieldError,
     matcher,
     select_fields,
     sort_records,
 )
+from sandbox.custom_fields import CustomFieldError, definition_json
 from sandbox.faults import Faults
 from sandbox.limits import RateLimiter
 from sandbox.world import PLURALS, CopperAccount, Record, Subscription, User, World
@@ -33,7 +37,7 @@ from sandbox.world import PLURALS, CopperAccount, Record, Subscription, User, Wo
 SUBSCRIPTION_LIMIT = 100
 MAX_CACHED_SORTS = 50
 PAGING = ("page_number", "page_size", "sort_by", "sort_direction")
-# Requests the names of options instead of their ids. The sandbox's custom fields have no options: it has no effect.
+# Requests the names of options instead of their ids, as the values of custom fields.
 COMPUTED_VALUES = "custom_field_computed_values"
 BAD_TARGET = "Invalid input: Invalid URI For External Request: target must use https"
 Body = TypeVar("Body", bound=BaseModel)
@@ -82,12 +86,12 @@ def problem(status: int, message: str) -> Response:
 class CopperApi:
     """The developer API of the sandbox's Copper accounts."""
 
-    def __init__(self, world: World, limiter: RateLimiter, faults: Faults) -> None:
+    def __init__(self, world: World, limiter: RateLimiter, faults: Faults, changes: RecordChanges) -> None:
         self.world = world
         self.limiter = limiter
         self.faults = faults
+        self.changes = changes
         self._sort_cache: dict[str, tuple[int, list[Record]]] = {}
-        self.revision = 0
 
     def endpoint(self, handler: Handler, *query_names: str) -> Callable[[Request], Awaitable[Response]]:
         """Wrap a handler: authenticate the caller, apply the account's rate limit, refuse other query parameters."""
@@ -110,7 +114,7 @@ class CopperApi:
                 return await handler(account, user, request)
             except ValidationError as error:
                 return problem(422, f"Invalid input: {validation_message(error)}")
-            except UnknownFieldError as error:
+            except CustomFieldError as error:
                 return problem(422, f"Invalid input: {error}")
 
         return serve
@@ -179,8 +183,9 @@ class CopperApi:
         if start >= max_results:
             return problem(422, f"Only the first {max_results} results are available")
         page = records[start : min(start + search.page_size, max_results)]
-        payload = [select_fields(record_json(record, account), search) for record in page]
-        return _json(payload, {"X-PW-TOTAL": str(len(records))})
+        computed = _has_computed_values(request)
+        payload = [select_fields(record_json(record, account, computed=computed), search) for record in page]
+        return records_response(payload, {"X-PW-TOTAL": str(len(records))})
 
     def _matches(self, account: CopperAccount, record_type: str, search: Search, sort_by: str) -> list[Record]:
         """The records that match a search, sorted."""
@@ -197,26 +202,28 @@ class CopperApi:
         """All records of a type, sorted; cached until a record changes, because clients fetch page after page."""
         key = f"{account.id} {record_type} {sort_by}"
         cached = self._sort_cache.get(key)
-        if cached and cached[0] == self.revision:
+        if cached and cached[0] == self.changes.revision:
             return cached[1]
         ordered = sort_records(account.records[record_type].values(), sort_by, account)
         if len(self._sort_cache) > MAX_CACHED_SORTS:
             self._sort_cache.clear()
-        self._sort_cache[key] = (self.revision, ordered)
+        self._sort_cache[key] = (self.changes.revision, ordered)
         return ordered
 
     async def record(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`GET /{type}/{id}`."""
         record_type = PLURALS[request.path_params["plural"]]
         record = account.records[record_type].get(request.path_params["id"])
-        return _json(record_json(record, account)) if record else problem(404, "Resource not found")
+        if record is None:
+            return problem(404, "Resource not found")
+        return records_response(record_json(record, account, computed=_has_computed_values(request)))
 
     async def by_email(self, account: CopperAccount, _: User, request: Request) -> Response:
         """`POST /people/fetch_by_email`."""
         email = (await _read(ByEmail, request)).email.casefold()
         for person in account.records["person"].values():
             if email in {email.casefold() for email in person.emails}:
-                return _json(record_json(person, account))
+                return records_response(record_json(person, account))
         return problem(404, "Resource not found")
 
     async def listing(self, account: CopperAccount, _: User, request: Request) -> Response:
@@ -226,10 +233,7 @@ class CopperApi:
             "pipelines": [{**PIPELINE, "stages": stages}],
             "pipeline_stages": stages,
             "contact_types": [{"id": key, "name": name} for key, name in CONTACT_TYPES.items()],
-            "custom_field_definitions": [
-                {**asdict(field), "canonical_name": None, "is_filterable": False}
-                for field in account.custom_fields.values()
-            ],
+            "custom_field_definitions": list(map(definition_json, account.custom_fields.values())),
         }
         return JSONResponse(listings[request.url.path.rpartition("/")[2]])
 
@@ -303,9 +307,13 @@ def _subscription_json(subscription: Subscription) -> dict[str, Any]:
     return payload
 
 
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+def records_response(value: Any, headers: dict[str, str] | None = None) -> Response:
     """Records as JSON, with exact amounts."""
     return Response(orjson.dumps(value), media_type="application/json", headers=headers)
+
+
+def _has_computed_values(request: Request) -> bool:
+    return request.query_params.get(COMPUTED_VALUES, "").lower() == "true"
 
 
 async def _read(model: type[Body], request: Request) -> Body:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from sandbox.custom_fields import computed_value
 from sandbox.world import CopperAccount, CustomField, Record
 
 LEAD_STATUSES = {"New": 208_231, "Contacted": 208_232, "Qualified": 208_233, "Unqualified": 208_234}
@@ -40,7 +41,7 @@ def custom_fields_of(account: CopperAccount, record_type: str) -> list[CustomFie
     return [field for field in account.custom_fields.values() if record_type in field.available_on]
 
 
-def _common(record: Record, account: CopperAccount) -> dict[str, Any]:
+def _common(record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.name,
@@ -51,11 +52,17 @@ def _common(record: Record, account: CopperAccount) -> dict[str, Any]:
         "date_created": record.created,
         "date_modified": record.modified,
         "date_last_contacted": None,
-        "custom_fields": [
-            {"custom_field_definition_id": field.id, "value": record.custom_values.get(field.id)}
-            for field in custom_fields_of(account, record.type)
-        ],
     }
+
+
+def _custom_values(record: Record, account: CopperAccount, *, computed: bool) -> list[dict[str, Any]]:
+    """The values of all custom fields of the record's type; `computed`: with the names of options."""
+    payload = []
+    for field in custom_fields_of(account, record.type):
+        value = record.custom_values.get(field.id)
+        value = computed_value(field, value) if computed else value
+        payload.append({"custom_field_definition_id": field.id, "value": value})
+    return payload
 
 
 def _contact_details(record: Record) -> dict[str, Any]:
@@ -149,9 +156,13 @@ def _opportunity(record: Record, account: CopperAccount) -> dict[str, Any]:
 RENDERERS = {"person": _person, "lead": _lead, "company": _company, "opportunity": _opportunity}
 
 
-def record_json(record: Record, account: CopperAccount) -> dict[str, Any]:
-    """A record as JSON, with the fields of its type."""
-    return {**_common(record, account), **RENDERERS[record.type](record, account)}
+def record_json(record: Record, account: CopperAccount, *, computed: bool = False) -> dict[str, Any]:
+    """A record as JSON, with the fields of its type; `computed`: with the names of options in its custom fields."""
+    return {
+        **_common(record),
+        "custom_fields": _custom_values(record, account, computed=computed),
+        **RENDERERS[record.type](record, account),
+    }
 
 
 def related_to(account: CopperAccount, record_type: str, record_id: int) -> list[tuple[str, int]]:

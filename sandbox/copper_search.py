@@ -21,20 +21,19 @@ from sandbox.copper_records import (
     names_of,
     related_to,
 )
-from sandbox.world import CopperAccount, Record
+from sandbox.custom_fields import RANGE_TYPES, UNSEARCHABLE_TYPES, CustomFieldError, with_timestamp
+from sandbox.world import CopperAccount, CustomField, Record
 
 Matcher = Callable[[Record], bool]
 Ids = list[int] | None
 NO_VALUE = -2
-SEARCHABLE_TYPES = {"Currency", "Float", "Percentage", "Date", "Checkbox"}
-
-
-class UnknownFieldError(ValueError):
-    """A search names a custom field that is not searchable."""
 
 
 class CustomFieldFilter(BaseModel):
-    """An item of `custom_fields`: a value, or a range of numbers or Unix timestamps."""
+    """An item of `custom_fields`: a value, or a range of numbers or Unix timestamps.
+
+    Of a MultiSelect field, `value` is an option, or a list of options of which a record must have any.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -197,28 +196,35 @@ def _tags(tags: list[str], _: CopperAccount) -> Matcher:
 
 
 def _custom_fields(filters: list[CustomFieldFilter], account: CopperAccount) -> Matcher:
-    for item in filters:
-        field = account.custom_fields.get(item.custom_field_definition_id)
-        if field is None or field.data_type not in SEARCHABLE_TYPES:
-            raise UnknownFieldError(f"custom_fields: {item.custom_field_definition_id} cannot be searched")
-    return lambda record: all(_has_value(item, record) for item in filters)
+    matchers = [_custom_field(item, account) for item in filters]
+    return lambda record: all(matches(record) for matches in matchers)
 
 
-def _has_value(item: CustomFieldFilter, record: Record) -> bool:
-    value = record.custom_values.get(item.custom_field_definition_id)
+def _custom_field(item: CustomFieldFilter, account: CopperAccount) -> Matcher:
+    field = account.custom_fields.get(item.custom_field_definition_id)
+    if field is None or field.data_type in UNSEARCHABLE_TYPES:
+        raise CustomFieldError(f"custom_fields: {item.custom_field_definition_id} cannot be searched")
+    has_range = item.minimum_value is not None or item.maximum_value is not None
+    if has_range and field.data_type not in RANGE_TYPES:
+        raise CustomFieldError(f"custom_fields: {field.id} is a {field.data_type} field and has no range")
+    return lambda record: _has_value(item, field, record)
+
+
+def _has_value(item: CustomFieldFilter, field: CustomField, record: Record) -> bool:
+    value = record.custom_values.get(field.id)
     if value is None:
         return item.allow_empty
-    if item.value is not None and value != item.value:
+    number = with_timestamp(field, value)
+    if item.value is not None and item.value not in (value, number) and not _has_option(item.value, value):
         return False
-    low = item.minimum_value is None or _number(value) >= item.minimum_value
-    return low and (item.maximum_value is None or _number(value) <= item.maximum_value)
+    low = item.minimum_value is None or number >= item.minimum_value
+    return low and (item.maximum_value is None or number <= item.maximum_value)
 
 
-def _number(value: Any) -> float:
-    """A number, or a custom date (`mm/dd/yyyy`) as a Unix timestamp."""
-    if isinstance(value, str):
-        return datetime.strptime(value, "%m/%d/%Y").replace(tzinfo=UTC).timestamp()
-    return float(value)
+def _has_option(option: Any, value: Any) -> bool:
+    """Whether a list of options has an option, or any of a list of options."""
+    options = option if isinstance(option, list) else [option]
+    return isinstance(value, list) and any(item in value for item in options)
 
 
 def _status_id(record: Record) -> int | None:

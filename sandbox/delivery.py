@@ -9,7 +9,7 @@ import hmac
 import secrets
 import ssl
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -19,6 +19,7 @@ from uuid import UUID
 import httpx
 import orjson
 
+from sandbox.custom_fields import computed_changes
 from sandbox.faults import Faults, WebhookFault
 from sandbox.world import CopperAccount, Subscription, World
 
@@ -220,10 +221,17 @@ class Delivery:
     def _notify(
         self, account: CopperAccount, subscription: Subscription, changes: list[tuple[int, dict[str, Any]]]
     ) -> None:
-        ids_by_change: dict[bytes, list[int]] = defaultdict(list)
-        for record_id, changed in changes:
-            ids_by_change[orjson.dumps(changed)].append(record_id)
-        for changed_json, ids in ids_by_change.items():
+        ids_by_change: dict[tuple[bytes, int], list[int]] = defaultdict(list)
+        repetitions: Counter[tuple[bytes, int]] = Counter()
+        for record_id, attributes in changes:
+            changed_json = orjson.dumps(attributes)
+            # Equal changes of a record are separate notifications.
+            ids_by_change[changed_json, repetitions[changed_json, record_id]].append(record_id)
+            repetitions[changed_json, record_id] += 1
+        for (changed_json, _), ids in ids_by_change.items():
+            changed = orjson.loads(changed_json)
+            if subscription.custom_field_computed_values:
+                changed = computed_changes(account, changed)
             for start in range(0, len(ids), MAX_COPPER_IDS):
                 body = {
                     "subscription_id": subscription.id,
@@ -231,7 +239,7 @@ class Delivery:
                     "type": subscription.type,
                     "event": subscription.event,
                     "timestamp": self.world.clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    "updated_attributes": orjson.loads(changed_json),
+                    "updated_attributes": changed,
                     **subscription.secret,
                 }
                 self._spawn(self._deliver_copper(account.id, subscription, body))

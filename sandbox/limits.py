@@ -14,8 +14,8 @@ from sandbox.world import Clock
 class Limits(BaseModel):
     """The calls that the vendors allow; with `enabled` false, no call is refused and no limit headers are sent.
 
-    Xero's limits are per organisation, `app_calls_per_minute` is for the whole app. `max_search_results` is the number
-    of results of a Copper search that can be paged through.
+    Xero's limits are per organisation, `app_calls_per_minute` is for the whole app. Copper's bulk calls count in both
+    of its limits. `max_search_results` is the number of results of a Copper search that can be paged through.
     """
 
     enabled: bool = True
@@ -24,6 +24,7 @@ class Limits(BaseModel):
     calls_per_day: int = Field(5_000, ge=1)
     app_calls_per_minute: int = Field(10_000, ge=1)
     copper_calls_per_minute: int = Field(180, ge=1)
+    copper_bulk_calls_per_second: int = Field(3, ge=1)
     max_search_results: int = Field(100_000, ge=1)
 
 
@@ -69,6 +70,7 @@ class RateLimiter:
     recent_calls: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     max_per_minute: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     copper_calls: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    copper_bulk_calls: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     rate_limited: int = 0
 
     def check_xero(self, tenant: str) -> RateLimitProblem | None:
@@ -107,7 +109,7 @@ class RateLimiter:
         self.running[caller] += 1
         self.max_running[caller] = max(self.max_running[caller], self.running[caller])
         self.max_per_minute[caller] = max(
-            self.max_per_minute[caller], len(self._last_minute(self.recent_calls[caller])) + 1
+            self.max_per_minute[caller], len(self._recent(self.recent_calls[caller], 60)) + 1
         )
         self.recent_calls[caller].append(time.monotonic())
 
@@ -115,16 +117,22 @@ class RateLimiter:
         """Record that a call ended."""
         self.running[caller] -= 1
 
-    def _last_minute(self, calls: deque[float]) -> deque[float]:
+    def _recent(self, calls: deque[float], seconds: float) -> deque[float]:
         now = time.monotonic()
-        while calls and now - calls[0] >= self.clock.real_seconds(60):
+        while calls and now - calls[0] >= self.clock.real_seconds(seconds):
             calls.popleft()
         return calls
 
     def allow_copper(self, account: str) -> bool:
         """Count a call of a Copper account; False when the limit of the last minute is reached."""
-        calls = self._last_minute(self.copper_calls[account])
-        if self.limits.enabled and len(calls) >= self.limits.copper_calls_per_minute:
+        return self._allow(self._recent(self.copper_calls[account], 60), self.limits.copper_calls_per_minute)
+
+    def allow_copper_bulk(self, account: str) -> bool:
+        """Count a bulk call of a Copper account; False when the limit of the last second is reached."""
+        return self._allow(self._recent(self.copper_bulk_calls[account], 1), self.limits.copper_bulk_calls_per_second)
+
+    def _allow(self, calls: deque[float], limit: int) -> bool:
+        if self.limits.enabled and len(calls) >= limit:
             self.rate_limited += 1
             return False
         calls.append(time.monotonic())

@@ -22,6 +22,8 @@ from sandbox.actions import Actions
 from sandbox.control import Control
 from sandbox.copper_api import COMPUTED_VALUES, PAGING, CopperApi, CopperOAuth
 from sandbox.copper_app import CopperApp
+from sandbox.copper_changes import RecordChanges
+from sandbox.copper_writes import CopperWrites
 from sandbox.delivery import Delivery
 from sandbox.faults import FaultMiddleware, Faults
 from sandbox.generate import Generator
@@ -93,8 +95,9 @@ def _xero_routes(oauth: XeroOAuth, api: XeroApi) -> list[Route]:
     ]
 
 
-def _copper_routes(api: CopperApi, oauth: CopperOAuth) -> list[Route]:
+def _copper_routes(api: CopperApi, writes: CopperWrites, oauth: CopperOAuth) -> list[Route]:
     route, endpoint = Route, api.endpoint
+    definitions = f"{COPPER}/custom_field_definitions"
     return [
         route("/copper/oauth/authorize", oauth.authorise),
         route("/copper/oauth/token", oauth.token, methods=["POST"]),
@@ -107,8 +110,12 @@ def _copper_routes(api: CopperApi, oauth: CopperOAuth) -> list[Route]:
         route(f"{COPPER}/webhooks/{{id:int}}", endpoint(api.subscription), methods=["GET", "PUT", "DELETE"]),
         route(f"{COPPER}/people/fetch_by_email", endpoint(api.by_email), methods=["POST"]),
         *[route(f"{COPPER}/{name}", endpoint(api.listing), methods=["GET"]) for name in LISTINGS],
+        route(definitions, endpoint(writes.create_definition), methods=["POST"]),
+        route(f"{definitions}/{{id:int}}", endpoint(writes.change_definition), methods=["PUT"]),
+        route(f"{COPPER}/{{plural}}/bulk_update", endpoint(writes.bulk_update), methods=["POST"]),
         route(f"{COPPER}/{{plural}}/search", endpoint(api.search, *PAGING, COMPUTED_VALUES), methods=["POST"]),
         route(f"{COPPER}/{{plural}}/{{id:int}}", endpoint(api.record, COMPUTED_VALUES), methods=["GET"]),
+        route(f"{COPPER}/{{plural}}/{{id:int}}", endpoint(writes.update), methods=["PUT"]),
         route(f"{COPPER}/{{plural}}/{{id:int}}/related", endpoint(api.related), methods=["GET"]),
         route(f"{COPPER}/{{plural}}/{{id:int}}/related/{{of}}", endpoint(api.related), methods=["GET"]),
         route(f"{COPPER}/{{path:path}}", endpoint(api.not_supported), methods=METHODS),
@@ -120,8 +127,9 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
     faults, limiter = Faults(), RateLimiter(limits or Limits(), world.clock)
     delivery = Delivery(world, faults)
     oauth = XeroOAuth(world)
-    copper = CopperApi(world, limiter, faults)
-    control = Control(world, Actions(world, delivery, copper), delivery, faults, limiter)
+    changes = RecordChanges(world, delivery)
+    copper = CopperApi(world, limiter, faults, changes)
+    control = Control(world, Actions(world, delivery, changes), delivery, faults, limiter)
 
     async def root(_: Request) -> Response:
         return JSONResponse({"sandbox": "Xero and Copper", "control": "/control/state"})
@@ -139,7 +147,7 @@ def create(world: World, *, state: Path | None = None, limits: Limits | None = N
         routes=[
             Route("/", root),
             *_xero_routes(oauth, XeroApi(world, oauth, limiter)),
-            *_copper_routes(copper, CopperOAuth(world)),
+            *_copper_routes(copper, CopperWrites(changes, limiter), CopperOAuth(world)),
             *CopperApp(world).routes(),
             *control.routes(),
         ],

@@ -390,14 +390,48 @@ class Record:
 
 
 @dataclass
+class FieldOption:
+    """An option of a custom field of type Dropdown or MultiSelect; `rank` is its position, from 0."""
+
+    id: int
+    name: str
+    rank: int
+
+
+@dataclass
 class CustomField:
-    """The definition of a custom field; `data_type` is Copper's name of the type (Currency, Date, Text …)."""
+    """The definition of a custom field; `data_type` is Copper's name of the type (Currency, Date, Text …).
+
+    `canonical_name` is the field's key, unique in its account. Only Currency fields have a `currency`.
+    """
 
     id: int
     name: str
     data_type: str
     available_on: list[str]
     currency: str | None = None
+    canonical_name: str | None = None
+    is_filterable: bool = False
+    options: list[FieldOption] = field(default_factory=list)
+
+
+@dataclass
+class WriteRules:
+    """How an account responds to writes, where plans and versions of Copper differ.
+
+    `max_definitions` is the number of custom fields that its plan allows (None: any), `bulk_size` the number of records
+    in a bulk update. `bulk_for_all_types`: companies and opportunities have bulk updates, too. Without
+    `updated_attributes`, notifications of updates do not say what changed. `refused_writes` are the messages that
+    refuse every write of a record, by type and id.
+    """
+
+    max_definitions: int | None = None
+    bulk_size: int = 10
+    bulk_for_all_types: bool = False
+    updated_attributes: bool = True
+    refused_writes: dict[str, dict[int, str]] = field(
+        default_factory=lambda: {record_type: {} for record_type in RECORD_TYPES}
+    )
 
 
 @dataclass
@@ -428,6 +462,7 @@ class CopperAccount:
     relations: list[tuple[str, int, str, int]] = field(default_factory=list)
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     custom_fields: dict[int, CustomField] = field(default_factory=dict)
+    write_rules: WriteRules = field(default_factory=WriteRules)
     next_id: int = 1000
     oauth_codes: dict[str, str] = field(default_factory=dict)
     oauth_tokens: dict[str, str] = field(default_factory=dict)

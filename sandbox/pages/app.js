@@ -1,10 +1,10 @@
-// Routes: #/list/person, #/contact/9600012. Records are fetched individually, lists in pages of fifty.
+// Routes: #/list/person, #/overdue/person, #/contact/9600012. Records are fetched individually, lists in pages of fifty.
 import { Parent } from "./sdk.js";
-import { TYPES, addressOf, at, drawForm, drawList, drawRecord, drawTypes, initials, typeOf } from "./views.js";
+import { TYPES, addressOf, at, drawForm, drawList, drawNavigation, drawRecord, initials, typeOf } from "./views.js";
 
 const base = location.pathname.replace(/\/app$/, "");
 const activities = {};
-let account, parent, current = null, navigation = Promise.resolve(), visit = 0, pages = 1, listedType = null;
+let account, parent, current = null, navigation = Promise.resolve(), visit = 0, pages = 1, listed = null;
 
 async function json(path, options) {
   const response = await fetch(path, options);
@@ -55,35 +55,39 @@ async function updateRecord(values) {
 
 async function showRecord(type, id, refresh) {
   const thisVisit = ++visit;
-  const data = await json(`${base}/records/${type}/${id}`);
+  const [data, latest] = await Promise.all([json(`${base}/records/${type}/${id}`), json(`${base}/records`)]);
   if (thisVisit !== visit) return;
+  account = latest;
   current = { type, data };
   drawRecord(type, data, activities[`${type} ${id}`] ?? []);
-  show("record", type, data.record.name, refresh);
+  show("record", type, "record", data.record.name, refresh);
   if (account.app && !parent) {
     parent = new Parent(account.app, host);
     parent.open(at("app"), "sidebar");
   } else if (parent) parent.broadcast("contextUpdated", context());
 }
 
-async function showList(type, refresh) {
+async function showList(type, list, refresh) {
   const thisVisit = ++visit;
   const search = at("search").value.trim();
-  const page = await json(`${base}/records/${type}?${new URLSearchParams({ search, pages })}`);
+  const query = new URLSearchParams({ search, pages, ...(list === "overdue" && { saved: list }) });
+  const [page, latest] = await Promise.all([json(`${base}/records/${type}?${query}`), json(`${base}/records`)]);
   if (thisVisit !== visit) return;
-  drawList(type, page.records, page.total, search);
-  show("list", type, TYPES[type].plural, refresh);
-  listedType = type;
+  account = latest;
+  drawList(type, list, page, search);
+  show("list", type, list, at("list-title").textContent, refresh);
+  listed = { type, list };
 }
 
-function show(view, type, title, refresh) {
+// `list` is the list in the navigation that is current: "list" for all records of a type, "overdue", or "record" for none.
+function show(view, type, list, title, refresh) {
   at("list").hidden = view !== "list";
   at("record").hidden = view !== "record";
   at("form").hidden = true;
   at("fields").hidden = false;
   at("record-note").textContent = "";
   document.title = `${title} · Sandbox Copper`;
-  drawTypes(account.counts, type);
+  drawNavigation(account, type, list);
   if (!refresh) { scrollTo(0, 0); at("main").focus({ preventScroll: true }); }
 }
 
@@ -91,14 +95,15 @@ function navigate({ refresh = false } = {}) {
   const [, word, id] = location.hash.split("/");
   const recordType = typeOf(word);
   if (!recordType) {
-    const listType = Object.hasOwn(TYPES, id) ? id : "company";
-    if (listType !== listedType) { at("search").value = ""; pages = 1; }
-    navigation = showList(listType, refresh);
+    const type = Object.hasOwn(TYPES, id) ? id : "company";
+    const list = word === "overdue" ? "overdue" : "list";
+    if (type !== listed?.type || list !== listed.list) { at("search").value = ""; pages = 1; }
+    navigation = showList(type, list, refresh);
   } else navigation = showRecord(recordType, Number(id), refresh);
   navigation = navigation.catch((error) => {
     current = null;
     for (const view of ["list", "record"]) at(view).hidden = view !== "list";
-    document.querySelector("#list table").hidden = at("more").hidden = true;
+    document.querySelector("#list table").hidden = at("more").hidden = at("tabs").hidden = true;
     at("list-title").textContent = "Not found";
     at("list-note").textContent = String(error.message);
   });
@@ -125,8 +130,8 @@ function setEditing(editing) {
 }
 
 let searchTimer;
-at("search").addEventListener("input", () => { clearTimeout(searchTimer); searchTimer = setTimeout(() => { pages = 1; showList(listedType, true); }, 150); });
-at("more").addEventListener("click", () => { pages += 1; showList(listedType, true); });
+at("search").addEventListener("input", () => { clearTimeout(searchTimer); searchTimer = setTimeout(() => { pages = 1; showList(listed.type, listed.list, true); }, 150); });
+at("more").addEventListener("click", () => { pages += 1; showList(listed.type, listed.list, true); });
 at("edit").addEventListener("click", () => setEditing(at("form").hidden));
 at("form").addEventListener("submit", saveForm);
 addEventListener("keydown", (event) => {

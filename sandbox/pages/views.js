@@ -15,14 +15,29 @@ export function element(tag, properties = {}, ...children) {
 }
 export const at = (id) => document.getElementById(id);
 const link = (type, id, text) => element("a", { href: addressOf(type, id) }, text);
-const day = (seconds) => new Date(seconds * 1000).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
+const day = (seconds, timeZone) => new Date(seconds * 1000).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric", timeZone });
 
 export function initials(name) {
   const words = name.split(/\s+/).filter(Boolean);
   return ((words[0]?.[0] ?? "?") + (words.length > 1 ? words.at(-1)[0] : "")).toUpperCase();
 }
 
-const money = (value) => value === null ? "" : new Intl.NumberFormat(undefined, { style: "currency", currency: "USD" }).format(value);
+const money = (value, currency = "USD") => value === null ? "" : new Intl.NumberFormat(undefined, { style: "currency", currency }).format(value);
+const number = (value) => new Intl.NumberFormat(undefined, { maximumFractionDigits: 10 }).format(value);
+const calendarDay = (text) => { const [month, date, year] = text.split("/"); return day(Date.UTC(year, month - 1, date) / 1000, "UTC"); };
+const website = (text) => /^https?:\/\//i.test(text) ? element("a", { href: text, rel: "noopener" }, text) : text;
+const tag = (text) => element("span", { className: "tag" }, text);
+const FORMATS = {
+  Currency: (value, field) => money(value, field.currency),
+  Float: number,
+  Percentage: (value) => `${number(value)}%`,
+  Date: calendarDay,
+  Checkbox: (value) => value ? "Yes" : "No",
+  URL: website,
+  MultiSelect: (value) => value.map(tag),
+};
+const isEmpty = (value) => value === null || value === "" || value.length === 0;
+const formatted = (field) => isEmpty(field.value) ? "" : (FORMATS[field.type] ?? String)(field.value, field);
 const COLUMNS = {
   person: [["Name", "name"], ["Email", "email"], ["Company", "company"], ["Title", "title"]],
   lead: [["Name", "name"], ["Email", "email"], ["Company", "company"], ["Status", "status"]],
@@ -30,26 +45,42 @@ const COLUMNS = {
   opportunity: [["Name", "name"], ["Company", "company"], ["Status", "status"], ["Value", "value"]],
 };
 
-export function drawTypes(counts, current) {
-  document.querySelector(".types").replaceChildren(...Object.entries(TYPES).map(([type, words]) => {
-    const typeLink = element("a", { href: `#/list/${type}` }, words.plural, element("span", { className: "amount" }, String(counts[type])));
-    if (type === current) typeLink.setAttribute("aria-current", "page");
-    return typeLink;
-  }));
+function navigationLink(list, type, count, isCurrent) {
+  const listLink = element("a", { href: `#/${list}/${type}` }, TYPES[type].plural, " ", element("span", { className: "amount" }, String(count)));
+  setCurrent(listLink, isCurrent);
+  return listLink;
 }
 
-export function drawList(type, rows, total, search) {
-  const columns = COLUMNS[type];
-  const number = (key) => key === "value" ? "number" : "";
-  at("list-title").textContent = TYPES[type].plural;
-  const emptyMessage = search ? `No ${TYPES[type].plural.toLowerCase()} match "${search}".` : `No ${TYPES[type].plural.toLowerCase()} yet.`;
-  at("list-note").textContent = total ? `${rows.length} of ${total}` : emptyMessage;
+function setCurrent(node, isCurrent) {
+  if (isCurrent) node.setAttribute("aria-current", "page");
+  else node.removeAttribute("aria-current");
+}
+
+export function drawNavigation({ counts, overdue }, type, list) {
+  at("types").replaceChildren(...Object.keys(TYPES).map((key) => navigationLink("list", key, counts[key], list !== "overdue" && key === type)));
+  at("saved").hidden = !overdue;
+  if (overdue) at("overdue-link").querySelector("span").textContent = String(Object.values(overdue).reduce((sum, count) => sum + count));
+  setCurrent(at("overdue-link"), list === "overdue");
+  at("tabs").hidden = list !== "overdue" || !overdue;
+  at("tabs").replaceChildren(...Object.entries(overdue ?? {}).map(([key, count]) => navigationLink("overdue", key, count, key === type)));
+}
+
+export function drawList(type, list, { records, total, columns: customNames }, search) {
+  const plural = TYPES[type].plural.toLowerCase();
+  const [name, ...others] = COLUMNS[type].map(([title, key]) => ({
+    title, className: key === "value" ? "number" : "", cell: (row) => key === "name" ? link(type, row.id, row.name) : key === "value" ? money(row.value) : row[key] ?? "",
+  }));
+  const custom = customNames.map((title, index) => ({ title, className: "number", cell: (row) => formatted(row.custom[index]) }));
+  const columns = [name, ...custom, ...others];
+  at("list-title").textContent = list === "overdue" ? "Xero overdue" : TYPES[type].plural;
+  const emptyMessage = search ? `No ${plural} match "${search}".` : list === "overdue" ? `No ${plural} are overdue.` : `No ${plural} yet.`;
+  at("list-note").textContent = total ? `${records.length} of ${total}` : emptyMessage;
   document.querySelector("#list thead").replaceChildren(element("tr", {},
-    ...columns.map(([title, key]) => element("th", { scope: "col", className: number(key) }, title))));
-  document.querySelector("#list tbody").replaceChildren(...rows.map((row) => element("tr", {}, ...columns.map(([, key]) =>
-    element("td", { className: number(key) }, key === "name" ? link(type, row.id, row.name) : key === "value" ? money(row.value) : row[key] ?? "")))));
-  document.querySelector("#list table").hidden = !rows.length;
-  at("more").hidden = rows.length >= total;
+    ...columns.map(({ title, className }) => element("th", { scope: "col", className }, title))));
+  document.querySelector("#list tbody").replaceChildren(...records.map((row) => element("tr", {},
+    ...columns.map(({ className, cell }) => element("td", { className }, cell(row))))));
+  document.querySelector("#list table").hidden = !records.length;
+  at("more").hidden = records.length >= total;
 }
 
 function fieldRows(type, record, data) {
@@ -70,8 +101,7 @@ function fieldRows(type, record, data) {
     ["Address", address],
     ["Website", (record.websites ?? []).map((site) => element("div", {}, site.url))],
     ["Owner", data.owner],
-    ["Tags", record.tags.map((tag) => element("span", { className: "tag" }, tag))],
-    ...data.custom.map((field) => [field.name, field.value === null ? null : String(field.value)]),
+    ["Tags", record.tags.map(tag)],
   ];
 }
 
@@ -86,6 +116,15 @@ function drawRelated(related) {
   at("links").replaceChildren(...cards.filter(Boolean));
 }
 
+function drawCustomFields(fields) {
+  at("custom").hidden = !fields.length;
+  at("custom-fields").replaceChildren(...fields.flatMap((field) => {
+    const value = isEmpty(field.value) ? "None" : formatted(field);
+    return [element("dt", {}, field.name),
+      element("dd", { className: isEmpty(field.value) ? "empty" : "" }, ...(Array.isArray(value) ? value : [value]))];
+  }));
+}
+
 export function drawRecord(type, data, activities) {
   const record = data.record;
   at("initials").textContent = initials(record.name);
@@ -95,6 +134,7 @@ export function drawRecord(type, data, activities) {
   const rows = fieldRows(type, record, data).filter(([, value]) => value && value.length !== 0);
   at("fields").replaceChildren(...rows.flatMap(([name, value]) =>
     [element("dt", {}, name), element("dd", {}, ...(Array.isArray(value) ? value : [value]))]));
+  drawCustomFields(data.custom);
   const changes = record.date_modified > record.date_created ? [["Last changed", record.date_modified]] : [];
   const lines = [...activities, ...changes, [`${TYPES[type].singular} added`, record.date_created]];
   at("activity").replaceChildren(...lines.map(([text, when]) => element("li", {}, element("time", {}, day(when)), text)));

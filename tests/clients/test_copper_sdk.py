@@ -38,12 +38,30 @@ class Crm:
         )
         return int(record["id"])
 
+    def define(self, name: str, data_type: str, **values: Any) -> int:
+        """Define a custom field of people and companies."""
+        types = ["person", "company"]
+        field = self.act("define_field", name=name, data_type=data_type, available_on=types, **values)
+        return int(field["field"])
+
+    def fill(self, record_type: str, record_id: int, field: int, value: Any) -> None:
+        self.act("set_custom_field", type=record_type, id=record_id, field=field, value=value)
+
+    def act(self, action: str, **values: Any) -> dict[str, Any]:
+        return self.sandbox.simulate(action, account=self.account["account"], **values)
+
     def record(self, plural: str, record_id: int) -> dict[str, Any]:
+        payload: dict[str, Any] = self.ask(f"{plural}/{record_id}")
+        return payload
+
+    def definitions(self) -> list[dict[str, Any]]:
+        payload: list[dict[str, Any]] = self.ask("custom_field_definitions")
+        return payload
+
+    def ask(self, path: str) -> Any:
         headers = {"X-PW-AccessToken": self.account["api_key"], "X-PW-Application": "developer_api"}
         headers["X-PW-UserEmail"] = self.account["email"]
-        response = self.sandbox.http.get(f"/copper/developer_api/v1/{plural}/{record_id}", headers=headers)
-        payload: dict[str, Any] = response.json()
-        return payload
+        return self.sandbox.http.get(f"/copper/developer_api/v1/{path}", headers=headers).json()
 
     def open(self, address: str = "") -> None:
         self.page.goto(f"{self.sandbox.url}/copper/companies/{self.account['account']}/app{address}")
@@ -242,10 +260,97 @@ def test_a_record_is_edited_in_place(crm: Crm) -> None:
     expect(page.locator("#form")).to_be_hidden()
 
 
+def test_a_record_page_has_its_custom_fields_with_formatted_values(crm: Crm) -> None:
+    page = crm.page
+    crm.open(f"#/contact/{crm.ann}")
+    expect(page.locator("#name")).to_have_text("Ann Lee")
+    expect(page.locator("#custom")).to_be_hidden()
+    for name, data_type, value, options in (
+        ("Xero overdue NZD", "Currency", 1234.5, {"currency": "NZD"}),
+        ("Xero overdue JPY", "Currency", 0, {"currency": "JPY"}),
+        ("Overdue since", "Date", "02/28/2026", {}),
+        ("Score", "Float", 12345.678, {}),
+        ("Discount", "Percentage", 12.5, {}),
+        ("On hold", "Checkbox", False, {}),
+        ("Note", "Text", "<b>bold</b>", {}),
+        ("Ledger", "URL", "https://xero.test/?a=1", {}),
+        ("Script", "URL", "javascript:alert(1)", {}),
+        ("Limit", "Currency", None, {"currency": "USD"}),
+        ("Paid on", "Date", None, {}),
+    ):
+        crm.fill("person", crm.ann, crm.define(name, data_type, **options), value)
+    colour = crm.define("Colour", "MultiSelect", options=["Red", "Blue"])
+    (definition,) = [entry for entry in crm.definitions() if entry["id"] == colour]
+    crm.fill("person", crm.ann, colour, [option["id"] for option in definition["options"]])
+    page.reload()
+    expect(page.locator("#custom").get_by_role("heading", name="Custom fields")).to_be_visible()
+    labels, values = (page.locator(f"#custom-fields {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    assert dict(zip(labels, values, strict=True)) == {
+        "Xero overdue NZD": "NZ$1,234.50",
+        "Xero overdue JPY": "JP¥0",
+        "Overdue since": "28 Feb 2026",
+        "Score": "12,345.678",
+        "Discount": "12.5%",
+        "On hold": "No",
+        "Note": "<b>bold</b>",
+        "Ledger": "https://xero.test/?a=1",
+        "Script": "javascript:alert(1)",
+        "Limit": "None",
+        "Paid on": "None",
+        "Colour": "RedBlue",
+    }
+    expect(page.locator("#custom-fields a")).to_have_attribute("href", "https://xero.test/?a=1")
+    crm.open(f"#/deal/{crm.deal}")
+    expect(page.locator("#name")).to_have_text("Fit-out")
+    expect(page.locator("#custom")).to_be_hidden()
+
+
+def test_what_is_overdue_in_xero_is_a_saved_list(crm: Crm) -> None:
+    page = crm.page
+    crm.open()
+    expect(page.get_by_role("heading", name="Companies")).to_be_visible()
+    saved = page.get_by_role("navigation", name="Saved lists")
+    expect(saved).to_be_hidden()
+    nzd = crm.define("Xero overdue NZD", "Currency", currency="NZD", canonical_name="patina_xero_overdue_nzd")
+    usd = crm.define("Xero overdue USD", "Currency", currency="USD", canonical_name="patina_xero_overdue_usd")
+    crm.fill("company", crm.company, nzd, 120.5)
+    crm.fill("person", crm.ann, usd, 7)
+    crm.fill("person", crm.bob, nzd, 0)
+
+    page.get_by_role("link", name="People 2").press("Enter")
+    saved.get_by_role("link", name="Xero overdue 2").press("Enter")
+    expect(page.get_by_role("heading", name="Xero overdue")).to_be_visible()
+    expect(saved.get_by_role("link")).to_have_attribute("aria-current", "page")
+    tabs = page.get_by_role("navigation", name="Records in this list")
+    expect(tabs.get_by_role("link", name="Companies 1")).to_have_attribute("aria-current", "page")
+    expect(page.locator("#list thead th")).to_contain_text(["Name", "Xero overdue NZD", "Xero overdue USD"])
+    expect(page.locator("#list tbody tr")).to_contain_text(["Beacon FoodsNZ$120.50"])
+    tabs.get_by_role("link", name="People 1").press("Enter")
+    expect(page.locator("#list tbody tr")).to_contain_text(["Ann LeeUS$7.00ann@beacon.test"])
+    page.get_by_label("Search").fill("nobody")
+    expect(page.get_by_text('No people match "nobody".')).to_be_visible()
+
+    crm.fill("person", crm.ann, usd, None)
+    page.get_by_label("Search").fill("")
+    expect(page.get_by_text("No people are overdue.")).to_be_visible()
+    expect(tabs.get_by_role("link", name="People 0")).to_be_visible()
+    page.get_by_role("link", name="People 2").press("Enter")
+    expect(page.locator("#list tbody tr")).to_have_count(2)
+    expect(tabs).to_be_hidden()
+    assert saved.get_by_role("link").get_attribute("aria-current") is None
+    for field in (nzd, usd):
+        crm.act("delete_field", field=field)
+    crm.open("#/overdue/person")
+    expect(page.get_by_text("No people are overdue.")).to_be_visible()
+    expect(saved).to_be_hidden()
+
+
 def test_the_page_fits_every_width_and_is_accessible_in_light_and_dark(crm: Crm) -> None:
+    overdue = crm.define("Xero overdue NZD", "Currency", currency="NZD", canonical_name="patina_xero_overdue_nzd")
+    crm.fill("company", crm.company, overdue, 120.5)
     for scheme in SCHEMES:
         crm.page.emulate_media(color_scheme=scheme)
-        for address in ("", f"#/organization/{crm.company}", f"#/contact/{crm.bob}"):
+        for address in ("", "#/overdue/company", f"#/organization/{crm.company}", f"#/contact/{crm.bob}"):
             crm.open(address)
             expect(crm.page.locator("h1:visible")).to_have_count(1)
             for width in (1280, 800, 390):
