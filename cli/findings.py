@@ -21,6 +21,7 @@ PROBLEMS = {
     FindingCode.PERMISSION_MISSING: "{subject} lacks the permission {detail}, so its {noun} aren't updated",
     FindingCode.ENDPOINT_REFUSED: "Copper refuses {detail} to this API key: its plan or its owner's role doesn't"
     " include it",
+    FindingCode.FIELDS_NOT_WRITTEN: "fields in Copper aren't written: {detail}",
     FindingCode.NOT_IMPORTED: "nothing has been imported from {subject} yet",
     FindingCode.OUT_OF_DATE: "{subject} was last synced {since}",
     FindingCode.RUN_FAILED: "the {run} of {subject} failed at {detail}",
@@ -58,6 +59,8 @@ def get_hint(finding: Finding) -> str:
             return f"{condition}reconnect Xero with `patina connect` and allow it"
         case FindingCode.NOT_IMPORTED:
             return "run `patina backfill`"
+        case FindingCode.FIELDS_NOT_WRITTEN:
+            return "an admin can try again in Settings, Fields in Copper"
         case FindingCode.EVENTS_QUARANTINED:
             return "see `patina inbox list`"
         case FindingCode.PROCESS_DOWN:

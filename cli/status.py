@@ -20,6 +20,7 @@ from services import account_status
 from services.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
 from services.health import Finding
 from store.db.enums import RunState
+from store.read_model.field_values import Progress
 
 app = typer.Typer(add_completion=False)
 WIDTH = 80
@@ -98,6 +99,13 @@ def _account_to_json(account: AccountStatus) -> dict[str, Any]:
         "sources": [vars(source) for source in account.sources],
         "drift": account.drift,
         "unreadable_fields": [vars(field) for field in account.unreadable_fields],
+        "fields": {
+            "records": account.field_progress.records,
+            "pending": account.field_progress.pending,
+            "refused": account.field_progress.failed,
+        }
+        if account.field_progress
+        else None,
         "dropped_events": [vars(dropped) for dropped in account.dropped_events],
         "runs": [
             {
@@ -162,10 +170,15 @@ def _list_figures(account: AccountStatus) -> list[tuple[str, str]]:
             for kind in ("catch_up", "reconciliation")
         ],
         ("Differences found", describe_drift(account.drift) if is_reconciled else "not reconciled yet"),
+        *([("Fields in Copper", _format_fields(account.field_progress))] if account.field_progress else []),
         *[("Unreadable (7 days)", sentence) for sentence in account.unreadable_fields_summary],
         *[("Dropped (7 days)", sentence) for sentence in account.dropped_events_summary],
         ("Xero download (month)", f"{compressed} compressed, {uncompressed} uncompressed"),
     ]
+
+
+def _format_fields(progress: Progress) -> str:
+    return f"{count_noun(progress.records, 'record')}, {progress.pending:,} to write, {progress.failed:,} refused"
 
 
 def _last_finished_at(account: AccountStatus, kind: str) -> datetime | None:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from runtime.settings import settings
 from services import health
 from services.health import AccountSnapshot, Finding
-from store.accounts import accounts, connection_status, refused_endpoints, xero_organisations
+from store.accounts import accounts, connection_status, copper_fields, refused_endpoints, xero_organisations
 from store.accounts.accounts import AccountSummary
 from store.accounts.connection_status import ConnectionStatus
 from store.accounts.xero_organisations import Organisation
 from store.db.database import account_transaction, database_now, transaction
-from store.db.enums import INSTALLATION, RunState
+from store.db.enums import INSTALLATION, FieldWriting, RunState
 from store.ingest import event_latency, inbox, webhook_quotas
 from store.ingest.event_latency import HourlyLatency, quantile
 from store.ingest.inbox import MAX_MALFORMED_KEPT
@@ -21,7 +21,8 @@ from store.ingest.webhook_quotas import DroppedEvents
 from store.mirror import mirror, unreadable_fields
 from store.mirror.drift import merge_reports
 from store.mirror.unreadable_fields import UnreadableField
-from store.read_model import projection
+from store.read_model import field_values, projection
+from store.read_model.field_values import Progress
 from store.sync import api_usage, heartbeats, runs
 from store.sync.api_usage import ApiUsage
 from store.sync.runs import Run
@@ -55,7 +56,8 @@ class AccountStatus:
     """The status of one account.
 
     `usage` is this month's API usage, `xero_bytes_*` the part that Xero bills, `latency_by_hour` covers the last 24
-    hours. `optional_findings` are endpoints that Copper refuses and the account can do without.
+    hours. `optional_findings` are endpoints that Copper refuses and the account can do without. `field_progress` is
+    None unless fields in Copper are written.
     """
 
     id: int
@@ -77,6 +79,7 @@ class AccountStatus:
     unreadable_fields: tuple[UnreadableField, ...] = ()
     optional_findings: tuple[Finding, ...] = ()
     dropped_events: tuple[DroppedEvents, ...] = ()
+    field_progress: Progress | None = None
 
     @property
     def dropped_events_summary(self) -> list[str]:
@@ -168,6 +171,9 @@ def for_account(account: AccountSummary) -> AccountStatus:
         organisations = xero_organisations.list_connected(session, account.id)
         unreadable = unreadable_fields.list_recent(session, account.id)
         dropped = webhook_quotas.recently_dropped(session, account.id)
+        field_settings = copper_fields.get_settings(session, account.id)
+        has_fields = field_settings.state is not FieldWriting.OFF
+        field_progress = field_values.count(session, account.id) if has_fields else None
         refusals = [
             refusal
             for refusal in refused_endpoints.list_refusals(session, account.id, refused_endpoints.COPPER)
@@ -183,6 +189,7 @@ def for_account(account: AccountSummary) -> AccountStatus:
             heartbeats.heartbeat_ages(session),
             organisations,
             refusals,
+            field_settings.error if has_fields else None,
         )
     by_id = {organisation.id: organisation for organisation in organisations}
     sources = [_source(connection, by_id.get(connection.organisation_id)) for connection in connections]
@@ -206,6 +213,7 @@ def for_account(account: AccountSummary) -> AccountStatus:
         unreadable_fields=tuple(unreadable),
         optional_findings=health.optional_findings(refusals),
         dropped_events=tuple(dropped),
+        field_progress=field_progress,
     )
 
 

@@ -26,6 +26,8 @@ MAX_MISSED_CATCH_UPS = 4
 MIN_STALE_SECONDS = 60.0
 # Endpoints that a Copper plan or role may exclude. Everything else works without them.
 OPTIONAL_ENDPOINTS = ("leads", "users/search", "webhooks/lead")
+# A refusal of these is told with the fields that are not written.
+FIELD_ENDPOINTS = "custom_field"
 
 
 class FindingCode(StrEnum):
@@ -41,6 +43,7 @@ class FindingCode(StrEnum):
     EVENTS_QUARANTINED = "events_quarantined"
     PERMISSION_MISSING = "permission_missing"
     ENDPOINT_REFUSED = "endpoint_refused"
+    FIELDS_NOT_WRITTEN = "fields_not_written"
     PROCESS_DOWN = "process_down"
 
 
@@ -50,8 +53,8 @@ class Finding:
 
     `organisation_id` is that of the connection (0: Copper); None if the problem is not a connection's. `subject` is the
     connection's name, or the process that is down. `detail` is the error of a failed run (of kind `run_kind`), the
-    missing scope or the refused endpoint; `resource` is what is not synced because of that. `count` is the number of
-    quarantined events; `since` is when the source was last synced (None: never).
+    missing scope, the refused endpoint or why fields are not written; `resource` is what is not synced because of that.
+    `count` is the number of quarantined events; `since` is when the source was last synced (None: never).
     """
 
     code: FindingCode
@@ -77,6 +80,7 @@ class AccountSnapshot:
     heartbeats: Mapping[str, float]
     organisations: Sequence[Organisation] = ()
     refusals: Sequence[Refusal] = ()
+    fields_error: str | None = None
 
 
 def check_account(snapshot: AccountSnapshot) -> tuple[Finding, ...]:
@@ -84,6 +88,8 @@ def check_account(snapshot: AccountSnapshot) -> tuple[Finding, ...]:
     findings = [*_check_connections(snapshot), *_check_scopes(snapshot), *_check_refusals(snapshot)]
     findings += [*_check_runs(snapshot), *_check_imports(snapshot), *_check_processes(snapshot.heartbeats)]
     findings += _check_freshness(snapshot)
+    if snapshot.fields_error:
+        findings.append(Finding(FindingCode.FIELDS_NOT_WRITTEN, detail=snapshot.fields_error))
     if snapshot.quarantined_events:
         findings.append(Finding(FindingCode.EVENTS_QUARANTINED, count=snapshot.quarantined_events))
     if not findings and snapshot.synced_at is not None and _is_stale(snapshot.synced_at, snapshot.now):
@@ -144,7 +150,7 @@ def _check_scopes(snapshot: AccountSnapshot) -> Iterator[Finding]:
 
 def _check_refusals(snapshot: AccountSnapshot) -> Iterator[Finding]:
     for refusal in snapshot.refusals:
-        if refusal.endpoint not in OPTIONAL_ENDPOINTS:
+        if refusal.endpoint not in OPTIONAL_ENDPOINTS and not refusal.endpoint.startswith(FIELD_ENDPOINTS):
             yield _endpoint_refused(refusal)
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from tests.support import fields_in_copper
 from tests.support.processes import Processes, patina
 from tests.support.world import Sandbox, World
 
@@ -27,7 +28,8 @@ any_of = st.integers(0, 50)
 @pytest.fixture
 def running(sandbox: Sandbox, web: httpx.Client, processes: Processes) -> World:
     """Web, two worker processes and a scheduler on one database."""
-    processes += [patina("worker", environment={"WORKER_PROCESSES": "2", "WORKER_THREADS": "3"}), patina("scheduler")]
+    environment = {"WORKER_PROCESSES": "2", "WORKER_THREADS": "3", "FIELD_WRITE_INTERVAL_SECONDS": "0"}
+    processes += [patina("worker", environment=environment), patina("scheduler")]
     world = World(sandbox, web, workers=True)
     world.enable_xero_webhook()
     return world
@@ -45,6 +47,7 @@ class Changes(RuleBasedStateMachine):
         self.sandbox.faults()
         self.world = World(self.sandbox, self.running.web, workers=True)
         self.world.open(name=f"Account {next(self.numbers)}")
+        fields_in_copper.turn_on(self.world, *fields_in_copper.CHECKED)
         self.contacts = [self.world.contact("First", "ann@x.test")]
         self.invoices: list[str] = []
         self.credits: list[str] = []
@@ -180,6 +183,14 @@ class Changes(RuleBasedStateMachine):
         for record_type in ("person", "company", "opportunity") if created else ():
             self.records[record_type].append(created[record_type])  # type: ignore[index]
 
+    @rule(record_type=st.sampled_from(("lead", "person", "company", "opportunity")), number=any_of, value=any_of)
+    def change_a_field_by_hand(self, record_type: str, number: int, value: int) -> None:
+        record, definitions = self._pick(record_type, number), fields_in_copper.definitions(self.world)
+        field = definitions.get("patina_xero_open_invoices")
+        if record and field:
+            account = self.world.copper
+            self._try("set_custom_field", type=record_type, id=record, field=field["id"], value=value, account=account)
+
     @invariant()
     def nothing_is_a_server_error(self) -> None:
         if hasattr(self, "world"):
@@ -190,8 +201,13 @@ class Changes(RuleBasedStateMachine):
             return
         self.sandbox.faults()
         self.world.settle()
+        fields_in_copper.wait_until_written(self.world)
+        self.world.advance_clock()
         self.world.reconcile()
         self.world.settle()
+        fields_in_copper.wait_until_written(self.world)
+        fields_in_copper.check_all(self.world)
+        self.world.advance_clock()
         self.world.check()
 
 

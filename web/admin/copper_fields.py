@@ -87,7 +87,7 @@ def _fields_page(request: Request, form: FormState) -> Response:
         status=422 if form.has_errors else 200,
         form=form,
         state=status.settings.state.value,
-        error=status.settings.error,
+        stop_reason=status.settings.error,
         progress=status.progress,
         failed=status.failed,
         max_failed=copper_fields.MAX_FAILED,

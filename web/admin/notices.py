@@ -67,6 +67,8 @@ def action_for(finding: Finding) -> Action | None:
             return Action("/connect/xero", "Reconnect")
         case FindingCode.NOT_IMPORTED:
             return START_IMPORT.action
+        case FindingCode.FIELDS_NOT_WRITTEN:
+            return Action("/settings/fields", "Review")
         case FindingCode.EVENTS_QUARANTINED:
             return Action("/status#quarantine", "Review")
         case _:

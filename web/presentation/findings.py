@@ -25,6 +25,7 @@ MESSAGES = {
     FindingCode.ENDPOINT_REFUSED: (
         "Copper refuses {detail} to this API key: its plan or its owner's role doesn't include it."
     ),
+    FindingCode.FIELDS_NOT_WRITTEN: "Fields in Copper aren't being written. {detail}",
     FindingCode.NOT_IMPORTED: "Nothing has been imported from {subject} yet.",
     FindingCode.OUT_OF_DATE: "{subject} isn't up to date.",
     FindingCode.RUN_FAILED: "The {run} of {subject} failed ({detail}).",

@@ -73,15 +73,14 @@ def write(account_id: int, seconds: float) -> float | None:
         return None
     while _refresh(account_id, interval) and time.monotonic() < deadline:
         pass
-    with transaction() as session:
-        delay = field_values.seconds_until_due(session, account_id)
-    if delay is None and current.state is FieldWriting.CLEARING:
-        _finish_clearing(account_id)
-        return None
-    if delay is None or delay > 0:
-        return delay
     try:
-        return _Writer(account_id, current, interval).run(deadline)
+        delay = _seconds_until_due(account_id)
+        is_new = current.state is FieldWriting.ON and current.check_age is None
+        if delay == 0 or is_new:
+            delay = _Writer(account_id, current, interval).run(deadline)
+        if current.state is FieldWriting.CLEARING and _seconds_until_due(account_id) is None:
+            _finish_clearing(account_id)
+        return delay
     except TransientError as error:
         log.info("fields.deferred", account=account_id, error=str(error))
         return error.retry_after or DEFAULT_DELAY_SECONDS
@@ -91,6 +90,11 @@ def write(account_id: int, seconds: float) -> float | None:
         detail = error.detail if isinstance(error, EndpointRefusedError) else ""
         _record_check(account_id, detail or str(error))
         return None
+
+
+def _seconds_until_due(account_id: int) -> float | None:
+    with transaction() as session:
+        return field_values.seconds_until_due(session, account_id)
 
 
 def _refresh(account_id: int, interval: float) -> bool:
@@ -150,8 +154,7 @@ class _Writer:
                     return 0.0
         finally:
             self._record_audit()
-        with transaction() as session:
-            return field_values.seconds_until_due(session, self._account_id)
+        return _seconds_until_due(self._account_id)
 
     def _is_current(self, max_age: float) -> bool:
         """Whether the definitions were compared with Copper's within some seconds. Clearing needs no comparison."""
