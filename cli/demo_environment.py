@@ -75,6 +75,7 @@ class DemoEnvironment:
                 "PUBLIC_URL": self.web_url,
                 "COPPER_WEBHOOK_URL": "",
                 "WORKER_PROCESSES": "2",
+                "FIELD_WRITE_INTERVAL_SECONDS": "1",
                 **dict.fromkeys(LIMIT_SETTINGS, ""),
                 "LOG_FORMAT": "json",
                 "LOG_LEVEL": "warning",

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.demo_environment import DemoEnvironment
+from cli.demo_fields import DemoFields
 from cli.errors import DemoError
 from cli.progress import run_and_watch
 from services import access, connect
@@ -46,6 +47,7 @@ class DemoScenario:
         self.key = ""
         self.latencies_ms: list[float] = []
         self.world: dict[str, Any] = {}
+        self.fields: DemoFields | None = None
 
     def run(self) -> str:
         """The whole scenario; returns the demo's last line."""
@@ -53,6 +55,7 @@ class DemoScenario:
         self._backfill()
         self._show_company()
         self._apply_credit_note()
+        self._write_fields()
         self._pay_invoice()
         self._change_email()
         self._move_person()
@@ -210,8 +213,20 @@ class DemoScenario:
         """The current snapshot once both of its values have changed: an applied credit note causes two events."""
         return current if all(new != old for new, old in zip(current, before, strict=True)) else before
 
+    def _write_fields(self) -> None:
+        """Turn on custom fields in Copper, as an admin can."""
+        admin = self._control("GET", "state")["accounts"][0]
+        self.fields = DemoFields(self.environment, self.account_id, self.http, admin)
+        self.console.print()
+        with self.environment.step('writing "Xero overdue" and "Xero outstanding" to records in Copper'):
+            records = self.fields.turn_on()
+        self.console.print(f"  {records} can now be filtered and reported by these fields")
+
     def _pay_invoice(self) -> None:
         company, unpaid = self._find_company_and_unpaid_invoice()
+        fields, currency = self.fields, unpaid["currency"]
+        assert fields is not None
+        outstanding_before = fields.outstanding(company["id"], currency)
 
         def take_snapshot() -> Snapshot:
             invoice = next(row for row in self.read("companies", company["id"]) if row["id"] == unpaid["id"])
@@ -219,10 +234,16 @@ class DemoScenario:
 
         before = take_snapshot()
         after = self._measure(lambda: self._simulate("pay_invoice", invoice=unpaid["id"]), take_snapshot)
+        outstanding, seconds = fields.wait_for_change(company["id"], currency, outstanding_before)
         self._print_change(
             f"Xero: {unpaid['number']} of {company['name']} is paid",
-            [("status", before[0], after[0]), ("balance due", before[1], after[1])],
+            [
+                ("status", before[0], after[0]),
+                ("balance due", before[1], after[1]),
+                (f"Xero outstanding {currency} in Copper", outstanding_before, outstanding),
+            ],
         )
+        self.console.print(f"  the field in Copper followed {seconds:.1f} s later")
 
     def _find_person_with_invoices(self) -> dict[str, Any]:
         for person in self._list_records("person"):

@@ -263,6 +263,24 @@ def test_ten_records_cost_one_call_or_as_many_as_copper_allows(world: World) -> 
     assert copper_fields.get_status(world.account).progress.pending == 0
 
 
+def test_a_steady_stream_of_changes_costs_a_call_each_at_most(world: World) -> None:
+    company = world.company()
+    world.person("ann@acme.test", company=company)
+    contact = world.contact("Ann", "ann@acme.test")
+    world.invoice(contact, "1.00")
+    world.settle()
+    turn_on(world, OUTSTANDING, record_types=[RecordType.COMPANY])
+    write(world)
+    before = sum(count for path, count in world.sandbox.state()["calls"].items() if "/copper/" in path)
+    for _ in range(20):
+        world.invoice(contact, "1.00")
+        world.settle()
+        write(world)
+    after = sum(count for path, count in world.sandbox.state()["calls"].items() if "/copper/" in path)
+    assert after - before == 20
+    assert values(world, "company", company) == {"outstanding_nzd": 21}
+
+
 def test_a_type_without_bulk_changes_is_written_one_by_one_and_with_them_by_tens(world: World) -> None:
     companies = [world.company() for _ in range(3)]
     for number, company in enumerate(companies):
@@ -307,6 +325,8 @@ def test_a_thousand_writes_cause_no_further_write(world: World, says_what_change
     turn_on(world, OUTSTANDING, record_types=[RecordType.PERSON])
     before = world.sandbox.state()["calls"]
     write(world)
+    calls = sum(world.sandbox.state()["calls"].values()) - sum(before.values())
+    assert calls <= 0.11 * 1_000, "with the calls for the definitions"
     writes = write_calls(world)
     assert copper_fields.get_status(world.account).progress.records == 1_000
     world.settle()

@@ -12,6 +12,7 @@ from tests.mutants.catalogue import (
     credits,
     customer_links,
     erasure,
+    fields,
     invoices,
     matching,
     operation,
@@ -37,6 +38,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *resources.CAPACITY,
     *(*credits.CREDITS, *receivables.RECEIVABLES, *invoices.INVOICES, *columns.COLUMNS),
     *(*customer_links.CUSTOMER_LINKS, *customer_links.BASE_TOTALS),
+    *fields.FIELDS,
     *(*erasure.ERASURE, *matching.MATCHING),
     *(*operation.HEALTH, *operation.COMMANDS, *operation.SERVERS),
 )

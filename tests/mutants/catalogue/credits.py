@@ -71,10 +71,17 @@ CREDITS = (
         f"{TESTS}credits_of_a_merged_contact_move_to_the_merge_target",
     ),
     mutant(
+        "a used credit counts as credit to use",
+        "store/read_model/record_invoices.py",
+        "WHEN r.status = 'PAID' THEN 'USEDCREDIT'",
+        "WHEN r.status = 'PAID' THEN 'CREDIT'",
+        f"{TESTS}each_row_has_one_status_to_filter_by",
+    ),
+    mutant(
         "a credit counts as awaiting payment",
         "store/read_model/record_invoices.py",
-        "CASE WHEN credit_resource(r.type) IS NOT NULL THEN 'CREDIT' WHEN",
-        "CASE WHEN",
+        "CASE WHEN credit_resource(r.type) IS NULL THEN CASE",
+        "CASE WHEN true THEN CASE",
         f"{TESTS}each_row_has_one_status_to_filter_by",
     ),
     mutant(

@@ -6,6 +6,13 @@ from tests.mutants.catalogue.mutant import mutant
 
 ERASURE = (
     mutant(
+        "erasing a company keeps its email domain",
+        "store/accounts/erasure.py",
+        "name_key = '', email_domain = NULL, changed_at",
+        "name_key = '', changed_at",
+        "integration/test_email_domain_matching.py::test_erasing_a_company_forgets_its_domain_and_what_it_showed_by_it",
+    ),
+    mutant(
         "writers to a table without a foreign key do not lock the account",
         "store/db/tenancy.py",
         "AND closed_at IS NULL FOR KEY SHARE",

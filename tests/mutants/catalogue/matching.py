@@ -9,6 +9,13 @@ SUGGESTION_TESTS = "integration/test_suggestions.py::test_"
 
 MATCHING = (
     mutant(
+        "the phones of a contact are no part of drift",
+        "store/mirror/drift.py",
+        "OR (r.phones IS NOT NULL AND ours.phones IS DISTINCT FROM theirs.phones)",
+        "",
+        "integration/test_suggestions.py::test_reconciliation_counts_and_repairs_phones",
+    ),
+    mutant(
         "a public email domain matches",
         "store/read_model/free_email_domains.py",
         'return f"{column} NOT IN ({FREE_DOMAINS})"',

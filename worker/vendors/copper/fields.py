@@ -25,6 +25,7 @@ NAMES = {
     FieldMeasure.OPEN_INVOICES: "Xero open invoices",
 }
 DATE_FORMAT = "%m/%d/%Y"
+UNREADABLE = "unreadable"
 
 
 def name_of(field: CopperField) -> str:
@@ -43,7 +44,7 @@ def find_definition(
     if definition is None:
         return None, FieldState.NEW if field.definition_id is None else FieldState.MISSING
     has_type = definition.data_type.lower() == field.measure.data_type.lower()
-    has_currency = not field.currency or definition.currency.upper() == field.currency
+    has_currency = not field.currency or definition.currency.upper() in {"", field.currency}
     return definition, FieldState.READY if has_type and has_currency else FieldState.RETYPED
 
 
@@ -94,7 +95,7 @@ def to_copper(measure: FieldMeasure, value: FieldValue | None) -> FieldValue | N
 def from_copper(measure: FieldMeasure, value: object) -> FieldValue | None:
     """A value that Copper returned; None if the field is empty.
 
-    Dates come as mm/dd/yyyy or as Unix seconds. What cannot be read is returned as text, which equals no value of ours.
+    Dates come as mm/dd/yyyy or as Unix seconds. What cannot be read becomes a text that equals no value of ours.
     """
     if value is None or value == "":
         return None
@@ -107,7 +108,7 @@ def from_copper(measure: FieldMeasure, value: object) -> FieldValue | None:
         seconds = parse_integer(value)
         return datetime.fromtimestamp(seconds, UTC).date().isoformat() if seconds is not None else None
     except (ValueError, ArithmeticError, OSError):
-        return str(value)[:100]
+        return UNREADABLE
 
 
 def observe(record_type: RecordType, records: Iterable[CopperRecord], fields: Sequence[CopperField]) -> Observation:

@@ -1,0 +1,78 @@
+"""The demo's custom fields in Copper: turning them on, and reading them as somebody in Copper sees them."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+
+from cli.demo_environment import DemoEnvironment
+from cli.errors import DemoError
+from runtime.numbers import count_noun
+from services import copper_fields
+from store.accounts.copper_fields import make_field
+from store.db.enums import FieldMeasure, RecordType
+from worker.jobs import actors
+from worker.jobs.enqueue import enqueue_once
+
+ACTOR = "the demo"
+MEASURES = (FieldMeasure.OVERDUE, FieldMeasure.OUTSTANDING)
+RECORD_TYPES = (RecordType.PERSON, RecordType.COMPANY)
+# The first values of several hundred records take as long as Copper's limit of calls a minute.
+TIMEOUT_SECONDS = 180.0
+POLL_SECONDS = 0.02
+
+
+class DemoFields:
+    """Fields in the sandbox's Copper, read with an admin's API key."""
+
+    def __init__(
+        self, environment: DemoEnvironment, account_id: int, http: httpx.Client, admin: dict[str, str]
+    ) -> None:
+        self._environment = environment
+        self._account_id = account_id
+        self._http = http
+        self._headers = {
+            "X-PW-AccessToken": admin["api_key"],
+            "X-PW-Application": "developer_api",
+            "X-PW-UserEmail": admin["email"],
+        }
+
+    def turn_on(self) -> str:
+        """Write fields in all currencies, and wait until every record has its values; returns how many have."""
+        currencies = copper_fields.get_choices(self._account_id).currencies
+        copper_fields.turn_on(self._account_id, MEASURES, currencies, RECORD_TYPES, actor=ACTOR)
+        enqueue_once(actors.write_fields, self._account_id)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            status = copper_fields.get_status(self._account_id)
+            if status.progress.pending == 0 and status.settings.check_age is not None:
+                return count_noun(status.progress.records, "record")
+            self._wait(deadline)
+
+    def outstanding(self, company_id: int, currency: str) -> str:
+        """What a company's field says that it owes in a currency."""
+        key = make_field(FieldMeasure.OUTSTANDING, currency).key
+        fields = copper_fields.get_status(self._account_id).fields
+        definition_id = next(field.definition_id for field in fields if field.key == key)
+        url = f"{self._environment.sandbox_url}/copper/developer_api/v1/companies/{company_id}"
+        response = self._http.get(url, headers=self._headers)
+        if response.status_code != 200:
+            raise DemoError(f"the sandbox's Copper answered {response.status_code}: {response.text[:200]}")
+        values = {entry["custom_field_definition_id"]: entry["value"] for entry in response.json()["custom_fields"]}
+        value = values.get(definition_id)
+        return f"{currency} {value or 0:.2f}"
+
+    def wait_for_change(self, company_id: int, currency: str, before: str) -> tuple[str, float]:
+        """What the field says once it differs, and how many seconds that took."""
+        started = time.monotonic()
+        while (current := self.outstanding(company_id, currency)) == before:
+            self._wait(started + TIMEOUT_SECONDS)
+        return current, time.monotonic() - started
+
+    def _wait(self, deadline: float) -> None:
+        self._environment.check()
+        if time.monotonic() > deadline:
+            raise DemoError(f"the fields in Copper were not written within {TIMEOUT_SECONDS:.0f} s")
+        # Copper sends no notification that could be awaited: what it returns is polled.
+        time.sleep(POLL_SECONDS)
