@@ -218,15 +218,16 @@ class DemoScenario:
         admin = self._control("GET", "state")["accounts"][0]
         self.fields = DemoFields(self.environment, self.account_id, self.http, admin)
         self.console.print()
-        with self.environment.step('writing "Xero overdue" and "Xero outstanding" to records in Copper'):
+        with self.environment.step('writing "Xero overdue" and "Xero outstanding" to people in Copper'):
             records = self.fields.turn_on()
-        self.console.print(f"  {records} can now be filtered and reported by these fields")
+        self.console.print(f"  {records} can now be filtered by these fields")
 
     def _pay_invoice(self) -> None:
         company, unpaid = self._find_company_and_unpaid_invoice()
         fields, currency = self.fields, unpaid["currency"]
         assert fields is not None
-        outstanding_before = fields.outstanding(company["id"], currency)
+        person = self._find_person_with(unpaid, company)
+        outstanding_before = fields.outstanding(person["id"], currency)
 
         def take_snapshot() -> Snapshot:
             invoice = next(row for row in self.read("companies", company["id"]) if row["id"] == unpaid["id"])
@@ -234,16 +235,25 @@ class DemoScenario:
 
         before = take_snapshot()
         after = self._measure(lambda: self._simulate("pay_invoice", invoice=unpaid["id"]), take_snapshot)
-        outstanding, seconds = fields.wait_for_change(company["id"], currency, outstanding_before)
+        outstanding, seconds = fields.wait_for_change(person["id"], currency, outstanding_before)
         self._print_change(
             f"Xero: {unpaid['number']} of {company['name']} is paid",
             [
                 ("status", before[0], after[0]),
                 ("balance due", before[1], after[1]),
-                (f"Xero outstanding {currency} in Copper", outstanding_before, outstanding),
+                (f"Xero outstanding of {person['name']}", outstanding_before, outstanding),
             ],
         )
-        self.console.print(f"  the field in Copper followed {seconds:.1f} s later")
+        self.console.print(f"  the field in Copper followed after {seconds:.1f} s")
+
+    def _find_person_with(self, invoice: dict[str, Any], company: dict[str, Any]) -> dict[str, Any]:
+        """A person of a company who shows an invoice that the company shows."""
+        for person in self._list_records("person"):
+            if person["company_id"] == company["id"] and any(
+                row["id"] == invoice["id"] for row in self.read("people", person["id"])
+            ):
+                return person
+        raise DemoError(f"nobody at {company['name']} shows {invoice['number']}")
 
     def _find_person_with_invoices(self) -> dict[str, Any]:
         for person in self._list_records("person"):

@@ -12,6 +12,7 @@ from services import connect, copper_fields
 from store.accounts import audit
 from store.db.database import transaction
 from store.db.enums import FieldMeasure, FieldWriting, RecordType
+from tests.support.admin import sign_in
 from tests.support.fields_in_copper import ACTOR, definitions, turn_on, us_date, values, write, write_calls
 from tests.support.world import World
 from worker.sync import cleanup_tasks, field_writer, projector
@@ -388,6 +389,41 @@ def test_what_somebody_changed_by_hand_is_drift_and_written_again_without_anothe
     world.advance_clock()
     execute("UPDATE copper_field_value SET written_at = now() - interval '1 hour'")
     assert world.reconcile() == {}
+
+
+@pytest.mark.parametrize("is_turned_off", [True, False])
+def test_a_field_that_is_to_be_emptied_may_be_gone_in_copper(world: World, is_turned_off: bool) -> None:
+    ann = world.person("ann@acme.test", company=world.company())
+    world.invoice("ann@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING, OVERDUE)
+    write(world)
+    world.simulate_copper("delete_field", field=definitions(world)["patina_xero_overdue_nzd"]["id"])
+    execute("UPDATE copper_field_settings SET checked_at = now() - interval '2 minutes'")
+    if is_turned_off:
+        copper_fields.turn_off(world.account, is_cleared=True, actor=ACTOR)
+    else:
+        turn_on(world, OUTSTANDING)
+    write(world)
+    assert values(world, "person", ann) == ({} if is_turned_off else {"outstanding_nzd": 10})
+    status = copper_fields.get_status(world.account)
+    assert (status.progress.pending, list(status.failed), status.settings.error) == (0, [], None)
+
+
+def test_credits_that_no_longer_show_leave_the_field(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    contact = world.contact("Ann", "ann@acme.test")
+    world.invoice(contact, "10.00")
+    world.sandbox.simulate("create_credit_note", contact=contact, total="4.00")
+    world.settle()
+    turn_on(world, FieldMeasure.CREDIT)
+    write(world)
+    assert values(world, "person", ann) == {"credit_nzd": 4}
+    admin = sign_in(world)
+    admin.open("/settings")
+    admin.send("/settings", {"record_type": ["person"], "invoice_limit": ["5"]})
+    write(world)
+    assert values(world, "person", ann) == {"credit_nzd": 0}
 
 
 def test_what_becomes_overdue_at_midnight_is_written(world: World) -> None:

@@ -356,6 +356,7 @@ def test_keys_are_created_listed_and_revoked_by_command(world: World) -> None:
     assert run_patina("keys", "create", "x", "--scope", "root").returncode == 2
 
 
+@pytest.mark.long(seconds=50)
 def test_the_api_conforms_to_its_openapi_document(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schemathesis, with a valid and an invalid key: no 500, and no undocumented response.
 

@@ -47,6 +47,8 @@ def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: 
         last = out.strip().splitlines()[-1]
         assert re.fullmatch(LAST_LINE, last), (out, error)
         assert out.count("shown after") == 4
+        assert re.search(r"Xero outstanding of [^\n]+ NZD [1-9][\d.]+ +NZD [\d.]+", out), out
+        assert "the field in Copper followed after" in out
         records.add(last.split(", fresh")[0])
         wait_until(lambda: not processes_of(tmp_path), description="the end of every process")
     assert len(records) == 1
@@ -62,6 +64,7 @@ def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: 
     assert verified.stdout == "verify ok: 0 missing, 0 stale, 0 extra\n"
 
 
+@pytest.mark.long(seconds=25)
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None
@@ -92,6 +95,7 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     wait_until(lambda: not processes_of(tmp_path), description="the end of every process")
 
 
+@pytest.mark.long(seconds=25)
 def test_a_demo_that_fails_says_why(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None

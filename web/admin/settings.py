@@ -26,7 +26,7 @@ from store.accounts import (
 from store.accounts.account_settings import HIDEABLE_STATUSES, AccountSettings
 from store.db.database import account_transaction
 from store.db.enums import CreditResource, InvoiceStatus, RecordType, SetupStep
-from store.read_model import email_domains, invoice_pins
+from store.read_model import email_domains, field_marks, invoice_pins, projection
 from web.admin import confirmation, forms, notices
 from web.admin.confirmation import require_confirmation
 from web.admin.connect import key_error_message, key_error_status, with_retry_after
@@ -196,6 +196,10 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
         account_settings.update(session, browser_session.account_id, changed)
         if changed.match_email_domain != before.match_email_domain:
             email_domains.set_matching(session, browser_session.account_id, is_enabled=changed.match_email_domain)
+        if (changed.shown_credits, changed.credit_record_types) != (before.shown_credits, before.credit_record_types):
+            # Credits count in the fields that are written in Copper.
+            projection.lock_account(session, browser_session.account_id)
+            field_marks.mark_all(session, browser_session.account_id)
         accounts.complete_setup_step(session, browser_session.account_id, SetupStep.SETTINGS)
         if changed.opportunities_show_pinned_only != before.opportunities_show_pinned_only:
             invoice_pins.mark_opportunities(session, browser_session.account_id)

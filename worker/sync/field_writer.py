@@ -135,35 +135,37 @@ class _Writer:
 
     def run(self, deadline: float) -> float | None:
         """Write batches until nothing is due or the deadline has passed; seconds until more is due, None if unknown."""
-        if not self._is_current(CHECK_INTERVAL_SECONDS) and not self._check_definitions():
+        if not self._is_current() and not self._check_definitions():
             return None
         self._load_fields()
         try:
             while records := self._list_due():
                 outcomes = self._write_records(records)
-                if (
-                    outcomes.refused
-                    and not self._is_current(RECHECK_INTERVAL_SECONDS)
-                    and not self._check_definitions()
-                ):
+                is_checked = self._check_age is not None and self._check_age < RECHECK_INTERVAL_SECONDS
+                if outcomes.refused and not is_checked:
+                    # A definition may be the reason: the records are tried again once all definitions are known.
                     outcomes.refused.clear()
                     self._record(outcomes)
-                    return None
+                    return 0.0 if self._check_definitions() else None
                 self._record(outcomes)
                 if time.monotonic() > deadline:
                     return 0.0
         finally:
             self._record_audit()
-        return _seconds_until_due(self._account_id)
+        with transaction() as session:
+            # A definition that was forgotten has marked its records.
+            is_stale = field_values.has_stale(session, self._account_id)
+        return 0.0 if is_stale else _seconds_until_due(self._account_id)
 
-    def _is_current(self, max_age: float) -> bool:
-        """Whether the definitions were compared with Copper's within some seconds. Clearing needs no comparison."""
+    def _is_current(self) -> bool:
+        """Whether the definitions were compared with Copper's within a day. Clearing begins without a comparison."""
         is_clearing = self._settings.state is FieldWriting.CLEARING
-        return is_clearing or (self._check_age is not None and self._check_age < max_age)
+        return is_clearing or (self._check_age is not None and self._check_age < CHECK_INTERVAL_SECONDS)
 
     def _check_definitions(self) -> bool:
         """Create what is missing; return whether all definitions are as expected. If not, nothing is written."""
-        error = check_definitions(self._account_id, self._client, self._settings.record_types)
+        is_on = self._settings.state is FieldWriting.ON
+        error = check_definitions(self._account_id, self._client, self._settings.record_types, is_on=is_on)
         _record_check(self._account_id, error)
         self._check_age = 0.0
         return error is None
@@ -268,16 +270,25 @@ class _Writer:
             log.info("fields.written", account=self._account_id, records=self._counts.total())
 
 
-def check_definitions(account_id: int, client: CopperClient, record_types: Sequence[RecordType]) -> str | None:
-    """Create the missing definitions and extend the others; return what an admin must know, None if all are usable."""
+def check_definitions(
+    account_id: int, client: CopperClient, record_types: Sequence[RecordType], *, is_on: bool
+) -> str | None:
+    """Create the missing definitions and extend the others; return what an admin must know, None if all are usable.
+
+    Of fields that are not selected, or all unless writing `is_on`, those that Copper no longer has are forgotten.
+    """
     with transaction() as session:
-        fields = [known for known in copper_fields.list_fields(session, account_id) if known.is_selected]
+        fields = copper_fields.list_fields(session, account_id)
     definitions = client.list_field_definitions()
     errors = []
     for known in fields:
-        error = _check_definition(account_id, client, known, definitions, record_types)
-        if error is not None:
-            errors.append(error)
+        if known.is_selected and is_on:
+            error = _check_definition(account_id, client, known, definitions, record_types)
+            errors += [error] if error is not None else []
+        elif known.definition_id is not None and known.definition_id not in {row.id for row in definitions}:
+            with transaction() as session:
+                copper_fields.save_definition(session, account_id, known.key, None, FieldState.NEW)
+                field_values.forget_field(session, account_id, known.key)
     return " ".join(errors) or None
 
 
