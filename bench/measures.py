@@ -14,6 +14,7 @@ from bench import (
     large_account,
     latency,
     mirror,
+    panel,
     processes,
     projection_speed,
     reads,
@@ -32,6 +33,7 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "single-invoice": ("Projecting one changed invoice", projection_speed.measure_single_invoice),
     "large-account": ("One very large account", large_account.measure),
     "latency": ("Event latency (webhook to row)", latency.measure),
+    "panel": ("First row of the panel", panel.measure),
     "processes": ("Scaling to two processes", processes.measure),
     "startup": ("Start-up", startup.measure),
 }

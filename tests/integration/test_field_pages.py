@@ -35,7 +35,7 @@ def test_an_admin_turns_fields_on_sees_them_written_and_turns_them_off(world: Wo
     admin = sign_in(world)
     admin.open(PATH)
     text = page_text(admin)
-    assert "People 1 record with invoices, first written within about 1 minute" in text
+    assert "People 1 record with invoices; the first values take about 1 minute" in text
     assert "Leads 0 records with invoices" in text
     assert "separate integration user" in text
     assert "Turn off" not in text
