@@ -41,7 +41,8 @@ class DemoScenario:
     def __init__(self, environment: DemoEnvironment) -> None:
         self.environment = environment
         self.console = environment.console
-        self.http = httpx.Client(timeout=10, trust_env=False)
+        # Idle connections are closed before the servers close them: a request could be under way just then.
+        self.http = httpx.Client(timeout=10, trust_env=False, limits=httpx.Limits(keepalive_expiry=2))
         self.account_id = 0
         self.copper_account_id = 0
         self.key = ""

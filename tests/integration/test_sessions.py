@@ -551,6 +551,8 @@ def test_no_query_parameter_may_contain_a_persons_name() -> None:
     documented = {
         *("after", "before", "currency", "setup", "kind", "limit", "of", "order", "sort", "status", "type"),
         *("fields", "matched", "organisation", "owner", "reason", "linked"),
+        # The type and the id of a record.
+        "after_record",
         # The parameters of a record's list: its search is a part of a number or of a reference.
         "filters",
         # Encrypted, random, or defined by a vendor.

@@ -95,8 +95,12 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def http_client(base_url: str | httpx.URL, **options: Any) -> httpx.Client:
-    """A client of a server on this machine, which ignores the proxy settings of the environment."""
-    return httpx.Client(base_url=base_url, timeout=30, trust_env=False, verify=_tls_context(), **options)
+    """A client of a server on this machine, which ignores the proxy settings of the environment.
+
+    It closes idle connections before the server does (after five seconds), because it could send a request just then.
+    """
+    limits = httpx.Limits(keepalive_expiry=2)
+    return httpx.Client(base_url=base_url, timeout=30, trust_env=False, verify=_tls_context(), limits=limits, **options)
 
 
 def responds(url: str) -> bool:
