@@ -38,9 +38,8 @@ class DemoFields:
             "X-PW-UserEmail": admin["email"],
         }
 
-    def turn_on(self) -> str:
-        """Write fields in all currencies, and wait until every record has its values; returns how many have."""
-        currencies = copper_fields.get_choices(self._account_id).currencies
+    def turn_on(self, *currencies: str) -> str:
+        """Write fields in these currencies, and wait until every record has its values; returns how many have."""
         copper_fields.turn_on(self._account_id, MEASURES, currencies, RECORD_TYPES, actor=ACTOR)
         enqueue_once(actors.write_fields, self._account_id)
         deadline = time.monotonic() + TIMEOUT_SECONDS

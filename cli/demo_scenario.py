@@ -216,11 +216,12 @@ class DemoScenario:
 
     def _write_fields(self) -> None:
         """Turn on custom fields in Copper, as an admin can."""
+        _, unpaid = self._find_company_and_unpaid_invoice()
         admin = self._control("GET", "state")["accounts"][0]
         self.fields = DemoFields(self.environment, self.account_id, self.http, admin)
         self.console.print()
         with self.environment.step('writing "Xero overdue" and "Xero outstanding" to people in Copper'):
-            records = self.fields.turn_on()
+            records = self.fields.turn_on(unpaid["currency"])
         self.console.print(f"  {records} can now be filtered by these fields")
 
     def _pay_invoice(self) -> None:

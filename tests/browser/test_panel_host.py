@@ -114,6 +114,16 @@ def host(browser: Browser, world: World) -> Iterator[Host]:
     assert complaints == [], "the script never throws"
 
 
+@pytest.fixture
+def host_with_storage(browser: Browser, world: World) -> Iterator[Host]:
+    """A host on the panel's own site, in whose frames Chromium lets the panel keep something."""
+    databases.clear_budgets("throttle")
+    page = browser.new_context(viewport={"width": 1100, "height": 700}, locale="en-GB").new_page()
+    page.set_default_timeout(10_000)
+    with serving(Starlette(routes=[HttpRoute("/", host_page)])) as url:
+        yield Host(page, world, url)
+
+
 def two_people(world: World) -> tuple[int, int, str, str]:
     """Two people with an invoice each, and the invoice numbers."""
     first, second = world.person("ann@acme.test"), world.person("bob@acme.test")
@@ -630,6 +640,24 @@ def test_only_rows_are_dimmed_while_loading_and_stay_readable(host: Host) -> Non
         expect(panel.locator("tr[data-number]")).to_have_count(5)
         panel.get_by_label("Status").select_option("")
         expect(panel.locator("#record")).to_have_attribute("aria-busy", "false")
+
+
+def test_filters_are_kept_for_the_next_visit_if_the_browser_lets_the_panel(host_with_storage: Host) -> None:
+    host = host_with_storage
+    company, _ = fill(host.world)
+    panel = host.open("company", company)
+    expect(panel.locator("tr[data-number]")).to_have_count(5)
+    panel.get_by_label("Status").select_option("OVERDUE")
+    expect(panel.locator("tr[data-number]")).to_have_count(2)
+
+    panel = host.open("company", company)
+    expect(panel.get_by_label("Status")).to_have_value("OVERDUE")
+    expect(panel.locator("tr[data-number]")).to_have_count(2)
+
+    panel.locator("body").evaluate("""() => localStorage.setItem("patina-filters",
+        JSON.stringify({ status: null, organisation: ["x"], currency: {}, type: 7, sort: "up and down" }))""")
+    panel = host.open("company", company)
+    expect(panel.locator("tr[data-number]")).to_have_count(5)
 
 
 def test_match_details_that_failed_to_load_can_be_retried(host: Host) -> None:

@@ -19,7 +19,10 @@
   const RECORD_TYPES = ["lead", "person", "company", "opportunity"];
   const LONG_POLL_SECONDS = 20, REQUEST_TIMEOUT_SECONDS = 30, SLOW_AFTER_SECONDS = 4, CONTEXT_TIMEOUT_SECONDS = 5;
   const MAX_BACKOFF_SECONDS = 60, MAX_RETRY_AFTER_SECONDS = 300, SEARCH_DELAY_MS = 300, COPIED_MS = 2000;
-  const FILTERS_KEY = "patina-filters", KEPT_FILTERS = ["status", "organisation", "currency", "type", "sort"];
+  // The filters that are kept for the next visit, and what the server accepts of each.
+  const FILTERS_KEY = "patina-filters", KEPT_FILTERS = {
+    status: /^[A-Z]{1,20}$/, organisation: /^\d{1,18}$/, currency: /^\w{1,10}$/, type: /^[A-Z-]{1,30}$/, sort: /^(due|balance|unpaid)$/,
+  };
   let record = null;                             // { type, id, key } of the record that Copper shows, once it is known
   let requestedView = {}, displayedView = {};    // the query parameters that the viewer asked for, and those displayed
   let etag = null, lastResponseAt = null;
@@ -479,7 +482,7 @@
 
   // A viewer's filters are kept in the browser, if it lets a frame keep anything; the search text is not.
   function saveFilters(view) {
-    const kept = Object.fromEntries(KEPT_FILTERS.filter((name) => view[name]).map((name) => [name, view[name]]));
+    const kept = Object.fromEntries(Object.keys(KEPT_FILTERS).filter((name) => view[name]).map((name) => [name, view[name]]));
     try {
       localStorage.setItem(FILTERS_KEY, JSON.stringify(kept));
     } catch { /* Storage is off or full: the filters last as long as the panel. */ }
@@ -488,7 +491,8 @@
   function loadFilters() {
     try {
       const kept = JSON.parse(localStorage.getItem(FILTERS_KEY)) || {};
-      return Object.fromEntries(KEPT_FILTERS.filter((name) => /^[\w-]{1,30}$/.test(kept[name])).map((name) => [name, kept[name]]));
+      return Object.fromEntries(Object.entries(KEPT_FILTERS)
+        .filter(([name, pattern]) => typeof kept[name] === "string" && pattern.test(kept[name])).map(([name]) => [name, kept[name]]));
     } catch {
       return {};
     }

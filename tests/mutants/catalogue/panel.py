@@ -6,6 +6,13 @@ from tests.mutants.catalogue.mutant import mutant
 
 SCRIPTS = (
     mutant(
+        "a filter that nobody has chosen is sent",
+        "web/static/panel.js",
+        'typeof kept[name] === "string" && pattern.test(kept[name])',
+        "pattern.test(kept[name])",
+        "browser/test_panel_host.py::test_filters_are_kept_for_the_next_visit_if_the_browser_lets_the_panel",
+    ),
+    mutant(
         "old rows stay when the context changes (JavaScript)",
         "web/static/panel.js",
         "if (!record || next.key !== record.key) clearRecord();",
