@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from store.accounts import api_keys, xero_organisations
 from store.db.database import transaction
-from tests.support import chromium
+from store.db.enums import FieldMeasure
+from tests.support import chromium, fields_in_copper
 from tests.support.databases import clear_budgets
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
@@ -235,6 +236,8 @@ def test_the_admin_pages_are_readable_in_every_theme_and_width(browser: Browser,
     world.settle()
     world.reconcile()
     spread_freshness(world)
+    fields_in_copper.turn_on(world, FieldMeasure.OVERDUE, FieldMeasure.OUTSTANDING)
+    fields_in_copper.write(world)
     page = chromium.opened(browser, str(world.web.base_url))
     admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
     page.goto("/connect")
@@ -250,6 +253,7 @@ def test_the_admin_pages_are_readable_in_every_theme_and_width(browser: Browser,
         ("/invoices", "invoices"),
         (f"/invoices/{invoice}", "invoice"),
         ("/unmatched", "unmatched"),
+        ("/settings/fields", "fields"),
         ("/status", "status"),
     ):
         page.goto(path)
@@ -338,7 +342,17 @@ def test_axe_finds_no_fault_on_any_page(browser: Browser, world: World, scheme: 
             f"/records/company/{company}/match",
         ),
         *("/invoices", "/invoices?currency=USD", f"/invoices/{invoice.id}", f"/invoices/{near.id}"),
-        *("/receivables", "/unmatched", "/keys", "/audit", "/disconnect", "/connect/xero", "/progress"),
+        *(
+            "/receivables",
+            "/unmatched",
+            "/keys",
+            "/audit",
+            "/settings/columns",
+            "/settings/fields",
+            "/disconnect",
+            "/connect/xero",
+            "/progress",
+        ),
         *("/setup/panel", "/settings?setup=1", "/nowhere", *asking(world)),
     ):
         page.goto(path)
