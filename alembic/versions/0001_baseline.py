@@ -804,9 +804,12 @@ def _create_read_model() -> None:
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("state", sa.Text(), server_default=sa.text("'off'"), nullable=False),
         sa.Column("record_types", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("not_before", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("lease_id", sa.Uuid(), nullable=True),
+        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("state IN ('off', 'on', 'clearing')", name=op.f("copper_field_settings_state_check")),
         sa.ForeignKeyConstraint(
             ["account_id"], ["account.id"], name=op.f("copper_field_settings_account_id_fkey"), ondelete="CASCADE"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID, uuid4
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -14,14 +15,14 @@ KEY_PREFIX = "patina_xero_"
 MAX_ERROR_LENGTH = 500
 
 SELECT_SETTINGS = text("""
-    SELECT state, record_types, extract(epoch FROM now() - checked_at)::float8 AS check_age,
+    SELECT state, record_types, version, extract(epoch FROM now() - checked_at)::float8 AS check_age,
            not_before <= now() AS is_due, error
     FROM copper_field_settings WHERE account_id = :account
 """)
 SAVE_SETTINGS = text("""
     INSERT INTO copper_field_settings (account_id, state, record_types) VALUES (:account, :state, :record_types)
     ON CONFLICT (account_id) DO UPDATE SET state = EXCLUDED.state, record_types = EXCLUDED.record_types,
-        checked_at = NULL, not_before = now(), error = NULL
+        version = copper_field_settings.version + 1, checked_at = NULL, not_before = now(), error = NULL
 """)
 SELECT_FIELDS = text("""
     SELECT field_key, measure, currency, is_selected, definition_id, state FROM copper_field
@@ -50,11 +51,28 @@ RESET_DEFINITIONS = text("""
 RECORD_CHECK = text("""
     UPDATE copper_field_settings SET checked_at = now(), error = :error,
         not_before = now() + make_interval(secs => :delay)
-    WHERE account_id = :account
+    WHERE account_id = :account AND version = :version
 """)
-TURN_OFF = text("UPDATE copper_field_settings SET state = 'off', error = NULL WHERE account_id = :account")
+FINISH_CLEARING = text("""
+    UPDATE copper_field_settings SET state = 'off', error = NULL
+    WHERE account_id = :account AND state = 'clearing' RETURNING account_id
+""")
+LEASE_SECONDS = 120.0
+TAKE_LEASE = text("""
+    UPDATE copper_field_settings SET lease_id = :lease, leased_until = now() + make_interval(secs => :seconds)
+    WHERE account_id = :account AND (leased_until IS NULL OR leased_until < now()) RETURNING account_id
+""")
+RENEW_LEASE = text("""
+    UPDATE copper_field_settings SET leased_until = now() + make_interval(secs => :seconds)
+    WHERE account_id = :account AND lease_id = :lease RETURNING account_id
+""")
+RELEASE_LEASE = text("""
+    UPDATE copper_field_settings SET lease_id = NULL, leased_until = NULL
+    WHERE account_id = :account AND lease_id = :lease
+""")
 CURRENCIES = text("""
-    SELECT DISTINCT currency FROM xero_invoice WHERE account_id = :account AND currency <> '' ORDER BY currency LIMIT 50
+    SELECT DISTINCT currency FROM xero_invoice WHERE account_id = :account AND currency <> ''
+    ORDER BY currency LIMIT 200
 """)
 
 
@@ -62,12 +80,13 @@ CURRENCIES = text("""
 class FieldSettings:
     """Whether fields are written, and on which record types.
 
-    `check_age` is how many seconds ago the definitions were compared with Copper's, None if never. `error` is what was
-    wrong with them; until the next attempt is due, nothing is written.
+    `version` grows with each change by an admin. `check_age` is how many seconds ago the definitions were compared with
+    Copper's, None if never. `error` is what was wrong with them; until the next attempt is due, nothing is written.
     """
 
     state: FieldWriting = FieldWriting.OFF
     record_types: tuple[RecordType, ...] = ()
+    version: int = 0
     check_age: float | None = None
     is_due: bool = False
     error: str | None = None
@@ -97,7 +116,7 @@ def get_settings(session: Session, account_id: int) -> FieldSettings:
     if row is None:
         return FieldSettings()
     record_types = tuple(map(RecordType, row.record_types))
-    return FieldSettings(FieldWriting(row.state), record_types, row.check_age, row.is_due, row.error)
+    return FieldSettings(FieldWriting(row.state), record_types, row.version, row.check_age, row.is_due, row.error)
 
 
 def save_settings(session: Session, account_id: int, state: FieldWriting, record_types: Sequence[RecordType]) -> None:
@@ -143,17 +162,39 @@ def reset_definitions(session: Session, account_id: int) -> None:
     session.execute(RESET_DEFINITIONS, {"account": account_id})
 
 
-def record_check(session: Session, account_id: int, error: str | None, delay: float = 0.0) -> None:
-    """Record that the definitions were compared with Copper's, and what is wrong with them; then wait `delay` s."""
-    params = {"account": account_id, "error": error[:MAX_ERROR_LENGTH] if error else None, "delay": delay}
+def record_check(session: Session, account_id: int, version: int, error: str | None, delay: float = 0.0) -> None:
+    """Record that the definitions were compared with Copper's, and what is wrong with them; then wait `delay` s.
+
+    Nothing is recorded if an admin has changed the settings since this version of them.
+    """
+    shortened = error[:MAX_ERROR_LENGTH] if error else None
+    params = {"account": account_id, "version": version, "error": shortened, "delay": delay}
     session.execute(RECORD_CHECK, params)
 
 
-def turn_off(session: Session, account_id: int) -> None:
-    """Write nothing more."""
-    session.execute(TURN_OFF, {"account": account_id})
+def finish_clearing(session: Session, account_id: int) -> bool:
+    """Turn off, unless an admin has turned writing on again in the meantime; return whether it is off."""
+    return session.execute(FINISH_CLEARING, {"account": account_id}).one_or_none() is not None
+
+
+def take_lease(session: Session, account_id: int) -> UUID | None:
+    """The exclusive right to write for two minutes; None if another writer has it."""
+    lease = uuid4()
+    params = {"account": account_id, "lease": lease, "seconds": LEASE_SECONDS}
+    return lease if session.execute(TAKE_LEASE, params).one_or_none() is not None else None
+
+
+def renew_lease(session: Session, account_id: int, lease: UUID) -> bool:
+    """Keep the lease for two more minutes; return whether it was not lost."""
+    params = {"account": account_id, "lease": lease, "seconds": LEASE_SECONDS}
+    return session.execute(RENEW_LEASE, params).one_or_none() is not None
+
+
+def release_lease(session: Session, account_id: int, lease: UUID) -> None:
+    """Give the lease back."""
+    session.execute(RELEASE_LEASE, {"account": account_id, "lease": lease})
 
 
 def list_currencies(session: Session, account_id: int) -> list[str]:
-    """The currencies of the account's invoices, at most 50."""
+    """The currencies of the account's invoices, at most 200."""
     return list(session.execute(CURRENCIES, {"account": account_id}).scalars())

@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from store.accounts import xero_grants
+from store.accounts import accounts, xero_grants
 from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.xero_grants import DeletedGrant
 from store.db import tenancy
@@ -28,7 +28,7 @@ from store.models import METADATA
 from store.read_model import field_values, projection
 
 MAX_ERROR_LENGTH = 500
-# How many records have their fields in Copper emptied after their account is closed: about half an hour of calls.
+# How many records have their fields in Copper emptied after their account is closed: a few hours of calls at most.
 MAX_CLEARED_RECORDS = 20_000
 
 # Clean-up tasks may outlive their account.
@@ -148,6 +148,11 @@ COMPLETE = text("DELETE FROM cleanup_task WHERE account_id = :account AND id = :
 REPLACE_PAYLOAD = text(
     "UPDATE cleanup_task SET encrypted_payload = :encrypted_payload WHERE account_id = :account AND id = :id"
 )
+# Nobody else has claimed it since.
+CONTINUE = text("""
+    UPDATE cleanup_task SET encrypted_payload = :encrypted_payload, attempts = 0, not_before = now(), error = NULL
+    WHERE account_id = :account AND id = :id AND attempts = :attempts
+""")
 RECORD_FAILURE = text("UPDATE cleanup_task SET error = :error WHERE account_id = :account AND id = :id")
 COUNT_DUE = text("SELECT count(*) FROM cleanup_task WHERE not_before <= now()")
 LOST_ERASURE_SECONDS = 3_600.0
@@ -214,7 +219,9 @@ def close_account(
     if copper is not None:
         records = field_values.list_written(session, account_id, MAX_CLEARED_RECORDS)
         if records:
-            enqueue_task(session, account_id, "copper.clear_fields", {"copper": vars(copper), "records": records})
+            copper_account_id = accounts.get_copper_account_id(session, account_id)
+            payload = {"copper": vars(copper), "copper_account": copper_account_id, "records": records}
+            enqueue_task(session, account_id, "copper.clear_fields", payload)
         enqueue_task(session, account_id, "copper.unsubscribe", vars(copper))
     enqueue_task(session, account_id, "data.erase", {})
     for statement in DELETE_CREDENTIALS.values():
@@ -310,6 +317,17 @@ def replace_task_payload(session: Session, task: CleanupTask, payload: dict[str,
     """Replace a task's payload, for instance after its token set was refreshed."""
     params = {"account": task.account_id, "id": task.id, "encrypted_payload": encrypt(payload)}
     session.execute(REPLACE_PAYLOAD, params)
+
+
+def continue_task(session: Session, task: CleanupTask, payload: dict[str, Any]) -> None:
+    """Store what is left of a task that has made progress, so that it is due again at once."""
+    params = {
+        "account": task.account_id,
+        "id": task.id,
+        "attempts": task.attempts,
+        "encrypted_payload": encrypt(payload),
+    }
+    session.execute(CONTINUE, params)
 
 
 def record_task_failure(session: Session, task: CleanupTask, error: str) -> None:

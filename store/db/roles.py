@@ -55,7 +55,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "copper_field_settings": (
         "SELECT",
         "INSERT",
-        "UPDATE (state, record_types, checked_at, not_before, error)",
+        "UPDATE (state, record_types, version, checked_at, not_before, error)",
     ),
     "copper_field_value": (
         "SELECT",

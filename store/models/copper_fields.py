@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
@@ -19,8 +20,9 @@ from store.models.columns import Instant, account_key_column, column, key_column
 class CopperFieldSettings(SQLModel, table=True):
     """Which custom fields an account keeps up to date, and on which records; no row: none.
 
-    `checked_at` is when the definitions were last compared with Copper's. `error` is why nothing is written, in words
-    for an admin; the next attempt is at `not_before`.
+    `version` grows with each change by an admin. `checked_at` is when the definitions were last compared with Copper's.
+    `error` is why nothing is written, in words for an admin; the next attempt is at `not_before`. The writer that has
+    the lease is the only one.
     """
 
     __tablename__ = "copper_field_settings"
@@ -31,9 +33,12 @@ class CopperFieldSettings(SQLModel, table=True):
     account_id: int = account_key_column()
     state: FieldWriting = column(sa.Text, "'off'")
     record_types: list[str] = column(pg.ARRAY(sa.Text), "'{}'")
+    version: int = column(sa.BigInteger, "0")
     checked_at: datetime | None = column(Instant, null=True)
     not_before: datetime = column(Instant, "now()")
     error: str | None = column(sa.Text, null=True)
+    lease_id: UUID | None = column(sa.Uuid, null=True)
+    leased_until: datetime | None = column(Instant, null=True)
 
 
 class CopperField(SQLModel, table=True):

@@ -30,7 +30,7 @@ FieldValues = Mapping[str, FieldValue]
 """Values by field key. Empty fields are left out."""
 MAX_ERROR_LENGTH = 300
 MAX_DELAY_SECONDS = 86_400.0
-REFRESH_BATCH_SIZE = 2_000
+REFRESH_BATCH_SIZE = 500
 MAX_EXAMPLES = 20
 
 # The values of the records in `scope`, by the rules of the sums on a record's page: sales invoices and sales credits of
@@ -97,11 +97,18 @@ def _is_overdue(values: str) -> str:
 
 
 # A burst is written once: not before it has settled, and at most once in an interval, except that the beginning and the
-# end of being overdue do not wait for the interval.
+# end of being overdue do not wait for the interval. A record that may not be written yet is not summed yet either.
+IS_COMPUTABLE = f"""
+    (v.written_at IS NULL OR v.written_at <= now() - make_interval(secs => :interval_seconds)
+     OR EXISTS (SELECT FROM record_balance b WHERE b.account_id = v.account_id AND b.record_type = v.record_type
+                AND b.record_id = v.record_id AND b.type = 'ACCREC' AND b.overdue > 0)
+        <> {_is_overdue("v.written_values")})
+"""
 REFRESH = text(f"""
     WITH scope AS MATERIALIZED (
-        SELECT record_type, record_id FROM copper_field_value WHERE account_id = :account AND is_stale
-        ORDER BY record_type, record_id LIMIT :limit),
+        SELECT v.record_type, v.record_id FROM copper_field_value v
+        WHERE v.account_id = :account AND v.is_stale AND {IS_COMPUTABLE}
+        ORDER BY v.record_type, v.record_id LIMIT :limit),
     {EXPECTED}
     UPDATE copper_field_value v SET
         expected_values = e.field_values, is_stale = false,
@@ -135,14 +142,19 @@ DELETE_EMPTY = text("""
 HAS_STALE = text("""
     SELECT EXISTS (SELECT FROM copper_field_value WHERE account_id = :account AND is_stale)
 """)
-SECONDS_UNTIL_DUE = text("""
-    SELECT extract(epoch FROM not_before - now()) FROM copper_field_value
-    WHERE account_id = :account AND is_pending ORDER BY not_before LIMIT 1
+SECONDS_UNTIL_DUE = text(f"""
+    SELECT extract(epoch FROM least(
+        (SELECT not_before FROM copper_field_value
+         WHERE account_id = :account AND is_pending AND NOT is_stale ORDER BY not_before LIMIT 1),
+        (SELECT min(CASE WHEN {IS_COMPUTABLE} THEN now()
+                         ELSE v.written_at + make_interval(secs => :interval_seconds) END)
+         FROM copper_field_value v WHERE v.account_id = :account AND v.is_stale)) - now())
 """)
 DUE_ACCOUNTS = text("""
     SELECT w.account_id FROM copper_field_settings w JOIN account a ON a.id = w.account_id AND a.closed_at IS NULL
-    WHERE w.state <> 'off' AND w.not_before <= now()
-      AND (w.state = 'clearing' OR w.checked_at IS NULL
+    WHERE w.state <> 'off' AND w.not_before <= now() AND (w.leased_until IS NULL OR w.leased_until < now())
+      AND (w.state = 'clearing' OR w.checked_at IS NULL OR w.error IS NOT NULL
+           OR w.checked_at < now() - make_interval(secs => :check_seconds)
            OR EXISTS (SELECT FROM copper_field_value v WHERE v.account_id = w.account_id AND v.is_stale)
            OR EXISTS (SELECT FROM copper_field_value v WHERE v.account_id = w.account_id AND v.is_pending
                       AND v.not_before <= now()))
@@ -156,12 +168,14 @@ LIST_DUE = text("""
                          ORDER BY not_before, record_type, record_id LIMIT 1)
     ORDER BY not_before, record_id LIMIT :limit
 """)
+# Whoever emptied all fields in the meantime did not see a first write under way, and has deleted its row.
 RECORD_WRITTEN = text("""
-    UPDATE copper_field_value v SET
-        written_values = CAST(w.written AS jsonb), written_at = now(), attempts = 0, error = NULL,
-        not_before = greatest(v.not_before, now() + make_interval(secs => :interval_seconds))
+    INSERT INTO copper_field_value AS v (account_id, record_type, record_id, written_values, written_at)
+    SELECT :account, :type, w.record_id, CAST(w.written AS jsonb), now()
     FROM unnest(CAST(:records AS bigint[]), CAST(:values AS text[])) AS w(record_id, written)
-    WHERE v.account_id = :account AND v.record_type = :type AND v.record_id = w.record_id
+    ON CONFLICT (account_id, record_type, record_id) DO UPDATE SET
+        written_values = EXCLUDED.written_values, written_at = now(), attempts = 0, error = NULL,
+        not_before = greatest(v.not_before, now() + make_interval(secs => :interval_seconds))
 """)
 RECORD_FAILED = text("""
     UPDATE copper_field_value SET attempts = attempts + 1, error = :error,
@@ -183,7 +197,7 @@ FORGET_FIELD = text("""
 """)
 FORGET = text("DELETE FROM copper_field_value WHERE account_id = :account")
 COUNT = text("""
-    SELECT count(*) AS records, count(*) FILTER (WHERE is_pending OR is_stale) AS pending,
+    SELECT count(*) AS records, count(*) FILTER (WHERE is_stale OR is_pending AND error IS NULL) AS pending,
            count(*) FILTER (WHERE error IS NOT NULL) AS failed, max(written_at) AS last_written_at
     FROM copper_field_value WHERE account_id = :account
 """)
@@ -314,7 +328,7 @@ def _dump(values: FieldValues) -> str:
 
 
 def refresh(session: Session, account_id: int, *, interval_seconds: float, settle_seconds: float) -> int:
-    """Compute the expected values of up to 2,000 marked records; return how many there were."""
+    """Compute the expected values of up to 500 marked records; return how many there were."""
     lock_account(session, account_id)
     params = {
         "account": account_id,
@@ -335,15 +349,16 @@ def has_stale(session: Session, account_id: int) -> bool:
     return bool(session.execute(HAS_STALE, {"account": account_id}).scalar_one())
 
 
-def seconds_until_due(session: Session, account_id: int) -> float | None:
-    """Seconds until the next record may be written, 0 if one is due; None if nothing is pending."""
-    seconds = session.execute(SECONDS_UNTIL_DUE, {"account": account_id}).scalar_one_or_none()
+def seconds_until_due(session: Session, account_id: int, interval_seconds: float) -> float | None:
+    """Seconds until the next record may be computed or written, 0 if one may be now; None if nothing is pending."""
+    params = {"account": account_id, "interval_seconds": interval_seconds}
+    seconds = session.execute(SECONDS_UNTIL_DUE, params).scalar_one_or_none()
     return max(float(seconds), 0.0) if seconds is not None else None
 
 
-def due_accounts(session: Session) -> list[int]:
-    """The accounts with values to compute or to write now."""
-    return list(session.execute(DUE_ACCOUNTS).scalars())
+def due_accounts(session: Session, check_seconds: float) -> list[int]:
+    """The accounts with values to compute or write now, or whose definitions were not checked for some seconds."""
+    return list(session.execute(DUE_ACCOUNTS, {"check_seconds": check_seconds}).scalars())
 
 
 def list_due(session: Session, account_id: int, limit: int) -> list[PendingRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import text
 from runtime.settings import override_settings
 from services import connect, copper_fields
 from store.accounts import audit
+from store.accounts import copper_fields as field_settings
 from store.db.database import transaction
 from store.db.enums import FieldMeasure, FieldWriting, RecordType
 from tests.support.admin import sign_in
@@ -17,6 +19,8 @@ from tests.support.fields_in_copper import ACTOR, definitions, turn_on, us_date,
 from tests.support.world import World
 from worker.sync import cleanup_tasks, field_writer, projector
 from worker.vendors.copper import field_clearing
+from worker.vendors.copper.client import CopperClient, CustomValues
+from worker.vendors.errors import TransientError
 
 OVERDUE, OUTSTANDING = FieldMeasure.OVERDUE, FieldMeasure.OUTSTANDING
 
@@ -424,6 +428,147 @@ def test_credits_that_no_longer_show_leave_the_field(world: World) -> None:
     admin.send("/settings", {"record_type": ["person"], "invoice_limit": ["5"]})
     write(world)
     assert values(world, "person", ann) == {"credit_nzd": 0}
+
+
+def test_after_an_error_the_definitions_are_compared_again_before_anything_is_written(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    contact = world.contact("Ann", "ann@acme.test")
+    world.invoice(contact, "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    write(world)
+    field = definitions(world)["patina_xero_outstanding_nzd"]["id"]
+    world.simulate_copper("retype_field", field=field, data_type="Float")
+    execute("UPDATE copper_field_settings SET checked_at = NULL")
+    write(world)
+    assert (error_of(world) or "").startswith("The field Xero outstanding NZD")
+    world.invoice(contact, "5.00")
+    world.settle()
+
+    execute("UPDATE copper_field_settings SET not_before = now()")
+    before = write_calls(world)
+    write(world)
+    assert (write_calls(world), error_of(world) is None) == (before, False)
+    new = definitions(world)["patina_xero_outstanding_nzd"]["id"]
+    world.simulate_copper("delete_field", field=new)
+    execute("UPDATE copper_field SET definition_id = NULL, state = 'new'")
+    execute("UPDATE copper_field_settings SET not_before = now()")
+    write(world)
+    assert error_of(world) is None, "an hour later, it is tried again"
+    assert values(world, "person", ann) == {"outstanding_nzd": 15}
+
+
+def test_a_record_that_may_not_be_changed_delays_no_other(world: World) -> None:
+    companies = [world.company() for _ in range(3)]
+    for number, company in enumerate(companies):
+        world.person(f"p{number}@acme.test", company=company)
+        world.invoice(f"p{number}@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    path = f"/copper/developer_api/v1/companies/{companies[0]}"
+    world.sandbox.faults(api=[{"vendor": "copper", "path": path, "type": "status", "status": 403}])
+    write(world)
+    world.sandbox.faults()
+    assert [values(world, "company", company) for company in companies[1:]] == [{"outstanding_nzd": 10}] * 2
+    (failed,) = copper_fields.get_status(world.account).failed
+    assert failed.record_id == companies[0]
+    copper_fields.retry(world.account, actor=ACTOR)
+    write(world)
+    assert values(world, "company", companies[0]) == {"outstanding_nzd": 10}
+
+
+def test_a_record_on_which_copper_always_fails_delays_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = [world.person(f"p{number}@acme.test") for number in range(4)]
+    for number in range(4):
+        world.invoice(f"p{number}@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING, record_types=[RecordType.PERSON])
+    write_in_bulk = CopperClient.write_fields_in_bulk
+
+    def fail(
+        client: CopperClient, record_type: RecordType, values: Mapping[int, CustomValues]
+    ) -> dict[int, str | None]:
+        if people[1] in values:
+            raise TransientError("returned 500", ambiguous=True)
+        return write_in_bulk(client, record_type, values)
+
+    monkeypatch.setattr(CopperClient, "write_fields_in_bulk", fail)
+    write(world)
+    assert [bool(values(world, "person", person)) for person in people] == [True, False, True, True]
+    assert [row.record_id for row in copper_fields.get_status(world.account).failed] == [people[1]]
+
+
+def test_one_writer_at_a_time_writes_for_an_account(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    with transaction() as session:
+        lease = field_settings.take_lease(session, world.account)
+    assert lease is not None
+    write(world)
+    assert definitions(world) == {}
+    with transaction() as session:
+        field_settings.release_lease(session, world.account, lease)
+    write(world)
+    assert values(world, "person", ann) == {"outstanding_nzd": 10}
+
+
+def test_what_is_turned_on_while_emptying_ends_stays_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    write(world)
+    copper_fields.turn_off(world.account, is_cleared=True, actor=ACTOR)
+    finish = field_writer._finish_clearing
+
+    def turn_on_before(account_id: int) -> None:
+        turn_on(world, OUTSTANDING)
+        finish(account_id)
+
+    monkeypatch.setattr(field_writer, "_finish_clearing", turn_on_before)
+    write(world)
+    monkeypatch.setattr(field_writer, "_finish_clearing", finish)
+    write(world)
+    assert copper_fields.get_status(world.account).settings.state is FieldWriting.ON
+    assert values(world, "person", ann) == {"outstanding_nzd": 10}
+
+
+def test_emptying_after_a_disconnect_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = [world.person("ann@acme.test") for _ in range(25)]
+    world.invoice("ann@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    write(world)
+    monkeypatch.setattr(cleanup_tasks, "CLEARING_SECONDS", 0.0)
+    connect.disconnect(world.account, actor=ACTOR)
+
+    def tasks() -> int:
+        with transaction() as session:
+            query = "SELECT count(*) FROM cleanup_task WHERE task_type = 'copper.clear_fields'"
+            return int(session.execute(text(query)).scalar_one())
+
+    cleanup_tasks.run_due()
+    assert (tasks(), bool(values(world, "person", people[0]))) == (1, True), "one task, and no time"
+    monkeypatch.setattr(cleanup_tasks, "CLEARING_SECONDS", 15.0)
+    cleanup_tasks.run_due()
+    assert tasks() == 0
+    assert {str(values(world, "person", person)) for person in people} == {"{}"}
+
+
+def test_emptying_ends_if_the_account_is_connected_again_and_writes_fields(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    write(world)
+    connect.disconnect(world.account, actor=ACTOR)
+    admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
+    again = connect.connect_copper(admin["api_key"], admin["email"], by_operator=True)
+    copper_fields.turn_on(again, [OUTSTANDING], ["NZD"], [RecordType.PERSON], actor=ACTOR)
+    cleanup_tasks.run_due()
+    assert values(world, "person", ann) == {"outstanding_nzd": 10}
 
 
 def test_what_becomes_overdue_at_midnight_is_written(world: World) -> None:

@@ -114,7 +114,8 @@ def change_fields(request: Request, form: Annotated[FormData, Depends(browser.re
     if isinstance(submitted, dict):
         return _fields_page(request, forms.rejected_form(form, submitted))
     if submitted.action is Action.SAVE:
-        errors = submitted.consistency_errors(set(copper_fields.get_choices(account_id).currencies))
+        selected = {field.currency for field in copper_fields.get_status(account_id).fields if field.is_selected}
+        errors = submitted.consistency_errors({*copper_fields.get_choices(account_id).currencies, *selected})
         if errors:
             return _fields_page(request, forms.rejected_form(form, errors))
         copper_fields.turn_on(account_id, submitted.measure, submitted.currency, submitted.record_type, actor=actor)

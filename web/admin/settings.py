@@ -191,6 +191,8 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
     if isinstance(submitted, dict) or errors:
         return _form_error(request, form, errors, in_setup=in_setup)
     with account_transaction(browser_session.account_id) as session:
+        # Before the account's row, in the order of the projection.
+        projection.lock_account(session, browser_session.account_id)
         before = account_settings.get_for_update(session, browser_session.account_id)
         changed = submitted.apply_to(before)
         account_settings.update(session, browser_session.account_id, changed)
@@ -198,7 +200,6 @@ def save(request: Request, form: Annotated[FormData, Depends(browser.read_form)]
             email_domains.set_matching(session, browser_session.account_id, is_enabled=changed.match_email_domain)
         if (changed.shown_credits, changed.credit_record_types) != (before.shown_credits, before.credit_record_types):
             # Credits count in the fields that are written in Copper.
-            projection.lock_account(session, browser_session.account_id)
             field_marks.mark_all(session, browser_session.account_id)
         accounts.complete_setup_step(session, browser_session.account_id, SetupStep.SETTINGS)
         if changed.opportunities_show_pinned_only != before.opportunities_show_pinned_only:

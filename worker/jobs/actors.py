@@ -122,10 +122,7 @@ def _enqueue_field_writes(account_id: int) -> None:
 def write_fields(account_id: int) -> None:
     """Write the custom fields of records in Copper that differ from what they should be."""
     clear_dedup_key("write_fields", account_id)
-    with concurrency_slot(f"fields:{account_id}", 1) as is_acquired:
-        if not is_acquired:
-            return
-        delay = field_writer.write(account_id, STEP_SECONDS)
+    delay = field_writer.write(account_id, STEP_SECONDS)
     if delay:
         enqueue_later(write_fields, delay, account_id)
     elif delay is not None:

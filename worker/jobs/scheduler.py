@@ -28,7 +28,7 @@ from store.read_model import field_values, projection
 from store.sync import api_usage, heartbeats, runs, scheduled_tasks
 from worker.jobs import actors, heartbeat
 from worker.jobs.enqueue import enqueue_once
-from worker.sync import orphans, renormalisation, run_processor
+from worker.sync import field_writer, orphans, renormalisation, run_processor
 from worker.vendors.sync_types import RunKind
 
 log = structlog.get_logger()
@@ -138,7 +138,7 @@ def backfill_created_dates() -> None:
 def write_fields() -> None:
     """Enqueue the writing of custom fields that are due."""
     with transaction() as session:
-        due = field_values.due_accounts(session)
+        due = field_values.due_accounts(session, field_writer.CHECK_INTERVAL_SECONDS)
     for account_id in due:
         enqueue_once(actors.write_fields, account_id)
 

@@ -15,10 +15,11 @@ import redis
 import structlog
 
 from runtime.logs import scrub
-from store.accounts import accounts, deprovisioning
+from store.accounts import accounts, copper_fields, deprovisioning
 from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.deprovisioning import CleanupTask
 from store.db.database import AccountClosedError, transaction
+from store.db.enums import FieldWriting
 from worker.vendors.copper import field_clearing, known_keys, subscriptions
 from worker.vendors.copper.client import CopperClient
 from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
@@ -30,7 +31,8 @@ from worker.vendors.xero import oauth
 log = structlog.get_logger()
 MAX_TASKS = 20
 BATCH_ROWS = 10_000
-CLEARING_SECONDS = 60.0
+# Less than the time after which a claimed task is due again.
+CLEARING_SECONDS = 15.0
 MAX_ATTEMPTS = 60
 # How often the removal of an account is tried while others still write to it, before the task is deferred.
 MAX_REMOVAL_ATTEMPTS, MAX_REMOVAL_DELAY_SECONDS = 8, 1.0
@@ -41,10 +43,13 @@ def run_due() -> int:
     count = 0
     with transaction() as session:
         tasks = deprovisioning.claim_tasks(session, MAX_TASKS)
-    for task in tasks:
+    # What takes longest comes last.
+    for task in sorted(tasks, key=lambda task: task.task_type == "copper.clear_fields"):
         context = {"account": task.account_id, "task_type": task.task_type}
         try:
-            HANDLERS[task.task_type](task)
+            is_done = HANDLERS[task.task_type](task) is not False
+            if not is_done:
+                continue
         except AuthorizationLostError:
             log.info("cleanup.skipped", **context)
         except VendorError as error:
@@ -115,19 +120,23 @@ def _unsubscribe_webhooks(task: CleanupTask) -> None:
     subscriptions.remove(CopperClient.with_api_key(credentials, context), credentials.webhook_token)
 
 
-def _clear_fields(task: CleanupTask) -> None:
-    """Empty the fields that Patina wrote in Copper, for some time; what is left is a new task.
+def _clear_fields(task: CleanupTask) -> bool:
+    """Empty the fields that Patina wrote in Copper, for some time; return whether none is left.
 
-    Raises `TransientError` if Copper or the budget allows nothing.
+    Ends at once if the Copper account is connected again and writes fields of its own. Raises `TransientError` if
+    Copper or the budget allows nothing.
     """
+    with transaction() as session:
+        again = accounts.find_by_copper_account_id(session, task.payload["copper_account"])
+        if again is not None and copper_fields.get_settings(session, again).state is not FieldWriting.OFF:
+            return True
     context = CallContext(Budget.for_copper(task.account_id), Priority.FIELDS, is_metered=False)
     client = CopperClient.with_api_key(CopperCredentials(**task.payload["copper"]), context)
     remaining = field_clearing.clear_records(client, task.payload["records"], CLEARING_SECONDS)
     if remaining:
         with transaction() as session:
-            deprovisioning.enqueue_task(
-                session, task.account_id, task.task_type, {**task.payload, "records": remaining}
-            )
+            deprovisioning.continue_task(session, task, {**task.payload, "records": remaining})
+    return not remaining
 
 
 def _erase_account(task: CleanupTask) -> None:
@@ -169,7 +178,8 @@ def _erase_organisation(task: CleanupTask) -> None:
                     return
 
 
-HANDLERS: dict[str, Callable[[CleanupTask], None]] = {
+# A handler that returns False has more to do later.
+HANDLERS: dict[str, Callable[[CleanupTask], bool | None]] = {
     "xero.revoke": _revoke_grant,
     "xero.disconnect": _disconnect_organisation,
     "copper.clear_fields": _clear_fields,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import structlog
 
@@ -23,6 +24,7 @@ from store.db.database import transaction
 from store.db.enums import FieldState, FieldWriting, RecordType
 from store.read_model import field_values
 from store.read_model.field_values import PendingRecord
+from store.read_model.projection import lock_account
 from worker.vendors.copper import fields as field_definitions
 from worker.vendors.copper.client import CopperClient, CustomValues, client_for_account
 from worker.vendors.copper.schemas import CopperFieldDefinition
@@ -49,6 +51,7 @@ DEFAULT_DELAY_SECONDS = 5.0
 # Whether companies and opportunities have it is not documented: it is tried, and then remembered for a day.
 NO_BULK = "bulk_update"
 SIZE_LIMIT = re.compile(r"limit is (\d{1,3})")
+NOT_FOUND = re.compile(r"not.?found", re.IGNORECASE)
 
 
 @dataclass
@@ -63,38 +66,53 @@ class Outcomes:
 def write(account_id: int, seconds: float) -> float | None:
     """Write what is due for about `seconds`; return the seconds until more is due, or None if nothing is known to be.
 
-    One process at a time may write for an account. A crash loses nothing: what was written is written again.
+    One process at a time writes for an account. A crash loses nothing: what was written is written again.
     """
-    interval = float(settings().field_write_interval_seconds)
-    deadline = time.monotonic() + seconds
     with transaction() as session:
         current = copper_fields.get_settings(session, account_id)
-    if current.state is FieldWriting.OFF or not current.is_due:
+        is_idle = current.state is FieldWriting.OFF or not current.is_due
+        lease = None if is_idle else copper_fields.take_lease(session, account_id)
+    if lease is None:
         return None
-    while _refresh(account_id, interval) and time.monotonic() < deadline:
-        pass
     try:
-        delay = _seconds_until_due(account_id)
-        is_new = current.state is FieldWriting.ON and current.check_age is None
-        if delay == 0 or is_new:
-            delay = _Writer(account_id, current, interval).run(deadline)
-        if current.state is FieldWriting.CLEARING and _seconds_until_due(account_id) is None:
-            _finish_clearing(account_id)
-        return delay
+        return _write_leased(account_id, current, lease, seconds)
     except TransientError as error:
         log.info("fields.deferred", account=account_id, error=str(error))
         return error.retry_after or DEFAULT_DELAY_SECONDS
-    except AuthorizationLostError:
+    except (AuthorizationLostError, LeaseLostError):
         return None
     except VendorError as error:
         detail = error.detail if isinstance(error, EndpointRefusedError) else ""
-        _record_check(account_id, detail or str(error))
+        _record_check(account_id, current.version, detail or str(error))
         return None
+    finally:
+        with transaction() as session:
+            copper_fields.release_lease(session, account_id, lease)
 
 
-def _seconds_until_due(account_id: int) -> float | None:
+def _write_leased(account_id: int, current: FieldSettings, lease: UUID, seconds: float) -> float | None:
+    interval = float(settings().field_write_interval_seconds)
+    deadline = time.monotonic() + seconds
+    while _refresh(account_id, interval) and time.monotonic() < deadline:
+        pass
+    delay = _seconds_until_due(account_id, interval)
+    if delay == 0 or not _is_checked(current):
+        delay = _Writer(account_id, current, lease, interval).run(deadline)
+    if current.state is FieldWriting.CLEARING and _seconds_until_due(account_id, interval) is None:
+        _finish_clearing(account_id)
+    return delay
+
+
+def _is_checked(current: FieldSettings) -> bool:
+    """Whether all definitions were found as expected within a day. Clearing begins without that."""
+    if current.state is FieldWriting.CLEARING:
+        return True
+    return current.error is None and current.check_age is not None and current.check_age < CHECK_INTERVAL_SECONDS
+
+
+def _seconds_until_due(account_id: int, interval: float) -> float | None:
     with transaction() as session:
-        return field_values.seconds_until_due(session, account_id)
+        return field_values.seconds_until_due(session, account_id, interval)
 
 
 def _refresh(account_id: int, interval: float) -> bool:
@@ -106,27 +124,34 @@ def _refresh(account_id: int, interval: float) -> bool:
     return count == field_values.REFRESH_BATCH_SIZE
 
 
-def _record_check(account_id: int, error: str | None) -> None:
+def _record_check(account_id: int, version: int, error: str | None) -> None:
     with transaction() as session:
-        copper_fields.record_check(session, account_id, error, REFUSED_DELAY_SECONDS if error else 0.0)
+        copper_fields.record_check(session, account_id, version, error, REFUSED_DELAY_SECONDS if error else 0.0)
     if error:
         log.warning("fields.stopped", account=account_id, error=error)
 
 
 def _finish_clearing(account_id: int) -> None:
     with transaction() as session:
-        field_values.forget_all(session, account_id)
-        copper_fields.turn_off(session, account_id)
-        audit.record(session, account_id, ACTOR, "fields.cleared")
-    log.info("fields.cleared", account=account_id)
+        lock_account(session, account_id)
+        is_off = copper_fields.finish_clearing(session, account_id)
+        if is_off:
+            field_values.forget_all(session, account_id)
+            audit.record(session, account_id, ACTOR, "fields.cleared")
+    log.info("fields.cleared", account=account_id, is_off=is_off)
+
+
+class LeaseLostError(Exception):
+    """Another writer has taken over."""
 
 
 class _Writer:
     """Writes the due records of one account."""
 
-    def __init__(self, account_id: int, current: FieldSettings, interval: float) -> None:
+    def __init__(self, account_id: int, current: FieldSettings, lease: UUID, interval: float) -> None:
         self._account_id = account_id
         self._settings = current
+        self._lease = lease
         self._interval = interval
         self._client: CopperClient = client_for_account(account_id, Priority.FIELDS)
         self._check_age = current.check_age
@@ -135,40 +160,52 @@ class _Writer:
 
     def run(self, deadline: float) -> float | None:
         """Write batches until nothing is due or the deadline has passed; seconds until more is due, None if unknown."""
-        if not self._is_current() and not self._check_definitions():
+        if not _is_checked(self._settings) and not self._check_definitions():
             return None
         self._load_fields()
         try:
             while records := self._list_due():
-                outcomes = self._write_records(records)
-                is_checked = self._check_age is not None and self._check_age < RECHECK_INTERVAL_SECONDS
-                if outcomes.refused and not is_checked:
-                    # A definition may be the reason: the records are tried again once all definitions are known.
-                    outcomes.refused.clear()
+                if self._has_unknown_field(records):
+                    # An admin has just selected more: the next job compares the definitions first.
+                    return DEFAULT_DELAY_SECONDS
+                outcomes = Outcomes()
+                try:
+                    self._write_records(records, outcomes)
+                    is_checked = self._check_age is not None and self._check_age < RECHECK_INTERVAL_SECONDS
+                    if outcomes.refused and not is_checked:
+                        # A definition may be the reason: the records are tried again once all definitions are known.
+                        outcomes.refused.clear()
+                        return 0.0 if self._check_definitions() else None
+                finally:
                     self._record(outcomes)
-                    return 0.0 if self._check_definitions() else None
-                self._record(outcomes)
                 if time.monotonic() > deadline:
                     return 0.0
         finally:
             self._record_audit()
-        with transaction() as session:
-            # A definition that was forgotten has marked its records.
-            is_stale = field_values.has_stale(session, self._account_id)
-        return 0.0 if is_stale else _seconds_until_due(self._account_id)
-
-    def _is_current(self) -> bool:
-        """Whether the definitions were compared with Copper's within a day. Clearing begins without a comparison."""
-        is_clearing = self._settings.state is FieldWriting.CLEARING
-        return is_clearing or (self._check_age is not None and self._check_age < CHECK_INTERVAL_SECONDS)
+        return _seconds_until_due(self._account_id, self._interval)
 
     def _check_definitions(self) -> bool:
         """Create what is missing; return whether all definitions are as expected. If not, nothing is written."""
         is_on = self._settings.state is FieldWriting.ON
-        error = check_definitions(self._account_id, self._client, self._settings.record_types, is_on=is_on)
-        _record_check(self._account_id, error)
+        error = check_definitions(
+            self._account_id, self._client, self._settings.record_types, is_on=is_on, keep_lease=self._keep_lease
+        )
+        _record_check(self._account_id, self._settings.version, error)
         self._check_age = 0.0
         return error is None
+
+    def _keep_lease(self) -> None:
+        with transaction() as session:
+            if not copper_fields.renew_lease(session, self._account_id, self._lease):
+                raise LeaseLostError
+
+    def _has_unknown_field(self, records: Sequence[PendingRecord]) -> bool:
+        """Whether a value is to be written to a field without a definition."""
+        return any(
+            value is not None and (key not in self._fields or self._fields[key].definition_id is None)
+            for record in records
+            for key, value in record.changes.items()
+        )
 
     def _load_fields(self) -> None:
         with transaction() as session:
@@ -178,24 +215,27 @@ class _Writer:
         with transaction() as session:
             return field_values.list_due(session, self._account_id, self._bulk_size)
 
-    def _write_records(self, records: Sequence[PendingRecord]) -> Outcomes:
-        outcomes = Outcomes()
+    def _write_records(self, records: Sequence[PendingRecord], outcomes: Outcomes) -> None:
+        """Write records of one type; `outcomes` has what became of them, also if an error ends this."""
         unchanged = [record for record in records if not self._values(record)]
         outcomes.written += unchanged
         changed = [record for record in records if record not in unchanged]
-        if changed and not self._has_bulk(changed[0].record_type):
-            self._write_singly(changed, outcomes)
-            return outcomes
-        batches: list[Sequence[PendingRecord]] = [changed] if changed else []
-        while batches:
+        if not changed:
+            return
+        batches: list[Sequence[PendingRecord]] = [changed]
+        while batches and self._has_bulk(changed[0].record_type):
             batch = batches.pop()
+            self._keep_lease()
             try:
                 batches += self._write_batch(batch, outcomes)
-            except NotFoundError:
+            except (AuthorizationLostError, TransientError):
+                raise
+            except VendorError:
+                # Whether Copper has this call for the type is not documented, and it may depend on the plan.
                 self._remember_no_bulk(batch[0].record_type)
-                self._write_singly([record for part in (batch, *batches) for record in part], outcomes)
-                return outcomes
-        return outcomes
+                batches.append(batch)
+        for batch in batches:
+            self._write_singly(batch, outcomes)
 
     def _values(self, record: PendingRecord) -> CustomValues:
         return field_definitions.to_custom_values(record.changes, self._fields)
@@ -205,15 +245,18 @@ class _Writer:
         values = {record.record_id: self._values(record) for record in batch}
         try:
             reasons = self._client.write_fields_in_bulk(batch[0].record_type, values)
-        except InvalidRequestError as error:
-            limit = SIZE_LIMIT.search(error.detail)
+        except (InvalidRequestError, TransientError) as error:
+            if isinstance(error, TransientError) and not error.ambiguous:
+                raise
+            detail = error.detail if isinstance(error, InvalidRequestError) else ""
+            limit = SIZE_LIMIT.search(detail)
             if limit and 0 < int(limit[1]) < len(batch):
                 self._bulk_size = size = int(limit[1])
                 return [batch[start : start + size] for start in range(0, len(batch), size)]
             if len(batch) > 1:
                 middle = len(batch) // 2
                 return [batch[:middle], batch[middle:]]
-            outcomes.refused[batch[0]] = error.detail or str(error)
+            outcomes.refused[batch[0]] = detail or str(error)
             return []
         finally:
             time.sleep(BULK_INTERVAL_SECONDS)
@@ -221,22 +264,29 @@ class _Writer:
             reason = reasons[record.record_id]
             if reason is None:
                 outcomes.written.append(record)
+            elif NOT_FOUND.search(reason):
+                # The call for one record says clearly whether it was deleted.
+                self._write_singly([record], outcomes)
             else:
                 outcomes.refused[record] = reason
         return []
 
     def _write_singly(self, records: Sequence[PendingRecord], outcomes: Outcomes) -> None:
         for record in records:
+            self._keep_lease()
             try:
                 self._client.write_fields(record.record_type, record.record_id, self._values(record))
             except NotFoundError:
                 outcomes.deleted.append(record)
-            except InvalidRequestError as error:
-                outcomes.refused[record] = error.detail or str(error)
-            except TransientError:
-                # What was written before is recorded, and the rest stays due.
-                self._record(outcomes)
+            except AuthorizationLostError:
                 raise
+            except TransientError as error:
+                if not error.ambiguous:
+                    raise
+                outcomes.refused[record] = str(error)
+            except VendorError as error:
+                detail = error.detail if isinstance(error, (InvalidRequestError, EndpointRefusedError)) else ""
+                outcomes.refused[record] = detail or str(error)
             else:
                 outcomes.written.append(record)
 
@@ -271,7 +321,12 @@ class _Writer:
 
 
 def check_definitions(
-    account_id: int, client: CopperClient, record_types: Sequence[RecordType], *, is_on: bool
+    account_id: int,
+    client: CopperClient,
+    record_types: Sequence[RecordType],
+    *,
+    is_on: bool,
+    keep_lease: Callable[[], None],
 ) -> str | None:
     """Create the missing definitions and extend the others; return what an admin must know, None if all are usable.
 
@@ -282,6 +337,7 @@ def check_definitions(
     definitions = client.list_field_definitions()
     errors = []
     for known in fields:
+        keep_lease()
         if known.is_selected and is_on:
             error = _check_definition(account_id, client, known, definitions, record_types)
             errors += [error] if error is not None else []
@@ -316,5 +372,7 @@ def _check_definition(
     if state is FieldState.MISSING:
         return f"The field {name} was deleted in Copper."
     if state is FieldState.RETYPED:
-        return f"The field {name} has another type or currency in Copper."
+        return (
+            f"The field {name} has another type or currency in Copper. Delete it there, or give it another field key."
+        )
     return None

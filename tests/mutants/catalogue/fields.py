@@ -98,7 +98,7 @@ FIELDS = (
     mutant(
         "a retyped definition is written to",
         "worker/vendors/copper/fields.py",
-        "FieldState.READY if has_type and has_currency else FieldState.RETYPED",
+        "FieldState.READY if _is_usable(definition, field) else FieldState.RETYPED",
         "FieldState.READY",
         f"{TESTS}nothing_is_written_while_a_definition_is_not_as_expected",
         f"{FORMS}a_known_definition_is_recognised_by_its_id",
@@ -148,8 +148,8 @@ FIELDS = (
     mutant(
         "clearing never ends",
         WRITER,
-        "        if current.state is FieldWriting.CLEARING and _seconds_until_due(account_id) is None:\n",
-        "        if False:\n",
+        "    if current.state is FieldWriting.CLEARING and _seconds_until_due(account_id, interval) is None:\n",
+        "    if False:\n",
         f"{TESTS}turning_off_empties_the_fields_or_leaves_them",
     ),
     mutant(
@@ -165,5 +165,33 @@ FIELDS = (
         "    if snapshot.fields_error:\n",
         "    if False:\n",
         "integration/test_field_pages.py::test_refusals_are_told_on_the_page_and_in_the_status",
+    ),
+    mutant(
+        "after an error values are written without looking at the definitions again",
+        WRITER,
+        "return current.error is None and current.check_age is not None",
+        "return current.check_age is not None",
+        f"{TESTS}after_an_error_the_definitions_are_compared_again_before_anything_is_written",
+    ),
+    mutant(
+        "a record that may not be changed stops the others",
+        WRITER,
+        "            except VendorError as error:\n                detail",
+        "            except InvalidRequestError as error:\n                detail",
+        f"{TESTS}a_record_that_may_not_be_changed_delays_no_other",
+    ),
+    mutant(
+        "two writers write at the same time",
+        "store/accounts/copper_fields.py",
+        "AND (leased_until IS NULL OR leased_until < now()) RETURNING account_id",
+        "RETURNING account_id",
+        f"{TESTS}one_writer_at_a_time_writes_for_an_account",
+    ),
+    mutant(
+        "the end of emptying undoes what an admin has just turned on",
+        "store/accounts/copper_fields.py",
+        "WHERE account_id = :account AND state = 'clearing' RETURNING account_id",
+        "WHERE account_id = :account RETURNING account_id",
+        f"{TESTS}what_is_turned_on_while_emptying_ends_stays_on",
     ),
 )

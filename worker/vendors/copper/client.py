@@ -395,7 +395,7 @@ class CopperClient:
         answers = {
             answer["id"]: error_text(answer) or "Copper gave no reason" if answer.get("success") is False else None
             for answer in self._rows(response, plural)
-            if isinstance(answer, dict) and "id" in answer
+            if isinstance(answer, dict) and isinstance(answer.get("id"), int)
         }
         return {
             record_id: answers.get(record_id, "Copper did not mention this record") for record_id in values_by_record
@@ -420,7 +420,8 @@ class CopperClient:
 
 
 def _field_endpoint(record_type: RecordType) -> str:
-    return f"custom_fields of {record_type.plural}"
+    # That one record may not be changed says nothing about others.
+    return f"custom_fields of {record_type.plural}/{{id}}"
 
 
 def _custom_fields(values: CustomValues) -> list[dict[str, Any]]:

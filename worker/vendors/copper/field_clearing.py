@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from store.db.enums import RecordType
 from worker.vendors.copper.client import CopperClient
-from worker.vendors.errors import InvalidRequestError, NotFoundError, TransientError
+from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
 
 BULK_SIZE = 10
 BULK_INTERVAL_SECONDS = 0.34
@@ -36,17 +36,16 @@ def clear_records(client: CopperClient, records: Sequence[WrittenRecord], second
                 batch = batch[:1]
                 _, record_id, definitions = batch[0]
                 client.write_fields(record_type, record_id, dict.fromkeys(definitions))
-        except NotFoundError:
-            if record_type in has_bulk:
-                has_bulk.discard(record_type)
-                continue
-        except InvalidRequestError:
-            if len(batch) > 1:
-                has_bulk.discard(record_type)
-                continue
+        except AuthorizationLostError:
+            raise
         except TransientError:
             if len(remaining) == len(records):
                 raise
             break
+        except VendorError:
+            if record_type in has_bulk:
+                # Copper has no such call for this type, or refuses it: its records are emptied one by one.
+                has_bulk.discard(record_type)
+                continue
         del remaining[: len(batch)]
     return remaining

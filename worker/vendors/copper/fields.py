@@ -38,14 +38,21 @@ def find_definition(
 ) -> tuple[CopperFieldDefinition | None, FieldState]:
     """A field's definition, whatever its name is now, and the field's state; None if it must be created or is gone."""
     if field.definition_id is not None:
-        definition = next((known for known in definitions if known.id == field.definition_id), None)
+        candidates = [known for known in definitions if known.id == field.definition_id]
     else:
-        definition = next((known for known in definitions if known.key.lower() == field.key), None)
+        candidates = [known for known in definitions if known.key.lower() == field.key]
+    definition = next(
+        (known for known in candidates if _is_usable(known, field)), candidates[0] if candidates else None
+    )
     if definition is None:
         return None, FieldState.NEW if field.definition_id is None else FieldState.MISSING
+    return definition, FieldState.READY if _is_usable(definition, field) else FieldState.RETYPED
+
+
+def _is_usable(definition: CopperFieldDefinition, field: CopperField) -> bool:
+    """Whether a definition has the type of a field, and its currency as far as Copper names one."""
     has_type = definition.data_type.lower() == field.measure.data_type.lower()
-    has_currency = not field.currency or definition.currency.upper() in {"", field.currency}
-    return definition, FieldState.READY if has_type and has_currency else FieldState.RETYPED
+    return has_type and (not field.currency or definition.currency.upper() in {"", field.currency})
 
 
 def create_definition(

@@ -44,8 +44,8 @@ class Priority(StrEnum):
     EVENTS = "events"
     INTERACTIVE = "interactive"
     CATCH_UP = "catch_up"
-    FIELDS = "fields"
     RECONCILIATION = "reconciliation"
+    FIELDS = "fields"
     BACKGROUND = "background"
 
 
@@ -54,8 +54,8 @@ RESERVED_SHARE = {
     Priority.EVENTS: 0.0,
     Priority.INTERACTIVE: 0.10,
     Priority.CATCH_UP: 0.15,
-    Priority.FIELDS: 0.20,
     Priority.RECONCILIATION: 0.25,
+    Priority.FIELDS: 0.40,
     Priority.BACKGROUND: 0.50,
 }
 
