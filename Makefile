@@ -20,7 +20,7 @@ demo: $(STAMP)
 	@$(BIN)/patina demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 # Runs the tests that need no service, in seconds.
 unit: $(STAMP)

@@ -169,7 +169,6 @@ def _project(account: int) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("database")
-@pytest.mark.long(seconds=40)
 def test_after_every_round_of_concurrent_changes_the_read_model_equals_a_rebuild() -> None:
     assert _play(SmallWorld(seed=1), ROUNDS, lambda _: None, _project) == 0
 

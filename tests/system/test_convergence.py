@@ -212,7 +212,7 @@ class Changes(RuleBasedStateMachine):
 
 
 @pytest.mark.long(seconds=120)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_any_sequence_of_changes_converges_after_one_reconciliation(running: World) -> None:
     Changes.running = running
     run_state_machine_as_test(

@@ -121,7 +121,6 @@ def in_the_end(true: Callable[[], bool], description: str) -> None:
     wait_until(is_met, seconds=120, description=description)
 
 
-@pytest.mark.long(seconds=40)
 def test_each_host_in_turn_is_cut_off_and_reconnected(machines: tuple[World, dict[str, Host]]) -> None:
     world, network_hosts = machines
     person = world.person("ann@acme.test")
@@ -140,7 +139,6 @@ def test_each_host_in_turn_is_cut_off_and_reconnected(machines: tuple[World, dic
     world.check()
 
 
-@pytest.mark.long(seconds=40)
 def test_all_hosts_recover_when_cut_off_services_return(machines: tuple[World, dict[str, Host]]) -> None:
     world, network_hosts = machines
     person = world.person("ann@acme.test")
