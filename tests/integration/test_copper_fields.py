@@ -206,6 +206,22 @@ def test_nothing_is_written_while_a_definition_is_not_as_expected(world: World, 
     assert values(world, "person", ann) == {"outstanding_nzd": 15}
 
 
+def test_a_definition_that_is_made_anew_gets_all_values(world: World) -> None:
+    ann = world.person("ann@acme.test")
+    world.invoice("ann@acme.test", "10.00")
+    world.settle()
+    turn_on(world, OUTSTANDING)
+    write(world)
+    world.simulate_copper("delete_field", field=definitions(world)["patina_xero_outstanding_nzd"]["id"])
+    execute("UPDATE copper_field_settings SET checked_at = NULL")
+    write(world)
+    assert error_of(world) == "The field Xero outstanding NZD was deleted in Copper."
+
+    copper_fields.retry(world.account, actor=ACTOR)
+    write(world)
+    assert values(world, "person", ann) == {"outstanding_nzd": 10}
+
+
 def test_a_refusal_of_the_plan_is_told_in_coppers_words(world: World) -> None:
     ann = world.person("ann@acme.test")
     world.invoice("ann@acme.test", "10.00")

@@ -32,14 +32,6 @@ FIELDS = (
         f"{TESTS}every_type_of_record_has_the_values_that_its_page_shows",
     ),
     mutant(
-        "fields are written on records that were not chosen",
-        "store/read_model/field_marks.py",
-        "        WHERE c.record_type = ANY({RECORD_TYPES})\n        ON CONFLICT (account_id",
-        "        ON CONFLICT (account_id",
-        f"{TESTS}verify_names_a_record_whose_expected_values_are_wrong",
-        f"{TESTS}nothing_is_written_unless_an_admin_chose_it",
-    ),
-    mutant(
         "a payment does not reach the fields",
         "store/read_model/projection.py",
         '{mark_fields("removed", "written")}',
@@ -52,13 +44,6 @@ FIELDS = (
         '{mark_fields("emptied", "balanced")}',
         '{mark_fields("emptied")}',
         f"{TESTS}what_becomes_overdue_at_midnight_is_written",
-    ),
-    mutant(
-        "every change is written at once",
-        VALUES,
-        "ELSE greatest(v.written_at + make_interval(secs => :interval_seconds),",
-        "ELSE greatest(v.written_at,",
-        f"{TESTS}a_burst_is_written_once_and_only_overdue_does_not_wait_for_the_interval",
     ),
     mutant(
         "the beginning of overdue waits for the interval",
@@ -157,7 +142,7 @@ FIELDS = (
         WRITER,
         "        if definition_id != known.definition_id:\n",
         "        if False:\n",
-        f"{TESTS}nothing_is_written_while_a_definition_is_not_as_expected",
+        f"{TESTS}a_definition_that_is_made_anew_gets_all_values",
     ),
     mutant(
         "a stopped writer is not told",
