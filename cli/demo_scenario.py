@@ -103,7 +103,11 @@ class DemoScenario:
         except (VendorError, NotConnectedError, TimeoutError) as error:
             self.environment.check()
             raise DemoError(str(error)) from None
-        self.world = self._control("GET", "world", params={"account": self.copper_account_id})
+        self.world = self._read_world()
+
+    def _read_world(self) -> dict[str, Any]:
+        """The sandbox's data of the account's Copper."""
+        return self._control("GET", "world", params={"account": self.copper_account_id})
 
     def read(self, plural: str, record_id: int, limit: int = 200) -> Rows:
         """A record's invoices, as a client of the read API sees them."""
@@ -217,8 +221,7 @@ class DemoScenario:
     def _write_fields(self) -> None:
         """Turn on custom fields in Copper, as an admin can."""
         _, unpaid = self._find_company_and_unpaid_invoice()
-        admin = self._control("GET", "state")["accounts"][0]
-        self.fields = DemoFields(self.environment, self.account_id, self.http, admin)
+        self.fields = DemoFields(self.environment, self.account_id, self._read_world)
         self.console.print()
         with self.environment.step('writing "Xero overdue" and "Xero outstanding" to people in Copper'):
             records = self.fields.turn_on(unpaid["currency"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from runtime.numbers import count_noun
@@ -13,13 +13,11 @@ from store.db.enums import FieldMeasure, FieldWriting, RecordType
 from store.read_model import field_marks, field_values
 from store.read_model.field_values import FailedRecord, Progress
 from store.read_model.projection import lock_account
-from worker.vendors.copper.client import FIELD_CHANGES, FIELD_DEFINITIONS
+from worker.vendors.copper.client import BULK_SIZE, BULK_TYPES, FIELD_CHANGES, FIELD_DEFINITIONS
 from worker.vendors.copper.fields import name_of
 from worker.vendors.rate_limit.budget import calls_per_minute_for_fields
 
 MAX_FAILED = 50
-BULK_TYPES = frozenset({RecordType.PERSON, RecordType.LEAD})
-BULK_SIZE = 10
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,6 @@ class FieldsStatus:
     fields: Sequence[CopperField]
     progress: Progress
     failed: Sequence[FailedRecord]
-
-
-@dataclass(frozen=True)
-class FieldChoices:
-    """What an admin can choose from: currencies, and how many records of each type would get values."""
-
-    currencies: Sequence[str]
-    records: Mapping[RecordType, int]
 
 
 def get_status(account_id: int) -> FieldsStatus:
@@ -51,21 +41,23 @@ def get_status(account_id: int) -> FieldsStatus:
         )
 
 
-def get_choices(account_id: int) -> FieldChoices:
-    """What an admin can choose from."""
+def list_currencies(account_id: int) -> list[str]:
+    """The currencies that an admin can choose: those of invoices, and those that are selected already."""
     with account_transaction(account_id) as session:
-        return FieldChoices(
-            copper_fields.list_currencies(session, account_id), field_values.count_candidates(session, account_id)
-        )
+        fields = copper_fields.list_fields(session, account_id)
+        selected = {field.currency for field in fields if field.is_selected and field.currency}
+        return sorted({*copper_fields.list_currencies(session, account_id), *selected})
 
 
-def estimate_minutes(records: Mapping[RecordType, int], record_types: Collection[RecordType]) -> int:
-    """How many minutes the first writing of all values takes: ten people or leads a call, one other record a call."""
-    calls = sum(
-        -(-count // BULK_SIZE) if record_type in BULK_TYPES else count
-        for record_type, count in records.items()
-        if record_type in record_types
-    )
+def count_candidates(account_id: int) -> dict[RecordType, int]:
+    """How many records of each type would get values."""
+    with account_transaction(account_id) as session:
+        return field_values.count_candidates(session, account_id)
+
+
+def estimate_minutes(record_type: RecordType, records: int) -> int:
+    """How many minutes the first values of some records take: ten people or leads a call, one other record a call."""
+    calls = -(-records // BULK_SIZE) if record_type in BULK_TYPES else records
     return -(-calls // calls_per_minute_for_fields())
 
 

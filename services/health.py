@@ -17,6 +17,7 @@ from store.accounts.xero_organisations import Organisation
 from store.db.enums import RunState
 from store.sync.runs import Run
 from worker.jobs import heartbeat
+from worker.vendors.copper.client import FIELD_ENDPOINTS
 from worker.vendors.sync_types import RunKind
 from worker.vendors.xero import scopes
 
@@ -26,8 +27,6 @@ MAX_MISSED_CATCH_UPS = 4
 MIN_STALE_SECONDS = 60.0
 # Endpoints that a Copper plan or role may exclude. Everything else works without them.
 OPTIONAL_ENDPOINTS = ("leads", "users/search", "webhooks/lead")
-# A refusal of these is told with the fields that are not written.
-FIELD_ENDPOINTS = "custom_field"
 
 
 class FindingCode(StrEnum):
@@ -150,6 +149,7 @@ def _check_scopes(snapshot: AccountSnapshot) -> Iterator[Finding]:
 
 def _check_refusals(snapshot: AccountSnapshot) -> Iterator[Finding]:
     for refusal in snapshot.refusals:
+        # A refusal of custom fields is reported with the fields that are not written.
         if refusal.endpoint not in OPTIONAL_ENDPOINTS and not refusal.endpoint.startswith(FIELD_ENDPOINTS):
             yield _endpoint_refused(refusal)
 

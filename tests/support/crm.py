@@ -16,17 +16,22 @@ BASE = "/copper/developer_api/v1"
 Notifications = list[dict[str, Any]]
 
 
+def key_headers(admin: dict[str, Any]) -> dict[str, str]:
+    """The headers of an admin's API key."""
+    return {
+        "X-PW-AccessToken": admin["api_key"],
+        "X-PW-Application": "developer_api",
+        "X-PW-UserEmail": admin["email"],
+    }
+
+
 class Crm:
     """A client of the sandbox's Copper with an admin's key."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.account = sandbox.simulate("add_account", name="Acme")
-        self.headers = {
-            "X-PW-AccessToken": self.account["api_key"],
-            "X-PW-Application": "developer_api",
-            "X-PW-UserEmail": self.account["email"],
-        }
+        self.headers = key_headers(self.account)
 
     def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         return self.sandbox.http.request(method, f"{BASE}/{path}", json=body, headers=self.headers)

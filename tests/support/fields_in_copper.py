@@ -8,7 +8,7 @@ from typing import Any
 
 from services import copper_fields
 from store.db.enums import FieldMeasure, RecordType
-from tests.support.crm import BASE
+from tests.support.crm import BASE, key_headers
 from tests.support.serving import wait_until
 from tests.support.world import PLURAL, World
 from worker.sync import field_writer
@@ -36,12 +36,7 @@ def write(world: World) -> None:
 def ask(world: World, method: str, path: str, body: Any = None) -> Any:
     """A response of the sandbox's Copper to the account's admin."""
     admin = next(account for account in world.sandbox.state()["accounts"] if account["account"] == world.copper)
-    headers = {
-        "X-PW-AccessToken": admin["api_key"],
-        "X-PW-Application": "developer_api",
-        "X-PW-UserEmail": admin["email"],
-    }
-    response = world.sandbox.http.request(method, f"{BASE}/{path}", json=body, headers=headers)
+    response = world.sandbox.http.request(method, f"{BASE}/{path}", json=body, headers=key_headers(admin))
     assert response.status_code == 200, response.text
     return response.json()
 

@@ -77,7 +77,8 @@ def show_fields(request: Request) -> Response:
 
 def _fields_page(request: Request, form: FormState) -> Response:
     account_id = browser.require_admin(request.state.browser).account_id
-    status, choices = copper_fields.get_status(account_id), copper_fields.get_choices(account_id)
+    status, records = copper_fields.get_status(account_id), copper_fields.count_candidates(account_id)
+    currencies = copper_fields.list_currencies(account_id)
     selected = [field for field in status.fields if field.is_selected]
     is_on = status.settings.state is FieldWriting.ON
     selected_currencies = {field.currency for field in selected if field.currency}
@@ -94,12 +95,12 @@ def _fields_page(request: Request, form: FormState) -> Response:
         fields=[(field, name_of(field)) for field in selected if is_on],
         measure_labels=labels.MEASURE_LABELS,
         measures={field.measure for field in selected} if is_on else set(labels.DEFAULT_MEASURES),
-        currencies=sorted({*choices.currencies, *selected_currencies}),
-        selected_currencies=selected_currencies if is_on else set(choices.currencies[:1]),
+        currencies=currencies,
+        selected_currencies=selected_currencies if is_on else set(currencies[:1]),
         record_types=status.settings.record_types if is_on else tuple(RecordType),
-        records=choices.records,
+        records=records,
         minutes={
-            record_type: copper_fields.estimate_minutes(choices.records, [record_type]) for record_type in RecordType
+            record_type: copper_fields.estimate_minutes(record_type, count) for record_type, count in records.items()
         },
         locale=locales.negotiate(request),
     )
@@ -114,8 +115,7 @@ def change_fields(request: Request, form: Annotated[FormData, Depends(browser.re
     if isinstance(submitted, dict):
         return _fields_page(request, forms.rejected_form(form, submitted))
     if submitted.action is Action.SAVE:
-        selected = {field.currency for field in copper_fields.get_status(account_id).fields if field.is_selected}
-        errors = submitted.consistency_errors({*copper_fields.get_choices(account_id).currencies, *selected})
+        errors = submitted.consistency_errors(set(copper_fields.list_currencies(account_id)))
         if errors:
             return _fields_page(request, forms.rejected_form(form, errors))
         copper_fields.turn_on(account_id, submitted.measure, submitted.currency, submitted.record_type, actor=actor)

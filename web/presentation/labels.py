@@ -8,6 +8,7 @@ from runtime.numbers import count_noun
 from store.db.enums import CREDIT_TYPES, CreditResource, FieldMeasure, InvoiceColumn, InvoiceType
 from store.read_model.overdue_sql import AGEING_BUCKETS
 from store.read_model.unmatched_contacts import UnmatchedReason
+from worker.vendors.copper.fields import NAMES
 
 STATUS_LABELS = {
     "DRAFT": "Draft",
@@ -46,16 +47,7 @@ COLUMN_LABELS = {
     InvoiceColumn.ORGANISATION: "Organisation",
     InvoiceColumn.OVERDUE_BY: "Overdue by",
 }
-MEASURE_LABELS = {
-    FieldMeasure.OVERDUE: "Xero overdue",
-    FieldMeasure.OUTSTANDING: "Xero outstanding",
-    FieldMeasure.INVOICED: "Xero invoiced (in all)",
-    FieldMeasure.CREDIT: "Xero credit to use",
-    FieldMeasure.OVERDUE_SINCE: "Xero overdue since",
-    FieldMeasure.LAST_INVOICE: "Xero last invoice",
-    FieldMeasure.LAST_PAYMENT: "Xero last payment",
-    FieldMeasure.OPEN_INVOICES: "Xero open invoices",
-}
+MEASURE_LABELS = {**NAMES, FieldMeasure.INVOICED: f"{NAMES[FieldMeasure.INVOICED]} (in all)"}
 DEFAULT_MEASURES = (FieldMeasure.OVERDUE, FieldMeasure.OUTSTANDING, FieldMeasure.OVERDUE_SINCE)
 """What is ticked before an admin has chosen."""
 TYPE_LABELS: dict[str, str] = {

@@ -26,7 +26,13 @@ from store.read_model import field_values
 from store.read_model.field_values import PendingRecord
 from store.read_model.projection import lock_account
 from worker.vendors.copper import fields as field_definitions
-from worker.vendors.copper.client import CopperClient, CustomValues, client_for_account
+from worker.vendors.copper.client import (
+    BULK_INTERVAL_SECONDS,
+    BULK_SIZE,
+    CopperClient,
+    CustomValues,
+    client_for_account,
+)
 from worker.vendors.copper.schemas import CopperFieldDefinition
 from worker.vendors.errors import (
     AuthorizationLostError,
@@ -40,9 +46,6 @@ from worker.vendors.rate_limit.budget import Priority
 
 log = structlog.get_logger()
 ACTOR = "Patina"
-BULK_SIZE = 10
-# Copper allows three calls of bulk_update a second, and a few more hold the others up (Copper docs: bulk update).
-BULK_INTERVAL_SECONDS = 0.34
 SETTLE_SECONDS = 2.0
 CHECK_INTERVAL_SECONDS = 86_400.0
 RECHECK_INTERVAL_SECONDS = 60.0

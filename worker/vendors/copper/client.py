@@ -53,11 +53,18 @@ KEY_REJECTED = "Copper rejects the API key: an admin must provide a new one"
 MODIFIED_FILTER = "minimum_modified_date"
 FIELD_DEFINITIONS = "custom_field_definitions"
 FIELD_CHANGES = "custom_field_definitions (changes)"
+FIELD_ENDPOINTS = "custom_field"
+"""How the names of all endpoints of custom fields begin."""
+BULK_TYPES = frozenset({RecordType.PERSON, RecordType.LEAD})
+"""The types of records for which Copper documents `bulk_update`."""
+BULK_SIZE = 10
+# Copper allows three calls of bulk_update a second, and a few more hold the others up (Copper docs: bulk update).
+BULK_INTERVAL_SECONDS = 0.34
 MAX_MESSAGE_LENGTH = 200
 CustomValues = Mapping[int, Decimal | str | None]
 """The values of custom fields by the ids of their definitions; None empties a field."""
 # Endpoints that are always read completely, or store no rows, so nothing has to be read again after a refusal.
-ENDPOINTS_WITHOUT_ROWS = ("account", "users", "webhooks", "custom_field")
+ENDPOINTS_WITHOUT_ROWS = ("account", "users", "webhooks", FIELD_ENDPOINTS)
 
 
 def client_for_account(account_id: int, priority: Priority) -> CopperClient:

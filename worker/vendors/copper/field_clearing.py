@@ -8,11 +8,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from store.db.enums import RecordType
-from worker.vendors.copper.client import CopperClient
+from worker.vendors.copper.client import BULK_INTERVAL_SECONDS, BULK_SIZE, CopperClient
 from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
 
-BULK_SIZE = 10
-BULK_INTERVAL_SECONDS = 0.34
 WrittenRecord = tuple[str, int, list[int]]
 """The type and the id of a record, and the definitions of the fields that were written."""
 

@@ -15,8 +15,8 @@ from worker.vendors.errors import EndpointRefusedError, InvalidRequestError
 from worker.vendors.parsing import parse_decimal, parse_integer
 
 NAMES = {
-    FieldMeasure.OUTSTANDING: "Xero outstanding",
     FieldMeasure.OVERDUE: "Xero overdue",
+    FieldMeasure.OUTSTANDING: "Xero outstanding",
     FieldMeasure.INVOICED: "Xero invoiced",
     FieldMeasure.CREDIT: "Xero credit to use",
     FieldMeasure.OVERDUE_SINCE: "Xero overdue since",
