@@ -29,6 +29,7 @@ from store.db.database import (
 )
 from store.db.enums import INSTALLATION
 from store.db.migrations import is_at_head
+from store.db.read_replica import replica_position
 from store.ingest import inbox
 from store.sync import heartbeats
 from worker.jobs.heartbeat import PROCESSES
@@ -84,6 +85,8 @@ def run_checks() -> list[CheckResult]:
     results = [_run("settings", _check_settings), _run("PUBLIC_URL", _check_public_url)]
     database = _run("PostgreSQL", _check_database)
     results += [database, _run("Redis", _check_redis)]
+    if settings().read_database_url:
+        results.append(_run("read replica", _check_replica))
     if not database.ok:
         return results
     schema = _run("migrations", _check_migrations)
@@ -140,6 +143,19 @@ def _check_database() -> CheckResult:
     hint = f"Upgrade PostgreSQL to {MIN_POSTGRES} or newer."
     is_supported = int(version.partition(".")[0]) >= MIN_POSTGRES
     return CheckResult("PostgreSQL", is_supported, f"reachable ({origin}), PostgreSQL {version}", hint)
+
+
+def _check_replica() -> CheckResult:
+    hint = "Check that the standby runs and follows the primary, and that READ_DATABASE_URL is right."
+    try:
+        position = replica_position()
+    except UNAVAILABLE_ERRORS as error:
+        return CheckResult("read replica", False, describe_failure(error, "READ_DATABASE_URL") or "not reached", hint)
+    if not position.is_standby:
+        return CheckResult("read replica", True, "reachable, but no standby: reads use it all the same")
+    if not position.is_receiving:
+        return CheckResult("read replica", False, "reachable, but receives no changes from the primary", hint)
+    return CheckResult("read replica", True, f"reachable, {position.bytes_behind} bytes of the write-ahead log behind")
 
 
 def _check_redis() -> CheckResult:

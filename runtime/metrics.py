@@ -5,7 +5,7 @@ No label names an account, because whoever scrapes a worker must not learn about
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 EVENT_LATENCY_BUCKETS = (
     0.05,
@@ -69,6 +69,10 @@ PROJECTION_BATCH_DURATION = Histogram(
 PROJECTION_ROWS = Counter("patina_projection_rows_total", "read model rows changed by the projection", ("change",))
 ORPHANS_DELETED = Counter(
     "patina_orphans_deleted_total", "deleted rows whose account or organisation no longer exists, by table", ("table",)
+)
+READ_REPLICA_LAG = Gauge(
+    "patina_read_replica_lag_seconds",
+    "by how much the standby of READ_DATABASE_URL lags behind as this web process sees it; +Inf: not known",
 )
 SWEEP_RECOVERED = Counter(
     "patina_sweep_recovered_total", "pending work enqueued by the scheduler's sweep, by type", ("type",)

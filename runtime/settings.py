@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import psycopg
 from cryptography.fernet import Fernet
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runtime import database_address, redis_address
 from runtime.validation_messages import describe_error
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -38,10 +37,19 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="PostgreSQL 15 or newer, in any form that libpq reads: postgresql://user:password@host/name"
     )
+    read_database_url: str | None = Field(
+        None, description="a standby that serves reads, in the same forms as DATABASE_URL; unset: the primary does"
+    )
+    read_max_lag_seconds: float = Field(
+        10, ge=0.5, le=3_600, description="lag of the standby beyond which the primary serves reads"
+    )
     database_pooler: bool = Field(
         False, description="whether DATABASE_URL points to PgBouncer in transaction mode, which keeps no session state"
     )
-    redis_url: str | None = Field(None, description="Redis or Valkey 7.2 or newer, redis://host:6379/0 or unix:///path")
+    redis_url: str | None = Field(
+        None,
+        description="Redis or Valkey 7.2 or newer: redis://host:6379/0, unix:///path or redis+sentinel://s1,s2/NAME",
+    )
     embedded_services: bool = Field(
         False,
         description="whether to run PostgreSQL and Redis locally where their URLs are unset; for evaluation",
@@ -95,8 +103,10 @@ class Settings(BaseSettings):
 
     worker_processes: int = Field(2, ge=1, le=64, description="processes of `patina worker`")
     worker_threads: int = Field(4, ge=1, le=64, description="threads of each worker process")
-    sweep_interval_seconds: float = Field(15, ge=0.2, le=600, description="seconds between sweeps for pending work")
-    lease_seconds: int = Field(120, ge=2, le=3600, description="seconds for which a worker leases inbox events")
+    sweep_interval_seconds: float = Field(5, ge=0.2, le=600, description="seconds between sweeps for pending work")
+    lease_seconds: int = Field(
+        8, ge=2, le=3600, description="seconds after which others take over the work of a worker that was killed"
+    )
     event_max_attempts: int = Field(
         12, ge=1, le=100, description="attempts before an event is quarantined or a run step fails"
     )
@@ -268,24 +278,18 @@ class Settings(BaseSettings):
                 raise ValueError("each must be an https origin, such as https://app.copper.com")
         return origins
 
-    @field_validator("database_url")
+    @field_validator("database_url", "read_database_url")
     @classmethod
     def _check_database_url(cls, url: str | None) -> str | None:
-        scheme, _, rest = (url or "postgresql://").partition("://")
-        if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or (url and "://" not in url):
-            raise ValueError("must start with postgresql://")
-        try:
-            conninfo_to_dict(f"postgresql://{rest}")
-        except psycopg.Error:
-            # libpq's own message repeats the URL, with its password.
-            raise ValueError("not a URL that PostgreSQL's libpq can read") from None
+        if url:
+            database_address.parse(url)
         return url
 
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        if url:
+            redis_address.check(url)
         return url
 
     @field_validator(

@@ -15,6 +15,7 @@ from runtime.settings import override_settings
 from sandbox.world import World as SandboxWorld
 from store.db.database import dispose_engine
 from tests.support import databases
+from tests.support.folders import folder_for_all_users
 from tests.support.ordering import long_tests_first
 from tests.support.processes import Processes, terminate
 from tests.support.reused_database import ReusedDatabase
@@ -116,6 +117,13 @@ def database(
         snapshot.restore_redis()
     yield name
     dispose_engine()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every user may enter, for programs that run as another user."""
+    with folder_for_all_users() as folder:
+        yield folder
 
 
 @pytest.fixture

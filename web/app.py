@@ -14,7 +14,9 @@ from fastapi_offline import FastAPIOffline
 
 from runtime import logs, tracing
 from runtime.settings import settings
-from store.db.database import AccountClosedError, Pool, create_owner_pool, create_read_pool
+from store.db import read_replica
+from store.db.database import AccountClosedError, Pool, Role, create_owner_pool
+from store.db.read_replica import ReadPools, create_read_pools
 from store.read_model import exports
 from web import admin
 from web.admin.page_limits import PageRates
@@ -53,6 +55,8 @@ from worker.jobs import scheduler
 log = structlog.get_logger()
 # Threads for pages without limits of their own. Many busy threads would keep the event loop from the GIL.
 PAGE_THREADS = 8
+# Connections that look up panel keys; a batch of look-ups needs one.
+PANEL_POOL_SIZE = 2
 # A garbage collection stalls every request. Collections of young objects are frequent, so that each frees little: after
 # a wave of 1,500 requests, one that waits for 20,000 objects takes up to 80 ms. Full ones, which take 100 ms with 1,500
 # connections, run on a timer only.
@@ -61,15 +65,16 @@ GC_THRESHOLDS, GC_SECONDS = (500, 4, 1_000_000), 300.0
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    read_pool = create_read_pool()
-    state = app.state.web = _web_state(create_owner_pool(), read_pool, exports.create_pool())
+    invoice_pools, panel_pools = create_read_pools(role=Role.READS), create_read_pools(role=None, size=PANEL_POOL_SIZE)
+    state = app.state.web = _web_state(create_owner_pool(), invoice_pools, panel_pools, exports.create_pools())
     ingest = app.state.webhooks = endpoints.create_ingest(state.pool)
-    pools = (state.pool, read_pool, state.export_pool)
+    pools = (state.pool, *invoice_pools.pools, *panel_pools.pools, *state.export_pools.pools)
     for pool in pools:
         await pool.open()
     stopping = asyncio.Event()
     write_task = asyncio.create_task(_run_periodic_writes(state, ingest, stopping))
     listen_task = asyncio.create_task(change_listener.listen(state.record_views.notify))
+    replica_task = asyncio.create_task(read_replica.watch())
     tracing.start("web")
     to_thread.current_default_thread_limiter().total_tokens = PAGE_THREADS
     # The objects that exist now are permanent. Repeated full collections of them stall requests by 60 ms each.
@@ -81,6 +86,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stopping.set()
     gc_task.cancel()
     listen_task.cancel()
+    replica_task.cancel()
     await write_task
     await ingest.intake.close()
     for pool in reversed(pools):
@@ -88,13 +94,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(tracing.stop)
 
 
-def _web_state(pool: Pool, read_pool: Pool, export_pool: Pool) -> WebState:
+def _web_state(pool: Pool, invoice_pools: ReadPools, panel_pools: ReadPools, export_pools: ReadPools) -> WebState:
     capacity = Capacity()
     return WebState(
         pool=pool,
-        export_pool=export_pool,
-        panels=panel_batcher(pool),
-        invoice_pages=invoices.invoice_page_batcher(read_pool),
+        export_pools=export_pools,
+        panels=panel_batcher(panel_pools),
+        invoice_pages=invoices.invoice_page_batcher(invoice_pools),
         capacity=capacity,
         page_rates=PageRates(),
         readiness=Readiness(),

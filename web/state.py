@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # these modules read the state themselves
     from store.accounts.api_keys import Panel
     from store.db.batching import RequestBatcher
     from store.db.database import Pool
+    from store.db.read_replica import ReadPools
     from store.read_model.invoice_queries import Page, PageRequest
     from web.admin.page_limits import PageRates
     from web.api.health import Readiness
@@ -26,7 +27,7 @@ class WebState:
     """Connection pools, batchers, limits and caches; made when the process starts (`web.app`)."""
 
     pool: Pool
-    export_pool: Pool
+    export_pools: ReadPools
     panels: RequestBatcher[bytes, Panel | None]
     invoice_pages: RequestBatcher[PageRequest, Page | None]
     capacity: Capacity

@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from store.db.batching import Connection, RequestBatcher
-from store.db.database import Pool
+from store.db.batching import RequestBatcher
+from store.db.database import Pool, run_with_retry
+from store.db.read_replica import Connection
 from store.ingest import inbox
 from store.ingest.inbox import Delivery, IngestResult, SyncSource
 
@@ -25,8 +26,7 @@ class Intake:
     def __init__(self, pool: Pool, wake: Callable[[SyncSource], object], count: Callable[[IngestResult], None]) -> None:
         self._wake, self._count = wake, count
         self._batcher: RequestBatcher[Delivery, None] = RequestBatcher(
-            pool,
-            self._commit,
+            lambda deliveries: run_with_retry(pool, lambda connection: self._commit(connection, deliveries)),
             max_batch_size=MAX_BATCH_DELIVERIES,
             max_batch_weight=MAX_BATCH_EVENTS,
             weight_of=lambda delivery: delivery.size,

@@ -57,7 +57,6 @@ FINISH_CLEARING = text("""
     UPDATE copper_field_settings SET state = 'off', error = NULL
     WHERE account_id = :account AND state = 'clearing' RETURNING account_id
 """)
-LEASE_SECONDS = 120.0
 TAKE_LEASE = text("""
     UPDATE copper_field_settings SET lease_id = :lease, leased_until = now() + make_interval(secs => :seconds)
     WHERE account_id = :account AND (leased_until IS NULL OR leased_until < now()) RETURNING account_id
@@ -177,16 +176,16 @@ def finish_clearing(session: Session, account_id: int) -> bool:
     return session.execute(FINISH_CLEARING, {"account": account_id}).one_or_none() is not None
 
 
-def take_lease(session: Session, account_id: int) -> UUID | None:
+def take_lease(session: Session, account_id: int, seconds: float) -> UUID | None:
     """The exclusive right to write for two minutes; None if another writer has it."""
     lease = uuid4()
-    params = {"account": account_id, "lease": lease, "seconds": LEASE_SECONDS}
+    params = {"account": account_id, "lease": lease, "seconds": seconds}
     return lease if session.execute(TAKE_LEASE, params).one_or_none() is not None else None
 
 
-def renew_lease(session: Session, account_id: int, lease: UUID) -> bool:
-    """Keep the lease for two more minutes; return whether it was not lost."""
-    params = {"account": account_id, "lease": lease, "seconds": LEASE_SECONDS}
+def renew_lease(session: Session, account_id: int, lease: UUID, seconds: float) -> bool:
+    """Keep the lease for `seconds` from now; return whether it was not lost."""
+    params = {"account": account_id, "lease": lease, "seconds": seconds}
     return session.execute(RENEW_LEASE, params).one_or_none() is not None
 
 

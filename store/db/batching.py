@@ -13,15 +13,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout, TooManyRequests
 
-from store.db.database import UNAVAILABLE_ERRORS, Pool, run_with_retry
+from store.db.database import UNAVAILABLE_ERRORS
 
 MAX_CONCURRENCY = 2
 MAX_QUEUE_LENGTH = 1_000
-Connection = AsyncConnection[TupleRow]
 RequestT = TypeVar("RequestT")
 ResultT = TypeVar("ResultT")
 
@@ -31,17 +28,16 @@ class RequestBatcher(Generic[RequestT, ResultT]):
 
     def __init__(
         self,
-        pool: Pool,
-        work: Callable[[Connection, Sequence[RequestT]], Awaitable[Sequence[ResultT]]],
+        execute: Callable[[Sequence[RequestT]], Awaitable[Sequence[ResultT]]],
         *,
         max_batch_size: int,
         max_batch_weight: int | None = None,
         weight_of: Callable[[RequestT], int] = lambda _: 1,
     ) -> None:
-        """`work` runs the statement for a batch and returns the results in the batch's order. It must be idempotent
-        (`store.db.database.run_with_retry`). A batch holds at most `max_batch_size` requests, and unless it is a single
-        request, at most `max_batch_weight` by `weight_of`."""
-        self._pool, self._work, self._max_batch_size, self._weight_of = pool, work, max_batch_size, weight_of
+        """`execute` runs the statement for a batch and returns the results in the batch's order. It must be idempotent.
+        A batch holds at most `max_batch_size` requests, and unless it is a single request, at most `max_batch_weight`
+        by `weight_of`."""
+        self._execute, self._max_batch_size, self._weight_of = execute, max_batch_size, weight_of
         self._max_batch_weight = max_batch_size if max_batch_weight is None else max_batch_weight
         self._queue: deque[tuple[RequestT, asyncio.Future[ResultT]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,7 +84,7 @@ class RequestBatcher(Generic[RequestT, ResultT]):
         """Settle a batch by one statement; False, with nothing settled, if one request may have failed the others."""
         requests = [request for request, _ in batch]
         try:
-            results = await run_with_retry(self._pool, lambda connection: self._work(connection, requests))
+            results = await self._execute(requests)
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, UNAVAILABLE_ERRORS):
                 return False

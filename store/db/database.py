@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, create_engine, event, exc, text
 from sqlalchemy.orm import Session
 from typing_extensions import override
 
+from runtime import database_address
 from runtime.service_urls import database_url
 from runtime.settings import settings
 from store.db.roles import Role
@@ -28,19 +28,21 @@ __all__ = [
     "POOL_SIZE",
     "UNAVAILABLE_ERRORS",
     "AccountClosedError",
+    "ConnectionLostError",
     "Pool",
     "PoolFullError",
     "Role",
     "Session",
     "account_transaction",
+    "connection_parameters",
     "create_owner_pool",
-    "create_read_pool",
     "database_now",
     "describe_failure",
     "dispose_engine",
     "engine",
     "execute_rowcount",
     "ping",
+    "replica_engine",
     "run_with_retry",
     "server_version",
     "statement_timeout",
@@ -62,6 +64,7 @@ class PoolFullError(PoolTimeout):
 RECONNECT_TIMEOUT_SECONDS = 2
 # What a standby raises for a write: after a failover the address may still lead to the former primary.
 READ_ONLY_ERROR = psycopg.errors.ReadOnlySqlTransaction
+SHUTDOWN_ERRORS = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow)
 # What a database that is away, full, too slow or a standby raises, from the web process's pools and from the engine.
 UNAVAILABLE_ERRORS = (
     READ_ONLY_ERROR,
@@ -95,7 +98,7 @@ LIMIT_STATEMENTS = text("""
 _statement_timeout: ContextVar[float | None] = ContextVar("statement_timeout", default=None)
 # Without these a client waits for hours for a host that is gone.
 CONNECTION_TIMEOUTS: dict[str, Any] = {
-    "connect_timeout": 5,
+    "connect_timeout": 3,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -109,22 +112,21 @@ SERVER_KEEPALIVES = (
 
 
 def conninfo() -> str:
-    """The database's address for libpq (and psycopg), in any form that libpq accepts."""
-    scheme, rest = database_url().split("://", 1)
-    return f"{scheme.partition('+')[0]}://{rest}"
+    """The database's address as libpq reads it."""
+    return database_address.to_libpq(database_url())
 
 
-def _connect_args(timeout_seconds: int) -> dict[str, Any]:
-    """Connection arguments; settings in the address take precedence over our defaults.
+def connection_parameters(address: str, timeout_seconds: int) -> dict[str, Any]:
+    """What psycopg connects with; parameters of the address take precedence over our defaults.
 
-    Behind a pooler the connection belongs to another client in the next transaction, so it gets no options.
+    Statements end after `timeout_seconds`. Behind a pooler the connection belongs to another client in the next
+    transaction, so it gets no options.
     """
-    address = conninfo_to_dict(conninfo())
-    args = {name: value for name, value in CONNECTION_TIMEOUTS.items() if name not in address}
+    parameters = {**CONNECTION_TIMEOUTS, **database_address.parse(address)}
     if settings().database_pooler:
-        return {**args, "prepare_threshold": None}
+        return {**parameters, "prepare_threshold": None}
     options = f"-c timezone=UTC -c statement_timeout={timeout_seconds}s {SERVER_KEEPALIVES}"
-    return {**args, "options": f"{address['options']} {options}" if "options" in address else options}
+    return {**parameters, "options": f"{parameters['options']} {options}" if "options" in parameters else options}
 
 
 def _transaction_settings(timeout_seconds: int, role: Role | None = None) -> str | None:
@@ -139,17 +141,28 @@ def _transaction_settings(timeout_seconds: int, role: Role | None = None) -> str
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """The process's engine for jobs and commands; its statements end after five minutes."""
-    address, args = conninfo(), _connect_args(STATEMENT_TIMEOUT_SECONDS)
+    return _create_engine(database_url())
+
+
+@lru_cache(maxsize=1)
+def replica_engine() -> Engine | None:
+    """The process's engine for reads from the standby of READ_DATABASE_URL; None without that setting."""
+    address = settings().read_database_url
+    return _create_engine(address) if address else None
+
+
+def _create_engine(address: str) -> Engine:
+    parameters = connection_parameters(address, STATEMENT_TIMEOUT_SECONDS)
     new_engine = create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(address, **args),
+        creator=lambda: psycopg.connect(**parameters),
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_timeout=ENGINE_POOL_TIMEOUT_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,
     )
-    event.listen(new_engine, "handle_error", _disconnect_from_standby, retval=True)
+    event.listen(new_engine, "handle_error", _recognise_lost_connection, retval=True)
     transaction_settings = _transaction_settings(STATEMENT_TIMEOUT_SECONDS)
     if transaction_settings is not None:
 
@@ -160,12 +173,25 @@ def engine() -> Engine:
     return new_engine
 
 
-def _disconnect_from_standby(context: ExceptionContext) -> exc.OperationalError | None:
-    """Drop the connections to a server that is no longer the primary, so that new ones can find the new primary."""
-    if not isinstance(context.original_exception, READ_ONLY_ERROR):
+class ConnectionLostError(exc.OperationalError):
+    """The database cannot be reached, has ended the connection, or is no longer the primary.
+
+    The work itself is not the cause, so it may be repeated once the database is back.
+    """
+
+
+def _recognise_lost_connection(context: ExceptionContext) -> ConnectionLostError | None:
+    """Tell lost connections from other errors.
+
+    The connections to a server that is no longer the primary are dropped, so that new ones can find the new primary.
+    """
+    error = context.original_exception
+    if isinstance(error, READ_ONLY_ERROR):
+        context.is_disconnect = True
+    is_lost = context.is_disconnect or context.connection is None or isinstance(error, SHUTDOWN_ERRORS)
+    if context.is_pre_ping or not is_lost or not isinstance(error, psycopg.Error):
         return None
-    context.is_disconnect = True
-    return exc.OperationalError(context.statement, None, context.original_exception, hide_parameters=True)
+    return ConnectionLostError(context.statement, None, error, hide_parameters=True)
 
 
 @contextmanager
@@ -193,14 +219,24 @@ def transaction() -> Iterator[Session]:
     """
     try:
         with Session(engine(), expire_on_commit=False) as session, session.begin():
-            if (seconds := _statement_timeout.get()) is not None:
-                session.execute(LIMIT_STATEMENTS, {"milliseconds": str(int(seconds * 1000))})
+            limit_statements(session)
             yield session
     except exc.IntegrityError as error:
         # Every foreign key of the schema refers to the account.
         if isinstance(error.orig, psycopg.errors.ForeignKeyViolation):
             raise AccountClosedError("the account of a row no longer exists") from None
         raise
+
+
+def limit_statements(session: Session) -> None:
+    """Apply the `statement_timeout` of this context, if any, to the session's transaction."""
+    if (seconds := _statement_timeout.get()) is not None:
+        session.execute(LIMIT_STATEMENTS, {"milliseconds": str(int(seconds * 1000))})
+
+
+def bind_account(session: Session, account_id: int, role: Role) -> None:
+    """Confine the session's transaction to one account by row-level security, with the rights of `role`."""
+    session.execute(BIND_ACCOUNT[role], {"account": str(account_id)})
 
 
 @contextmanager
@@ -210,7 +246,7 @@ def account_transaction(account_id: int, role: Role = Role.PAGES) -> Iterator[Se
     `Role.PAGES` may change what pages change; `Role.READS` changes nothing and sees no secrets.
     """
     with transaction() as session:
-        session.execute(BIND_ACCOUNT[role], {"account": str(account_id)})
+        bind_account(session, account_id, role)
         yield session
 
 
@@ -260,13 +296,18 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
     """
 
     def __init__(
-        self, *, size: int, statement_seconds: int, role: Role | None, checks_connections: bool = False
+        self,
+        address: str,
+        *,
+        size: int,
+        statement_seconds: int,
+        role: Role | None,
+        checks_connections: bool = False,
     ) -> None:
         self._role = role
         self._transaction_settings = _transaction_settings(statement_seconds, role)
         self._borrowed_count = 0
         super().__init__(
-            conninfo(),
             configure=self._set_role if role and self._transaction_settings is None else None,
             check=AsyncConnectionPool.check_connection if checks_connections else None,
             min_size=min(2, size),
@@ -274,7 +315,11 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
             timeout=POOL_TIMEOUT_SECONDS,
             reconnect_timeout=RECONNECT_TIMEOUT_SECONDS,
             open=False,
-            kwargs={"autocommit": True, "row_factory": tuple_row, **_connect_args(statement_seconds)},
+            kwargs={
+                "autocommit": True,
+                "row_factory": tuple_row,
+                **connection_parameters(address, statement_seconds),
+            },
         )
 
     async def _set_role(self, connection: AsyncConnection[TupleRow]) -> None:
@@ -312,33 +357,29 @@ class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
             yield connection
 
 
-def create_read_pool(*, size: int = POOL_SIZE, statement_seconds: int = 4, checks_connections: bool = False) -> Pool:
-    """A pool for reads by API key: a connection sees no rows until a key has bound it to its account."""
-    return Pool(size=size, statement_seconds=statement_seconds, role=Role.READS, checks_connections=checks_connections)
-
-
 def create_owner_pool(*, size: int = POOL_SIZE, statement_seconds: int = 4) -> Pool:
     """A pool with the rights of the installation's own role."""
-    return Pool(size=size, statement_seconds=statement_seconds, role=None)
+    return Pool(database_url(), size=size, statement_seconds=statement_seconds, role=None)
 
 
-def describe_failure(error: BaseException) -> str | None:
+def describe_failure(error: BaseException, setting: str = "DATABASE_URL") -> str | None:
     """Explain a database error and its remedy in one sentence; None if `error` is not a known database error.
 
+    `setting` is the one that has the address.
     A driver's message is left out where it may contain the address with its password.
     """
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, MISSING_SCHEMA_ERRORS):
         return "The database has no tables of this version: run `patina migrate` first."
     if isinstance(cause, READ_ONLY_ERROR):
-        return "PostgreSQL is read-only: it is a standby, or set to read-only. Check DATABASE_URL."
+        return f"PostgreSQL is read-only: it is a standby, or set to read-only. Check {setting}."
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return "PostgreSQL took too long to answer. Try again in a moment."
     if isinstance(error, (PoolTimeout, exc.TimeoutError)):
         return "No connection to PostgreSQL became free in time. Try again in a moment."
     if isinstance(error, UNAVAILABLE_ERRORS):
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        return f"Can't reach PostgreSQL ({lines[0] if lines else type(cause).__name__}). Check DATABASE_URL."
+        return f"Can't reach PostgreSQL ({lines[0] if lines else type(cause).__name__}). Check {setting}."
     return None
 
 
@@ -368,7 +409,10 @@ async def run_with_retry(pool: Pool, work: Callable[[AsyncConnection[TupleRow]],
 
 
 def dispose_engine() -> None:
-    """Close the engine's connections, for instance before a fork, so that no two processes share one."""
+    """Close the engines' connections, for instance before a fork, so that no two processes share one."""
     if engine.cache_info().currsize:
         engine().dispose()
         engine.cache_clear()
+    if replica_engine.cache_info().currsize and (replica := replica_engine()) is not None:
+        replica.dispose()
+    replica_engine.cache_clear()

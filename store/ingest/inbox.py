@@ -487,6 +487,14 @@ RELEASE_LEASE = text("""
     UPDATE inbox SET state = 'pending', attempts = attempts - 1, lease_id = NULL, leased_until = NULL
     WHERE account_id = :account AND lease_id = :lease_id AND state = 'leased' AND id = ANY(:ids)
 """)
+# Events that a transaction is completing at this moment need no renewal, and are not waited for.
+RENEW_LEASE = text("""
+    UPDATE inbox SET leased_until = now() + make_interval(secs => :seconds)
+    WHERE account_id = :account AND id = ANY(ARRAY(
+        SELECT id FROM inbox
+        WHERE account_id = :account AND id = ANY(:ids) AND lease_id = :lease_id AND state = 'leased'
+        FOR UPDATE SKIP LOCKED))
+""")
 HAS_PENDING = text("""
     SELECT EXISTS (SELECT FROM inbox
         WHERE account_id = :account AND vendor = :vendor AND organisation_id = :organisation
@@ -654,12 +662,17 @@ def requeue(
 
 def release_lease(session: Session, lease: Lease) -> None:
     """Return what is left of a lease unchanged, for the next worker."""
-    params = {
-        "account": lease.source.account_id,
-        "lease_id": lease.id,
-        "ids": [event.id for event in lease.events],
-    }
-    session.execute(RELEASE_LEASE, params)
+    session.execute(RELEASE_LEASE, _lease_params(lease))
+
+
+def renew_lease(session: Session, lease: Lease, seconds: float) -> bool:
+    """Keep what is left of a lease for `seconds` from now; False if nothing of it is left."""
+    return execute_rowcount(session, RENEW_LEASE, {**_lease_params(lease), "seconds": seconds}) > 0
+
+
+def _lease_params(lease: Lease) -> dict[str, Any]:
+    ids = [event.id for event in lease.events]
+    return {"account": lease.source.account_id, "lease_id": lease.id, "ids": ids}
 
 
 def has_pending(session: Session, source: SyncSource) -> bool:

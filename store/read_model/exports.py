@@ -10,7 +10,8 @@ from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import TupleRow
 
-from store.db.database import Pool, create_read_pool
+from store.db.database import Role
+from store.db.read_replica import ReadPools, create_read_pools
 from store.read_model import match_reports
 from store.read_model.overdue_sql import OVERDUE_DAYS
 
@@ -53,19 +54,21 @@ class ExportRunningError(Exception):
     """Another export of the account is running, in this web process or another one."""
 
 
-def create_pool() -> Pool:
-    """A pool for exports alone, so that they take no connections from reads; not yet opened."""
-    return create_read_pool(size=MAX_EXPORTS, statement_seconds=STATEMENT_SECONDS, checks_connections=True)
+def create_pools() -> ReadPools:
+    """Pools for exports alone, so that they take no connections from reads; not yet opened."""
+    return create_read_pools(
+        role=Role.READS, size=MAX_EXPORTS, statement_seconds=STATEMENT_SECONDS, checks_connections=True
+    )
 
 
 async def stream(
-    pool: Pool, account_id: int, statement: str, params: Mapping[str, Any]
+    pools: ReadPools, account_id: int, statement: str, params: Mapping[str, Any]
 ) -> AsyncGenerator[list[TupleRow], None]:
     """Yield a statement's rows in batches; row-level security binds it to the account.
 
     Raises `ExportRunningError` before the first batch if another export of the account runs for two more seconds.
     """
-    async with pool.borrow() as connection:
+    async with pools.borrow() as connection:
         time_out = asyncio.create_task(_close_after_time_out(connection))
         try:
             async with connection.transaction(), connection.cursor(name="export") as cursor:

@@ -86,6 +86,18 @@ RELEASE = text("""
     WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running'
     RETURNING state
 """)
+# A run whose page is being committed at this moment needs no renewal, and is not waited for.
+RENEW_LEASE = text("""
+    UPDATE sync_run SET leased_until = now() + make_interval(secs => :seconds)
+    WHERE account_id = :account AND id = (
+        SELECT id FROM sync_run
+        WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running' FOR UPDATE SKIP LOCKED)
+""")
+# Not an attempt: the page may be all right.
+RETURN_LEASE = text("""
+    UPDATE sync_run SET lease_id = NULL, leased_until = NULL, attempts = attempts - 1
+    WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running'
+""")
 PENDING = text("""
     SELECT account_id, id FROM sync_run
     WHERE state = 'running' AND not_before <= now() AND (lease_id IS NULL OR leased_until < now())
@@ -169,6 +181,17 @@ def lease(session: Session, account_id: int, run_id: int, seconds: float) -> tup
     params = {"account": account_id, "id": run_id, "lease_id": lease_id, "seconds": seconds}
     row = session.execute(LEASE, params).one_or_none()
     return (_run(row), lease_id) if row else None
+
+
+def renew_lease(session: Session, run: Run, lease_id: UUID, seconds: float) -> bool:
+    """Keep a lease for `seconds` from now; False if it was lost."""
+    params = {"account": run.account_id, "id": run.id, "lease_id": lease_id, "seconds": seconds}
+    return execute_rowcount(session, RENEW_LEASE, params) > 0
+
+
+def return_lease(session: Session, run: Run, lease_id: UUID) -> None:
+    """Return a lease unchanged, for the next worker."""
+    session.execute(RETURN_LEASE, {"account": run.account_id, "id": run.id, "lease_id": lease_id})
 
 
 def advance(

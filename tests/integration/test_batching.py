@@ -12,8 +12,9 @@ import psycopg
 import pytest
 from psycopg_pool import PoolTimeout, TooManyRequests
 
-from store.db.batching import MAX_CONCURRENCY, MAX_QUEUE_LENGTH, Connection, RequestBatcher
-from store.db.database import POOL_SIZE, Pool, create_owner_pool
+from store.db.batching import MAX_CONCURRENCY, MAX_QUEUE_LENGTH, RequestBatcher
+from store.db.database import POOL_SIZE, Pool, create_owner_pool, run_with_retry
+from store.db.read_replica import Connection
 
 T = TypeVar("T")
 DIVIDE = "SELECT 100 / n FROM unnest(%s::int[]) WITH ORDINALITY AS u(n, place) ORDER BY place"
@@ -49,8 +50,7 @@ def run_with_batcher(
             return await work(
                 statements,
                 RequestBatcher(
-                    pool,
-                    statements.divide,
+                    lambda numbers: run_with_retry(pool, lambda connection: statements.divide(connection, numbers)),
                     max_batch_size=max_batch_size,
                     max_batch_weight=max_batch_weight,
                     weight_of=lambda n: n,

@@ -520,7 +520,7 @@ def test_one_writer_at_a_time_writes_for_an_account(world: World) -> None:
     world.settle()
     turn_on(world, OUTSTANDING)
     with transaction() as session:
-        lease = field_settings.take_lease(session, world.account)
+        lease = field_settings.take_lease(session, world.account, 60)
     assert lease is not None
     write(world)
     assert definitions(world) == {}

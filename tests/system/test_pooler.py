@@ -30,10 +30,10 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="needs PgBouncer (Debi
 
 
 @pytest.fixture
-def pooler(database: str, tmp_path: Path) -> Iterator[str]:
+def pooler(database: str, open_folder: Path) -> Iterator[str]:
     """PgBouncer in front of this test's database, with three server connections; its URL is in the settings."""
     server = urlsplit(databases.database_url(database))
-    port, config = free_port(), tmp_path / "pgbouncer.ini"
+    port, config = free_port(), open_folder / "pgbouncer.ini"
     # Peer authentication does not work through the pooler: its role has a password, and acts as the owner.
     role = f"pooler_{os.getpid()}"
     databases.execute_as_superuser(f"CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE {APPLICATION_ROLE}")
@@ -49,12 +49,10 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 3
 max_client_conn = 200
-logfile = {tmp_path / "pgbouncer.log"}
+logfile = {open_folder / "pgbouncer.log"}
 """)
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(0o755)
-    (tmp_path / "pgbouncer.log").touch(0o666)
-    (tmp_path / "pgbouncer.log").chmod(0o666)
+    (open_folder / "pgbouncer.log").touch(0o666)
+    (open_folder / "pgbouncer.log").chmod(0o666)
     command = Postgres(databases.HOME / "postgres").as_user([str(PGBOUNCER), str(config)])
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"postgresql://{role}@127.0.0.1:{port}/{database}"

@@ -71,14 +71,12 @@ def start_services(host: Host, folder: Path) -> None:
 
 
 @pytest.fixture
-def machines(tmp_path: Path, sandbox: Sandbox) -> Iterator[tuple[World, dict[str, Host]]]:
+def machines(open_folder: Path, sandbox: Sandbox) -> Iterator[tuple[World, dict[str, Host]]]:
     """A host with both services, two hosts with all of Patina's processes, and a load balancer in front of them."""
     vendors, balancer = free_port(), free_port()
     there = urlsplit(sandbox.url).port or 0
-    for path in (tmp_path, *tmp_path.parents[:3]):
-        path.chmod(0o755)
     with hosts.network("services", "one", "two") as network_hosts:
-        start_services(network_hosts["services"], tmp_path)
+        start_services(network_hosts["services"], open_folder)
         hosts.relay((f"{NET}.1", vendors), ("127.0.0.1", there))
         web_hosts = [network_hosts["one"], network_hosts["two"]]
         hosts.relay(("127.0.0.1", balancer), *((host.address, WEB) for host in web_hosts))

@@ -128,7 +128,7 @@ def show_record(
     _require_record(account_id, record_type, record_id)
     selected = filters.to_filter()
     view = record_view.build_record_view(
-        account_id, record_type, record_id, locale, selected=selected, limit=filters.limit
+        account_id, record_type, record_id, locale, selected=selected, limit=filters.limit, from_primary=True
     )
     if selected.status not in {"", *labels.STATUS_LABELS} and not view.filtered_count:
         raise ProblemError(422, f'"{forms.clean_line(selected.status)}" isn\'t an invoice status.')

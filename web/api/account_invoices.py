@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from services import invoice_pins
 from services.invoice_report import InvoiceReport, build_invoice_report
 from store.accounts import accounts
-from store.db.database import Role, account_transaction
+from store.db.read_replica import read_transaction
 from store.read_model import account_invoices
 from store.read_model.account_invoices import AccountInvoice, AccountInvoiceFilter, ListCursor, ListTimeoutError, Sort
 from store.read_model.invoice_pins import PinError, PinLimitError
@@ -129,7 +129,7 @@ def _read_page(
     account_id: int, invoice_filter: AccountInvoiceFilter, sort: Sort, after: ListCursor | None, limit: int
 ) -> AccountInvoicePageSchema:
     try:
-        with account_transaction(account_id, Role.READS) as session:
+        with read_transaction(account_id) as session:
             rows = account_invoices.list_page(session, account_id, invoice_filter, sort, after, limit + 1)
             synced_at = accounts.get_synced_at(session, account_id)
     except ListTimeoutError:

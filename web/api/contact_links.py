@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from runtime.numbers import MAX_ID
 from services import manual_links
 from services.manual_links import MAX_BATCH
-from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
+from store.db.read_replica import read_transaction
 from store.read_model import suggestions, unmatched_contacts
 from store.read_model.contact_links import Link
 from store.read_model.suggestions import Similarity, Suggestion
@@ -152,7 +152,7 @@ async def list_unmatched(
 
 def _read_unmatched(account_id: int, query: ContactQuery) -> UnmatchedPageSchema:
     limit = query.limit - 1
-    with account_transaction(account_id, Role.READS) as session:
+    with read_transaction(account_id) as session:
         page = unmatched_contacts.list_page(session, account_id, query)
         contacts = page.contacts[:limit]
         suggested = suggestions.suggest(session, account_id, [contact.key for contact in contacts])

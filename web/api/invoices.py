@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,8 +18,8 @@ from typing_extensions import override
 
 from store.db.batching import RequestBatcher
 from store.db.crypto import digest
-from store.db.database import Pool
 from store.db.enums import RecordType
+from store.db.read_replica import ReadPools
 from store.read_model import invoice_queries
 from store.read_model.invoice_queries import InvoiceTextRow, Page, PageRequest
 from web.api import cursors
@@ -109,9 +110,9 @@ class InvoicePageSchema(BaseModel):
     )
 
 
-def invoice_page_batcher(pool: Pool) -> RequestBatcher[PageRequest, Page | None]:
+def invoice_page_batcher(pools: ReadPools) -> RequestBatcher[PageRequest, Page | None]:
     """Reads the pages of one web process, up to `MAX_BATCH_SIZE` by one statement."""
-    return RequestBatcher(pool, invoice_queries.read_pages, max_batch_size=MAX_BATCH_SIZE)
+    return RequestBatcher(partial(pools.read, invoice_queries.read_pages), max_batch_size=MAX_BATCH_SIZE)
 
 
 @router.get(

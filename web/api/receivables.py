@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from runtime.numbers import MAX_ID
-from store.db.database import Role, account_transaction
 from store.db.enums import RecordType
+from store.db.read_replica import read_transaction
 from store.read_model import receivables
 from store.read_model.balances import Ageing
 from store.read_model.receivables import RankingCursor, Receivable, ReceivablesQuery, Sort
@@ -98,7 +98,7 @@ async def list_receivables(
 def _read_receivables(
     account_id: int, query: ReceivablesQuery, limit: int, cursor: RankingCursor | None
 ) -> ReceivablePageSchema:
-    with account_transaction(account_id, Role.READS) as session:
+    with read_transaction(account_id) as session:
         currencies = receivables.list_currencies(session, account_id, query.record_type)
         page = receivables.read_page(session, account_id, query, currencies=currencies, after=cursor, limit=limit)
     return ReceivablePageSchema(

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from store.accounts import api_keys
+from store.accounts.api_keys import KeyOwner
 from store.db.crypto import digest
 from store.db.database import transaction
+from store.db.read_replica import read_transaction, replica_lag
 from web.auth import rate_limits
 from web.middleware.refusals import RefusalReason
 from web.presentation.problems import ProblemError
@@ -57,8 +59,7 @@ def require_scopes(*scopes: str) -> Callable[[Request], Caller]:
         key = bearer_token(request)
         key_digest = digest(key)
         rate_limits.limit_api_call(request, key_digest)
-        with transaction() as session:
-            owner = api_keys.find_owner(session, key)
+        owner = _find_owner(key)
         if owner is None or owner.scopes.isdisjoint(API_SCOPES):
             raise unknown_key(request)
         rate_limits.count_known_key(key_digest)
@@ -69,6 +70,16 @@ def require_scopes(*scopes: str) -> Callable[[Request], Caller]:
         return Caller(owner.account_id, key[:12], is_admin="admin" in owner.scopes)
 
     return caller
+
+
+def _find_owner(key: str) -> KeyOwner | None:
+    """The key's owner; the primary is asked about a key that a standby may not know yet."""
+    with read_transaction() as session:
+        owner = api_keys.find_owner(session, key)
+    if owner is None and replica_lag().prefers_replica:
+        with transaction() as session:
+            owner = api_keys.find_owner(session, key)
+    return owner
 
 
 ReadCaller = Annotated[Caller, Depends(require_scopes(*API_SCOPES))]

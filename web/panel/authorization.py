@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from fastapi import Request
@@ -17,7 +18,8 @@ from store.accounts.api_keys import Panel
 from store.accounts.browser_sessions import BrowserSession
 from store.db.batching import RequestBatcher
 from store.db.crypto import digest
-from store.db.database import Pool, account_transaction
+from store.db.database import account_transaction
+from store.db.read_replica import ReadPools
 from web.auth import browser, rate_limits
 from web.middleware.client_address import address_of, network_of
 from web.middleware.concurrency import BusyError
@@ -83,9 +85,9 @@ def viewer_identifier(request: Request) -> str:
     return browser.panel_token(request) or network_of(address_of(request))
 
 
-def panel_batcher(pool: Pool) -> RequestBatcher[bytes, Panel | None]:
+def panel_batcher(pools: ReadPools) -> RequestBatcher[bytes, Panel | None]:
     """Looks up panels by the digests of their keys, in batches."""
-    return RequestBatcher(pool, api_keys.find_panels, max_batch_size=MAX_PANELS_PER_BATCH)
+    return RequestBatcher(partial(pools.read, api_keys.find_panels), max_batch_size=MAX_PANELS_PER_BATCH)
 
 
 async def authenticate_panel(request: Request) -> Panel:

@@ -27,8 +27,9 @@ from runtime.settings import settings
 from store.accounts import oauth_state
 from store.accounts.oauth_state import NO_ACCOUNT, OAuthStateError
 from store.db.crypto import digest
-from store.db.database import Role, account_transaction, transaction
+from store.db.database import transaction
 from store.db.enums import RecordType
+from store.db.read_replica import read_transaction
 from store.read_model import match_reports, online_invoices
 from web.admin import render
 from web.admin.connect import require_copper_app
@@ -212,7 +213,7 @@ async def match_details(
 
 
 def _match_details(account_id: int, record_type: RecordType, record_id: int, invoice_id: UUID) -> Response:
-    with account_transaction(account_id, Role.READS) as session:
+    with read_transaction(account_id) as session:
         match = match_reports.explain_invoice(session, account_id, record_type, record_id, invoice_id)
         invoice = online_invoices.find(session, account_id, record_type, record_id, invoice_id)
     if match is None:

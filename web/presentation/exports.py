@@ -20,8 +20,9 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from store.accounts import accounts, audit
-from store.db.database import Role, account_transaction
+from store.db.database import account_transaction
 from store.db.enums import RecordType
+from store.db.read_replica import read_transaction
 from store.read_model import account_invoices, exports, receivables
 from store.read_model.account_invoices import AccountInvoiceFilter, Sort
 from store.read_model.receivables import ReceivablesQuery
@@ -135,7 +136,7 @@ async def export_receivables(
 
 
 def _prepare_receivables(account_id: int, record_type: RecordType) -> tuple[int, list[str]]:
-    with account_transaction(account_id, Role.READS) as session:
+    with read_transaction(account_id) as session:
         copper_account_id = accounts.get_copper_account_id(session, account_id)
         return copper_account_id, receivables.list_currencies(session, account_id, record_type)
 
@@ -203,7 +204,7 @@ async def export_unmatched_records(
 
 
 def _copper_account_id(account_id: int) -> int:
-    with account_transaction(account_id, Role.READS) as session:
+    with read_transaction(account_id) as session:
         return accounts.get_copper_account_id(session, account_id)
 
 
@@ -217,7 +218,7 @@ async def _download(
     state = web_state(request)
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(state.capacity.exports.slot(account_id))
-        batches = exports.stream(state.export_pool, account_id, export.statement, export.params)
+        batches = exports.stream(state.export_pools, account_id, export.statement, export.params)
         await resources.enter_async_context(aclosing(batches))
         try:
             first_rows: list[Row] = list(await anext(batches, []))

@@ -13,6 +13,7 @@ from store.accounts import account_settings, accounts, xero_organisations
 from store.accounts.account_settings import AccountSettings
 from store.db.database import Role, Session, account_transaction
 from store.db.enums import RecordType, RunState
+from store.db.read_replica import read_transaction
 from store.read_model import balances, base_totals, match_reports, record_invoices
 from store.read_model.balances import Balance
 from store.read_model.base_totals import BaseTotal
@@ -108,9 +109,14 @@ def build_record_view(
     *,
     selected: InvoiceFilter = InvoiceFilter(),
     limit: int | None = None,
+    from_primary: bool = False,
 ) -> RecordView:
-    """Read a record with up to `limit` invoices (None: the account's setting) of those that a filter selects."""
-    with account_transaction(account_id, Role.READS) as session:
+    """Read a record with up to `limit` invoices (None: the account's setting) of those that a filter selects.
+
+    A standby may serve it, unless somebody who has just changed something is to see that: `from_primary`.
+    """
+    source = account_transaction(account_id, Role.READS) if from_primary else read_transaction(account_id)
+    with source as session:
         config = account_settings.get(session, account_id)
         row_limit = min(limit or config.invoice_limit, MAX_ROWS)
         facets = record_invoices.count_by_facet(session, account_id, record_type, record_id)

@@ -6,10 +6,11 @@ job is sent or the worker starts, so importing a job's module needs no settings 
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import dramatiq
@@ -21,11 +22,13 @@ from typing_extensions import override
 from runtime import logs, tracing
 from runtime.redis_client import shared_client
 from runtime.settings import settings
+from store.db.database import ConnectionLostError
 from worker.jobs import heartbeat
 
 log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
 TIME_LIMIT_MS = 10 * 60 * 1000
+RECONNECT_DELAY_MS = (1_000, 3_000)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ _jobs: list[Job] = []
 def job(queue_name: str) -> Callable[[Callable[..., None]], Job]:
     """Decorate a function that workers run, with positional arguments that JSON can represent.
 
-    Dramatiq does not repeat a job that failed: the sweep finds the pending rows.
+    Dramatiq does not repeat a job that failed: the sweep finds the pending rows. A job that lost its connection to the
+    database is sent again, so that it continues within seconds of the database's return.
     """
 
     def declare(fn: Callable[..., None]) -> Job:
@@ -59,6 +63,21 @@ def job(queue_name: str) -> Callable[[Callable[..., None]], Job]:
         return _jobs[-1]
 
     return declare
+
+
+def _postponed_without_database(declared: Job) -> Callable[..., None]:
+    """The job's function, sent again in some seconds if its connection to the database was lost."""
+
+    @wraps(declared.fn)
+    def run(*args: Any) -> None:
+        try:
+            declared.fn(*args)
+        except ConnectionLostError as error:
+            delay_ms = random.randint(*RECONNECT_DELAY_MS)
+            log.warning("job.postponed", job=declared.name, delay_ms=delay_ms, error=type(error.orig).__name__)
+            declared.send(*args, delay_ms=delay_ms)
+
+    return run
 
 
 class ProcessSetupMiddleware(dramatiq.Middleware):
@@ -128,6 +147,6 @@ def broker() -> RedisBroker:
         declare = dramatiq.actor(
             actor_name=declared.name, queue_name=declared.queue_name, broker=redis_broker, max_retries=0
         )
-        declare(declared.fn)
+        declare(_postponed_without_database(declared))
     dramatiq.set_broker(redis_broker)
     return redis_broker

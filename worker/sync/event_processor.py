@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import TypeAlias
 
 import structlog
@@ -17,10 +18,10 @@ import structlog
 from runtime import metrics, tracing
 from runtime.logs import scrub
 from runtime.settings import settings
-from store.db.database import AccountClosedError, transaction
+from store.db.database import AccountClosedError, ConnectionLostError, transaction
 from store.ingest import event_latency, inbox
 from store.ingest.inbox import Lease, LeasedEvent, LeaseLostError, SyncSource
-from worker.sync import requested_catch_ups
+from worker.sync import lease_keeper, requested_catch_ups
 from worker.sync.projector import project
 from worker.sync.requested_catch_ups import CatchUpOutcome
 from worker.vendors.connector import FetchResult
@@ -66,6 +67,7 @@ class FailureAction(Enum):
 FAILURE_ACTIONS: tuple[tuple[type[Exception], FailureAction], ...] = (
     (LeaseLostError, FailureAction.RAISE),
     (AccountClosedError, FailureAction.RAISE),
+    (ConnectionLostError, FailureAction.RAISE),
     (AuthorizationLostError, FailureAction.RAISE),
     (EndpointRefusedError, FailureAction.DEFER),
     (TransientError, FailureAction.RAISE_OR_BISECT),
@@ -132,10 +134,21 @@ def _drain_fetchable(source: SyncSource, seconds: float) -> DrainResult:
             lease = inbox.lease(session, source, settings().lease_seconds)
         if lease is None:
             return DrainResult(completed)
-        newly_completed, retry_after = _process_lease(lease, deadline)
+        with lease_keeper.renewing(partial(_renew, lease), partial(_release, lease)):
+            newly_completed, retry_after = _process_lease(lease, deadline)
         completed += newly_completed
         if retry_after is not None or time.monotonic() > deadline:
             return DrainResult(completed, retry_after or 0.0)
+
+
+def _renew(lease: Lease) -> bool:
+    with transaction() as session:
+        return inbox.renew_lease(session, lease, settings().lease_seconds)
+
+
+def _release(lease: Lease) -> None:
+    with transaction() as session:
+        inbox.release_lease(session, lease)
 
 
 def has_pending(source: SyncSource) -> bool:
@@ -190,8 +203,7 @@ def _process_lease(lease: Lease, deadline: float) -> tuple[int, float | None]:
     batches = list(split_batches(lease.events, connector_for(lease.source).batch_size))
     while batches:
         if completed and time.monotonic() > deadline:
-            with transaction() as session:
-                inbox.release_lease(session, lease)
+            _release(lease)
             return completed, 0.0
         try:
             fetched, error = _fetch_batches(lease.source, batches)
@@ -236,7 +248,7 @@ def _commit_or_bisect(lease: Lease, fetched: Sequence[FetchedBatch]) -> int:
     """Write batches together; if that fails, apply them one by one, so that a failing one does not block the others."""
     try:
         return _commit_batches(lease, fetched)
-    except (LeaseLostError, AccountClosedError):
+    except (LeaseLostError, AccountClosedError, ConnectionLostError):
         raise
     except Exception as error:
         if len(fetched) == 1:

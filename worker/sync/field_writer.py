@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -25,6 +26,7 @@ from store.db.enums import FieldState, FieldWriting, RecordType
 from store.read_model import field_values
 from store.read_model.field_values import PendingRecord
 from store.read_model.projection import lock_account
+from worker.sync import lease_keeper
 from worker.vendors.copper import fields as field_definitions
 from worker.vendors.copper.client import (
     BULK_INTERVAL_SECONDS,
@@ -74,9 +76,26 @@ def write(account_id: int, seconds: float) -> float | None:
     with transaction() as session:
         current = copper_fields.get_settings(session, account_id)
         is_idle = current.state is FieldWriting.OFF or not current.is_due
-        lease = None if is_idle else copper_fields.take_lease(session, account_id)
+        lease = None if is_idle else copper_fields.take_lease(session, account_id, settings().lease_seconds)
     if lease is None:
         return None
+    with lease_keeper.renewing(partial(_renew, account_id, lease), partial(_release, account_id, lease)):
+        delay = _write_or_defer(account_id, current, lease, seconds)
+    _release(account_id, lease)
+    return delay
+
+
+def _renew(account_id: int, lease: UUID) -> bool:
+    with transaction() as session:
+        return copper_fields.renew_lease(session, account_id, lease, settings().lease_seconds)
+
+
+def _release(account_id: int, lease: UUID) -> None:
+    with transaction() as session:
+        copper_fields.release_lease(session, account_id, lease)
+
+
+def _write_or_defer(account_id: int, current: FieldSettings, lease: UUID, seconds: float) -> float | None:
     try:
         return _write_leased(account_id, current, lease, seconds)
     except TransientError as error:
@@ -88,9 +107,6 @@ def write(account_id: int, seconds: float) -> float | None:
         detail = error.detail if isinstance(error, EndpointRefusedError) else ""
         _record_check(account_id, current.version, detail or str(error))
         return None
-    finally:
-        with transaction() as session:
-            copper_fields.release_lease(session, account_id, lease)
 
 
 def _write_leased(account_id: int, current: FieldSettings, lease: UUID, seconds: float) -> float | None:
@@ -198,9 +214,8 @@ class _Writer:
         return error is None
 
     def _keep_lease(self) -> None:
-        with transaction() as session:
-            if not copper_fields.renew_lease(session, self._account_id, self._lease):
-                raise LeaseLostError
+        if not _renew(self._account_id, self._lease):
+            raise LeaseLostError
 
     def _has_unknown_field(self, records: Sequence[PendingRecord]) -> bool:
         """Whether a value is to be written to a field without a definition."""

@@ -10,6 +10,7 @@ mirror had drifted; a dry run counts drift and writes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ import structlog
 from runtime.logs import scrub
 from runtime.settings import settings
 from store.accounts import connection_status
-from store.db.database import AccountClosedError, Session, transaction
+from store.db.database import AccountClosedError, ConnectionLostError, Session, transaction
 from store.db.enums import RunState
 from store.ingest.inbox import SyncSource
 from store.mirror import mirror
@@ -26,6 +27,7 @@ from store.mirror.drift import DriftCounts, merge_reports
 from store.read_model import field_values, projection
 from store.sync import runs
 from store.sync.runs import Run, RunLeaseLostError
+from worker.sync import lease_keeper
 from worker.sync.projector import project
 from worker.vendors.connector import SyncCoverage
 from worker.vendors.connectors import connector_for, list_sources
@@ -127,12 +129,29 @@ def step(account_id: int, run_id: int) -> StepOutcome:
     if leased_run is None:
         return FINISHED
     run, lease = leased_run
+    with lease_keeper.renewing(partial(_renew, run, lease), partial(_return, run, lease)):
+        return _process_page(run, lease)
+
+
+def _renew(run: Run, lease: UUID) -> bool:
+    with transaction() as session:
+        return runs.renew_lease(session, run, lease, settings().lease_seconds)
+
+
+def _return(run: Run, lease: UUID) -> None:
+    with transaction() as session:
+        runs.return_lease(session, run, lease)
+
+
+def _process_page(run: Run, lease: UUID) -> StepOutcome:
     try:
         page = _fetch(run)
         with transaction() as session:
             drift = page.write(session)
             state = _advance(session, run, lease, page, drift)
-            is_projection_behind = projection.has_pending(session, account_id, MAX_PENDING_MARKS)
+            is_projection_behind = projection.has_pending(session, run.account_id, MAX_PENDING_MARKS)
+    except ConnectionLostError:
+        raise
     except (RunLeaseLostError, AccountClosedError):
         return FINISHED
     except AuthorizationLostError as error:
@@ -146,11 +165,11 @@ def step(account_id: int, run_id: int) -> StepOutcome:
         delay = error.retry_after or ERROR_DELAY_SECONDS
         return _requeue(run, lease, error, delay=delay, count_attempt=error.retry_after is None)
     except Exception as error:
-        log.exception("run.step_failed", account=account_id, run=run_id, stage=run.stage)
+        log.exception("run.step_failed", account=run.account_id, run=run.id, stage=run.stage)
         return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=True)
     # Other jobs project the run's marks, many pages at a time. The run does it where they are missing or too slow.
     if is_projection_behind:
-        project(account_id)
+        project(run.account_id)
     is_first_or_last_page = page.row_count and (page.next_cursor is None or not run.cursor)
     if run_kind_of(run) is RunKind.BACKFILL and (is_first_or_last_page or run.stage == PROJECT_STAGE):
         with transaction() as session:
