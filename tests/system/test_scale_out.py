@@ -95,7 +95,7 @@ def machines(open_folder: Path, sandbox: Sandbox) -> Iterator[tuple[World, dict[
                 host.run(command, {**quick, "WEB_HOST": host.address, "PORT": str(WEB)})
         limits = httpx.Limits(max_keepalive_connections=0)
         with httpx.Client(base_url=f"http://127.0.0.1:{balancer}", timeout=3, trust_env=False, limits=limits) as client:
-            wait_until(lambda: all(ready(host) for host in web_hosts), seconds=60, description="both web processes")
+            wait_until(lambda: all(ready(host) for host in web_hosts), seconds=180, description="both web processes")
             world = World(sandbox, client, workers=True)
             world.enable_xero_webhook()
             yield world.open(), network_hosts
