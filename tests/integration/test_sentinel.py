@@ -77,7 +77,7 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 
 
 def port_in_use() -> int:
-    return int(shared_client().config_get("port")["port"])
+    return int(shared_client().info("server")["tcp_port"])
 
 
 def test_the_new_primary_is_used_after_the_old_one_has_died(sentinels: Sentinels) -> None:
