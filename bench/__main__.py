@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench import environment, report
@@ -27,17 +28,21 @@ def main() -> int:
     """
     environment.apply_settings()
     # Imported after the settings are applied, because the import connects to Redis.
+    from bench import fleet
     from bench.measures import MEASURES
 
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     only_help = "measure this part only; the report is written once --json has all parts"
     parser.add_argument("--only", choices=list(MEASURES), action="append", help=only_help)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--accounts", type=int, help="accounts of the part fleet, if measured alone; few to try it")
     parser.add_argument("--json", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
     names = options.only or list(MEASURES)
     if len(names) == 1:
         title, measure = MEASURES[names[0]]
+        if options.accounts and names == ["fleet"]:
+            measure = partial(fleet.measure, accounts=options.accounts)
         databases.make_template()
         print(f"{title} …", file=sys.stderr, flush=True)
         sections = [(title, measure(options.rounds))]

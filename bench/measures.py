@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bench import (
     backfill,
     drain,
+    fleet,
     ingestion,
     large_account,
     latency,
@@ -34,6 +35,7 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "large-account": ("One very large account", large_account.measure),
     "latency": ("Event latency (webhook to row)", latency.measure),
     "panel": ("First row of the panel", panel.measure),
+    "fleet": ("Many accounts", fleet.measure),
     "processes": ("Scaling to two processes", processes.measure),
     "startup": ("Start-up", startup.measure),
 }

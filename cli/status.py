@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,8 +16,8 @@ from cli.formatting import json_default, to_the_second
 from cli.options import JsonOption, resolve_account
 from runtime.numbers import count_noun
 from services import account_status
-from services.account_status import AccountStatus, SourceStatus, describe_drift, format_bytes
-from services.health import Finding
+from services.account_status import AccountStatus, InstallationStatus, SourceStatus, describe_drift, format_bytes
+from services.health import Finding, FindingCode
 from store.db.enums import RunState
 from store.read_model.field_values import Progress
 
@@ -35,28 +34,31 @@ def status(
 ) -> None:
     """Show each account's data, backlog, API usage and problems.
 
-    Exits with 1 if anything needs attention.
+    With more than 20 accounts, only those that need attention, 20 at most. Exits with 1 if anything needs attention.
     """
     if account is not None:
         resolve_account(account)
-    all_accounts = account_status.list_all()
-    accounts = [status for status in all_accounts if account in {None, status.id}]
-    allowance_left = account_status.download_allowance_left(all_accounts)
-    unassigned_failures = account_status.count_unassigned_failures()
+    installation = account_status.for_installation(account)
     if json_:
-        typer.echo(json.dumps(_to_json(accounts, allowance_left, unassigned_failures), default=json_default))
+        typer.echo(json.dumps(_to_json(installation), default=json_default))
     else:
-        _print_accounts(accounts, allowance_left, unassigned_failures)
-    is_healthy = not unassigned_failures and all(status.is_healthy for status in accounts)
-    raise SystemExit(0 if is_healthy else 1)
+        _print_installation(installation, lists_one=account is not None)
+    raise SystemExit(0 if installation.is_healthy else 1)
 
 
-def _to_json(accounts: Sequence[AccountStatus], allowance_left: float, unassigned_failures: int) -> dict[str, Any]:
+def _to_json(installation: InstallationStatus) -> dict[str, Any]:
+    failures = installation.events_quarantined
     return {
         "at": datetime.now(UTC).isoformat(),
-        "xero_download_allowance_left_gb": round(allowance_left, 6),
-        "installation": {"healthy": not unassigned_failures, "events_quarantined": unassigned_failures},
-        "accounts": [_account_to_json(account) for account in accounts],
+        "xero_download_allowance_left_gb": round(installation.download_allowance_left, 6),
+        "installation": {
+            "healthy": not failures,
+            "events_quarantined": failures,
+            "accounts": installation.account_count,
+            "accounts_unchecked": installation.unchecked_count,
+            "processes_down": list(installation.processes_down),
+        },
+        "accounts": [_account_to_json(account) for account in installation.accounts],
     }
 
 
@@ -122,17 +124,33 @@ def _account_to_json(account: AccountStatus) -> dict[str, Any]:
     }
 
 
-def _print_accounts(accounts: Sequence[AccountStatus], allowance_left: float, unassigned_failures: int) -> None:
+def _print_installation(installation: InstallationStatus, *, lists_one: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    if not accounts:
+    if not installation.account_count:
         console.print("No account is connected yet: run `patina connect`.", markup=False)
-    for account in accounts:
+    for account in installation.accounts:
         _print_account(console, account)
-    if accounts:
+    if not lists_one and not installation.is_complete:
+        _print_summary(console, installation)
+    if installation.account_count:
+        allowance_left = installation.download_allowance_left
         console.print(f"Xero download allowance left this month, all accounts: {allowance_left:,.3f} GB")
-    if unassigned_failures:
-        events = count_noun(unassigned_failures, "failed event")
+    if installation.events_quarantined:
+        events = count_noun(installation.events_quarantined, "failed event")
         message = f"Needs attention: {events} of no account: see `patina inbox list --installation`"
+        console.print(Text(message, style="red"))
+
+
+def _print_summary(console: Console, installation: InstallationStatus) -> None:
+    """What is said of accounts that are not listed, because there are many."""
+    listed, unchecked = len(installation.accounts), installation.unchecked_count
+    accounts = count_noun(installation.account_count, "account")
+    console.print(f"{accounts}, {installation.account_count - listed - unchecked:,} of them without a problem")
+    for process in installation.processes_down:
+        finding = Finding(FindingCode.PROCESS_DOWN, subject=process)
+        console.print(Text(f"Needs attention: {describe_finding(finding)}", style="red"))
+    if unchecked:
+        message = f"{count_noun(unchecked, 'more account')} may need attention: see `patina status --account ID`"
         console.print(Text(message, style="red"))
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from runtime.settings import settings
 from services import health
 from services.health import AccountSnapshot, Finding
-from store.accounts import accounts, connection_status, copper_fields, refused_endpoints, xero_organisations
+from store.accounts import accounts, attention, connection_status, copper_fields, refused_endpoints, xero_organisations
 from store.accounts.accounts import AccountSummary
 from store.accounts.connection_status import ConnectionStatus
 from store.accounts.xero_organisations import Organisation
@@ -26,10 +26,13 @@ from store.read_model.field_values import Progress
 from store.sync import api_usage, heartbeats, runs
 from store.sync.api_usage import ApiUsage
 from store.sync.runs import Run
+from worker.jobs import heartbeat
 from worker.vendors.rate_limit.budget import Budget
 from worker.vendors.sync_types import RunKind
 
 GIGABYTE = 10**9
+MAX_LISTED_ACCOUNTS = 20
+"""With more accounts than this, only those that need a person are listed, as many of them at most."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,72 @@ class AccountStatus:
         )
 
 
-def count_unassigned_failures() -> int:
-    """Return the number of quarantined events without an account: bodies and events that could not be parsed."""
-    with transaction() as session:
-        return inbox.quarantined_count(session, INSTALLATION)
-
-
 def month_start(now: datetime | None = None) -> datetime:
     """Return the start of this month in UTC, because Xero bills by month."""
     return (now or datetime.now(UTC)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+@dataclass(frozen=True)
+class InstallationStatus:
+    """The status of an installation: of all its accounts, or of those that need a person if it has many.
+
+    `account_count` counts all accounts. `unchecked_count` is how many more may need a person, beyond those in
+    `accounts`. `processes_down` have no recent heartbeat; that is a finding of every account as well.
+    """
+
+    accounts: tuple[AccountStatus, ...]
+    account_count: int
+    unchecked_count: int
+    processes_down: tuple[str, ...]
+    events_quarantined: int
+    xero_bytes_uncompressed: int
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing needs a person."""
+        needs_person = self.unchecked_count or self.processes_down or self.events_quarantined
+        return not needs_person and all(account.is_healthy for account in self.accounts)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether `accounts` has all of them."""
+        return len(self.accounts) == self.account_count
+
+    @property
+    def download_allowance_left(self) -> float:
+        """Gigabytes left of this month's download allowance, which all accounts share; negative if exceeded."""
+        return settings().xero_download_allowance_gb - self.xero_bytes_uncompressed / GIGABYTE
+
+
+def for_installation(account_id: int | None = None, *, max_accounts: int = MAX_LISTED_ACCOUNTS) -> InstallationStatus:
+    """Return the status of one account, or (None) of all up to `max_accounts`, otherwise of those that need a person.
+
+    Of these, too, `max_accounts` at most are checked.
+    """
+    with transaction() as session:
+        summaries = accounts.list_accounts(session)
+        account_count, unchecked_count = len(summaries), 0
+        if account_id is not None:
+            summaries = [summary for summary in summaries if summary.id == account_id]
+        elif account_count > max_accounts:
+            candidates = attention.list_candidates(session, health.stale_seconds())
+            unchecked_count = max(len(candidates) - max_accounts, 0)
+            checked = set(candidates[:max_accounts])
+            summaries = [summary for summary in summaries if summary.id in checked]
+        ages = heartbeats.heartbeat_ages(session)
+        usage = api_usage.totals_by_day(session, month_start().date())
+        events_quarantined = inbox.quarantined_count(session, INSTALLATION)
+    statuses = [for_account(summary) for summary in summaries]
+    if account_id is None and account_count > max_accounts:
+        statuses = [status for status in statuses if not status.is_healthy]
+    return InstallationStatus(
+        tuple(statuses),
+        account_count,
+        unchecked_count,
+        tuple(process for process in heartbeat.PROCESSES if health.is_process_down(process, ages)),
+        events_quarantined,
+        sum(total.bytes_uncompressed for total in usage if total.vendor == "xero"),
+    )
 
 
 def list_all() -> list[AccountStatus]:
@@ -237,12 +297,6 @@ def _source(connection: ConnectionStatus, organisation: Organisation | None) -> 
         unknown_time_zone=unknown_time_zone,
         missing_scopes=health.missing_scopes(organisation),
     )
-
-
-def download_allowance_left(statuses: list[AccountStatus]) -> float:
-    """Return the gigabytes left of this month's download allowance, which all accounts share; negative if exceeded."""
-    downloaded = sum(status.xero_bytes_uncompressed for status in statuses)
-    return settings().xero_download_allowance_gb - downloaded / GIGABYTE
 
 
 def describe_drift(drift: dict[str, dict[str, int]]) -> str:

@@ -198,6 +198,10 @@ def _check_freshness(snapshot: AccountSnapshot) -> Iterator[Finding]:
             yield Finding(FindingCode.OUT_OF_DATE, connection.organisation_id, connection.name, since=synced_at)
 
 
+def stale_seconds() -> float:
+    """Return the seconds after which a source without a successful run is out of date."""
+    return max(MAX_MISSED_CATCH_UPS * settings().catch_up_interval_seconds, MIN_STALE_SECONDS)
+
+
 def _is_stale(synced_at: datetime, now: datetime) -> bool:
-    max_age = max(MAX_MISSED_CATCH_UPS * settings().catch_up_interval_seconds, MIN_STALE_SECONDS)
-    return (now - synced_at).total_seconds() > max_age
+    return (now - synced_at).total_seconds() > stale_seconds()

@@ -176,6 +176,12 @@ def _create_accounts() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("account_pkey")),
         sa.UniqueConstraint("copper_account_id", name=op.f("account_copper_account_id_key")),
     )
+    op.create_index(
+        op.f("account_balances_as_of_idx"),
+        "account",
+        ["balances_as_of"],
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
     op.create_table(
         "browser_session",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -309,6 +315,9 @@ def _create_accounts() -> None:
         sa.UniqueConstraint("account_id", "tenant_id", name=op.f("xero_organisation_account_id_tenant_id_key")),
     )
     op.create_index(op.f("xero_organisation_tenant_id_idx"), "xero_organisation", ["tenant_id"])
+    op.create_index(
+        op.f("xero_organisation_time_zone_balances_as_of_idx"), "xero_organisation", ["time_zone", "balances_as_of"]
+    )
     op.create_table(
         "refused_endpoint",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -907,6 +916,16 @@ def _create_sync() -> None:
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("sync_run_pkey")),
     )
     op.create_index("sync_run_latest_idx", "sync_run", ["account_id", "organisation_id", "kind", "id"])
+    op.create_index("sync_run_failed_idx", "sync_run", ["account_id"], postgresql_where=sa.text("state = 'failed'"))
+    op.create_index("sync_run_due_idx", "sync_run", ["not_before"], postgresql_where=sa.text("state = 'running'"))
+    op.create_index(
+        "sync_run_drift_idx",
+        "sync_run",
+        ["account_id", "organisation_id", "id"],
+        postgresql_where=sa.text(
+            "kind = 'reconciliation' AND state = 'done' AND jsonb_path_exists(drift, '$.*.* ? (@ > 0)')"
+        ),
+    )
     op.create_index(
         "sync_run_running_idx",
         "sync_run",
@@ -942,6 +961,7 @@ def _create_sync() -> None:
         ),
         sa.PrimaryKeyConstraint("account_id", "organisation_id", "day", "priority", name=op.f("api_usage_pkey")),
     )
+    op.create_index(op.f("api_usage_day_idx"), "api_usage", ["day"])
     op.create_table(
         "unreadable_field",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -966,6 +986,7 @@ def _create_sync() -> None:
         sa.Column("last_started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("account_id", "name", name=op.f("scheduled_task_pkey")),
     )
+    op.create_index(op.f("scheduled_task_name_last_started_at_idx"), "scheduled_task", ["name", "last_started_at"])
     op.create_table(
         "heartbeat",
         sa.Column("process", sa.Text(), nullable=False),

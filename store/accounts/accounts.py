@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from store.db.database import AccountClosedError
 from store.db.enums import SetupStep
+from store.sync import scheduled_tasks
 
 UPSERT = text("""
     INSERT INTO account AS known (copper_account_id, name) VALUES (:copper_account_id, :name)
@@ -23,6 +24,7 @@ RELEASE_COPPER_ID = text("""
 LIST = text("""
     SELECT id, copper_account_id, name, record_types, synced_at FROM account WHERE closed_at IS NULL ORDER BY id
 """)
+COUNT = text("SELECT count(*) FROM account WHERE closed_at IS NULL")
 COPPER_ACCOUNT_ID = text("SELECT copper_account_id FROM account WHERE id = :account")
 SYNCED_AT = text("SELECT synced_at FROM account WHERE id = :account")
 FIND_BY_COPPER_ID = text("SELECT id FROM account WHERE copper_account_id = :copper_account_id AND closed_at IS NULL")
@@ -54,6 +56,7 @@ def upsert(session: Session, copper_account_id: int, name: str) -> int:
     account_id: int | None = session.execute(UPSERT, params).scalar_one_or_none()
     if account_id is None:
         raise AccountClosedError("The account was disconnected at this very moment. Connect it again.")
+    scheduled_tasks.add_missing(session, account_id)
     return account_id
 
 
@@ -61,6 +64,11 @@ def list_accounts(session: Session) -> list[AccountSummary]:
     """Every account that is not closed, oldest first."""
     rows = session.execute(LIST).mappings()
     return [AccountSummary(**{**row, "record_types": tuple(row["record_types"])}) for row in rows]
+
+
+def count(session: Session) -> int:
+    """The number of accounts that are not closed."""
+    return int(session.execute(COUNT).scalar_one())
 
 
 def get_copper_account_id(session: Session, account_id: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -30,6 +31,57 @@ LIST = text("""
 """)
 
 
+# The connections that work, of many accounts at once. A connection was read in full if all that the vendor allows was:
+# Xero's invoices come last, unless Xero refuses them.
+LIST_CONNECTED = text("""
+    SELECT account_id, CAST(0 AS bigint) AS organisation_id, records_synced_through IS NOT NULL AS was_read_in_full
+    FROM copper_credential WHERE account_id = ANY(CAST(:accounts AS bigint[])) AND status <> 'needs_reauth'
+    UNION ALL
+    SELECT o.account_id, o.id,
+           o.invoices_synced_through IS NOT NULL
+           OR o.contacts_synced_through IS NOT NULL
+              AND EXISTS (SELECT FROM refused_endpoint r WHERE r.account_id = o.account_id AND r.organisation_id = o.id
+                          AND r.endpoint = 'Invoices')
+    FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+    WHERE o.account_id = ANY(CAST(:accounts AS bigint[])) AND o.status NOT IN ('removed', 'needs_reauth')
+      AND g.status <> 'needs_reauth'
+""")
+
+
+COUNT_PROBLEMS = text("""
+    SELECT account_id, count(*) FILTER (WHERE is_broken) AS broken,
+           count(*) FILTER (WHERE has_unknown_time_zone) AS unknown_time_zones
+    FROM (SELECT account_id, true AS is_broken, false AS has_unknown_time_zone
+          FROM copper_credential WHERE status = 'needs_reauth'
+          UNION ALL
+          SELECT o.account_id,
+                 'needs_reauth' IN (o.status, g.status) OR (o.account_id, o.id) IN (
+                     SELECT r.account_id, r.organisation_id FROM refused_endpoint r
+                     WHERE r.parameter = '' AND r.endpoint NOT LIKE '%/%'),
+                 coalesce(o.xero_time_zone, '') <> '' AND o.time_zone = 'UTC'
+          FROM xero_organisation o JOIN xero_grant g ON g.account_id = o.account_id AND g.id = o.grant_id
+          WHERE o.status <> 'removed') connection
+    WHERE is_broken OR has_unknown_time_zone GROUP BY account_id
+""")
+
+
+@dataclass(frozen=True)
+class ConnectionProblems:
+    """How many of an account's connections a person must renew, and how many organisations have an unknown zone."""
+
+    broken: int
+    unknown_time_zones: int
+
+
+@dataclass(frozen=True)
+class WorkingConnection:
+    """A connection that needs no person; `was_read_in_full` once all that the vendor allows was read."""
+
+    account_id: int
+    organisation_id: int
+    was_read_in_full: bool
+
+
 @dataclass(frozen=True)
 class ConnectionStatus:
     """A connection of an account: to a Xero organisation, or (`organisation_id` is `COPPER`) to Copper.
@@ -46,6 +98,17 @@ class ConnectionStatus:
     tenant_id: UUID | None
     lacks_permission: bool = False
     has_unknown_time_zone: bool = False
+
+
+def list_connected(session: Session, account_ids: Sequence[int]) -> list[WorkingConnection]:
+    """The connections of these accounts that work, in no particular order."""
+    rows = session.execute(LIST_CONNECTED, {"accounts": list(account_ids)})
+    return [WorkingConnection(row[0], row[1], row[2]) for row in rows]
+
+
+def count_problems(session: Session) -> dict[int, ConnectionProblems]:
+    """The problems with connections, by account; accounts without any are left out."""
+    return {row[0]: ConnectionProblems(row[1], row[2]) for row in session.execute(COUNT_PROBLEMS)}
 
 
 def list_statuses(session: Session, account_id: int | None = None) -> list[ConnectionStatus]:

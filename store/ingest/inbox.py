@@ -111,6 +111,7 @@ class SyncSource:
         return "copper" if self.is_copper else "xero"
 
 
+# The organisations are found by the index on their tenant: an array is expected to be short, and a join is not.
 # Xero's eventDateUtc is the change's own millisecond, and a fetch always begins later. An event with a known key
 # therefore carries no new information and is dropped.
 ACCEPT_XERO = """
@@ -120,17 +121,18 @@ ACCEPT_XERO = """
         WHERE first > 0 AND last >= first ORDER BY 1, 2
         ON CONFLICT DO NOTHING),
     received AS (
-        SELECT * FROM json_to_recordset(%(events)s::json)
+        SELECT *, CASE WHEN tenant ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN tenant::uuid END AS tenant_id
+        FROM json_to_recordset(%(events)s::json)
              AS e(tenant text, category text, event_type text, resource_id text, occurred_at timestamptz,
                   dedupe_key text, correlation text)),
     organisation AS (
-        SELECT o.account_id, o.id, o.tenant_id::text AS tenant
+        SELECT o.account_id, o.id, o.tenant_id
         FROM xero_organisation o JOIN account a ON a.id = o.account_id AND a.closed_at IS NULL
-        WHERE o.tenant_id::text IN (SELECT lower(tenant) FROM received) AND o.status <> 'removed'
+        WHERE o.tenant_id = ANY(ARRAY(SELECT DISTINCT tenant_id FROM received)) AND o.status <> 'removed'
         FOR KEY SHARE OF a),
     event AS MATERIALIZED (
         SELECT e.*, o.account_id, o.id AS organisation_id
-        FROM received e LEFT JOIN organisation o ON o.tenant = lower(e.tenant)),
+        FROM received e LEFT JOIN organisation o ON o.tenant_id = e.tenant_id),
     accepted AS (
         INSERT INTO inbox (account_id, vendor, organisation_id, tenant, category, event_type, resource_id, occurred_at,
                            dedupe_key, correlation_id)

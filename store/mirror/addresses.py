@@ -15,6 +15,13 @@ from store.mirror.address_patterns import IS_IRREGULAR, PLAIN_ADDRESS
 
 BATCH_SIZE = 1_000
 
+# Partial indexes have the irregular addresses, so accounts without any cost nothing.
+ACCOUNTS_WITH_UNUSUAL = text(f"""
+    SELECT account_id FROM xero_contact_email WHERE {IS_IRREGULAR}
+    UNION
+    SELECT account_id FROM copper_record_email WHERE {IS_IRREGULAR}
+    ORDER BY 1
+""")
 # The ids of both tables differ only in their types, so one function serves both.
 LIST_UNUSUAL_OF_CONTACTS = text(f"""
     SELECT organisation_id, contact_id, email FROM xero_contact_email
@@ -98,6 +105,11 @@ class Replacement:
 
     stored: StoredAddress
     addresses: dict[str, str]
+
+
+def accounts_with_unusual_addresses(session: Session) -> list[int]:
+    """The accounts with addresses that `list_unusual_contact_addresses` or `list_unusual_record_addresses` returns."""
+    return list(session.execute(ACCOUNTS_WITH_UNUSUAL).scalars())
 
 
 def list_unusual_contact_addresses(session: Session, account_id: int, after: StoredAddress) -> list[StoredAddress]:

@@ -453,6 +453,8 @@ def upsert_invoices(
     `force` is for a fetch by id: the fetched row wins regardless of the version in the mirror.
     """
     invoices = newest(rows, "invoice_id")
+    if not invoices:
+        return 0
     params = _xero_params(
         account_id,
         organisation_id,
@@ -593,6 +595,8 @@ def mark_relations_fetched(
     session: Session, account_id: int, record_type: RecordType, ids: Sequence[int], fetched_at: datetime
 ) -> None:
     """Record that the relations of some records were read by a fetch begun at `fetched_at`."""
+    if not ids:
+        return
     params = {"account": account_id, "type": record_type.value, "ids": list(ids), "fetched_at": fetched_at}
     session.execute(MARK_RELATIONS_FETCHED, params)
 

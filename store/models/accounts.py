@@ -31,6 +31,7 @@ class Account(SQLModel, table=True):
     """
 
     __table_args__ = (
+        sa.Index(None, "balances_as_of", postgresql_where=sa.text("closed_at IS NULL")),
         sa.CheckConstraint(f"setup_step IN ({', '.join(repr(step.value) for step in SetupStep)})", name="setup_step"),
     )
 
@@ -109,7 +110,10 @@ class XeroOrganisation(SQLModel, table=True):
     """
 
     __tablename__ = "xero_organisation"
-    __table_args__ = (sa.UniqueConstraint("account_id", "tenant_id"),)
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "tenant_id"),
+        sa.Index(None, "time_zone", "balances_as_of"),
+    )
 
     account_id: int = account_key_column()
     id: int = serial_column()

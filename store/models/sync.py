@@ -37,6 +37,17 @@ class SyncRun(SQLModel, table=True):
             postgresql_where=sa.text("state = 'running'"),
         ),
         sa.Index("sync_run_latest_idx", "account_id", "organisation_id", "kind", "id"),
+        sa.Index("sync_run_failed_idx", "account_id", postgresql_where=sa.text("state = 'failed'")),
+        sa.Index("sync_run_due_idx", "not_before", postgresql_where=sa.text("state = 'running'")),
+        sa.Index(
+            "sync_run_drift_idx",
+            "account_id",
+            "organisation_id",
+            "id",
+            postgresql_where=sa.text(
+                "kind = 'reconciliation' AND state = 'done' AND jsonb_path_exists(drift, '$.*.* ? (@ > 0)')"
+            ),
+        ),
         sa.CheckConstraint("state IN ('running', 'paused', 'done', 'failed')", name="state"),
     )
 
@@ -73,6 +84,7 @@ class ApiUsage(SQLModel, table=True):
     """Calls to a vendor and downloaded bytes, by organisation (0: Copper), day (UTC) and priority."""
 
     __tablename__ = "api_usage"
+    __table_args__ = (sa.Index(None, "day"),)
 
     account_id: int = account_key_column()
     organisation_id: int = key_column()
@@ -87,9 +99,10 @@ class ApiUsage(SQLModel, table=True):
 
 
 class ScheduledTask(SQLModel, table=True):
-    """When a recurring task of an account (0: of the installation) last started."""
+    """When a recurring task of an account (0: of the installation) last started, or (in the future) will start."""
 
     __tablename__ = "scheduled_task"
+    __table_args__ = (sa.Index(None, "name", "last_started_at"),)
 
     account_id: int = key_column()
     name: str = key_column(sa.Text)

@@ -26,6 +26,7 @@ from store.read_model.free_email_domains import is_own_domain
 from store.read_model.overdue_sql import AGEING_COLUMNS, AWAITS_PAYMENT, overdue_days, sum_by_age
 
 BATCH_SIZE = 2_000
+MAX_STALE_ACCOUNTS = 1_000
 # Evaluated once, before any row: nothing is read for an account that does not match by email domain.
 MATCHES_DOMAINS = "(SELECT match_email_domain FROM account WHERE id = :account)"
 # If an account's opportunities show pinned invoices only, they match none; the planner then skips what finds them.
@@ -453,7 +454,28 @@ UPDATE_SYNCED_AT = text("""
                       ORDER BY i.id LIMIT 1000) AS oldest)))
     WHERE id = :account
 """)
-ACCOUNTS_PENDING = text(f"SELECT account_id FROM projection_queue UNION {STALE_BALANCES}")
+# STALE_BALANCES of all accounts, zone by zone: by the indexes, it only reads accounts whose day has changed. When
+# midnight passes for very many of them, each sweep takes some.
+ACCOUNTS_PENDING = text("""
+    WITH RECURSIVE zone AS (
+        SELECT min(time_zone) AS name FROM xero_organisation
+        UNION ALL
+        SELECT (SELECT min(time_zone) FROM xero_organisation WHERE time_zone > zone.name)
+        FROM zone WHERE zone.name IS NOT NULL),
+    today AS (SELECT name, local_date(name, statement_timestamp()) AS day FROM zone WHERE name IS NOT NULL)
+    SELECT account_id FROM projection_queue
+    UNION
+    (SELECT id FROM account WHERE balances_as_of < CURRENT_DATE AND closed_at IS NULL
+     ORDER BY balances_as_of LIMIT :limit)
+    UNION
+    SELECT o.account_id FROM today CROSS JOIN LATERAL (
+        SELECT account_id FROM xero_organisation
+        WHERE time_zone = today.name AND balances_as_of < today.day ORDER BY balances_as_of LIMIT :limit) o
+    UNION
+    SELECT o.account_id FROM today CROSS JOIN LATERAL (
+        SELECT account_id FROM xero_organisation
+        WHERE time_zone = today.name AND balances_as_of > today.day ORDER BY balances_as_of DESC LIMIT :limit) o
+""")
 HAS_PENDING = text("""
     SELECT count(*) >= :marks FROM (SELECT FROM projection_queue WHERE account_id = :account LIMIT :marks) AS pending
 """)
@@ -568,8 +590,8 @@ def has_pending(session: Session, account_id: int, marks: int) -> bool:
 
 
 def accounts_pending(session: Session) -> set[int]:
-    """Accounts with pending marks, or with balances of an earlier day."""
-    return set(session.execute(ACCOUNTS_PENDING).scalars())
+    """Accounts with pending marks, or with balances of another day; of these, `MAX_STALE_ACCOUNTS` of each zone."""
+    return set(session.execute(ACCOUNTS_PENDING, {"limit": MAX_STALE_ACCOUNTS}).scalars())
 
 
 def count_rows(session: Session, account_id: int) -> tuple[int, int]:

@@ -14,10 +14,10 @@ from store.db.database import execute_rowcount
 RECORD = text("""
     INSERT INTO api_usage AS usage (account_id, organisation_id, day, priority, calls, failed, rate_limited,
                                     bytes_compressed, bytes_uncompressed)
-    VALUES (:account, :organisation, CAST(now() AS date), :priority, 1, :failed, :rate_limited, :bytes_compressed,
+    VALUES (:account, :organisation, CAST(now() AS date), :priority, :calls, :failed, :rate_limited, :bytes_compressed,
             :bytes_uncompressed)
     ON CONFLICT (account_id, organisation_id, day, priority) DO UPDATE SET
-        calls = usage.calls + 1, failed = usage.failed + EXCLUDED.failed,
+        calls = usage.calls + EXCLUDED.calls, failed = usage.failed + EXCLUDED.failed,
         rate_limited = usage.rate_limited + EXCLUDED.rate_limited,
         bytes_compressed = usage.bytes_compressed + EXCLUDED.bytes_compressed,
         bytes_uncompressed = usage.bytes_uncompressed + EXCLUDED.bytes_uncompressed, last_call_at = now()
@@ -43,12 +43,29 @@ SINCE = text("""
     WHERE (CAST(:account AS bigint) IS NULL OR account_id = :account) AND day >= :since
     GROUP BY account_id, organisation_id, priority ORDER BY account_id, organisation_id, priority
 """)
+TOTALS_BY_DAY = text("""
+    SELECT day, CASE WHEN organisation_id = 0 THEN 'copper' ELSE 'xero' END AS vendor, priority, sum(calls),
+           sum(failed), sum(rate_limited), sum(bytes_compressed), sum(bytes_uncompressed)
+    FROM api_usage WHERE day >= :since GROUP BY 1, 2, 3
+""")
+# Xero's day is the 24 hours from the first call, so it may have begun yesterday.
+BUSY_ORGANISATIONS = text("""
+    SELECT o.account_id, o.id, o.tenant_id
+    FROM (SELECT account_id, organisation_id, sum(calls) AS calls FROM api_usage
+          WHERE day >= CAST(now() AS date) - 1 AND organisation_id <> 0
+          GROUP BY 1, 2 HAVING sum(calls) >= :calls) busy
+    JOIN xero_organisation o ON o.account_id = busy.account_id AND o.id = busy.organisation_id
+    ORDER BY busy.calls DESC, o.account_id, o.id LIMIT :limit
+""")
 DELETE_EXPIRED = text("DELETE FROM api_usage WHERE day < CAST(now() AS date) - CAST(:days AS int)")
 
 
 @dataclass(frozen=True)
 class ApiUsage:
-    """Calls of one priority and the bytes they downloaded, as sent over the wire and uncompressed."""
+    """Calls of one priority and the bytes they downloaded, as sent over the wire and uncompressed.
+
+    `organisation_id` 0 is the account's Copper.
+    """
 
     account_id: int
     organisation_id: int
@@ -60,26 +77,42 @@ class ApiUsage:
     bytes_uncompressed: int
 
 
-def record_call(
-    session: Session,
-    account_id: int,
-    organisation_id: int,
-    priority: str,
-    *,
-    failed: bool,
-    rate_limited: bool,
-    bytes_compressed: int,
-    bytes_uncompressed: int,
-) -> None:
-    """Count one call; `organisation_id` 0 is the account's Copper."""
+@dataclass(frozen=True)
+class UsageTotal:
+    """Calls of one day (UTC), vendor (`xero` or `copper`) and priority, of all accounts, and their bytes."""
+
+    day: date
+    vendor: str
+    priority: str
+    calls: int
+    failed: int
+    rate_limited: int
+    bytes_compressed: int
+    bytes_uncompressed: int
+
+
+def totals_by_day(session: Session, since: date) -> list[UsageTotal]:
+    """The usage of all accounts together, of each day since `since`."""
+    rows = session.execute(TOTALS_BY_DAY, {"since": since})
+    return [UsageTotal(row[0], row[1], row[2], *map(int, row[3:])) for row in rows]
+
+
+def busy_organisations(session: Session, calls: int, limit: int) -> list[tuple[int, int, UUID]]:
+    """(account, organisation, tenant) of those with at least so many calls since yesterday, the busiest first."""
+    return [(row[0], row[1], row[2]) for row in session.execute(BUSY_ORGANISATIONS, {"calls": calls, "limit": limit})]
+
+
+def record(session: Session, usage: ApiUsage) -> None:
+    """Add calls of today to the stored usage."""
     params = {
-        "account": account_id,
-        "organisation": organisation_id,
-        "priority": priority,
-        "failed": int(failed),
-        "rate_limited": int(rate_limited),
-        "bytes_compressed": bytes_compressed,
-        "bytes_uncompressed": bytes_uncompressed,
+        "account": usage.account_id,
+        "organisation": usage.organisation_id,
+        "priority": usage.priority,
+        "calls": usage.calls,
+        "failed": usage.failed,
+        "rate_limited": usage.rate_limited,
+        "bytes_compressed": usage.bytes_compressed,
+        "bytes_uncompressed": usage.bytes_uncompressed,
     }
     session.execute(RECORD, params)
 

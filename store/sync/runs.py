@@ -16,6 +16,8 @@ from store.db.database import execute_rowcount
 from store.db.enums import RunState
 
 MAX_ERROR_LENGTH = 500
+CATCH_UP_DAYS = 1
+"""For how long successful catch-ups are kept; the latest of each source is kept like other runs."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,25 @@ class Run:
     error: str | None
 
 
+@dataclass(frozen=True)
+class NewRun:
+    """A run to start of one source, with its first stage, `delay` seconds from now."""
+
+    account_id: int
+    organisation_id: int
+    stage: str
+    delay: float
+
+
+@dataclass(frozen=True)
+class ScheduledRun:
+    """A run whose next page is due in `delay` seconds."""
+
+    account_id: int
+    id: int
+    delay: float
+
+
 class RunLeaseLostError(Exception):
     """Another worker took over the run: the caller must roll back."""
 
@@ -51,15 +72,32 @@ START = text(f"""
     DO UPDATE SET not_before = LEAST(sync_run.not_before, now())
     RETURNING {COLUMNS}
 """)
+# A run that was scheduled for later and has fetched nothing: started now, it fetches from now on.
+NOT_STARTED = (
+    """{run}.not_before > now() AND {run}.counts = '{{}}' AND {run}.error IS NULL AND {run}.lease_id IS NULL"""
+)
+# In the order of the index, so that two schedulers cannot wait for each other.
+START_ALL = text("""
+    INSERT INTO sync_run (account_id, organisation_id, kind, stage, not_before)
+    SELECT account_id, organisation_id, :kind, stage, now() + make_interval(secs => delay)
+    FROM unnest(CAST(:accounts AS bigint[]), CAST(:organisations AS bigint[]), CAST(:stages AS text[]),
+                CAST(:delays AS double precision[])) AS new(account_id, organisation_id, stage, delay)
+    ORDER BY account_id, organisation_id
+    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running'
+    DO UPDATE SET not_before = LEAST(sync_run.not_before, EXCLUDED.not_before)
+    RETURNING account_id, id, extract(epoch FROM not_before - now())
+""")
 START_IF_IDLE = text(f"""
     INSERT INTO sync_run (account_id, organisation_id, kind, stage)
     VALUES (:account, :organisation, :kind, :stage)
-    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running' DO NOTHING
+    ON CONFLICT (account_id, organisation_id, kind) WHERE state = 'running' DO UPDATE SET not_before = now()
+    WHERE {NOT_STARTED.format(run="sync_run")}
     RETURNING {COLUMNS}
 """)
-RUNNING_KINDS = text("""
-    SELECT kind FROM sync_run
+RUNNING_KINDS = text(f"""
+    SELECT kind FROM sync_run r
     WHERE account_id = :account AND organisation_id = :organisation AND state = 'running'
+      AND NOT ({NOT_STARTED.format(run="r")})
 """)
 LEASE = text(f"""
     UPDATE sync_run SET lease_id = :lease_id, leased_until = now() + make_interval(secs => :seconds),
@@ -121,6 +159,17 @@ UNPAUSE = text("""
                         AND r.state = 'running')
     RETURNING id
 """)
+UNPAUSE_ALL = text("""
+    UPDATE sync_run p SET state = 'running', error = NULL, not_before = now()
+    FROM unnest(CAST(:accounts AS bigint[]), CAST(:organisations AS bigint[])) AS source(account_id, organisation_id)
+    WHERE p.account_id = source.account_id AND p.organisation_id = source.organisation_id AND p.state = 'paused'
+      AND p.id = (SELECT max(id) FROM sync_run m
+                  WHERE m.account_id = p.account_id AND m.organisation_id = p.organisation_id AND m.kind = p.kind
+                    AND m.state = 'paused')
+      AND NOT EXISTS (SELECT FROM sync_run r
+                      WHERE r.account_id = p.account_id AND r.organisation_id = p.organisation_id AND r.kind = p.kind
+                        AND r.state = 'running')
+""")
 PAUSE = text("""
     UPDATE sync_run SET state = 'paused', error = :error, lease_id = NULL, leased_until = NULL, attempts = 0
     WHERE account_id = :account AND id = :id AND lease_id = :lease_id AND state = 'running'
@@ -130,19 +179,25 @@ LAST_SUCCESS = text("""
     SELECT organisation_id, max(finished_at) FROM sync_run
     WHERE account_id = :account AND state = 'done' AND kind <> 'dry_run' GROUP BY organisation_id
 """)
-# One index lookup for each source, however many runs are kept.
+# A partial index has the reconciliations that found drift, so it only reads these, and looks for later ones.
 LATEST_DRIFT = text("""
-    SELECT source.account_id, r.drift
-    FROM (SELECT id AS account_id, CAST(0 AS bigint) AS organisation_id FROM account WHERE closed_at IS NULL
-          UNION ALL SELECT account_id, id FROM xero_organisation WHERE status <> 'removed') source
-    CROSS JOIN LATERAL (
-        SELECT drift FROM sync_run
-        WHERE account_id = source.account_id AND organisation_id = source.organisation_id
-          AND kind = 'reconciliation' AND state = 'done'
-        ORDER BY id DESC LIMIT 1) r
+    SELECT r.account_id, r.drift FROM sync_run r JOIN account a ON a.id = r.account_id AND a.closed_at IS NULL
+    WHERE r.kind = 'reconciliation' AND r.state = 'done' AND jsonb_path_exists(r.drift, '$.*.* ? (@ > 0)')
+      AND NOT EXISTS (SELECT FROM sync_run later
+                      WHERE later.account_id = r.account_id AND later.organisation_id = r.organisation_id
+                        AND later.kind = 'reconciliation' AND later.state = 'done' AND later.id > r.id)
+      AND (r.organisation_id = 0 OR EXISTS (
+          SELECT FROM xero_organisation o
+          WHERE o.account_id = r.account_id AND o.id = r.organisation_id AND o.status <> 'removed'))
 """)
+# Each account has a hundred catch-ups a day of each source. The latest says when the source was last synced.
 DELETE_EXPIRED = text("""
-    DELETE FROM sync_run WHERE state IN ('done', 'failed') AND finished_at < now() - make_interval(days => :days)
+    DELETE FROM sync_run r
+    WHERE state IN ('done', 'failed') AND finished_at < now() - make_interval(days => :days)
+       OR kind = 'catch_up' AND state = 'done' AND finished_at < now() - make_interval(days => :catch_up_days)
+          AND EXISTS (SELECT FROM sync_run later
+                      WHERE later.account_id = r.account_id AND later.organisation_id = r.organisation_id
+                        AND later.kind = r.kind AND later.state = 'done' AND later.id > r.id)
 """)
 RECENT = text(f"""
     SELECT {COLUMNS} FROM sync_run
@@ -162,15 +217,30 @@ def start(session: Session, account_id: int, organisation_id: int, kind: str, st
     return _run(session.execute(START, params).one())
 
 
+def start_all(session: Session, kind: str, new_runs: Sequence[NewRun]) -> list[ScheduledRun]:
+    """Start runs of one kind of many sources, or return the running ones; continue the sources' paused runs."""
+    if not new_runs:
+        return []
+    params = {
+        "kind": kind,
+        "accounts": [run.account_id for run in new_runs],
+        "organisations": [run.organisation_id for run in new_runs],
+        "stages": [run.stage for run in new_runs],
+        "delays": [run.delay for run in new_runs],
+    }
+    session.execute(UNPAUSE_ALL, params)
+    return [ScheduledRun(row[0], row[1], max(float(row[2]), 0.0)) for row in session.execute(START_ALL, params)]
+
+
 def start_if_idle(session: Session, account_id: int, organisation_id: int, kind: str, stage: str) -> Run | None:
-    """Start a run, which fetches only from now on; None if one of the same source and kind is running."""
+    """Start a run, which fetches only from now on; None if one of the same source and kind has begun."""
     params = {"account": account_id, "organisation": organisation_id, "kind": kind, "stage": stage}
     row = session.execute(START_IF_IDLE, params).one_or_none()
     return _run(row) if row else None
 
 
 def running_kinds(session: Session, account_id: int, organisation_id: int) -> set[str]:
-    """The kinds of the source's running runs."""
+    """The kinds of the source's runs that have begun."""
     params = {"account": account_id, "organisation": organisation_id}
     return set(session.execute(RUNNING_KINDS, params).scalars())
 
@@ -280,13 +350,13 @@ def last_success(session: Session, account_id: int) -> dict[int, datetime]:
 
 
 def latest_drift(session: Session) -> list[tuple[int, dict[str, dict[str, int]]]]:
-    """The (account, drift) of the latest completed reconciliation of every source."""
+    """The (account, drift) of the latest completed reconciliation of every source where it found any."""
     return [(row[0], row[1] or {}) for row in session.execute(LATEST_DRIFT)]
 
 
 def delete_expired(session: Session, days: int) -> int:
-    """Delete runs that ended more than `days` ago; return how many."""
-    return execute_rowcount(session, DELETE_EXPIRED, {"days": days})
+    """Delete runs that ended more than `days` ago, catch-ups after `CATCH_UP_DAYS`; return how many."""
+    return execute_rowcount(session, DELETE_EXPIRED, {"days": days, "catch_up_days": CATCH_UP_DAYS})
 
 
 def list_pending(session: Session) -> list[tuple[int, int]]:

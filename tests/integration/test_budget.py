@@ -16,6 +16,7 @@ from store.accounts.xero_organisations import Organisation
 from store.db.database import transaction
 from store.db.enums import OrganisationStatus
 from store.sync import api_usage
+from store.sync.api_usage import ApiUsage
 from tests.support import databases
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
@@ -197,9 +198,7 @@ def test_after_a_loss_of_redis_data_the_budget_starts_from_the_stored_usage_with
     budget = Budget.for_copper(1)
     with transaction() as session:
         for _ in range(3):
-            api_usage.record_call(
-                session, 1, 0, "events", failed=False, rate_limited=False, bytes_compressed=1, bytes_uncompressed=1
-            )
+            api_usage.record(session, ApiUsage(1, 0, "events", 1, 0, 0, 1, 1))
     databases.clear_budgets()
     with pytest.raises(BudgetExhaustedError) as spent:
         budget.acquire(Priority.EVENTS)

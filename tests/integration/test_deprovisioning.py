@@ -214,7 +214,7 @@ def open_session(account_id: int) -> str:
 
 
 def schedule_names(session: Session) -> list[int]:
-    return scheduled_tasks.claim(session, "catch_up", 0)
+    return [claim.account_id for claim in scheduled_tasks.claim(session, "catch_up", 0)]
 
 
 def post_copper(world: World, access: copper_credentials.CopperCredentials) -> httpx.Response:

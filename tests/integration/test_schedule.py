@@ -11,11 +11,13 @@ from sqlalchemy import text
 from runtime.settings import override_settings
 from store.db.database import transaction
 from store.ingest import delivery_gaps, inbox
-from store.sync import scheduled_tasks
+from store.sync import runs, scheduled_tasks
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
 from tests.support.world import World
 from worker.jobs import scheduler
+from worker.sync import run_processor
+from worker.vendors.rate_limit.spread import seconds_between_runs
 from worker.vendors.sync_types import RunKind
 
 
@@ -64,7 +66,8 @@ def test_each_account_is_reconciled_once_a_night_in_its_own_time_zone(world: Wor
 
     def due(at: int, spread: float) -> bool:
         with transaction() as session:
-            return world.account in scheduled_tasks.claim_nightly(session, "reconciliation", at, spread)
+            claims = scheduled_tasks.claim_nightly(session, "reconciliation", at, spread)
+            return world.account in {claim.account_id for claim in claims}
 
     def last(ago: str) -> None:
         execute(f"UPDATE scheduled_task SET last_started_at = now() - interval '{ago}' WHERE name = 'reconciliation'")
@@ -73,26 +76,86 @@ def test_each_account_is_reconciled_once_a_night_in_its_own_time_zone(world: Wor
     last("25 hours")
     assert due(hour, 0)
     assert not due(hour, 0), "once a night"
-    last("61 minutes")
-    assert due(hour, 0), "it was begun before this night's hour"
+    with transaction() as session:
+        started_at = session.execute(text("SELECT last_started_at FROM scheduled_task WHERE name = 'reconciliation'"))
+        (last_started_at,) = [started.astimezone(UTC) for started in started_at.scalars()]
+    assert (last_started_at.hour, last_started_at.minute) == (hour, 0), "its next one is due at its own time again"
     last("20 hours")
-    assert not due((hour + 2) % 24, 0), "its time has not come"
+    assert not due(hour, 0), "its time has not come"
 
 
 def test_reconciliations_are_spread_over_the_night(database: str) -> None:
-    execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 50) AS id")
+    override_settings({"RECONCILE_HOUR": "0", "RECONCILE_SPREAD_HOURS": "20"})
     execute(
-        "INSERT INTO scheduled_task (account_id, name, last_started_at) SELECT id, 'reconciliation', "
-        "now() - '12 h'::interval FROM account"
+        "INSERT INTO account (copper_account_id, name, created_at)"
+        " SELECT id, 'A', now() - interval '30 h' FROM generate_series(1, 50) AS id"
     )
     with transaction() as session:
-        ids = list(session.execute(text("SELECT id FROM account")).scalars())
-        now = session.execute(text("SELECT now()")).scalar_one().astimezone(UTC)
-        claimed = set(scheduled_tasks.claim_nightly(session, "reconciliation", 0, 24.0))
-    hours = {event_id: event_id * 7919 % 86_400 / 3_600 for event_id in ids}
-    since_midnight = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds() / 3_600
-    assert claimed == {event_id for event_id in ids if (since_midnight - hours[event_id]) % 24 < 12}
-    assert 0 < len(claimed) < len(ids)
+        assert scheduled_tasks.add_missing(session) == 50 * len(scheduled_tasks.RECURRING_TASKS)
+        assert scheduled_tasks.add_missing(session) == 0
+        claims = scheduled_tasks.claim_nightly(session, "reconciliation", 0, 20.0, gap=0.5)
+        assert sorted(claim.delay for claim in claims) == [number / 2 for number in range(50)]
+        assert not scheduled_tasks.claim_nightly(session, "reconciliation", 0, 20.0)
+        rows = session.execute(
+            text("SELECT account_id, last_started_at FROM scheduled_task WHERE name = 'reconciliation'")
+        ).all()
+    hours = {row.account_id: row.last_started_at.astimezone(UTC) for row in rows}
+    for account_id, at in hours.items():
+        since_midnight = (at - at.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
+        assert since_midnight == pytest.approx(account_id * 7919 % 86_400 / 86_400 * 20 * 3_600, abs=1)
+        assert timedelta(0) <= datetime.now(UTC) - at < timedelta(hours=24)
+    assert len({at.hour for at in hours.values()}) > 10
+
+
+def test_catch_ups_of_many_accounts_start_one_after_the_other(database: str) -> None:
+    execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 20) AS id")
+    with transaction() as session:
+        scheduled_tasks.add_missing(session)
+        assert not scheduled_tasks.claim(session, "catch_up", 900, gap=2.0), "they have just come"
+    execute("UPDATE scheduled_task SET last_started_at = now() - interval '1 h' WHERE account_id % 2 = 0")
+    with transaction() as session:
+        first = scheduled_tasks.claim(session, "catch_up", 900, gap=2.0)
+        delays = sorted(claim.delay for claim in first)
+        assert [delay - delays[0] for delay in delays] == pytest.approx([2.0 * number for number in range(10)])
+        assert not scheduled_tasks.claim(session, "catch_up", 900, gap=2.0)
+    execute("UPDATE scheduled_task SET last_started_at = now() - interval '1 h' WHERE account_id % 2 = 1")
+    with transaction() as session:
+        second = scheduled_tasks.claim(session, "catch_up", 900, gap=2.0)
+    assert {claim.account_id for claim in second} == set(range(1, 21)) - {claim.account_id for claim in first}
+    expected = [delays[-1] + 2.0 * number for number in range(1, 11)]
+    assert sorted(claim.delay for claim in second) == pytest.approx(expected, abs=1.5)
+
+
+def test_a_limit_takes_the_accounts_that_have_waited_longest(database: str) -> None:
+    execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 5) AS id")
+    with transaction() as session:
+        scheduled_tasks.add_missing(session)
+    execute("UPDATE scheduled_task SET last_started_at = now() - account_id * interval '1 h'")
+    with transaction() as session:
+        claimed = [scheduled_tasks.claim(session, "relations", 300, limit=2) for _ in range(3)]
+    ids = [sorted(claim.account_id for claim in claims) for claims in claimed]
+    assert sorted(account_id for claims in ids for account_id in claims) == sorted(range(min(ids[2]), min(ids[2]) + 5))
+    assert ids[0] > ids[1] > ids[2]
+
+
+def test_the_calls_of_all_accounts_leave_half_of_the_apps_minute() -> None:
+    override_settings({"XERO_APP_CALLS_PER_MINUTE": "10000", "RATE_LIMIT_WINDOW_SECONDS": "60"})
+    starts_a_minute = 60 / seconds_between_runs(scheduler.XERO_CALLS_PER_CATCH_UP)
+    assert starts_a_minute * scheduler.XERO_CALLS_PER_CATCH_UP == pytest.approx(5_000)
+
+
+def test_a_run_that_is_scheduled_for_later_can_be_started_at_once(world: World) -> None:
+    with transaction() as session:
+        scheduled = run_processor.start_scheduled_runs(session, {world.account: 600.0}, RunKind.CATCH_UP)
+    assert [round(run.delay) for run in scheduled] == [600, 600]
+    with transaction() as session:
+        assert runs.list_pending(session) == []
+        assert runs.running_kinds(session, world.account, 0) == set(), "it has not begun"
+        run = runs.start_if_idle(session, world.account, 0, "catch_up", "users")
+        assert run is not None
+        assert run.id in {started.id for started in scheduled}
+        assert runs.list_pending(session) == [(world.account, run.id)]
+        assert runs.start_if_idle(session, world.account, 0, "catch_up", "users") is None
 
 
 def test_the_schedule_starts_the_nightly_reconciliation(world: World) -> None:
@@ -226,10 +289,12 @@ def test_a_failing_task_blocks_no_other(world: World, monkeypatch: pytest.Monkey
     def broken() -> None:
         raise RuntimeError("broken")
 
+    execute("UPDATE scheduled_task SET last_started_at = 'epoch'")
     monkeypatch.setattr(scheduler, "TASKS", (broken, scheduler.catch_up))
     scheduler.tick()
     with transaction() as session:
-        assert session.execute(text("SELECT count(*) FROM scheduled_task")).scalar_one() == 1
+        names = session.execute(text("SELECT name FROM scheduled_task WHERE last_started_at > now() - interval '1 m'"))
+        assert "catch_up" in set(names.scalars())
 
 
 def test_the_schedule_looks_up_created_dates_and_refreshes_relations_of_due_accounts(world: World) -> None:
@@ -240,6 +305,7 @@ def test_the_schedule_looks_up_created_dates_and_refreshes_relations_of_due_acco
     for task in (scheduler.refresh_stale_relations, scheduler.backfill_created_dates):
         task()
     with transaction() as session:
-        rows = session.execute(text("SELECT name, last_started_at FROM scheduled_task WHERE account_id <> 0")).all()
+        statement = text("SELECT name, last_started_at FROM scheduled_task WHERE name = ANY(:names)")
+        rows = session.execute(statement, {"names": list(names)}).all()
     assert {row.name for row in rows} == names
     assert all(row.last_started_at > datetime.now(UTC) - timedelta(minutes=1) for row in rows)

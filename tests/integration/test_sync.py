@@ -370,7 +370,7 @@ def kill_at_every_step(world: World, run_kind: RunKind) -> None:
                 is_taken = runs.lease(session, run.account_id, run.id, 60)
             if is_taken is None:
                 break
-            run_processor._fetch(is_taken[0])
+            run_processor._fetch_pages(is_taken[0])
             execute("UPDATE sync_run SET leased_until = now() - interval '1 s' WHERE lease_id IS NOT NULL")
             run_processor.step(run.account_id, run.id)
     assert all(run.state == RunState.DONE for run in world.runs())

@@ -137,7 +137,7 @@ def advance_run(account_id: int, run_id: int) -> None:
     deadline = time.monotonic() + STEP_SECONDS
     while True:
         outcome = run_processor.step(account_id, run_id)
-        if outcome.has_more:
+        if outcome.has_more and outcome.may_have_marks:
             enqueue_once(project, account_id)
         if not outcome.has_more or outcome.delay or time.monotonic() > deadline:
             break

@@ -13,30 +13,36 @@ from prometheus_client import start_http_server
 from runtime import metrics
 from runtime.settings import settings
 from store.accounts import (
-    accounts,
     audit,
     browser_sessions,
+    connection_status,
     deprovisioning,
     invitations,
     oauth_state,
-    xero_organisations,
 )
-from store.db.database import AccountClosedError, transaction
+from store.db.database import Session, transaction
 from store.ingest import delivery_gaps, event_latency, inbox, webhook_quotas
 from store.mirror import unreadable_fields
 from store.read_model import field_values, projection
 from store.sync import api_usage, heartbeats, runs, scheduled_tasks
+from store.sync.runs import ScheduledRun
+from store.sync.scheduled_tasks import Claim
 from worker.jobs import actors, heartbeat
-from worker.jobs.enqueue import enqueue_once
+from worker.jobs.enqueue import enqueue_later, enqueue_once
 from worker.sync import field_writer, orphans, renormalisation, run_processor
+from worker.vendors.rate_limit.spread import seconds_between_runs
 from worker.vendors.sync_types import RunKind
 
 log = structlog.get_logger()
 DELIVERY_GAP_GRACE_SECONDS = 60.0
+# What a run of a small organisation costs at Xero: its listings; those, its details, and rows that were on no page.
+XERO_CALLS_PER_CATCH_UP, XERO_CALLS_PER_RECONCILIATION = 5, 10
 RETENTION_INTERVAL_SECONDS = 3_600.0
 ORPHANS_INTERVAL_SECONDS = 3_600.0
 ADDRESSES_INTERVAL_SECONDS = 86_400.0
 RETENTION_BATCH_ROWS, RETENTION_MAX_BATCHES = 5_000, 20
+# Accounts whose background work is enqueued at one tick; those that have waited longest come first.
+MAX_BACKGROUND_STARTS = 500
 GRANTS_INTERVAL_SECONDS = 3_600.0
 AUDIT_RETENTION_DAYS = 366
 WEB_HEARTBEAT_SECONDS = 5.0
@@ -67,41 +73,63 @@ def sweep() -> int:
     return total
 
 
-def start_runs(account_ids: list[int], kind: RunKind, reason: str) -> None:
-    """Start a run of every source of the accounts."""
-    for account_id in account_ids:
-        try:
-            runs_started = run_processor.start_account_runs(account_id, kind)
-        except AccountClosedError:
-            continue
-        for run in runs_started:
-            actors.enqueue_run(run)
-        metrics.SYNC_RUNS_STARTED.labels(kind.value).inc(len(runs_started))
-        log.info("runs.started", account=account_id, kind=kind.value, runs=len(runs_started), reason=reason)
+def start_runs(session: Session, claims: list[Claim], kind: RunKind) -> list[ScheduledRun]:
+    """Start a run of every source of the accounts, in the transaction that claimed them."""
+    return run_processor.start_scheduled_runs(session, {claim.account_id: claim.delay for claim in claims}, kind)
+
+
+def enqueue_runs(scheduled_runs: list[ScheduledRun], kind: RunKind, reason: str) -> None:
+    """Enqueue runs that are due before the next sweep, which enqueues the others."""
+    for run in scheduled_runs:
+        if run.delay <= 0:
+            enqueue_once(actors.advance_run, run.account_id, run.id)
+        elif run.delay <= settings().sweep_interval_seconds:
+            enqueue_later(actors.advance_run, run.delay, run.account_id, run.id)
+    if scheduled_runs:
+        metrics.SYNC_RUNS_STARTED.labels(kind.value).inc(len(scheduled_runs))
+        accounts = len({run.account_id for run in scheduled_runs})
+        last_after = round(max(run.delay for run in scheduled_runs))
+        log.info(
+            "runs.started",
+            kind=kind.value,
+            accounts=accounts,
+            runs=len(scheduled_runs),
+            last_after_seconds=last_after,
+            reason=reason,
+        )
 
 
 def catch_up_all_accounts(reason: str) -> None:
     """Start a catch-up of every account, because events of unknown accounts were missed."""
-    with transaction() as session:
-        account_ids = [account.id for account in accounts.list_accounts(session)]
-    start_runs(account_ids, RunKind.CATCH_UP, reason)
+    _start_catch_ups(0.0, reason)
 
 
 def catch_up() -> None:
     """Start the catch-ups that are due."""
+    _start_catch_ups(settings().catch_up_interval_seconds, "due")
+
+
+def _start_catch_ups(interval_seconds: float, reason: str) -> None:
+    """Start a catch-up of the accounts whose last one was started at least some seconds ago.
+
+    All are started by a few statements. Their first pages are spread, so that they leave half of the app's calls.
+    """
+    gap = seconds_between_runs(XERO_CALLS_PER_CATCH_UP)
     with transaction() as session:
-        due = scheduled_tasks.claim(session, "catch_up", settings().catch_up_interval_seconds)
-    start_runs(due, RunKind.CATCH_UP, "due")
+        claims = scheduled_tasks.claim(session, scheduled_tasks.CATCH_UP, interval_seconds, gap=gap)
+        scheduled_runs = start_runs(session, claims, RunKind.CATCH_UP)
+    enqueue_runs(scheduled_runs, RunKind.CATCH_UP, reason)
 
 
 def reconcile() -> None:
     """Start the nightly reconciliations that are due."""
-    config = settings()
+    config, gap = settings(), seconds_between_runs(XERO_CALLS_PER_RECONCILIATION)
     with transaction() as session:
-        due = scheduled_tasks.claim_nightly(
-            session, "reconciliation", config.reconcile_hour, config.reconcile_spread_hours
+        claims = scheduled_tasks.claim_nightly(
+            session, scheduled_tasks.RECONCILIATION, config.reconcile_hour, config.reconcile_spread_hours, gap=gap
         )
-    start_runs(due, RunKind.RECONCILIATION, "nightly")
+        scheduled_runs = start_runs(session, claims, RunKind.RECONCILIATION)
+    enqueue_runs(scheduled_runs, RunKind.RECONCILIATION, "nightly")
 
 
 def detect_delivery_gaps() -> None:
@@ -115,9 +143,14 @@ def detect_delivery_gaps() -> None:
 def refresh_stale_relations() -> None:
     """Enqueue refreshes of the relations that were fetched longest ago."""
     with transaction() as session:
-        due = scheduled_tasks.claim(session, "relations", settings().relations_refresh_interval_seconds)
-    for account_id in due:
-        enqueue_once(actors.refresh_stale_relations, account_id)
+        claims = scheduled_tasks.claim(
+            session,
+            scheduled_tasks.RELATIONS,
+            settings().relations_refresh_interval_seconds,
+            limit=MAX_BACKGROUND_STARTS,
+        )
+    for claim in claims:
+        enqueue_once(actors.refresh_stale_relations, claim.account_id)
 
 
 def backfill_created_dates() -> None:
@@ -125,14 +158,16 @@ def backfill_created_dates() -> None:
     if not settings().created_date_lookup_max_calls:
         return
     with transaction() as session:
-        due = scheduled_tasks.claim(session, "created_dates", settings().created_date_lookup_interval_seconds)
-        organisations = [
-            (account_id, organisation.id)
-            for account_id in due
-            for organisation in xero_organisations.list_connected(session, account_id)
-        ]
-    for account_id, organisation_id in organisations:
-        enqueue_once(actors.backfill_created_dates, account_id, organisation_id)
+        claims = scheduled_tasks.claim(
+            session,
+            scheduled_tasks.CREATED_DATES,
+            settings().created_date_lookup_interval_seconds,
+            limit=MAX_BACKGROUND_STARTS,
+        )
+        connections = connection_status.list_connected(session, [claim.account_id for claim in claims])
+    for connection in connections:
+        if connection.organisation_id != connection_status.COPPER:
+            enqueue_once(actors.backfill_created_dates, connection.account_id, connection.organisation_id)
 
 
 def write_fields() -> None:
@@ -174,6 +209,7 @@ def purge_expired() -> None:
     with transaction() as session:
         if not scheduled_tasks.claim_installation(session, "retention", RETENTION_INTERVAL_SECONDS):
             return
+        scheduled_tasks.add_missing(session)
         deleted = api_usage.delete_expired(session, config.api_usage_retention_days) + runs.delete_expired(
             session, inbox_days
         )

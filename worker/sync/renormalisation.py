@@ -7,13 +7,13 @@ from contextlib import suppress
 
 import structlog
 
-from store.accounts import accounts
 from store.db.database import AccountClosedError, Session, transaction
 from store.mirror.addresses import (
     FIRST_CONTACT,
     FIRST_RECORD,
     Replacement,
     StoredAddress,
+    accounts_with_unusual_addresses,
     iterate_normalisable,
     list_unusual_contact_addresses,
     list_unusual_record_addresses,
@@ -34,7 +34,7 @@ def renormalise_all() -> int:
     available again once a reconciliation has read everything.
     """
     with transaction() as session:
-        account_ids = [account.id for account in accounts.list_accounts(session)]
+        account_ids = accounts_with_unusual_addresses(session)
     changed = 0
     for account_id in account_ids:
         with suppress(AccountClosedError):

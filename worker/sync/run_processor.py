@@ -9,7 +9,9 @@ mirror had drifted; a dry run counts drift and writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -26,16 +28,16 @@ from store.mirror import mirror
 from store.mirror.drift import DriftCounts, merge_reports
 from store.read_model import field_values, projection
 from store.sync import runs
-from store.sync.runs import Run, RunLeaseLostError
+from store.sync.runs import NewRun, Run, RunLeaseLostError, ScheduledRun
 from worker.sync import lease_keeper
 from worker.sync.projector import project
-from worker.vendors.connector import SyncCoverage
+from worker.vendors.connector import Connector, SyncCoverage
 from worker.vendors.connectors import connector_for, list_sources
 from worker.vendors.errors import AuthorizationLostError, TransientError, VendorError
+from worker.vendors.rate_limit.usage import collected_usage
 from worker.vendors.sync_types import (
     PROJECT_STAGE,
     VERIFY_STAGE,
-    DriftByType,
     PageResult,
     RunKind,
     run_kind_of,
@@ -47,16 +49,19 @@ TRANSIENT_DELAY_SECONDS, MAX_DELAY_SECONDS = 15.0, 900.0
 ERROR_DELAY_SECONDS = 5.0
 MAX_VERIFY_ATTEMPTS = 20
 VERIFY_DELAY_SECONDS = 0.5
+# A step of a catch-up fetches its next empty pages for this long, less than a lease.
+MAX_EMPTY_PAGES_SECONDS = 1.5
 # A run whose account has this many pending marks projects them itself.
 MAX_PENDING_MARKS = 10_000
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """Whether another step follows, and after how many seconds."""
+    """Whether another step follows, and after how many seconds; whether the step may have left marks to project."""
 
     has_more: bool
     delay: float = 0.0
+    may_have_marks: bool = True
 
 
 FINISHED = StepOutcome(has_more=False)
@@ -69,6 +74,22 @@ def start_account_runs(account_id: int, kind: RunKind) -> list[Run]:
     """
     with transaction() as session:
         return [run for source in _connected_sources(session, account_id) for run in _start(session, source, kind)]
+
+
+def start_scheduled_runs(session: Session, starts: Mapping[int, float], kind: RunKind) -> list[ScheduledRun]:
+    """Start a run of every connected source of accounts, each account's after its delay in seconds.
+
+    The same as `start_account_runs` for each of them, but with a number of statements that does not depend on how many
+    they are. A run that is already running keeps its own time if that is earlier.
+    """
+    new_runs: list[NewRun] = []
+    for connection in connection_status.list_connected(session, list(starts)):
+        source = SyncSource(connection.account_id, connection.organisation_id)
+        if kind is RunKind.CATCH_UP and not connection.was_read_in_full:
+            continue
+        first_stage = _stages(source, kind)[0]
+        new_runs.append(NewRun(source.account_id, source.organisation_id, first_stage, starts[source.account_id]))
+    return runs.start_all(session, kind.value, new_runs)
 
 
 def start_source_run(source: SyncSource, kind: RunKind) -> list[Run]:
@@ -145,11 +166,16 @@ def _return(run: Run, lease: UUID) -> None:
 
 def _process_page(run: Run, lease: UUID) -> StepOutcome:
     try:
-        page = _fetch(run)
-        with transaction() as session:
-            drift = page.write(session)
-            state = _advance(session, run, lease, page, drift)
-            is_projection_behind = projection.has_pending(session, run.account_id, MAX_PENDING_MARKS)
+        with collected_usage() as usage:
+            pages = _fetch_pages(run)
+            may_have_marks = not all(_is_empty(run, page) for run, page in pages)
+            with transaction() as session:
+                state = _store_pages(session, pages, lease)
+                is_projection_behind = may_have_marks and projection.has_pending(
+                    session, run.account_id, MAX_PENDING_MARKS
+                )
+                usage.store(session)
+            usage.clear()
     except ConnectionLostError:
         raise
     except (RunLeaseLostError, AccountClosedError):
@@ -170,19 +196,46 @@ def _process_page(run: Run, lease: UUID) -> StepOutcome:
     # Other jobs project the run's marks, many pages at a time. The run does it where they are missing or too slow.
     if is_projection_behind:
         project(run.account_id)
+    run, page = pages[-1]
     is_first_or_last_page = page.row_count and (page.next_cursor is None or not run.cursor)
     if run_kind_of(run) is RunKind.BACKFILL and (is_first_or_last_page or run.stage == PROJECT_STAGE):
         with transaction() as session:
             mirror.analyze(session)
-    return StepOutcome(state == RunState.RUNNING, page.delay)
+    return StepOutcome(state == RunState.RUNNING, page.delay, may_have_marks)
 
 
-def _fetch(run: Run) -> PageResult:
+def _fetch_pages(run: Run) -> list[tuple[Run, PageResult]]:
+    """Fetch the run's next page, and after each empty page of a catch-up the next one: most catch-ups find nothing.
+
+    If a page after the first fails, it is left to the next step, once the pages before it are committed.
+    """
+    connector, deadline = connector_for(_source(run)), time.monotonic() + MAX_EMPTY_PAGES_SECONDS
+    page = _fetch(run, connector)
+    pages = [(run, page)]
+    while _is_empty(run, page) and time.monotonic() < deadline:
+        run = _next_page(run, page)
+        if run.state is not RunState.RUNNING:
+            break
+        try:
+            page = _fetch(run, connector)
+        except VendorError:
+            break
+        pages.append((run, page))
+    return pages
+
+
+def _is_empty(run: Run, page: PageResult) -> bool:
+    """Whether a page ends a stage of a catch-up without rows."""
+    is_catch_up = run_kind_of(run) is RunKind.CATCH_UP
+    return is_catch_up and not page.row_count and page.next_cursor is None and not page.delay
+
+
+def _fetch(run: Run, connector: Connector) -> PageResult:
     if run.stage == PROJECT_STAGE:
         return _wait_for_projection(run)
     if run.stage == VERIFY_STAGE:
         return _verify_read_model(run)
-    return connector_for(_source(run)).fetch_page(run)
+    return connector.fetch_page(run)
 
 
 def _wait_for_projection(run: Run) -> PageResult:
@@ -212,8 +265,31 @@ def _verify_read_model(run: Run) -> PageResult:
     return PageResult(lambda _: {"read_model": counts}, None, 1, 1)
 
 
-def _advance(session: Session, run: Run, lease: UUID, page: PageResult, drift: DriftByType) -> RunState:
-    """Store a run's progress after a page; return its state."""
+def _store_pages(session: Session, pages: Sequence[tuple[Run, PageResult]], lease: UUID) -> RunState:
+    """Write pages to the mirror, and store the run's progress after them; return its state."""
+    for run, page in pages:
+        drift = page.write(session)
+        next_page = _next_page(run, page)
+        if run_kind_of(run).counts_drift:
+            page_drift = {record_type: dict(vars(drift_counts)) for record_type, drift_counts in drift.items()}
+            next_page = replace(next_page, drift=merge_reports(run.drift, page_drift))
+    runs.advance(
+        session,
+        run,
+        lease,
+        stage=next_page.stage,
+        cursor=next_page.cursor,
+        counts=next_page.counts,
+        drift=next_page.drift if run_kind_of(run).counts_drift else None,
+        state=next_page.state,
+        delay=page.delay,
+    )
+    _log_progress(next_page, page, run.stage, len(pages))
+    return next_page.state
+
+
+def _next_page(run: Run, page: PageResult) -> Run:
+    """The run after a page: at its next page, or done."""
     progress = run.counts.get(run.stage, {"done": 0, "total": None})
     counts = {
         **run.counts,
@@ -232,27 +308,14 @@ def _advance(session: Session, run: Run, lease: UUID, page: PageResult, drift: D
             state = RunState.DONE
         else:
             stage = stages[next_index]
-    page_drift = {record_type: dict(vars(drift_counts)) for record_type, drift_counts in drift.items()}
-    run_drift = merge_reports(run.drift, page_drift) if run_kind_of(run).counts_drift else None
-    runs.advance(
-        session,
-        run,
-        lease,
-        stage=stage,
-        cursor=cursor,
-        counts=counts,
-        drift=run_drift,
-        state=state,
-        delay=page.delay,
-    )
-    _log_progress(run, page, state, run_drift)
-    return state
+    return replace(run, stage=stage, cursor=cursor, counts=counts, state=state)
 
 
-def _log_progress(run: Run, page: PageResult, state: RunState, drift: dict[str, dict[str, int]] | None) -> None:
+def _log_progress(run: Run, page: PageResult, stage: str, page_count: int) -> None:
+    drift = run.drift if run_kind_of(run).counts_drift else None
     context = {"account": run.account_id, "run": run.id, "organisation": run.organisation_id, "kind": run.kind}
-    log.info("run.advanced", **context, stage=run.stage, rows=page.row_count, state=state)
-    if state == RunState.DONE and drift is not None:
+    log.info("run.advanced", **context, stage=stage, pages=page_count, rows=page.row_count, state=run.state)
+    if run.state == RunState.DONE and drift is not None:
         total = sum(sum(counts.values()) for counts in drift.values())
         log_drift: Any = log.warning if total else log.info
         drifted = {record_type: counts for record_type, counts in drift.items() if any(counts.values())}

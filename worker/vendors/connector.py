@@ -43,9 +43,10 @@ class SyncCoverage(Enum):
 
 
 class Connector(Protocol):
-    """One source of events and runs at its vendor. Nothing is kept between calls: each reads the current connection.
+    """One source of events and runs at its vendor, for one piece of work, of seconds: a lease of events, a run's step.
 
-    Where a method calls the vendor, it raises the errors of `worker.vendors.errors`, and holds no transaction.
+    Each call reads the current connection, but `fetch_page` reads it once. Where a method calls the vendor, it raises
+    the errors of `worker.vendors.errors`, and holds no transaction.
     """
 
     def budget(self) -> Budget | None:
@@ -70,7 +71,10 @@ class Connector(Protocol):
         """The stages of a run of this kind, in order, at least one. `VERIFY_STAGE` is carried out by the engine."""
 
     def fetch_page(self, run: Run) -> PageResult:
-        """Fetch the next page of a run of this source; an empty last page if the organisation no longer exists."""
+        """Fetch a page of a run of this source, always of the same kind.
+
+        An empty last page if the organisation no longer exists.
+        """
 
     def coverage(self, session: Session) -> SyncCoverage:
         """How much of the source was ever read; INCOMPLETE if it is not connected."""

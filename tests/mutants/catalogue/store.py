@@ -285,8 +285,8 @@ RUNS = (
     mutant(
         "accounts are reconciled at the same time",
         "store/sync/scheduled_tasks.py",
-        "(id * 7919 % 86400) / 86400.0 * :spread * 3600",
-        "0 * id * :spread",
+        "({account} * 7919 % 86400) / 86400.0 * :spread * 3600",
+        "0 * {account} * :spread",
         "integration/test_schedule.py::test_reconciliations_are_spread_over_the_night",
     ),
     mutant(

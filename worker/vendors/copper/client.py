@@ -76,17 +76,19 @@ def client_for_account(account_id: int, priority: Priority) -> CopperClient:
     if connection is not None and connection.needs_reauth:
         raise AuthorizationLostError(KEY_REJECTED)
     client = CopperClient.with_api_key(credentials, CallContext(Budget.for_copper(account_id), priority))
-    client.owner = KeyOwner(account_id, credentials, tuple(refusals))
+    synced_through = connection.records_synced_through if connection is not None else None
+    client.owner = KeyOwner(account_id, credentials, tuple(refusals), synced_through)
     return client
 
 
 @dataclass(frozen=True)
 class KeyOwner:
-    """The account whose key a client uses, and the endpoints that Copper has refused to it."""
+    """The account whose key a client uses, the endpoints that Copper has refused to it, and its records' watermark."""
 
     account_id: int
     credentials: CopperCredentials
     refusals: tuple[Refusal, ...]
+    records_synced_through: datetime | None = None
 
     def is_refused(self, endpoint: str, parameter: str = "") -> bool:
         """Whether Copper has refused the endpoint so recently that it is not called again."""

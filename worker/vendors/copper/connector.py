@@ -18,7 +18,7 @@ from worker.vendors.copper import stages as copper_stages
 from worker.vendors.copper.client import PAGE_SIZE, CopperClient, RecordPage, client_for_account
 from worker.vendors.errors import EndpointRefusedError, UnexpectedResponseError
 from worker.vendors.rate_limit.budget import Budget, Priority
-from worker.vendors.sync_types import PageResult, RunKind
+from worker.vendors.sync_types import PageResult, RunKind, run_kind_of
 
 # Each opportunity costs one more call, for its relations.
 OPPORTUNITIES_PER_BATCH = 20
@@ -41,11 +41,12 @@ class CopperFetchResult:
                 mirror.replace_opportunity_relations(session, self.account_id, dict(self.related), records.fetched_at)
 
 
-@dataclass(frozen=True)
+@dataclass
 class CopperConnector:
     """The Copper of an account."""
 
     source: SyncSource
+    _run_client: CopperClient | None = field(default=None, init=False, repr=False, compare=False)
 
     def budget(self) -> Budget:
         """The budget of the account's calls."""
@@ -88,7 +89,9 @@ class CopperConnector:
 
     def fetch_page(self, run: Run) -> PageResult:
         """Fetch the run's next page."""
-        return copper_stages.fetch(run)
+        if self._run_client is None:
+            self._run_client = client_for_account(run.account_id, run_kind_of(run).priority)
+        return copper_stages.fetch(run, self._run_client)
 
     def coverage(self, session: Session) -> SyncCoverage:
         """FULL once all record types were read. A run leaves out the types that Copper refuses, and counts as full."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from store.accounts import copper_credentials, copper_fields, refused_endpoints
+from store.accounts import copper_fields, refused_endpoints
 from store.db.database import Session, transaction
 from store.db.enums import FieldWriting, RecordType
 from store.mirror import copper_users, drift, mirror
@@ -19,7 +19,7 @@ from store.read_model import field_values
 from store.sync import refresh_candidates, watermarks
 from store.sync.refresh_candidates import UnseenQuery
 from store.sync.runs import Run
-from worker.vendors.copper.client import MODIFIED_FILTER, PAGE_SIZE, CopperClient, RecordPage, client_for_account
+from worker.vendors.copper.client import MODIFIED_FILTER, PAGE_SIZE, CopperClient, RecordPage
 from worker.vendors.copper.fields import observe
 from worker.vendors.copper.schemas import CopperRecord
 from worker.vendors.errors import (
@@ -71,9 +71,8 @@ def stages(run_kind: RunKind) -> tuple[str, ...]:
     return (VERIFY_STAGE, *FULL_STAGES) if run_kind.counts_drift else FULL_STAGES
 
 
-def fetch(run: Run) -> PageResult:
+def fetch(run: Run, client: CopperClient) -> PageResult:
     """Fetch the run's next page. A stage whose endpoint Copper refuses is skipped; status reports the refusal."""
-    client = client_for_account(run.account_id, run_kind_of(run).priority)
     try:
         return _fetch_stage(run, client)
     except EndpointRefusedError as error:
@@ -138,17 +137,14 @@ def _since(run: Run, client: CopperClient, record_type: RecordType) -> datetime 
 
     A record type that Copper refused before is read completely, because its changes since then were never read.
     """
-    was_refused = client.owner is not None and client.owner.was_refused(record_type.plural)
+    was_refused = _was_refused(client, record_type.plural)
     if run_kind_of(run) is not RunKind.CATCH_UP or run.cursor.get("full") or was_refused:
         return None
     since = cursor_time(run.cursor, "since")
     if since:
         return since
-    with transaction() as session:
-        connection = copper_credentials.find_connection(session, run.account_id)
-    if connection is None or connection.records_synced_through is None:
-        return None
-    return connection.records_synced_through - OVERLAP
+    synced_through = client.owner.records_synced_through if client.owner is not None else None
+    return synced_through - OVERLAP if synced_through is not None else None
 
 
 def _fetch_records(run: Run, client: CopperClient, record_type: RecordType) -> PageResult:
@@ -186,7 +182,7 @@ def _fetch_records(run: Run, client: CopperClient, record_type: RecordType) -> P
         else:
             drift.record_seen_ids(session, run.account_id, run.id, record_type.value, (row.record_id for row in rows))
         if next_cursor is None:
-            _complete_record_type(session, run, record_type, synced_through)
+            _complete_record_type(session, run, client, record_type, synced_through)
         return drift_by_type
 
     total = run.counts.get(run.stage, {}).get("total") or page.total
@@ -218,11 +214,18 @@ def _carried_cursor(since: datetime | None, synced_through: datetime | None) -> 
     }
 
 
-def _complete_record_type(session: Session, run: Run, record_type: RecordType, synced_through: datetime | None) -> None:
+def _was_refused(client: CopperClient, endpoint: str) -> bool:
+    return client.owner is not None and client.owner.was_refused(endpoint)
+
+
+def _complete_record_type(
+    session: Session, run: Run, client: CopperClient, record_type: RecordType, synced_through: datetime | None
+) -> None:
     """Clear the refusal of a record type that was read completely, and after the last type advance the watermark."""
     if not run_kind_of(run).writes:
         return
-    refused_endpoints.clear(session, run.account_id, refused_endpoints.COPPER, record_type.plural)
+    if _was_refused(client, record_type.plural):
+        refused_endpoints.clear(session, run.account_id, refused_endpoints.COPPER, record_type.plural)
     if record_type is RecordType.OPPORTUNITY and synced_through:
         watermarks.advance_records(session, run.account_id, synced_through)
 
@@ -246,7 +249,7 @@ def _fetch_by_modification(run: Run, client: CopperClient, record_type: RecordTy
         rows = [record.to_row() for record in page.items]
         mirror.upsert_records(session, run.account_id, record_type, rows, page.fetched_at)
         if next_cursor is None:
-            _complete_record_type(session, run, record_type, synced_through)
+            _complete_record_type(session, run, client, record_type, synced_through)
         return {}
 
     carried = _carried_cursor(since, synced_through)
@@ -358,7 +361,7 @@ def _fetch_relations(run: Run, client: CopperClient) -> PageResult:
             mirror.replace_opportunity_relations(session, run.account_id, batch.relations, began)
             mirror.mark_relations_fetched(session, run.account_id, RecordType.OPPORTUNITY, batch.unreadable_ids, began)
             mirror.tombstone_records(session, run.account_id, RecordType.OPPORTUNITY, batch.deleted_ids, began)
-            if is_last:
+            if is_last and _was_refused(client, "opportunities/related"):
                 refused_endpoints.clear(session, run.account_id, refused_endpoints.COPPER, "opportunities/related")
         else:
             drift.record_seen_ids(session, run.account_id, run.id, RecordType.OPPORTUNITY.value, batch.deleted_ids)

@@ -2,7 +2,7 @@
 -- KEYS: state, minute, in flight, app state, app minute.
 -- ARGV: token, window (s), reserved share, calls a minute, concurrent calls (0: no limit), calls a day (0: no limit),
 --   app calls a minute (0: no app limit), whether a probe is allowed (1 or 0), maximum duration of a call (s),
---   time between probes (s).
+--   time between probes (s), reserved share of the app's minute.
 -- Returns {1} if the call is allowed, {0, wait (s), reason} if not, and {-1} if this budget's state is unknown.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
@@ -13,11 +13,11 @@ local app_limit, may_probe, max_duration, probe_interval = tonumber(ARGV[7]), AR
 if redis.call('EXISTS', state) == 0 then return {-1} end
 
 local function field(name) return tonumber(redis.call('HGET', state, name) or '0') end
-local function reserved(limit) return math.min(math.ceil(limit * reserved_share), limit - 1) end
+local function reserved(limit, share) return math.min(math.ceil(limit * share), limit - 1) end
 -- Seconds until the window has room for another call; nil if it has room now.
-local function wait_for_room(key, limit)
+local function wait_for_room(key, limit, share)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-  local allowed = limit - reserved(limit)
+  local allowed = limit - reserved(limit, share)
   local used = redis.call('ZCARD', key)
   if used < allowed then return nil end
   local expiring = redis.call('ZRANGE', key, used - allowed, used - allowed, 'WITHSCORES')
@@ -26,10 +26,10 @@ end
 
 local blocked_until = math.max(field('blocked_until'), tonumber(redis.call('HGET', app_state, 'blocked_until') or '0'))
 if blocked_until > now then return {0, tostring(blocked_until - now), 'Retry-After'} end
-local wait = wait_for_room(minute, minute_limit)
+local wait = wait_for_room(minute, minute_limit, reserved_share)
 if wait then return {0, tostring(wait), 'minute'} end
 if app_limit > 0 then
-  wait = wait_for_room(app_minute, app_limit)
+  wait = wait_for_room(app_minute, app_limit, tonumber(ARGV[11]))
   if wait then return {0, tostring(wait), 'app minute'} end
 end
 if concurrent_limit > 0 then
@@ -47,7 +47,7 @@ if day_limit > 0 then
   local remaining = day_limit - field('day_used')
   local reported = redis.call('HGET', state, 'day_remaining')
   if reported then remaining = math.min(remaining, tonumber(reported)) end
-  if remaining <= reserved(day_limit) then
+  if remaining <= reserved(day_limit, reserved_share) then
     if not may_probe or now < field('next_probe_at') then return {0, tostring(probe_interval), 'day'} end
     redis.call('HSET', state, 'next_probe_at', now + probe_interval)
   end

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -22,9 +21,11 @@ import structlog
 from runtime.redis_client import lua_script, shared_client
 from runtime.settings import settings
 from store.accounts.xero_organisations import Organisation
-from store.db.database import AccountClosedError, transaction
+from store.db.database import transaction
 from store.sync import api_usage
+from store.sync.api_usage import ApiUsage
 from worker.vendors.errors import BudgetExhaustedError
+from worker.vendors.rate_limit import usage
 
 log = structlog.get_logger()
 MAX_CALL_SECONDS = 120
@@ -57,6 +58,11 @@ RESERVED_SHARE = {
     Priority.RECONCILIATION: 0.25,
     Priority.FIELDS: 0.40,
     Priority.BACKGROUND: 0.50,
+}
+# Scheduled work of all accounts together leaves half of the app's minute, so that no number of accounts delays events.
+APP_RESERVED_SHARE = {
+    priority: share if priority in {Priority.EVENTS, Priority.INTERACTIVE} else max(share, 0.50)
+    for priority, share in RESERVED_SHARE.items()
 }
 
 
@@ -139,6 +145,7 @@ class Budget:
         may_probe = int(priority in {Priority.EVENTS, Priority.INTERACTIVE})
         share, window = RESERVED_SHARE[priority], settings().rate_limit_window_seconds
         args = [token, window, share, *self._limits(), may_probe, MAX_CALL_SECONDS, PROBE_INTERVAL_SECONDS]
+        args.append(APP_RESERVED_SHARE[priority])
         try:
             reply = _run("acquire", self._keys(), args)
             if reply[0] == -1:
@@ -219,6 +226,17 @@ class Budget:
                 script(budget._keys()[:2], [limits.minute, limits.day], client=pipeline)
             return [_remaining_calls(reply) for reply in pipeline.execute()]
 
+    @staticmethod
+    def xero_app_calls_remaining() -> int | None:
+        """The calls that remain of this minute to all Xero organisations together; None if Redis is unreachable."""
+        key = f"{settings().redis_namespace}:budget:xero_app:minute"
+        try:
+            seconds, microseconds = shared_client().time()
+            used = shared_client().zcount(key, seconds + microseconds / 1e6, "+inf")
+        except redis.RedisError:
+            return None
+        return max(settings().xero_app_calls_per_minute - int(used), 0)
+
     def pacing_delay(self) -> float:
         """Seconds to delay events so that more of them share the next call; 0 while over half of the minute remains.
 
@@ -239,17 +257,18 @@ class Budget:
 
         Calls of an account that was closed are not counted.
         """
-        with suppress(AccountClosedError), transaction() as session:
-            api_usage.record_call(
-                session,
+        usage.record(
+            ApiUsage(
                 self.account_id,
                 self.organisation_id,
                 priority.value,
-                failed=failed,
-                rate_limited=rate_limited,
+                calls=1,
+                failed=int(failed),
+                rate_limited=int(rate_limited),
                 bytes_compressed=bytes_compressed,
                 bytes_uncompressed=bytes_uncompressed,
             )
+        )
 
 
 def _remaining_calls(reply: list[int]) -> RemainingCalls:

@@ -11,6 +11,7 @@ from uuid import UUID
 import requests
 import structlog
 from pydantic import BaseModel
+from requests_oauthlib import OAuth2Session
 
 from runtime.settings import settings
 from store.accounts import refused_endpoints, xero_organisations
@@ -95,11 +96,15 @@ CREDIT_LISTINGS = {
 
 
 class XeroClient:
-    """Xero's API for one organisation of one account. Its calls are taken from the budget at one priority."""
+    """Xero's API for one organisation of one account. Its calls are taken from the budget at one priority.
+
+    A client is for one thread and one piece of work, of seconds: it reads the grant once, and keeps its token.
+    """
 
     def __init__(self, organisation: Organisation, priority: Priority) -> None:
         self.organisation = organisation
         self._context = CallContext(Budget.for_xero(organisation), priority)
+        self._http: OAuth2Session | None = None
 
     def _get(self, path: str, params: dict[str, str], headers: dict[str, str] | None = None) -> requests.Response:
         """Send one GET request; a token that Xero rejects is refreshed once.
@@ -113,21 +118,28 @@ class XeroClient:
             raise self._missing_permission(endpoint)
         rejected_token: str | None = None
         for _ in range(2):
-            grant = oauth.get_valid_grant(organisation.account_id, organisation.grant_id, rejected_token=rejected_token)
-            response = self._send(grant.token, path, params, headers or {})
+            http = self._authorised_session(rejected_token)
+            response = self._send(http, path, params, headers or {})
             if _lacks_scope(response):
                 raise self._mark_refused(endpoint)
             if response.status_code != 401:
                 self._check_status(response)
                 return response
-            rejected_token = grant.token["access_token"]
+            rejected_token = http.token["access_token"]
         raise VendorError("Xero rejects a token that it has just issued", 300)
 
+    def _authorised_session(self, rejected_token: str | None) -> OAuth2Session:
+        """The session with a valid token, which is not `rejected_token`."""
+        organisation = self.organisation
+        if self._http is None or rejected_token is not None or not oauth.is_token_valid(self._http.token):
+            grant = oauth.get_valid_grant(organisation.account_id, organisation.grant_id, rejected_token=rejected_token)
+            self._http = oauth.create_session(grant.token)
+            self._http.headers["Xero-Tenant-Id"] = str(organisation.tenant_id)
+        return self._http
+
     def _send(
-        self, token: dict[str, Any], path: str, params: dict[str, str], headers: dict[str, str]
+        self, http: OAuth2Session, path: str, params: dict[str, str], headers: dict[str, str]
     ) -> requests.Response:
-        http = oauth.create_session(token)
-        http.headers["Xero-Tenant-Id"] = str(self.organisation.tenant_id)
         url = f"{settings().xero_api_url}/api.xro/2.0/{path}"
         context = replace(self._context, counts_bytes=path != "Organisation")
         return call(lambda: http.get(url, params=params, headers=headers, timeout=timeouts(), stream=True), context)

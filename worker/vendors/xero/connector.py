@@ -20,7 +20,7 @@ from store.sync.runs import Run
 from worker.vendors.connector import RunRequest, SyncCoverage
 from worker.vendors.errors import EndpointRefusedError
 from worker.vendors.rate_limit.budget import Budget, Priority
-from worker.vendors.sync_types import PageResult, RunKind, write_nothing
+from worker.vendors.sync_types import PageResult, RunKind, run_kind_of, write_nothing
 from worker.vendors.xero import stages as xero_stages
 from worker.vendors.xero.client import IDS_PER_CALL, PAGE_SIZE, Page, XeroClient
 from worker.vendors.xero.schemas import XeroContact
@@ -57,11 +57,12 @@ class XeroFetchResult:
         mirror.set_created_dates(session, *scope, self.created)
 
 
-@dataclass(frozen=True)
+@dataclass
 class XeroConnector:
     """A Xero organisation of an account."""
 
     source: SyncSource
+    _run_client: XeroClient | None = field(default=None, init=False, repr=False, compare=False)
 
     def budget(self) -> Budget | None:
         """The budget of the organisation's calls; None if it was removed."""
@@ -98,8 +99,12 @@ class XeroConnector:
 
     def fetch_page(self, run: Run) -> PageResult:
         """Fetch the run's next page; an empty last page if the organisation was removed."""
-        organisation = self._organisation()
-        return xero_stages.fetch(run, organisation) if organisation else PageResult(write_nothing, None, 0)
+        if self._run_client is None:
+            organisation = self._organisation()
+            if organisation is None:
+                return PageResult(write_nothing, None, 0)
+            self._run_client = XeroClient(organisation, run_kind_of(run).priority)
+        return xero_stages.fetch(run, self._run_client)
 
     def coverage(self, session: Session) -> SyncCoverage:
         """FULL once all invoices were read, which come last; EXCEPT_REFUSED if only contacts may be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,7 +14,6 @@ from uuid import UUID
 import structlog
 
 from store.accounts import refused_endpoints
-from store.accounts.xero_organisations import Organisation
 from store.db.database import Session, transaction
 from store.db.enums import CreditResource
 from store.mirror import drift, mirror
@@ -40,7 +39,7 @@ from worker.vendors.xero.schemas import XeroContact
 log = structlog.get_logger()
 MISSING_PREFIX = "missing_"
 # Invoices come last: once they have all been read, so has everything else.
-LISTED_RESOURCES = ("contacts", *CreditResource, "invoices")
+LISTED_RESOURCES = ("contacts", *(resource.value for resource in CreditResource), "invoices")
 CATCH_UP_STAGES = ("organisation", *LISTED_RESOURCES)
 FULL_STAGES = (*CATCH_UP_STAGES, *(f"{MISSING_PREFIX}{resource}" for resource in LISTED_RESOURCES))
 LAST_STAGE = FULL_STAGES[-1]
@@ -85,14 +84,14 @@ def stages(run_kind: RunKind) -> tuple[str, ...]:
     return CATCH_UP_STAGES if run_kind is RunKind.CATCH_UP else FULL_STAGES
 
 
-def fetch(run: Run, organisation: Organisation) -> PageResult:
+def fetch(run: Run, client: XeroClient) -> PageResult:
     """Fetch the run's next page. A stage whose endpoint Xero refuses is skipped; status reports the refusal."""
-    hidden = set(CreditResource) - set(organisation.shown_credits)
+    hidden = set(CreditResource) - set(client.organisation.shown_credits)
     hidden_stages = {f"{prefix}{resource}" for resource in hidden for prefix in ("", MISSING_PREFIX)}
     if run.stage in hidden_stages:
         return PageResult(write_nothing, None, 0, skipped_stages=hidden_stages)
     try:
-        page = _fetch_stage(run, XeroClient(organisation, run_kind_of(run).priority))
+        page = _fetch_stage(run, client)
     except EndpointRefusedError as error:
         log.info("stage.skipped", account=run.account_id, run=run.id, stage=run.stage, endpoint=error.endpoint)
         page = PageResult(lambda session: _clear_seen_at_end(session, run), None, 0)
@@ -183,7 +182,7 @@ def _fetch_contacts(run: Run, client: XeroClient) -> PageResult:
     moved_pages = _fetch_moved_documents(run, client, page)
 
     def write(session: Session) -> DriftByType:
-        drift_by_type = _write_page(session, run, page, "contacts")
+        drift_by_type = _write_page(session, run, page, "contacts", organisation.refused)
         for moved_page in moved_pages:
             rows = (document.to_row() for document in moved_page.items)
             mirror.upsert_invoices(session, run.account_id, run.organisation_id, rows, moved_page.fetched_at)
@@ -197,6 +196,8 @@ def _fetch_moved_documents(run: Run, client: XeroClient, page: Page[XeroContact]
     if run_kind_of(run) is not RunKind.CATCH_UP:
         return []
     merged = {contact.contact_id: contact.merged_to for contact in page.items if contact.merged_to}
+    if not merged:
+        return []
     with transaction() as session:
         merge_targets = mirror.list_new_merge_targets(session, run.account_id, run.organisation_id, merged)
     try:
@@ -208,22 +209,26 @@ def _fetch_moved_documents(run: Run, client: XeroClient, page: Page[XeroContact]
 def _fetch_invoices(run: Run, client: XeroClient) -> PageResult:
     organisation = client.organisation
     since = _since(run, organisation.invoices_synced_through, was_refused="Invoices" in organisation.refused)
-    return _listing_result(run, client.list_invoices(_page_number(run), since=since), since)
+    return _listing_result(run, client.list_invoices(_page_number(run), since=since), since, organisation.refused)
 
 
 def _fetch_credits(run: Run, client: XeroClient, stage: str) -> PageResult:
     organisation, resource = client.organisation, CreditResource(stage)
     was_refused = LISTINGS[stage].endpoint in organisation.refused
     since = _since(run, organisation.credits_synced_through[resource], was_refused=was_refused)
-    return _listing_result(run, client.list_credits(resource, _page_number(run), since=since), since)
+    page = client.list_credits(resource, _page_number(run), since=since)
+    return _listing_result(run, page, since, organisation.refused)
 
 
-def _listing_result(run: Run, page: Page[Any], since: datetime | None) -> PageResult:
-    return _page_result(run, lambda session: _write_page(session, run, page, run.stage), page, since)
+def _listing_result(run: Run, page: Page[Any], since: datetime | None, refused: Collection[str]) -> PageResult:
+    return _page_result(run, lambda session: _write_page(session, run, page, run.stage, refused), page, since)
 
 
-def _write_page(session: Session, run: Run, page: Page[Any], resource: str) -> DriftByType:
-    """Compare a page with the mirror if the run counts drift, then write it, or record its ids for a dry run."""
+def _write_page(session: Session, run: Run, page: Page[Any], resource: str, refused: Collection[str]) -> DriftByType:
+    """Compare a page with the mirror if the run counts drift, then write it, or record its ids for a dry run.
+
+    `refused` are the endpoints that were refused before this page.
+    """
     scope, listing = (run.account_id, run.organisation_id), LISTINGS[resource]
     rows = [item.to_row() for item in page.items]
     drift_by_type: DriftByType = {}
@@ -232,7 +237,7 @@ def _write_page(session: Session, run: Run, page: Page[Any], resource: str) -> D
         drift_by_type[resource] = listing.compare(session, scope, rows, page.fetched_at, cutoff)
     if run_kind_of(run).writes:
         listing.upsert(session, *scope, rows, page.fetched_at)
-        _advance_watermark(session, run, page, resource)
+        _advance_watermark(session, run, page, resource, refused)
     else:
         drift.record_seen_ids(
             session, run.account_id, run.id, resource, (getattr(row, listing.id_field) for row in rows)
@@ -253,13 +258,14 @@ def _is_last(run: Run, page: Page[Any]) -> bool:
     return not page.has_more(_page_number(run))
 
 
-def _advance_watermark(session: Session, run: Run, page: Page[Any], resource: str) -> None:
+def _advance_watermark(session: Session, run: Run, page: Page[Any], resource: str, refused: Collection[str]) -> None:
     if not _is_last(run, page):
         return
     synced_through = _synced_through(run, page)
     if synced_through:
         watermarks.advance_xero(session, run.account_id, run.organisation_id, resource, synced_through)
-    refused_endpoints.clear(session, run.account_id, run.organisation_id, LISTINGS[resource].endpoint)
+    if LISTINGS[resource].endpoint in refused:
+        refused_endpoints.clear(session, run.account_id, run.organisation_id, LISTINGS[resource].endpoint)
 
 
 def _page_result(run: Run, write: PageWriter, page: Page[Any], since: datetime | None) -> PageResult:
