@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import sys
 import tempfile
+from importlib import import_module
 
 import typer
 
@@ -26,9 +28,20 @@ def worker() -> None:
     # Imported after its environment variables are set.
     from dramatiq.cli import main, make_argument_parser
 
+    _import_jobs()
     arguments = ["worker.jobs.actors:broker", "--processes", str(settings().worker_processes)]
     arguments += ["--threads", str(settings().worker_threads), "--worker-shutdown-timeout", "25000"]
     sys.exit(main(make_argument_parser().parse_args(arguments)))
+
+
+def _import_jobs() -> None:
+    """Import all code before the worker processes are forked, so that they share its memory.
+
+    Frozen objects are left alone by garbage collections, which would copy the pages that they are on.
+    """
+    import_module("worker.jobs.actors")
+    gc.collect()
+    gc.freeze()
 
 
 def _configure_dramatiq(threads: int) -> None:
