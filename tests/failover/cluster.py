@@ -1,0 +1,344 @@
+"""The cluster: its hosts, their services, and which host currently has which role."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import redis
+from cryptography.fernet import Fernet
+
+from runtime import redis_client
+from runtime.settings import Settings, override_settings
+from sandbox import server
+from store.db.database import dispose_engine
+from store.db.migrations import migrate
+from tests.failover import configuration, programs
+from tests.failover.machine import Machine, Service, Supervisor, make_folder, write_file
+from tests.support import hosts
+from tests.support.recovery import eventually
+from tests.support.world import Sandbox, World
+
+NET = "10.77.0"
+DATA, WEB, WORKERS = ("data1", "data2", "data3"), ("web1", "web2"), ("worker1", "worker2")
+# The vendors, and the load balancer, which is never the one to fail.
+EDGE = "edge"
+FOLDER_PREFIX = "patina-failover-"
+SANDBOX_PORT = 9100
+START_SECONDS = 90.0
+HEALTHY_SECONDS = 120.0
+REQUEST_SECONDS = 2.0
+# Each faster than the default, so that a round takes seconds. What a failover depends on has its documented value.
+QUICK = {
+    "WORKER_PROCESSES": "1",
+    "WORKER_THREADS": "4",
+    "SWEEP_INTERVAL_SECONDS": "1",
+    "CATCH_UP_INTERVAL_SECONDS": "3",
+    "RATE_LIMIT_WINDOW_SECONDS": "5",
+    "XERO_CALLS_PER_MINUTE": "500",
+    "XERO_MAX_CONCURRENT_CALLS": "20",
+    "XERO_CALLS_PER_DAY": "1000000",
+    "COPPER_CALLS_PER_MINUTE": "2000",
+    "COPPER_WEBHOOK_RECORDS_PER_MINUTE": "1000000",
+    "COPPER_WEBHOOK_RECORDS_PER_DAY": "100000000",
+    "API_REQUESTS_PER_MINUTE": "1000000",
+    "CONNECT_TIMEOUT": "2",
+    "READ_TIMEOUT": "5",
+    "LOG_LEVEL": "info",
+    "LOG_FORMAT": "json",
+}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which data host does what; empty if none does."""
+
+    leader: str
+    synchronous_standby: str
+    standby: str
+    redis_primary: str
+
+
+class Cluster:
+    """A running cluster. Everything it needs is in `folder`."""
+
+    def __init__(self, network_hosts: dict[str, hosts.Host], folder: Path) -> None:
+        self.folder = folder
+        self.hosts = network_hosts
+        self.addresses = {name: host.address for name, host in network_hosts.items()}
+        self.passwords = configuration.passwords()
+        self.url = f"https://{self.addresses[EDGE]}"
+        self.sandbox_url = f"http://{self.addresses[EDGE]}:{SANDBOX_PORT}"
+        self.secrets = {"ENCRYPTION_KEYS": Fernet.generate_key().decode(), **server.environment(self.sandbox_url)}
+        self.machines = {name: Machine(host, make_folder(folder / name), ()) for name, host in network_hosts.items()}
+        self._http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
+
+    def variables(self, host: str) -> dict[str, str]:
+        """The values of cluster.env on a host."""
+        postgresql = programs.postgresql_folder()
+        assert postgresql
+        return {
+            "HOST": host,
+            "ADDRESS": self.addresses[host],
+            **{name.upper(): self.addresses[name] for name in (*DATA, *WEB)},
+            "BALANCERS": self.addresses[EDGE],
+            "NETWORK": f"{NET}.0/24",
+            "PUBLIC_URL": self.url,
+            "CERTIFICATE": str(self.folder / EDGE / "patina.pem"),
+            "STATE": str(self.folder / host),
+            "FILES": str(self.folder),
+            "POSTGRESQL": str(postgresql),
+            **self.passwords,
+        }
+
+    def prepare(self) -> None:
+        """Write the configuration of every host."""
+        # The scripts of the documentation, where PostgreSQL's user may read them.
+        script = shutil.copy(configuration.file_path("create-database.sh"), self.folder)
+        Path(script).chmod(0o755)
+        certificate, key = configuration.certificate(self.addresses[EDGE])
+        write_file(self.folder / EDGE / "patina.pem", certificate + key)
+        write_file(self.folder / "ca.pem", certificate)
+        for name in DATA:
+            self._prepare_data(name)
+        for name in (*WEB, *WORKERS):
+            self._prepare_patina(name)
+        edge = self._fill_in(EDGE, "haproxy-web.cfg")
+        vendors = [sys.executable, "-m", "tests.failover.vendors", self.addresses[EDGE], str(SANDBOX_PORT)]
+        trust = {"SSL_CERT_FILE": str(self.folder / "ca.pem")}
+        self._set_services(EDGE, _haproxy(edge), Service("vendors", vendors, trust))
+
+    def _set_services(self, name: str, *services: Service) -> None:
+        self.machines[name].services = {service.name: service for service in services}
+
+    def _fill_in(self, host: str, file_name: str, user: str = "root", addition: str = "") -> Path:
+        text = configuration.fill_in(file_name, self.variables(host)) + addition
+        return write_file(self.folder / host / file_name, text, user)
+
+    def _prepare_data(self, name: str) -> None:
+        folder = self.folder / name
+        for service, user in (("etcd", "etcd"), ("postgresql", "postgres"), ("redis", "redis")):
+            make_folder(folder / service, user)
+        patroni = self._fill_in(name, "patroni.yml", "postgres")
+        replica = "" if name == DATA[0] else f"replicaof {self.addresses[DATA[0]]} 6379\n"
+        redis_conf = write_file(
+            folder / "redis" / "redis.conf",
+            configuration.fill_in("redis.conf", self.variables(name)) + replica,
+            "redis",
+        )
+        sentinel = write_file(
+            folder / "redis" / "sentinel.conf", configuration.fill_in("sentinel.conf", self.variables(name)), "redis"
+        )
+        etcd = configuration.parse_environment(configuration.fill_in("etcd.env", self.variables(name)))
+        password = {"PATINA_PASSWORD": self.passwords["PATINA_PASSWORD"]}
+        self._set_services(
+            name,
+            Service("etcd", [programs.program("etcd")], etcd, "etcd"),
+            Service("patroni", [programs.program("patroni"), str(patroni)], password, "postgres"),
+            Service("redis", [programs.program("redis-server"), str(redis_conf)], {}, "redis"),
+            Service("sentinel", [programs.program("redis-sentinel"), str(sentinel)], {}, "redis"),
+        )
+
+    def _prepare_patina(self, name: str) -> None:
+        haproxy = self._fill_in(name, "haproxy-data.cfg", addition="" if has_sentinel() else self._redis_fallback())
+        environment = {**self.patina_environment(name), "PYTHONDONTWRITEBYTECODE": "1"}
+        commands = ("web",) if name in WEB else ("worker", "scheduler")
+        processes = [Service(command, [sys.executable, "-m", "cli", command], environment) for command in commands]
+        self._set_services(name, _haproxy(haproxy), *processes)
+
+    def patina_environment(self, name: str) -> dict[str, str]:
+        """The settings of Patina on a host: the documented ones, the sandbox's and the quick ones."""
+        text = configuration.fill_in("patina.env", self.variables(name))
+        environment = {**configuration.parse_environment(text), **self.secrets, **QUICK}
+        if not has_sentinel():
+            environment["REDIS_URL"] = f"redis://:{self.passwords['REDIS_PASSWORD']}@127.0.0.1:6379/0"
+        return environment
+
+    def _redis_fallback(self) -> str:
+        password = self.passwords["REDIS_PASSWORD"]
+        servers = "".join(f"    server {name} {self.addresses[name]}:6379 check port 6379\n" for name in DATA)
+        return f"""
+listen redis
+    bind 127.0.0.1:6379
+    option tcp-check
+    tcp-check send AUTH\\ {password}\\r\\n
+    tcp-check expect string +OK
+    tcp-check send info\\ replication\\r\\n
+    tcp-check expect string role:master
+{servers}"""
+
+    def start(self) -> None:
+        """Start everything; returns when the cluster is healthy and the schema is migrated."""
+        for name in (EDGE, *DATA):
+            self.machines[name].switch_on()
+        eventually(self._databases_are_healthy, START_SECONDS, "a leader and two standbys of PostgreSQL")
+        eventually(self._redis_is_healthy, START_SECONDS, "a primary and two replicas of Redis")
+        self.use_settings()
+        migrate()
+        for name in (*WEB, *WORKERS):
+            self.machines[name].switch_on()
+        eventually(self._web_is_ready, START_SECONDS, "both web processes")
+
+    def use_settings(self) -> None:
+        """Let this process use the cluster: PostgreSQL's primary by all addresses, Redis's by asking the sentinels."""
+        data = ",".join(self.addresses[name] for name in DATA)
+        address = f"postgresql://patina:{self.passwords['PATINA_PASSWORD']}@{data}/patina"
+        environment = {**self.patina_environment(EDGE), "SSL_CERT_FILE": str(self.folder / "ca.pem")}
+        environment["DATABASE_URL"] = f"{address}?target_session_attrs=read-write&connect_timeout=2"
+        environment.pop("READ_DATABASE_URL", None)
+        if not has_sentinel():
+            primary = self.addresses[self._redis_primary()]
+            environment["REDIS_URL"] = f"redis://:{self.passwords['REDIS_PASSWORD']}@{primary}:6379/0"
+        dispose_engine()
+        redis_client.shared_client.cache_clear()
+        redis_client.lua_script.cache_clear()
+        override_settings(environment)
+
+    def open_account(self) -> World:
+        """Connect an account of the sandbox."""
+        sandbox = Sandbox(self.sandbox_url)
+        sandbox.control("PUT", "clock", json={"speed": 20})
+        web = httpx.Client(base_url=self.url, timeout=5, trust_env=False, verify=str(self.folder / "ca.pem"))
+        world = World(sandbox, web, workers=True)
+        world.enable_xero_webhook()
+        return world.open(name="Failover")
+
+    # State
+
+    def members(self) -> list[dict[str, Any]]:
+        """The members as Patroni reports them; raises `httpx.HTTPError` if no data host responds."""
+        for name in DATA:
+            with suppress(httpx.HTTPError):
+                response = self._http.get(f"http://{self.addresses[name]}:8008/cluster")
+                members: list[dict[str, Any]] = response.json()["members"]
+                return members
+        raise httpx.ConnectError("no data host responds")
+
+    def roles(self) -> Roles:
+        """Which data host does what, once the cluster is healthy."""
+        names = {member["role"]: member["name"] for member in self.members()}
+        return Roles(
+            names.get("leader", ""), names.get("sync_standby", ""), names.get("replica", ""), self._redis_primary()
+        )
+
+    def _redis_primary(self) -> str:
+        """The Redis that a majority of the sentinels calls the primary; empty if there is none."""
+        votes = [self._sentinel_vote(name) for name in DATA]
+        return next((name for name in DATA if votes.count(self.addresses[name]) > len(DATA) // 2), "")
+
+    def _sentinel_vote(self, name: str) -> str:
+        client = redis.Redis(self.addresses[name], 26379, socket_timeout=REQUEST_SECONDS)
+        try:
+            reply = client.sentinel_get_master_addr_by_name("patina")
+            return redis_client.as_text(reply[0]) if isinstance(reply, tuple) else ""
+        except redis.RedisError:
+            return ""
+        finally:
+            client.close()
+
+    def _databases_are_healthy(self) -> bool:
+        roles = sorted((member["role"], member["state"]) for member in self.members())
+        running = {"running", "streaming"}
+        return [role for role, state in roles if state in running] == ["leader", "replica", "sync_standby"]
+
+    def _redis_is_healthy(self) -> bool:
+        primary = self._redis_primary()
+        if not primary:
+            return False
+        with redis.Redis(
+            self.addresses[primary],
+            password=self.passwords["REDIS_PASSWORD"],
+            socket_timeout=REQUEST_SECONDS,
+        ) as client:
+            replication = client.info("replication")
+        return replication["role"] == "master" and int(replication["connected_slaves"]) == len(DATA) - 1
+
+    def _web_is_ready(self) -> bool:
+        urls = [f"http://{self.addresses[name]}:8700/readyz" for name in WEB]
+        return all("redis: reached" in self._http.get(url).text for url in urls)
+
+    def wait_until_healthy(self) -> None:
+        """Wait until every host has its role again, so that the next fault is the only one."""
+        eventually(self._databases_are_healthy, HEALTHY_SECONDS, "a leader and two standbys of PostgreSQL")
+        eventually(self._redis_is_healthy, HEALTHY_SECONDS, "a primary and two replicas of Redis")
+        eventually(self._web_is_ready, HEALTHY_SECONDS, "both web processes")
+        if not has_sentinel():
+            self.use_settings()
+
+    def change_patroni(self, **settings: Any) -> None:
+        """Change Patroni's dynamic settings, as `patronictl edit-config` does."""
+        response = self._http.patch(
+            f"http://{self.addresses[self.roles().leader]}:8008/config",
+            json=settings,
+            auth=("patroni", self.passwords["PATRONI_PASSWORD"]),
+        )
+        response.raise_for_status()
+
+    def superuser_url(self, name: str) -> str:
+        """The address of the database `postgres` of a data host, for libpq."""
+        password = self.passwords["SUPERUSER_PASSWORD"]
+        return f"postgresql://postgres:{password}@{self.addresses[name]}/postgres?connect_timeout=2"
+
+
+def has_sentinel() -> bool:
+    """Whether REDIS_URL may name sentinels."""
+    return "sentinel" in str(Settings.model_fields["redis_url"].description)
+
+
+def has_read_replica() -> bool:
+    """Whether reads can go to a standby."""
+    return "read_database_url" in Settings.model_fields
+
+
+def _haproxy(config: Path) -> Service:
+    return Service("haproxy", [programs.program("haproxy"), "-db", "-f", str(config)])
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of killed runs."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        pid = folder.name.removeprefix(FOLDER_PREFIX)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(*, keep_logs: bool = False) -> Iterator[Cluster]:
+    """A cluster until the block ends. Removes everything then, and what an earlier, killed run left behind."""
+    _remove_leftovers()
+    with hosts.network(EDGE, *DATA, *WEB, *WORKERS, net=NET) as network_hosts:
+        folder = make_folder(Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}{os.getpid()}")
+        cluster = Cluster(network_hosts, folder)
+        cluster.prepare()
+        machines = list(cluster.machines.values())
+        supervisor = Supervisor(machines)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            supervisor.close()
+            dispose_engine()
+            with ThreadPoolExecutor(len(machines)) as executor:
+                list(executor.map(Machine.switch_off, machines))
+            if keep_logs:
+                _keep_logs(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_logs(folder: Path) -> None:
+    """Copy the logs of all services to `.patina/failover`."""
+    target = Path(".patina") / "failover" / time.strftime("%H%M%S")
+    for log in folder.glob("*/*.log"):
+        (target / log.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(log, target / log.parent.name)
