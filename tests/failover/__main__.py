@@ -17,7 +17,7 @@ from itertools import islice
 from types import FrameType
 
 from tests.failover import cluster as clusters
-from tests.failover import faults, programs, synchronous_cost
+from tests.failover import configuration, faults, programs, synchronous_cost
 from tests.failover.availability import create_probe_table
 from tests.failover.rounds import Rounds, Totals
 from tests.support.recovery import NotRecoveredError
@@ -36,7 +36,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help='only faults whose description contains this: "freeze", "leader"')
     parser.add_argument("--goal", type=float, default=GOAL_SECONDS, help="how long reads may be away, in seconds")
+    ttl = int(configuration.documented_variables()["PATRONI_TTL"])
+    parser.add_argument("--ttl", type=int, default=ttl, help="Patroni's ttl in seconds; by default the documented one")
     parser.add_argument("--without-cost", action="store_true", help="do not measure what synchronous_mode costs")
+    parser.add_argument("--in-memory", action="store_true", help="keep the data in memory, where commits cost nothing")
     parser.add_argument("--keep-logs", action="store_true", help="copy the services' logs to .patina/failover")
     return parser.parse_args()
 
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace) -> tuple[Totals, int]:
     """Run all rounds; returns the results and how many events were acknowledged."""
     rng = random.Random(arguments.seed)
     started = time.monotonic()
-    with clusters.running(keep_logs=arguments.keep_logs) as cluster:
+    with clusters.running(ttl=arguments.ttl, in_memory=arguments.in_memory, keep_logs=arguments.keep_logs) as cluster:
         world = cluster.open_account()
         create_probe_table(cluster.superuser_url(cluster.roles().leader))
         print(f"cluster of {len(cluster.machines)} hosts: {time.monotonic() - started:.0f} s", flush=True)

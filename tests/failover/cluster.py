@@ -24,6 +24,7 @@ from runtime.settings import Settings, override_settings
 from sandbox import server
 from store.db.database import dispose_engine
 from store.db.migrations import migrate
+from tests.chaos import free_port
 from tests.failover import configuration, programs
 from tests.failover.machine import Machine, Service, Supervisor, make_folder, write_file
 from tests.support import hosts
@@ -35,8 +36,9 @@ DATA, WEB, WORKERS = ("data1", "data2", "data3"), ("web1", "web2"), ("worker1", 
 # The vendors, and the load balancer, which is never the one to fail.
 EDGE = "edge"
 FOLDER_PREFIX = "patina-failover-"
-SANDBOX_PORT = 9100
-START_SECONDS = 90.0
+# A file system in memory, and how much of it a cluster may need.
+MEMORY_FOLDER, MIN_MEMORY_BYTES = Path("/dev/shm"), 3 * 2**30
+START_SECONDS = 120.0
 HEALTHY_SECONDS = 120.0
 REQUEST_SECONDS = 2.0
 # Each faster than the default, so that a round takes seconds. What a failover depends on has its documented value.
@@ -73,13 +75,15 @@ class Roles:
 class Cluster:
     """A running cluster. Everything it needs is in `folder`."""
 
-    def __init__(self, network_hosts: dict[str, hosts.Host], folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, network_hosts: dict[str, hosts.Host], folder: Path, ttl: int) -> None:
+        self.folder, self.ttl = folder, ttl
         self.hosts = network_hosts
         self.addresses = {name: host.address for name, host in network_hosts.items()}
         self.passwords = configuration.passwords()
         self.url = f"https://{self.addresses[EDGE]}"
-        self.sandbox_url = f"http://{self.addresses[EDGE]}:{SANDBOX_PORT}"
+        # Vendors must use https unless they are on the same host: each host forwards this port to the edge.
+        self.vendors_port = free_port()
+        self.sandbox_url = f"http://127.0.0.1:{self.vendors_port}"
         self.secrets = {"ENCRYPTION_KEYS": Fernet.generate_key().decode(), **server.environment(self.sandbox_url)}
         self.machines = {name: Machine(host, make_folder(folder / name), ()) for name, host in network_hosts.items()}
         self._http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
@@ -99,6 +103,7 @@ class Cluster:
             "STATE": str(self.folder / host),
             "FILES": str(self.folder),
             "POSTGRESQL": str(postgresql),
+            "PATRONI_TTL": str(self.ttl),
             **self.passwords,
         }
 
@@ -115,7 +120,7 @@ class Cluster:
         for name in (*WEB, *WORKERS):
             self._prepare_patina(name)
         edge = self._fill_in(EDGE, "haproxy-web.cfg")
-        vendors = [sys.executable, "-m", "tests.failover.vendors", self.addresses[EDGE], str(SANDBOX_PORT)]
+        vendors = [sys.executable, "-m", "tests.failover.vendors", self.addresses[EDGE], str(self.vendors_port)]
         trust = {"SSL_CERT_FILE": str(self.folder / "ca.pem")}
         self._set_services(EDGE, _haproxy(edge), Service("vendors", vendors, trust))
 
@@ -151,7 +156,9 @@ class Cluster:
         )
 
     def _prepare_patina(self, name: str) -> None:
-        haproxy = self._fill_in(name, "haproxy-data.cfg", addition="" if has_sentinel() else self._redis_fallback())
+        haproxy = self._fill_in(
+            name, "haproxy-data.cfg", addition=self._vendors() + ("" if has_sentinel() else self._redis_fallback())
+        )
         environment = {**self.patina_environment(name), "PYTHONDONTWRITEBYTECODE": "1"}
         commands = ("web",) if name in WEB else ("worker", "scheduler")
         processes = [Service(command, [sys.executable, "-m", "cli", command], environment) for command in commands]
@@ -164,6 +171,11 @@ class Cluster:
         if not has_sentinel():
             environment["REDIS_URL"] = f"redis://:{self.passwords['REDIS_PASSWORD']}@127.0.0.1:6379/0"
         return environment
+
+    def _vendors(self) -> str:
+        """The address of the vendors, in HAProxy of each host."""
+        vendors = f"{self.addresses[EDGE]}:{self.vendors_port}"
+        return f"\nlisten vendors\n    bind 127.0.0.1:{self.vendors_port}\n    server edge {vendors} no-check\n"
 
     def _redis_fallback(self) -> str:
         password = self.passwords["REDIS_PASSWORD"]
@@ -180,6 +192,7 @@ listen redis
 
     def start(self) -> None:
         """Start everything; returns when the cluster is healthy and the schema is migrated."""
+        hosts.relay(("127.0.0.1", self.vendors_port), (self.addresses[EDGE], self.vendors_port))
         for name in (EDGE, *DATA):
             self.machines[name].switch_on()
         eventually(self._databases_are_healthy, START_SECONDS, "a leader and two standbys of PostgreSQL")
@@ -188,7 +201,7 @@ listen redis
         migrate()
         for name in (*WEB, *WORKERS):
             self.machines[name].switch_on()
-        eventually(self._web_is_ready, START_SECONDS, "both web processes")
+        eventually(self.is_web_ready, START_SECONDS, "both web processes")
 
     def use_settings(self) -> None:
         """Let this process use the cluster: PostgreSQL's primary by all addresses, Redis's by asking the sentinels."""
@@ -264,7 +277,8 @@ listen redis
             replication = client.info("replication")
         return replication["role"] == "master" and int(replication["connected_slaves"]) == len(DATA) - 1
 
-    def _web_is_ready(self) -> bool:
+    def is_web_ready(self) -> bool:
+        """Whether both web processes are ready, and reach Redis."""
         urls = [f"http://{self.addresses[name]}:8700/readyz" for name in WEB]
         return all("redis: reached" in self._http.get(url).text for url in urls)
 
@@ -272,7 +286,7 @@ listen redis
         """Wait until every host has its role again, so that the next fault is the only one."""
         eventually(self._databases_are_healthy, HEALTHY_SECONDS, "a leader and two standbys of PostgreSQL")
         eventually(self._redis_is_healthy, HEALTHY_SECONDS, "a primary and two replicas of Redis")
-        eventually(self._web_is_ready, HEALTHY_SECONDS, "both web processes")
+        eventually(self.is_web_ready, HEALTHY_SECONDS, "both web processes")
         if not has_sentinel():
             self.use_settings()
 
@@ -305,21 +319,31 @@ def _haproxy(config: Path) -> Service:
     return Service("haproxy", [programs.program("haproxy"), "-db", "-f", str(config)])
 
 
+def _has_memory() -> bool:
+    return MEMORY_FOLDER.is_dir() and shutil.disk_usage(MEMORY_FOLDER).free > MIN_MEMORY_BYTES
+
+
 def _remove_leftovers() -> None:
     """Remove the folders of killed runs."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+    parents = (Path(tempfile.gettempdir()), MEMORY_FOLDER)
+    for folder in (folder for parent in parents for folder in parent.glob(f"{FOLDER_PREFIX}*")):
         pid = folder.name.removeprefix(FOLDER_PREFIX)
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def running(*, keep_logs: bool = False) -> Iterator[Cluster]:
-    """A cluster until the block ends. Removes everything then, and what an earlier, killed run left behind."""
+def running(*, ttl: int, in_memory: bool = False, keep_logs: bool = False) -> Iterator[Cluster]:
+    """A cluster until the block ends, with Patroni's `ttl` in seconds.
+
+    `in_memory` keeps all data in memory if there is enough: faster, but commits cost nothing. Removes everything
+    then, and what an earlier, killed run left behind.
+    """
     _remove_leftovers()
     with hosts.network(EDGE, *DATA, *WEB, *WORKERS, net=NET) as network_hosts:
-        folder = make_folder(Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}{os.getpid()}")
-        cluster = Cluster(network_hosts, folder)
+        parent = MEMORY_FOLDER if in_memory and _has_memory() else Path(tempfile.gettempdir())
+        folder = make_folder(parent / f"{FOLDER_PREFIX}{os.getpid()}")
+        cluster = Cluster(network_hosts, folder, ttl)
         cluster.prepare()
         machines = list(cluster.machines.values())
         supervisor = Supervisor(machines)

@@ -27,9 +27,9 @@ def parse_environment(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def documented_variables() -> list[str]:
-    """The variables that cluster.env declares."""
-    return list(parse_environment((FILES / "cluster.env").read_text()))
+def documented_variables() -> dict[str, str]:
+    """The variables of cluster.env, with the values that it suggests."""
+    return parse_environment((FILES / "cluster.env").read_text())
 
 
 def fill_in(file_name: str, variables: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,16 +92,16 @@ class Machine:
         self.host.signal(signal.SIGCONT)
 
     def switch_off(self) -> None:
-        """End all services in order, so that PostgreSQL gives back its shared memory; kill what is left."""
-        self._is_on = False
+        """End everything; PostgreSQL in order, because it has shared memory to give back."""
+        with self._lock:
+            self._is_on = False
         self.thaw()
         for process in self._processes.values():
-            with suppress(ProcessLookupError):
-                process.terminate()
+            process.kill()
+        self.host.signal(signal.SIGINT)
         deadline = time.monotonic() + STOP_SECONDS
-        for process in self._processes.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(deadline - time.monotonic(), 0.1))
+        while self.host.process_ids() and time.monotonic() < deadline:
+            time.sleep(0.1)
         self.kill()
 
 

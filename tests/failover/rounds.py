@@ -16,7 +16,9 @@ from tests.support.world import World
 
 MAX_PAUSE_SECONDS = 0.1
 BEFORE_SECONDS = (1.0, 3.0)
-FAULT_SECONDS = (8.0, 18.0)
+# How long a fault lasts; that of a leader in multiples of Patroni's ttl, so that a standby is promoted meanwhile.
+FAULT_SECONDS = (5.0, 15.0)
+LEADER_FAULT_TTLS = (1.3, 2.0)
 # How long to wait for reads and deliveries after the fault is healed.
 RETURN_SECONDS = 60.0
 AFTER_SECONDS = 1.0
@@ -54,15 +56,17 @@ class Rounds:
         self.cluster.wait_until_healthy()
         roles = self.cluster.roles()
         fault = faults.build(kind, victim, self.cluster, roles, self.rng)
-        fault_seconds = self.rng.uniform(*FAULT_SECONDS)
+        is_leader = fault.name == roles.leader
+        shortest, longest = (self.cluster.ttl * ttls for ttls in LEADER_FAULT_TTLS) if is_leader else FAULT_SECONDS
+        fault_seconds = self.rng.uniform(shortest, longest)
         measured = Availability(self.world, self.load.people)
         with self.load.running(MAX_PAUSE_SECONDS), measured.measured():
             time.sleep(self.rng.uniform(*BEFORE_SECONDS))
-            promotion = self._fail(fault, fault_seconds, measured, is_leader=fault.name == roles.leader)
+            promotion = self._fail(fault, fault_seconds, measured, is_leader=is_leader)
         reads, writes = self._note_gaps(measured, promotion)
         healed = time.monotonic()
         self.cluster.wait_until_healthy()
-        wait_until_idle(self.world)
+        wait_until_idle(self.world, self.cluster.is_web_ready)
         recovery = time.monotonic() - healed
         wrong = self._compare(str(fault))
         return (

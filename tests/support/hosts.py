@@ -90,16 +90,24 @@ class Host:
     def _ip_neighbour(self, verb: str, other: Host, *options: str) -> None:
         _ip("netns", "exec", self.name, "ip", "neigh", verb, other.address, *options, "dev", "eth0")
 
+    def process_ids(self) -> list[int]:
+        """The processes that run on this host."""
+        return _process_ids(self.name)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of this host."""
         _signal(self.name, number)
 
 
-def _signal(name: str, number: signal.Signals) -> None:
+def _process_ids(name: str) -> list[int]:
     inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-    for pid in inside.stdout.split():
+    return [int(pid) for pid in inside.stdout.split()]
+
+
+def _signal(name: str, number: signal.Signals) -> None:
+    for pid in _process_ids(name):
         with suppress(ProcessLookupError):
-            os.kill(int(pid), number)
+            os.kill(pid, number)
 
 
 def _end(name: str) -> None:

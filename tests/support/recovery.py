@@ -34,8 +34,11 @@ def eventually(condition: Callable[[], bool], seconds: float, description: str) 
         time.sleep(0.1)
 
 
-def wait_until_idle(world: World) -> None:
-    """Wait until all services are back, a catch-up has fetched what webhooks missed, and nothing is pending."""
+def wait_until_idle(world: World, is_ready: Callable[[], bool] | None = None) -> None:
+    """Wait until all services are back, a catch-up has fetched what webhooks missed, and nothing is pending.
+
+    `is_ready` replaces the question to /readyz, which a load balancer may not forward.
+    """
     now = datetime.now(UTC)
 
     def caught_up() -> bool:
@@ -48,7 +51,8 @@ def wait_until_idle(world: World) -> None:
         }
         return sources == caught_up_sources
 
-    eventually(lambda: world.web.get("/readyz").status_code == 200, RECOVERY_SECONDS, "the web process")
+    is_ready = is_ready or (lambda: world.web.get("/readyz").status_code == 200)
+    eventually(is_ready, RECOVERY_SECONDS, "the web process")
     eventually(lambda: world.sandbox.state()["pending_deliveries"] == 0, RECOVERY_SECONDS, "delivery of all webhooks")
     eventually(caught_up, RECOVERY_SECONDS, "a catch-up")
     eventually(world.is_idle, RECOVERY_SECONDS, "an idle installation")
