@@ -45,6 +45,7 @@ REQUEST_SECONDS = 2.0
 QUICK = {
     "WORKER_PROCESSES": "1",
     "WORKER_THREADS": "4",
+    "LEASE_SECONDS": "10",
     "SWEEP_INTERVAL_SECONDS": "1",
     "CATCH_UP_INTERVAL_SECONDS": "3",
     "RATE_LIMIT_WINDOW_SECONDS": "5",
@@ -221,7 +222,7 @@ listen redis
     def open_account(self) -> World:
         """Connect an account of the sandbox."""
         sandbox = Sandbox(self.sandbox_url)
-        sandbox.control("PUT", "clock", json={"speed": 20})
+        sandbox.control("PUT", "clock", json={"speed": 100})
         web = httpx.Client(base_url=self.url, timeout=5, trust_env=False, verify=str(self.folder / "ca.pem"))
         world = World(sandbox, web, workers=True)
         world.enable_xero_webhook()

@@ -66,13 +66,14 @@ class Rounds:
         reads, writes = self._note_gaps(measured, promotion)
         healed = time.monotonic()
         self.cluster.wait_until_healthy()
+        healthy = time.monotonic()
         wait_until_idle(self.world, self.cluster.is_web_ready)
-        recovery = time.monotonic() - healed
+        idle = time.monotonic()
         wrong = self._compare(str(fault))
+        promoted = f"promoted after {promotion:.1f} s; " if promotion else ""
         return (
-            f"{fault}, {fault_seconds:.1f} s; "
-            + (f"promoted after {promotion:.1f} s; " if promotion else "")
-            + f"away: reads {reads:.1f} s, writes {writes:.1f} s; recovered after {recovery:.1f} s{wrong}"
+            f"{fault}, {fault_seconds:.1f} s; {promoted}away: reads {reads:.1f} s, writes {writes:.1f} s; "
+            f"healthy after {healthy - healed:.1f} s, idle after {idle - healed:.1f} s{wrong}"
         )
 
     def _fail(self, fault: Fault, seconds: float, measured: Availability, *, is_leader: bool) -> float:
