@@ -84,7 +84,7 @@ def main() -> int:
     for problem in totals.problems:
         print(problem, file=sys.stderr)
     print(f"promoted after at most {totals.promotion:.1f} s, deliveries at most {totals.beyond_promotion:.1f} s later")
-    late = max(totals.reads_away if clusters.has_read_replica() else 0.0, totals.beyond_promotion) > arguments.goal
+    late = max(totals.reads_away, totals.beyond_promotion) > arguments.goal
     passed = not (totals.lost or totals.wrong or totals.problems or late)
     print(
         f"failover {'ok' if passed else 'failed'}: rounds {arguments.rounds}, promotions {totals.promotions}, "

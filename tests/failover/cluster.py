@@ -16,11 +16,12 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import redis
 from cryptography.fernet import Fernet
 
 from runtime import redis_client
-from runtime.settings import Settings, override_settings
+from runtime.settings import override_settings
 from sandbox import server
 from store.db.database import dispose_engine
 from store.db.migrations import migrate
@@ -45,8 +46,6 @@ REQUEST_SECONDS = 2.0
 QUICK = {
     "WORKER_PROCESSES": "1",
     "WORKER_THREADS": "4",
-    "LEASE_SECONDS": "10",
-    "SWEEP_INTERVAL_SECONDS": "1",
     "CATCH_UP_INTERVAL_SECONDS": "3",
     "RATE_LIMIT_WINDOW_SECONDS": "5",
     "XERO_CALLS_PER_MINUTE": "500",
@@ -157,9 +156,7 @@ class Cluster:
         )
 
     def _prepare_patina(self, name: str) -> None:
-        haproxy = self._fill_in(
-            name, "haproxy-data.cfg", addition=self._vendors() + ("" if has_sentinel() else self._redis_fallback())
-        )
+        haproxy = self._fill_in(name, "haproxy-data.cfg", addition=self._vendors())
         environment = {**self.patina_environment(name), "PYTHONDONTWRITEBYTECODE": "1"}
         commands = ("web",) if name in WEB else ("worker", "scheduler")
         processes = [Service(command, [sys.executable, "-m", "cli", command], environment) for command in commands]
@@ -168,28 +165,12 @@ class Cluster:
     def patina_environment(self, name: str) -> dict[str, str]:
         """The settings of Patina on a host: the documented ones, the sandbox's and the quick ones."""
         text = configuration.fill_in("patina.env", self.variables(name))
-        environment = {**configuration.parse_environment(text), **self.secrets, **QUICK}
-        if not has_sentinel():
-            environment["REDIS_URL"] = f"redis://:{self.passwords['REDIS_PASSWORD']}@127.0.0.1:6379/0"
-        return environment
+        return {**configuration.parse_environment(text), **self.secrets, **QUICK}
 
     def _vendors(self) -> str:
         """The address of the vendors, in HAProxy of each host."""
         vendors = f"{self.addresses[EDGE]}:{self.vendors_port}"
         return f"\nlisten vendors\n    bind 127.0.0.1:{self.vendors_port}\n    server edge {vendors} no-check\n"
-
-    def _redis_fallback(self) -> str:
-        password = self.passwords["REDIS_PASSWORD"]
-        servers = "".join(f"    server {name} {self.addresses[name]}:6379 check port 6379\n" for name in DATA)
-        return f"""
-listen redis
-    bind 127.0.0.1:6379
-    option tcp-check
-    tcp-check send AUTH\\ {password}\\r\\n
-    tcp-check expect string +OK
-    tcp-check send info\\ replication\\r\\n
-    tcp-check expect string role:master
-{servers}"""
 
     def start(self) -> None:
         """Start everything; returns when the cluster is healthy and the schema is migrated."""
@@ -205,15 +186,12 @@ listen redis
         eventually(self.is_web_ready, START_SECONDS, "both web processes")
 
     def use_settings(self) -> None:
-        """Let this process use the cluster: PostgreSQL's primary by all addresses, Redis's by asking the sentinels."""
+        """Let this process use the cluster: PostgreSQL's primary by all addresses, Redis's by asking the Sentinels."""
         data = ",".join(self.addresses[name] for name in DATA)
         address = f"postgresql://patina:{self.passwords['PATINA_PASSWORD']}@{data}/patina"
         environment = {**self.patina_environment(EDGE), "SSL_CERT_FILE": str(self.folder / "ca.pem")}
         environment["DATABASE_URL"] = f"{address}?target_session_attrs=read-write&connect_timeout=2"
-        environment.pop("READ_DATABASE_URL", None)
-        if not has_sentinel():
-            primary = self.addresses[self._redis_primary()]
-            environment["REDIS_URL"] = f"redis://:{self.passwords['REDIS_PASSWORD']}@{primary}:6379/0"
+        environment["READ_DATABASE_URL"] = ""
         dispose_engine()
         redis_client.shared_client.cache_clear()
         redis_client.lua_script.cache_clear()
@@ -288,8 +266,17 @@ listen redis
         eventually(self._databases_are_healthy, HEALTHY_SECONDS, "a leader and two standbys of PostgreSQL")
         eventually(self._redis_is_healthy, HEALTHY_SECONDS, "a primary and two replicas of Redis")
         eventually(self.is_web_ready, HEALTHY_SECONDS, "both web processes")
-        if not has_sentinel():
-            self.use_settings()
+
+    def wait_for_standbys(self) -> None:
+        """Wait until the standbys, which serve the reads, show everything that the leader has committed by now."""
+        with psycopg.connect(self.superuser_url(self.roles().leader), autocommit=True) as connection:
+            (position,) = connection.execute("SELECT pg_current_wal_lsn()").fetchone() or ("0/0",)
+
+            def have_replayed() -> bool:
+                statement = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= %s"
+                return connection.execute(statement, (position,)).fetchone() == (len(DATA) - 1,)
+
+            eventually(have_replayed, HEALTHY_SECONDS, "standbys that are up to date")
 
     def change_patroni(self, **settings: Any) -> None:
         """Change Patroni's dynamic settings, as `patronictl edit-config` does."""
@@ -304,16 +291,6 @@ listen redis
         """The address of the database `postgres` of a data host, for libpq."""
         password = self.passwords["SUPERUSER_PASSWORD"]
         return f"postgresql://postgres:{password}@{self.addresses[name]}/postgres?connect_timeout=2"
-
-
-def has_sentinel() -> bool:
-    """Whether REDIS_URL may name sentinels."""
-    return "sentinel" in str(Settings.model_fields["redis_url"].description)
-
-
-def has_read_replica() -> bool:
-    """Whether reads can go to a standby."""
-    return "read_database_url" in Settings.model_fields
 
 
 def _haproxy(config: Path) -> Service:

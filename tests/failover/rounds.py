@@ -68,6 +68,7 @@ class Rounds:
         self.cluster.wait_until_healthy()
         healthy = time.monotonic()
         wait_until_idle(self.world, self.cluster.is_web_ready)
+        self.cluster.wait_for_standbys()
         idle = time.monotonic()
         wrong = self._compare(str(fault))
         promoted = f"promoted after {promotion:.1f} s; " if promotion else ""
