@@ -89,7 +89,7 @@ class Cluster:
         self._http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
 
     def variables(self, host: str) -> dict[str, str]:
-        """The values of cluster.env on a host."""
+        """The values of cluster.vars on a host."""
         postgresql = programs.postgresql_folder()
         assert postgresql
         return {
@@ -145,7 +145,7 @@ class Cluster:
         sentinel = write_file(
             folder / "redis" / "sentinel.conf", configuration.fill_in("sentinel.conf", self.variables(name)), "redis"
         )
-        etcd = configuration.parse_environment(configuration.fill_in("etcd.env", self.variables(name)))
+        etcd = configuration.parse_environment(configuration.fill_in("etcd.vars", self.variables(name)))
         password = {"PATINA_PASSWORD": self.passwords["PATINA_PASSWORD"]}
         self._set_services(
             name,
@@ -164,7 +164,7 @@ class Cluster:
 
     def patina_environment(self, name: str) -> dict[str, str]:
         """The settings of Patina on a host: the documented ones, the sandbox's and the quick ones."""
-        text = configuration.fill_in("patina.env", self.variables(name))
+        text = configuration.fill_in("patina.vars", self.variables(name))
         return {**configuration.parse_environment(text), **self.secrets, **QUICK}
 
     def _vendors(self) -> str:

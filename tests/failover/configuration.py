@@ -28,8 +28,8 @@ def parse_environment(text: str) -> dict[str, str]:
 
 
 def documented_variables() -> dict[str, str]:
-    """The variables of cluster.env, with the values that it suggests."""
-    return parse_environment((FILES / "cluster.env").read_text())
+    """The variables of cluster.vars, with the values that it suggests."""
+    return parse_environment((FILES / "cluster.vars").read_text())
 
 
 def fill_in(file_name: str, variables: Mapping[str, str]) -> str:
@@ -38,7 +38,7 @@ def fill_in(file_name: str, variables: Mapping[str, str]) -> str:
 
 
 def passwords() -> dict[str, str]:
-    """A new password for each that cluster.env declares."""
+    """A new password for each that cluster.vars declares."""
     return {name: secrets.token_hex(12) for name in documented_variables() if name.endswith("_PASSWORD")}
 
 
