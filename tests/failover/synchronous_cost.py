@@ -24,7 +24,7 @@ INVOICES = 20
 
 @dataclass
 class Cost:
-    """Deliveries a second and median milliseconds, by mode."""
+    """Deliveries a second of several senders, and the median milliseconds of a single one, by mode."""
 
     rates: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
     milliseconds: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
@@ -34,13 +34,14 @@ class Cost:
         times = {mode: median(values) for mode, values in self.milliseconds.items()}
         return (
             f"synchronous_mode: {rates[True]:.0f} deliveries a second with it, {rates[False]:.0f} without (ratio"
-            f" {rates[True] / rates[False]:.2f}); median response {times[True]:.1f} and {times[False]:.1f} ms"
+            f" {rates[True] / rates[False]:.2f}); one at a time: median {times[True]:.1f} and {times[False]:.1f} ms"
         )
 
 
 def measure(cluster: Cluster, world: World) -> Cost:
     """Measure both modes in turns. Workers are stopped meanwhile, because both modes would share the CPUs with them."""
     invoices = [world.invoice("cost@acme.test").id for _ in range(INVOICES)]
+    url = f"http://{cluster.addresses[WEB[0]]}:8700"
     cost = Cost()
     for name in WORKERS:
         cluster.machines[name].freeze()
@@ -48,17 +49,21 @@ def measure(cluster: Cluster, world: World) -> Cost:
         for _ in range(ROUNDS):
             for mode in (True, False):
                 _switch(cluster, is_synchronous=mode)
-                url = f"http://{cluster.addresses[WEB[0]]}:8700"
-                result = load.run(url, _deliveries(world.tenants[0], invoices), seconds=SECONDS)
-                if result.failed:
-                    raise RuntimeError(f"{result.failed} deliveries were not acknowledged")
-                cost.rates[mode].append(result.rate)
-                cost.milliseconds[mode].append(result.at(0.5))
+                cost.rates[mode].append(_post(url, world.tenants[0], invoices, load.CONNECTIONS).rate)
+                cost.milliseconds[mode].append(_post(url, world.tenants[0], invoices, 1).at(0.5))
     finally:
         _switch(cluster, is_synchronous=True)
         for name in WORKERS:
             cluster.machines[name].thaw()
     return cost
+
+
+def _post(url: str, tenant: str, invoices: list[str], connections: int) -> load.Load:
+    """Post deliveries for some seconds; raises `RuntimeError` if one is not acknowledged."""
+    result = load.run(url, _deliveries(tenant, invoices), seconds=SECONDS, connections=connections)
+    if result.failed:
+        raise RuntimeError(f"{result.failed} deliveries were not acknowledged")
+    return result
 
 
 def _switch(cluster: Cluster, *, is_synchronous: bool) -> None:
