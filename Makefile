@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Errors only, so that the output of the targets is not lost in pip's.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: demo test unit mutants attack chaos fuzz fuzz-parsers soak bench check audit sbom screenshots lock licenses vocabulary clean
+.PHONY: demo test unit mutants attack chaos failover fuzz fuzz-parsers soak bench check audit sbom screenshots lock licenses vocabulary clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Patina needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
@@ -29,6 +29,10 @@ unit: $(STAMP)
 # Kills processes and services at random under load, and checks that nothing is lost: ARGS="--rounds 50 --seed 1".
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+# Runs the cluster of docs/deploy/cluster on hosts in network namespaces, and lets one host after the other fail: ARGS="--rounds 10 --seed 1".
+failover: $(STAMP)
+	@$(BIN)/python -m tests.failover $(ARGS)
 
 # Posts malformed bodies to the webhook endpoints: ARGS="--bodies 100000 --seed 1".
 fuzz: $(STAMP)

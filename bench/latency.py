@@ -14,7 +14,8 @@ from bench import environment, ingestion
 from bench.figures import Figure, at_most
 from store.db.database import transaction
 from store.ingest import event_latency
-from tests.chaos import eventually, start_environment
+from tests.chaos import start_environment
+from tests.support.recovery import eventually
 
 if TYPE_CHECKING:
     from tests.support.world import World

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +32,14 @@ from runtime.servers import SERVERS
 from runtime.service_urls import database_url, redis_url, start_missing_servers_with
 from runtime.settings import override_settings
 from sandbox import server
+from tests.support.load import Load
+from tests.support.recovery import eventually, missing_events, wait_until_idle
 
 if TYPE_CHECKING:
     from tests.support.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
-STOP_SECONDS, RECOVERY_SECONDS = 30.0, 120.0
+STOP_SECONDS = 30.0
 PAUSE_SECONDS = 7.0
 PROCESSES = ("web", "worker", "worker-2", "scheduler")
 SERVICES = ("redis", "postgres")
@@ -146,101 +148,6 @@ def pick_faults(environment: Environment, rng: random.Random, name_filter: str) 
     return list(selected.values())[:2]
 
 
-@dataclass
-class Load:
-    """Load: random actions of users of both vendors."""
-
-    world: World
-    rng: random.Random
-    people: list[int] = field(default_factory=list)
-    companies: list[int] = field(default_factory=list)
-    invoices: list[str] = field(default_factory=list)
-    actions: int = 0
-
-    def act(self) -> None:
-        """Simulate one random action."""
-        world, rng = self.world, self.rng
-        self.actions += 1
-        choice = rng.random()
-        if len(self.people) < 8 or choice < 0.08:
-            address = f"p{rng.randrange(30)}@acme.test"
-            self.people.append(world.person(address, company=rng.choice(self.companies) if self.companies else None))
-        elif len(self.companies) < 4 or choice < 0.12:
-            company = world.company()
-            self.companies.append(company)
-            world.opportunity(company=company)
-        elif len(self.invoices) < 10 or choice < 0.4:
-            self.invoices.append(world.invoice(f"p{rng.randrange(30)}@acme.test").id)
-        elif choice < 0.6:
-            world.sandbox.simulate(
-                "update_invoice", invoice=rng.choice(self.invoices), total=f"{rng.randrange(500, 900)}.00"
-            )
-        elif choice < 0.8:
-            person = rng.choice(self.people)
-            world.simulate_copper("update_record", type="person", id=person, emails=[f"p{rng.randrange(30)}@acme.test"])
-        else:
-            world.simulate_copper("move_person", person=rng.choice(self.people), company=rng.choice(self.companies))
-
-    @contextmanager
-    def running(self, max_pause: float) -> Iterator[None]:
-        """Apply load until the block ends; raises an error of the sandbox at the end."""
-        stop, errors = threading.Event(), []
-
-        def work() -> None:
-            try:
-                while not stop.wait(self.rng.uniform(0, max_pause)):
-                    self.act()
-            except Exception as error:
-                errors.append(error)
-
-        worker = threading.Thread(target=work)
-        worker.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            worker.join()
-        if errors:
-            raise errors[0]
-
-
-def eventually(condition: Callable[[], bool], seconds: float, description: str) -> None:
-    """Wait until a condition is true; errors of services that are still down count as false."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-            last_error: object = "the condition is false"
-        except Exception as error:
-            last_error = error
-        if time.monotonic() > deadline:
-            raise SystemExit(f"chaos failed: {description} did not happen within {seconds:.0f} s ({last_error})")
-        time.sleep(0.1)
-
-
-def wait_until_idle(world: World) -> None:
-    """Wait until all services are back, a catch-up has fetched what webhooks missed, and nothing is pending."""
-    from datetime import UTC, datetime
-
-    now = datetime.now(UTC)
-
-    def caught_up() -> bool:
-        runs = world.runs()
-        sources = {run.organisation_id for run in runs}
-        caught_up_sources = {
-            run.organisation_id
-            for run in runs
-            if run.kind == "catch_up" and run.started_at > now and run.state == "done"
-        }
-        return sources == caught_up_sources
-
-    eventually(lambda: world.web.get("/readyz").status_code == 200, RECOVERY_SECONDS, "the web process")
-    eventually(lambda: world.sandbox.state()["pending_deliveries"] == 0, RECOVERY_SECONDS, "delivery of all webhooks")
-    eventually(caught_up, RECOVERY_SECONDS, "a catch-up")
-    eventually(world.is_idle, RECOVERY_SECONDS, "an idle installation")
-
-
 class Round:
     """A round of faults, and the checks after it."""
 
@@ -278,7 +185,7 @@ class Round:
 
     def _compare(self) -> None:
         """Check that every acknowledged event is in the inbox, and every record equals the vendors' data."""
-        self.lost += len(self._missing_events())
+        self.lost += len(missing_events(self.world))
         comparison = self.world.compare()
         self.wrong += comparison.missing + comparison.stale + comparison.extra + comparison.balances
         try:
@@ -286,30 +193,6 @@ class Round:
         except AssertionError as error:
             self.wrong += 1
             print(f"wrong after {', '.join(self.kills[-2:])}: {str(error)[:1500]}", file=sys.stderr)
-
-    def _missing_events(self) -> list[tuple[str, ...]]:
-        """The acknowledged events that are not in the inbox."""
-        from sqlalchemy import text
-
-        from store.db.database import transaction
-        from webhooks.payloads import copper_event_key
-
-        acknowledged = self.world.sandbox.control("GET", "acknowledged-events")
-        with transaction() as session:
-            rows = session.execute(
-                text("SELECT category, event_type, resource_id, occurred_at, dedupe_key FROM inbox")
-            ).all()
-        xero = {(row[0], row[1], row[2], f"{row[3]:%Y-%m-%dT%H:%M:%S.%f}"[:23]) for row in rows if row[3]}
-        copper = {bytes(row[4]).hex() for row in rows}
-        return [
-            tuple(event)
-            for event in acknowledged
-            if (
-                copper_event_key(event[4], int(event[3])) not in copper
-                if event[0] == "copper"
-                else (event[1], event[2], event[3].lower(), event[4][:23]) not in xero
-            )
-        ]
 
 
 def configure(home: Path) -> tuple[int, int]:

@@ -21,7 +21,8 @@ import psutil
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import text
 
-from tests.chaos import PROCESSES, ROOT, Environment, start_environment, wait_until_idle
+from tests.chaos import PROCESSES, ROOT, Environment, start_environment
+from tests.support.recovery import wait_until_idle
 
 if TYPE_CHECKING:
     from tests.support.world import World

@@ -39,6 +39,7 @@ __all__ = [
     "account_transaction",
     "connection_parameters",
     "create_owner_pool",
+    "current_time",
     "database_now",
     "describe_failure",
     "dispose_engine",
@@ -291,6 +292,12 @@ def database_now(session: Session) -> datetime:
     """The database's clock, which all stored times follow."""
     now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
+
+
+def current_time() -> datetime:
+    """The database's clock, asked in a transaction of its own: the hosts' clocks may differ."""
+    with transaction() as session:
+        return database_now(session)
 
 
 def server_version(session: Session) -> str:

@@ -22,8 +22,8 @@ import psutil
 from tests.support.processes import ROOT, terminate
 
 NET = "10.77.7"
-LOCK_FILE = Path(tempfile.gettempdir()) / "patina-tests-network.lock"
 CONNECT_SECONDS = 1.0
+UNUSED_HARDWARE_ADDRESS = "02:00:00:00:00:01"
 
 
 def possible() -> bool:
@@ -50,10 +50,14 @@ class Host:
     hub: str
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command that runs a program on this host; its process is the program's own."""
+        return ["ip", "netns", "exec", self.name, *arguments]
+
     def run(self, arguments: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a program on this host."""
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, *arguments],
+            self.command(arguments),
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -75,13 +79,40 @@ class Host:
         """Reconnect the host."""
         _ip("netns", "exec", self.hub, "ip", "link", "set", self.wire, "up")
 
+    def separate(self, other: Host) -> None:
+        """Drop everything that this host sends to another, silently; the other's packets still arrive."""
+        self._ip_neighbour("replace", other, "lladdr", UNUSED_HARDWARE_ADDRESS, "nud", "permanent")
+
+    def rejoin(self, other: Host) -> None:
+        """Undo `separate`."""
+        self._ip_neighbour("del", other)
+
+    def _ip_neighbour(self, verb: str, other: Host, *options: str) -> None:
+        _ip("netns", "exec", self.name, "ip", "neigh", verb, other.address, *options, "dev", "eth0")
+
+    def process_ids(self) -> list[int]:
+        """The processes that run on this host."""
+        return _process_ids(self.name)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all processes of this host."""
+        _signal(self.name, number)
+
+
+def _process_ids(name: str) -> list[int]:
+    inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in inside.stdout.split()]
+
+
+def _signal(name: str, number: signal.Signals) -> None:
+    for pid in _process_ids(name):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
 
 def _end(name: str) -> None:
     """Delete a namespace and terminate its processes."""
-    inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-    for pid in inside.stdout.split():
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+    _signal(name, signal.SIGKILL)
     subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
@@ -94,21 +125,22 @@ def _forget_leftovers() -> None:
 
 
 @contextmanager
-def _only_one() -> Iterator[None]:
-    """Wait until no other process of this machine has a network, because all have the same addresses."""
-    with LOCK_FILE.open("a") as lock:
+def _only_one(net: str) -> Iterator[None]:
+    """Wait until no other process of this machine has a network with these addresses."""
+    lock_file = Path(tempfile.gettempdir()) / f"patina-tests-network-{net}.lock"
+    with lock_file.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def network(*names: str) -> Iterator[dict[str, Host]]:
-    """Hosts on a bridge; this process has the address `NET`.1 on it. One at a time on a machine."""
-    with _only_one():
-        yield from _connect(names)
+def network(*names: str, net: str = NET) -> Iterator[dict[str, Host]]:
+    """Hosts on a bridge; this process has the address `net`.1 on it. One such network at a time on a machine."""
+    with _only_one(net):
+        yield from _connect(names, net)
 
 
-def _connect(names: Sequence[str]) -> Iterator[dict[str, Host]]:
+def _connect(names: Sequence[str], net: str) -> Iterator[dict[str, Host]]:
     _forget_leftovers()
     mark, hub = os.getpid() % 100_000, f"patina-{os.getpid()}-hub"
     hosts: dict[str, Host] = {}
@@ -118,10 +150,10 @@ def _connect(names: Sequence[str]) -> Iterator[dict[str, Host]]:
         _ip("netns", "exec", hub, "ip", "link", "set", "br0", "up")
         _ip("link", "add", f"pa{mark}h", "type", "veth", "peer", "name", "here", "netns", hub)
         _ip("netns", "exec", hub, "ip", "link", "set", "here", "master", "br0", "up")
-        _ip("addr", "add", f"{NET}.1/24", "dev", f"pa{mark}h")
+        _ip("addr", "add", f"{net}.1/24", "dev", f"pa{mark}h")
         _ip("link", "set", f"pa{mark}h", "up")
         for number, name in zip(count(2), names, strict=False):
-            host = Host(f"patina-{os.getpid()}-{name}", f"{NET}.{number}", f"to{number}", hub)
+            host = Host(f"patina-{os.getpid()}-{name}", f"{net}.{number}", f"to{number}", hub)
             hosts[name] = host
             _ip("netns", "add", host.name)
             inside = ("netns", "exec", host.name, "ip")

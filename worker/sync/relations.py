@@ -7,12 +7,11 @@ other people and companies cost one call per opportunity.
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import structlog
 
 from runtime.settings import settings
-from store.db.database import transaction
+from store.db.database import current_time, transaction
 from store.db.enums import RecordType
 from store.mirror import mirror
 from store.sync import refresh_candidates
@@ -74,7 +73,7 @@ def _fetch_relations(account_id: int, client: CopperClient, opportunity_id: int)
 
     Returns none, and leaves the mirror unchanged, if Copper's response cannot be parsed.
     """
-    fetched_at = datetime.now(UTC)
+    fetched_at = current_time()
     try:
         relations = client.list_relations(opportunity_id)
     except UnexpectedResponseError:
@@ -121,7 +120,7 @@ def refresh_record(account_id: int, record_type: RecordType, record_id: int) -> 
 
 def _refresh_company(account_id: int, client: CopperClient, company_id: int) -> None:
     """Fetch a company's people as Copper lists them, and those that only the mirror still relates to it."""
-    fetched_at = datetime.now(UTC)
+    fetched_at = current_time()
     listed_ids: set[int] = set()
     for page in range(1, MAX_PEOPLE_PER_COMPANY // PAGE_SIZE + 1):
         records = client.list_records(RecordType.PERSON, page, company_ids=[company_id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from runtime.settings import settings
 from store.accounts import copper_credentials, refused_endpoints
 from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.refused_endpoints import Refusal
-from store.db.database import transaction
+from store.db.database import current_time, transaction
 from store.db.enums import GrantStatus, RecordType
 from store.mirror.mirror import RelationRow
 from worker.vendors.copper.schemas import (
@@ -298,7 +298,7 @@ class CopperClient:
 
     def _search(self, record_type: RecordType, body: dict[str, Any]) -> RecordPage:
         """Search once. A 404 means that the account does not have the feature (leads)."""
-        resource, began = record_type.plural, datetime.now(UTC)
+        resource, began = record_type.plural, current_time()
         try:
             response = self._request("POST", f"{resource}/search", body, endpoint=resource)
         except NotFoundError:
@@ -319,7 +319,7 @@ class CopperClient:
 
         A search may not contain a record that was just created yet: only a 404 means that a record is deleted.
         """
-        page = RecordPage([], datetime.now(UTC))
+        page = RecordPage([], current_time())
         unique_ids = sorted(set(ids))
         for start in range(0, len(unique_ids), PAGE_SIZE):
             chunk = unique_ids[start : start + PAGE_SIZE]

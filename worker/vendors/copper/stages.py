@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from store.accounts import copper_fields, refused_endpoints
-from store.db.database import Session, transaction
+from store.db.database import Session, current_time, transaction
 from store.db.enums import FieldWriting, RecordType
 from store.mirror import copper_users, drift, mirror
 from store.mirror.drift import DriftCounts
@@ -107,7 +107,7 @@ def _fetch_users(run: Run, client: CopperClient) -> PageResult:
     """The names of all users, unless they were fetched within an hour. A failure delays no records: names can wait."""
     with transaction() as session:
         is_due = run_kind_of(run).writes and copper_users.are_due(session, run.account_id)
-    began = datetime.now(UTC)
+    began = current_time()
     try:
         names = {user.id: user.name for user in client.list_users()} if is_due else {}
     except (AuthorizationLostError, EndpointRefusedError):
@@ -348,7 +348,7 @@ def _fetch_relations(run: Run, client: CopperClient) -> PageResult:
         ids = refresh_candidates.opportunities_after(
             session, run.account_id, after, RELATIONS_PER_PAGE, unfetched_only=unfetched_only
         )
-    began = datetime.now(UTC)
+    began = current_time()
     batch = _list_relations(client, ids)
     is_last = batch.fetched_count == len(ids) < RELATIONS_PER_PAGE
 

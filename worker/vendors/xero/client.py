@@ -16,7 +16,7 @@ from requests_oauthlib import OAuth2Session
 from runtime.settings import settings
 from store.accounts import refused_endpoints, xero_organisations
 from store.accounts.xero_organisations import Organisation
-from store.db.database import transaction
+from store.db.database import current_time, transaction
 from store.db.enums import CreditResource, OrganisationStatus
 from worker.vendors.errors import (
     AuthorizationLostError,
@@ -227,7 +227,7 @@ class XeroClient:
     def _fetch_by_id(
         self, resource: str, schema: type[Schema], id_field: str, ids: Sequence[UUID], params: dict[str, str]
     ) -> Page[Schema]:
-        page: Page[Schema] = Page([], datetime.now(UTC))
+        page: Page[Schema] = Page([], current_time())
         unique_ids = sorted(set(ids))
         for start in range(0, len(unique_ids), IDS_PER_CALL):
             self._add_by_id(page, resource, schema, id_field, unique_ids[start : start + IDS_PER_CALL], params)
@@ -311,7 +311,7 @@ class XeroClient:
     def credits_by_id(self, resource: CreditResource, ids: Sequence[UUID]) -> Page[XeroCredit]:
         """Those credits of `ids` that exist, in any status. Each takes a call: Xero has no list of ids for credits."""
         listing = CREDIT_LISTINGS[resource]
-        page: Page[XeroCredit] = Page([], datetime.now(UTC))
+        page: Page[XeroCredit] = Page([], current_time())
         for credit_id in sorted(set(ids)):
             self._add_by_id(page, listing.endpoint, listing.schema, listing.id_field, [credit_id], None)
         return page
@@ -350,7 +350,7 @@ class XeroClient:
         params: dict[str, str],
         since: datetime | None,
     ) -> Page[Schema]:
-        began = datetime.now(UTC)
+        began = current_time()
         headers = {"If-Modified-Since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if since else {}
         response = self._get(resource, {**params, "page": str(page_number), "pageSize": str(PAGE_SIZE)}, headers)
         vendor_time = server_time(response)

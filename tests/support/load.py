@@ -1,0 +1,71 @@
+"""Load: random actions of users of both vendors."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.support.world import World
+
+
+@dataclass
+class Load:
+    """A steady stream of random actions on one account."""
+
+    world: World
+    rng: random.Random
+    people: list[int] = field(default_factory=list)
+    companies: list[int] = field(default_factory=list)
+    invoices: list[str] = field(default_factory=list)
+    actions: int = 0
+
+    def act(self) -> None:
+        """Simulate one random action."""
+        world, rng = self.world, self.rng
+        self.actions += 1
+        choice = rng.random()
+        if len(self.people) < 8 or choice < 0.08:
+            address = f"p{rng.randrange(30)}@acme.test"
+            self.people.append(world.person(address, company=rng.choice(self.companies) if self.companies else None))
+        elif len(self.companies) < 4 or choice < 0.12:
+            company = world.company()
+            self.companies.append(company)
+            world.opportunity(company=company)
+        elif len(self.invoices) < 10 or choice < 0.4:
+            self.invoices.append(world.invoice(f"p{rng.randrange(30)}@acme.test").id)
+        elif choice < 0.6:
+            world.sandbox.simulate(
+                "update_invoice", invoice=rng.choice(self.invoices), total=f"{rng.randrange(500, 900)}.00"
+            )
+        elif choice < 0.8:
+            person = rng.choice(self.people)
+            world.simulate_copper("update_record", type="person", id=person, emails=[f"p{rng.randrange(30)}@acme.test"])
+        else:
+            world.simulate_copper("move_person", person=rng.choice(self.people), company=rng.choice(self.companies))
+
+    @contextmanager
+    def running(self, max_pause: float) -> Iterator[None]:
+        """Apply load until the block ends; raises an error of the sandbox at the end."""
+        stop, errors = threading.Event(), []
+
+        def work() -> None:
+            try:
+                while not stop.wait(self.rng.uniform(0, max_pause)):
+                    self.act()
+            except Exception as error:
+                errors.append(error)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            worker.join()
+        if errors:
+            raise errors[0]
