@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -63,6 +63,7 @@ class PoolFullError(PoolTimeout):
     """Every connection of a pool is in use and none was returned in time; the database itself is available."""
 
 
+MAX_CLOCK_AGE_SECONDS = 5.0
 # A connection that was used within this time is not tested again.
 MAX_UNCHECKED_SECONDS = 1.0
 # A pool doubles its pauses between attempts to connect, up to this. A longer pause would delay the recovery after the
@@ -294,10 +295,32 @@ def database_now(session: Session) -> datetime:
     return now
 
 
+class DatabaseClock:
+    """The database's clock, asked from time to time and carried on by this process's monotonic clock.
+
+    Hosts' clocks may differ and jump. It is never ahead of the database's.
+    """
+
+    def __init__(self) -> None:
+        # One object, so that threads never see half of a change.
+        self._answer: tuple[datetime, float] | None = None
+
+    def now(self) -> datetime:
+        """The current time; asks the database at most every `MAX_CLOCK_AGE_SECONDS`."""
+        answer = self._answer
+        if answer is None or time.monotonic() - answer[1] > MAX_CLOCK_AGE_SECONDS:
+            with transaction() as session:
+                answer = self._answer = (database_now(session), time.monotonic())
+        then, asked_at = answer
+        return then + timedelta(seconds=time.monotonic() - asked_at)
+
+
+_clock = DatabaseClock()
+
+
 def current_time() -> datetime:
-    """The database's clock, asked in a transaction of its own: the hosts' clocks may differ."""
-    with transaction() as session:
-        return database_now(session)
+    """The current time by the database's clock."""
+    return _clock.now()
 
 
 def server_version(session: Session) -> str:
