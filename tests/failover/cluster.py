@@ -121,7 +121,7 @@ class Cluster:
             self._prepare_patina(name)
         edge = self._fill_in(EDGE, "haproxy-web.cfg")
         vendors = [sys.executable, "-m", "tests.failover.vendors", self.addresses[EDGE], str(self.vendors_port)]
-        trust = {"SSL_CERT_FILE": str(self.folder / "ca.pem")}
+        trust = {"SSL_CERT_FILE": self._ca_file}
         self._set_services(EDGE, _haproxy(edge), Service("vendors", vendors, trust))
 
     def _set_services(self, name: str, *services: Service) -> None:
@@ -184,12 +184,13 @@ class Cluster:
         for name in (*WEB, *WORKERS):
             self.machines[name].switch_on()
         eventually(self.is_web_ready, START_SECONDS, "both web processes")
+        eventually(self._is_reachable, START_SECONDS, "the load balancer, which checks the web processes itself")
 
     def use_settings(self) -> None:
         """Let this process use the cluster: PostgreSQL's primary by all addresses, Redis's by asking the Sentinels."""
         data = ",".join(self.addresses[name] for name in DATA)
         address = f"postgresql://patina:{self.passwords['PATINA_PASSWORD']}@{data}/patina"
-        environment = {**self.patina_environment(EDGE), "SSL_CERT_FILE": str(self.folder / "ca.pem")}
+        environment = {**self.patina_environment(EDGE), "SSL_CERT_FILE": self._ca_file}
         environment["DATABASE_URL"] = f"{address}?target_session_attrs=read-write&connect_timeout=2"
         environment["READ_DATABASE_URL"] = ""
         dispose_engine()
@@ -201,7 +202,7 @@ class Cluster:
         """Connect an account of the sandbox."""
         sandbox = Sandbox(self.sandbox_url)
         sandbox.control("PUT", "clock", json={"speed": 100})
-        web = httpx.Client(base_url=self.url, timeout=5, trust_env=False, verify=str(self.folder / "ca.pem"))
+        web = httpx.Client(base_url=self.url, timeout=5, trust_env=False, verify=self._ca_file)
         world = World(sandbox, web, workers=True)
         world.enable_xero_webhook()
         return world.open(name="Failover")
@@ -260,6 +261,15 @@ class Cluster:
         """Whether both web processes are ready, and reach Redis."""
         urls = [f"http://{self.addresses[name]}:8700/readyz" for name in WEB]
         return all("redis: reached" in self._http.get(url).text for url in urls)
+
+    @property
+    def _ca_file(self) -> str:
+        """The certificate that signed the load balancer's."""
+        return str(self.folder / "ca.pem")
+
+    def _is_reachable(self) -> bool:
+        """Whether the load balancer forwards requests."""
+        return httpx.get(f"{self.url}/healthz", timeout=5, trust_env=False, verify=self._ca_file).status_code == 200
 
     def wait_until_healthy(self) -> None:
         """Wait until every host has its role again, so that the next fault is the only one."""
