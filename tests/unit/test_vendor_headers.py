@@ -43,5 +43,11 @@ def test_retry_after_may_be_a_date() -> None:
     assert _retry_after(response(503, Retry_After="Mon, 02 Jan 2006 15:04:05 GMT")) == 0.0
 
 
+def test_a_date_goes_by_the_vendor_s_clock() -> None:
+    """The host's clock is years behind the vendor's."""
+    headers = {"Date": "Mon, 02 Jan 2040 15:04:05 GMT", "Retry_After": "Mon, 02 Jan 2040 15:04:35 GMT"}
+    assert _retry_after(response(503, **headers)) == 30.0
+
+
 def test_a_concurrency_limit_needs_no_long_wait() -> None:
     assert _retry_after(response(429, X_Rate_Limit_Problem="concurrent")) is None

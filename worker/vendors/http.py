@@ -268,21 +268,24 @@ def _retry_after(response: requests.Response) -> float | None:
 
     A 429 for too many concurrent calls (`concurrent`) passes in a moment, so it needs no wait.
     """
-    seconds = _parse_retry_after(response.headers.get("Retry-After", ""))
+    seconds = _parse_retry_after(response.headers.get("Retry-After", ""), server_time(response))
     if seconds is not None:
         return min(max(seconds, 0.0), MAX_RETRY_AFTER)
     is_concurrency_limit = _rate_limit_problem(response) == "concurrent"
     return DEFAULT_RATE_LIMIT_WAIT if response.status_code == 429 and not is_concurrency_limit else None
 
 
-def _parse_retry_after(header: str) -> float | None:
-    """A `Retry-After` header in seconds, given as seconds or as a date (RFC 9110); None if it is neither."""
+def _parse_retry_after(header: str, vendor_now: datetime | None) -> float | None:
+    """A `Retry-After` header in seconds, given as seconds or as a date (RFC 9110); None if it is neither.
+
+    A date goes by the vendor's clock, not by this host's, which may be wrong.
+    """
     with suppress(ValueError):
         number = parse_decimal(header)
         return float(number) if number is not None else None
     with suppress(TypeError, ValueError):
         instant = parsedate_to_datetime(header)
-        return (instant - datetime.now(UTC)).total_seconds() if instant.tzinfo else None
+        return (instant - (vendor_now or datetime.now(UTC))).total_seconds() if instant.tzinfo else None
     return None
 
 
