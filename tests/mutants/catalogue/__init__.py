@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue import (
     access,
+    availability,
     columns,
     credits,
     customer_links,
@@ -29,6 +30,7 @@ from tests.mutants.catalogue import (
 from tests.mutants.catalogue.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
+    *availability.AVAILABILITY,
     *(*store.MIRROR, *store.PROJECTION, *store.INBOX, *store.RUNS),
     *(*schema.DAYS, *schema.MIGRATIONS),
     *(*reading.VALUES, *reading.ADDRESSES, *webhooks.WEBHOOKS),

@@ -1,0 +1,103 @@
+"""Mutants of leases, of reads from a standby, and of lost connections."""
+
+from __future__ import annotations
+
+from tests.mutants.catalogue.mutant import mutant
+
+LEASES = "integration/test_leases.py"
+REPLICA = "integration/test_read_replica.py"
+
+AVAILABILITY = (
+    mutant(
+        "leases are never renewed",
+        "worker/sync/lease_keeper.py",
+        "if lease.is_abandoned or time.monotonic() - lease.renewed_at >= interval:",
+        "if lease.is_abandoned:",
+        f"{LEASES}::test_events_stay_leased_while_the_vendor_takes_longer_than_the_lease",
+    ),
+    mutant(
+        "the lease of work that ended in an error is left to expire",
+        "worker/sync/lease_keeper.py",
+        "        lease.is_abandoned = True\n",
+        "        _keeper().remove(lease)\n",
+        f"{LEASES}::test_events_whose_database_went_away_are_returned_as_soon_as_it_is_back",
+    ),
+    mutant(
+        "a lost connection to the database bisects the batch",
+        "worker/sync/event_processor.py",
+        "    (ConnectionLostError, FailureAction.RAISE),\n",
+        "",
+        f"{LEASES}::test_a_lost_connection_concerns_the_whole_lease",
+    ),
+    mutant(
+        "a job that lost the database is left to the sweep",
+        "worker/jobs/broker.py",
+        "            declared.send(*args, delay_ms=delay_ms)\n",
+        "",
+        f"{LEASES}::test_a_job_whose_database_went_away_is_sent_again_without_a_sweep",
+    ),
+    mutant(
+        "a slot that is renewed expires all the same (Lua)",
+        "worker/jobs/slot_renew.lua",
+        "return redis.call('expire', KEYS[1], ARGV[2])",
+        "return 1",
+        f"{LEASES}::test_a_slot_stays_taken_while_its_work_takes_longer_than_the_lease",
+    ),
+    mutant(
+        "a connection that the server has closed is used again",
+        "store/db/database.py",
+        "        if not is_idle and not _has_input(connection):",
+        "        if not is_idle:",
+        "integration/test_recovery.py::test_a_database_restart_breaks_no_panel_and_no_export",
+    ),
+    mutant(
+        "the standby serves reads however far it is behind",
+        "store/db/read_replica.py",
+        "return self.is_primary_away or self.seconds <= settings().read_max_lag_seconds",
+        "return True",
+        f"{REPLICA}::test_lag_is_the_time_since_the_newest_position_that_was_reached",
+    ),
+    mutant(
+        "without a primary reads fail",
+        "store/db/read_replica.py",
+        "return self.is_primary_away or self.seconds <= settings().read_max_lag_seconds",
+        "return not self.is_primary_away and self.seconds <= settings().read_max_lag_seconds",
+        f"{REPLICA}::test_while_the_primary_is_away_the_standby_serves_the_api_the_panel_and_readiness",
+    ),
+    mutant(
+        "a key that the standby does not know is refused",
+        "store/db/read_replica.py",
+        "        if first is self._replica and not replica_lag().is_primary_away:\n"
+        "            await self._complete(work, requests, results)\n",
+        "",
+        f"{REPLICA}::test_a_key_that_the_standby_does_not_know_yet_works_at_once",
+    ),
+    mutant(
+        "panels are told of a change before the standby shows it, and not again",
+        "web/panel/change_listener.py",
+        "                    del self._changed_at[account_id]\n                    self._notify(account_id)\n",
+        "                    del self._changed_at[account_id]\n",
+        f"{REPLICA}::test_a_panel_is_notified_again_once_the_standby_shows_the_change",
+    ),
+    mutant(
+        "a service file's values replace those beside it",
+        "runtime/database_address.py",
+        "return {**_service_parameters(str(service)), **parameters} if service",
+        "return {**parameters, **_service_parameters(str(service))} if service",
+        "unit/test_database_address.py::test_parameters_beside_a_service_take_precedence",
+    ),
+    mutant(
+        "only the first Sentinel is asked",
+        "runtime/redis_address.py",
+        'tuple(_parse_host(host) for host in hosts.split(","))',
+        'tuple(_parse_host(host) for host in hosts.split(",")[:1])',
+        "unit/test_redis_address.py::test_a_url_of_sentinels_names_them_all_and_the_primary",
+    ),
+    mutant(
+        "a vendor's date is read by this host's clock",
+        "worker/vendors/http.py",
+        "(instant - (vendor_now or datetime.now(UTC)))",
+        "(instant - datetime.now(UTC))",
+        "unit/test_vendor_headers.py::test_a_date_goes_by_the_vendor_s_clock",
+    ),
+)
