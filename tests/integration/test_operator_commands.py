@@ -32,6 +32,7 @@ def test_status_shows_accounts_and_problems_that_need_manual_action(world: World
 
 
 def test_doctor_finds_no_problem_and_then_finds_one(world: World) -> None:
+    world.record_heartbeats()
     completed = patina("doctor")
     assert completed.returncode == 0, completed.stdout
     assert completed.stdout.splitlines()[-1].startswith("doctor ok: ")
@@ -142,6 +143,7 @@ def test_events_without_an_account_are_shown_to_the_operator(world: World) -> No
     override_settings({"METRICS_TOKEN": "a-token-of-the-scraper"})
     metrics = {"Authorization": "Bearer a-token-of-the-scraper"}
     metric = 'patina_inbox_quarantined_events{account="0"}'
+    world.record_heartbeats()
     well = patina("status")
     assert (well.returncode, "of no account" in well.stdout) == (0, False)
     assert f"{metric} 0.0" in world.web.get("/metrics", headers=metrics).text

@@ -23,6 +23,8 @@ def grant_of(world: World) -> int:
 
 
 def findings_of(world: World) -> tuple[str, ...]:
+    """What is wrong with the account, while all processes run."""
+    world.record_heartbeats()
     findings = next(account.findings for account in account_status.list_all() if account.id == world.account)
     return tuple(map(describe_finding, findings))
 
