@@ -16,7 +16,7 @@ from services import access
 from store.db import read_replica
 from store.db.database import dispose_engine
 from store.db.migrations import migrate
-from store.db.read_replica import PROBE_SECONDS, ReplicaLag, replica_lag
+from store.db.read_replica import AWAY_SECONDS, PROBE_SECONDS, ReplicaLag, replica_lag
 from tests.support.commands import patina
 from tests.support.serving import http_client, serving, wait_until
 from tests.support.standby import Standby, primary_with_standby
@@ -184,6 +184,17 @@ def test_lag_is_the_time_since_the_newest_position_that_was_reached() -> None:
     assert 19 < lag.seconds < 21
     assert not lag.prefers_replica, "more than READ_MAX_LAG_SECONDS"
     lag.note_replica(300)
+    assert lag.prefers_replica
+
+
+def test_a_standby_that_is_far_behind_is_better_than_no_primary() -> None:
+    lag = ReplicaLag()
+    lag.note_primary(100, time.monotonic() - 60)
+    lag.note_primary(200, time.monotonic() - 30)
+    lag.note_replica(150)
+    assert not lag.prefers_replica, "the primary answers"
+    time.sleep(AWAY_SECONDS + 0.2)
+    lag.note_replica(150)
     assert lag.prefers_replica
 
 

@@ -62,7 +62,7 @@ AVAILABILITY = (
         "store/db/read_replica.py",
         "return self.is_primary_away or self.seconds <= settings().read_max_lag_seconds",
         "return not self.is_primary_away and self.seconds <= settings().read_max_lag_seconds",
-        f"{REPLICA}::test_while_the_primary_is_away_the_standby_serves_the_api_the_panel_and_readiness",
+        f"{REPLICA}::test_a_standby_that_is_far_behind_is_better_than_no_primary",
     ),
     mutant(
         "a key that the standby does not know is refused",
