@@ -129,7 +129,7 @@ def test_every_table_named_in_the_documentation_exists(database: str) -> None:
         for match in SQL.finditer(page.read_text()):
             statement = match[1] or match[2]
             named = {*NAMED.findall(statement), *QUOTED.findall(statement)}
-            for name in named - columns_known - created - NOT_TABLES:
-                assert name in tables, f"{page.name} names the table {name}, which does not exist"
+            for name in named - columns_known - NOT_TABLES:
+                assert name in tables | created, f"{page.name} names the table {name}, which does not exist"
                 documented.add(name)
     assert {"xero_invoice", "inbox", "account"} <= documented
