@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from runtime.numbers import whole_number
+
 URL_SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 SENTINEL_PORT = 26379
@@ -58,12 +60,13 @@ def parse_sentinel(url: str) -> SentinelAddress:
         raise AddressError(f"{unknown[0]} is not an option of redis+sentinel://")
     if not primary:
         raise AddressError("must end with the name of the primary, such as redis+sentinel://s1:26379,s2:26379/patina")
-    if database and not (database.isascii() and database.isdigit()):
+    number = whole_number(database or "0")
+    if number is None:
         raise AddressError("the number of the database after the primary's name is not a number")
     return SentinelAddress(
         tuple(_parse_host(host) for host in hosts.split(",")),
         unquote(primary),
-        int(database or 0),
+        number,
         unquote(username) or None,
         unquote(password) or None,
         options.get("sentinel_username"),

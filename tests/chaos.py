@@ -32,7 +32,7 @@ from runtime.servers import SERVERS
 from runtime.service_urls import database_url, redis_url, start_missing_servers_with
 from runtime.settings import override_settings
 from sandbox import server
-from tests.support.load import Load
+from tests.support.load import QUICK_RECOVERY, Load
 from tests.support.recovery import eventually, missing_events, wait_until_idle
 
 if TYPE_CHECKING:
@@ -209,24 +209,10 @@ def configure(home: Path) -> tuple[int, int]:
             "PORT": str(web),
             "PUBLIC_URL": f"http://127.0.0.1:{web}",
             "WORKER_PROCESSES": "2",
-            "WORKER_THREADS": "4",
             "SWEEP_INTERVAL_SECONDS": "1",
             "LEASE_SECONDS": "5",
-            "CATCH_UP_INTERVAL_SECONDS": "3",
-            # Rate limits would hide how fast we recover: the window is five seconds, with many calls.
-            "RATE_LIMIT_WINDOW_SECONDS": "5",
-            "XERO_CALLS_PER_MINUTE": "500",
-            "XERO_MAX_CONCURRENT_CALLS": "20",
-            "XERO_CALLS_PER_DAY": "1000000",
-            "COPPER_CALLS_PER_MINUTE": "2000",
-            "COPPER_WEBHOOK_RECORDS_PER_MINUTE": "1000000",
-            "COPPER_WEBHOOK_RECORDS_PER_DAY": "100000000",
-            # Each comparison reads every record.
-            "API_REQUESTS_PER_MINUTE": "1000000",
+            **QUICK_RECOVERY,
             "LOG_LEVEL": "warning",
-            "LOG_FORMAT": "json",
-            "CONNECT_TIMEOUT": "2",
-            "READ_TIMEOUT": "5",
         }
     )
     start_missing_servers_with(embedded.use)

@@ -202,14 +202,13 @@ class ReadPools:
         A result is None for something unknown, such as a key. A standby may not know it yet, so the primary is asked.
         Raises the error of the last server, one of `UNAVAILABLE_ERRORS` if it is unavailable.
         """
-        first, *others = self.in_order()
-        try:
-            results = list(await run_with_retry(first, lambda connection: work(connection, requests)))
-        except UNAVAILABLE_ERRORS as error:
-            if not others or isinstance(error, NOT_THE_SERVERS_FAULT):
-                raise
-            return list(await run_with_retry(others[0], lambda connection: work(connection, requests)))
-        if first is self._replica and not replica_lag().is_primary_away:
+        order = self.in_order()
+
+        async def run(pool: Pool) -> tuple[Pool, list[ResultT | None]]:
+            return pool, list(await run_with_retry(pool, lambda connection: work(connection, requests)))
+
+        pool, results = await _on_available(order, run)
+        if pool is order[0] and pool is self._replica and not replica_lag().is_primary_away:
             await self._complete(work, requests, results)
         return results
 
@@ -217,16 +216,7 @@ class ReadPools:
     async def borrow(self) -> AsyncIterator[Connection]:
         """A connection to the server that is to serve reads now, or to the second one if that cannot be reached."""
         async with AsyncExitStack() as stack:
-            yield await self._enter(stack)
-
-    async def _enter(self, stack: AsyncExitStack) -> Connection:
-        first, *others = self.in_order()
-        try:
-            return await stack.enter_async_context(first.borrow())
-        except UNAVAILABLE_ERRORS as error:
-            if not others or isinstance(error, NOT_THE_SERVERS_FAULT):
-                raise
-            return await stack.enter_async_context(others[0].borrow())
+            yield await _on_available(self.in_order(), lambda pool: stack.enter_async_context(pool.borrow()))
 
     async def _complete(
         self,
@@ -245,6 +235,17 @@ class ReadPools:
             return
         for index, answer in zip(unknown, answers, strict=True):
             results[index] = answer
+
+
+async def _on_available(pools: Sequence[Pool], action: Callable[[Pool], Awaitable[ResultT]]) -> ResultT:
+    """The result of `action` with the first pool, or with the second one if the first one's server is unavailable."""
+    first, *others = pools
+    try:
+        return await action(first)
+    except UNAVAILABLE_ERRORS as error:
+        if not others or isinstance(error, NOT_THE_SERVERS_FAULT):
+            raise
+        return await action(others[0])
 
 
 def create_read_pools(

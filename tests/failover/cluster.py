@@ -29,6 +29,7 @@ from tests.chaos import free_port
 from tests.failover import configuration, programs
 from tests.failover.machine import Machine, Service, Supervisor, make_folder, write_file
 from tests.support import hosts
+from tests.support.load import QUICK_RECOVERY
 from tests.support.recovery import eventually
 from tests.support.world import Sandbox, World
 
@@ -44,21 +45,9 @@ HEALTHY_SECONDS = 120.0
 REQUEST_SECONDS = 2.0
 # Each faster than the default, so that a round takes seconds. What a failover depends on has its documented value.
 QUICK = {
+    **QUICK_RECOVERY,
     "WORKER_PROCESSES": "1",
-    "WORKER_THREADS": "4",
-    "CATCH_UP_INTERVAL_SECONDS": "3",
-    "RATE_LIMIT_WINDOW_SECONDS": "5",
-    "XERO_CALLS_PER_MINUTE": "500",
-    "XERO_MAX_CONCURRENT_CALLS": "20",
-    "XERO_CALLS_PER_DAY": "1000000",
-    "COPPER_CALLS_PER_MINUTE": "2000",
-    "COPPER_WEBHOOK_RECORDS_PER_MINUTE": "1000000",
-    "COPPER_WEBHOOK_RECORDS_PER_DAY": "100000000",
-    "API_REQUESTS_PER_MINUTE": "1000000",
-    "CONNECT_TIMEOUT": "2",
-    "READ_TIMEOUT": "5",
     "LOG_LEVEL": "info",
-    "LOG_FORMAT": "json",
 }
 
 

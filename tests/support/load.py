@@ -11,6 +11,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.support.world import World
+QUICK_RECOVERY = {
+    "WORKER_THREADS": "4",
+    "CATCH_UP_INTERVAL_SECONDS": "3",
+    # Rate limits would hide how fast we recover: the window is five seconds, with many calls.
+    "RATE_LIMIT_WINDOW_SECONDS": "5",
+    "XERO_CALLS_PER_MINUTE": "500",
+    "XERO_MAX_CONCURRENT_CALLS": "20",
+    "XERO_CALLS_PER_DAY": "1000000",
+    "COPPER_CALLS_PER_MINUTE": "2000",
+    "COPPER_WEBHOOK_RECORDS_PER_MINUTE": "1000000",
+    "COPPER_WEBHOOK_RECORDS_PER_DAY": "100000000",
+    # Each comparison reads every record.
+    "API_REQUESTS_PER_MINUTE": "1000000",
+    "LOG_FORMAT": "json",
+    "CONNECT_TIMEOUT": "2",
+    "READ_TIMEOUT": "5",
+}
+"""Settings of an installation that is to recover within seconds."""
 
 
 @dataclass

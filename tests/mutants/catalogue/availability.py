@@ -67,7 +67,7 @@ AVAILABILITY = (
     mutant(
         "a key that the standby does not know is refused",
         "store/db/read_replica.py",
-        "        if first is self._replica and not replica_lag().is_primary_away:\n"
+        "        if pool is order[0] and pool is self._replica and not replica_lag().is_primary_away:\n"
         "            await self._complete(work, requests, results)\n",
         "",
         f"{REPLICA}::test_a_key_that_the_standby_does_not_know_yet_works_at_once",
