@@ -1,4 +1,4 @@
-"""The report: docs/performance.md, with a chart of every figure relative to its goal."""
+"""The report: the table, notes and chart of docs/performance.md. Its other text is written by hand."""
 
 from __future__ import annotations
 
@@ -14,49 +14,58 @@ from bench.figures import Figure
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CHART = "images/performance.svg"
+# The report replaces what is between these lines.
+BEGIN, END = "<!-- measured -->", "<!-- end of the measurements -->"
 WIDTH, LINE_HEIGHT, LABEL_WIDTH, BAR_WIDTH = 860, 26, 430, 380
 # Bars end at this multiple of the goal.
 MAX_SHARE = 2.0
 
 
 def write(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> Path:
-    """Write the report and the chart; returns the report's path."""
+    """Write the table, the notes and the chart; returns the report's path."""
     with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
     (DOCS / CHART).write_text(_draw_chart(with_goal))
     path = DOCS / "performance.md"
-    prose, _, _ = path.read_text().partition("<!-- measured -->") if path.exists() else ("", "", "")
-    path.write_text(f"{prose}<!-- measured -->\n\n{_format_sections(sections, command)}")
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{_format_sections(sections, command)}\n{END}{after}")
     return path
 
 
 def _format_sections(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"
+    with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
+    met = sum(figure.is_met is True for figure in with_goal)
     lines = [
-        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine}.",
+        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine}: {met} of {len(with_goal)} goals met.",
         "",
-        f"![Each figure relative to its goal]({CHART})",
-        "",
+        "| measurement | ours | baseline | median | range | goal | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for title, figures in sections:
-        lines += [
-            f"## {title}",
-            "",
-            "| measurement | baseline | median | range | goal | |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [_format_row(figure) for figure in figures] + [""]
-    return "\n".join(lines)
+        lines += [f"| **{title}** | | | | | | |", *map(_format_row, figures)]
+    notes = [note for _, figures in sections for note in map(_format_note, figures) if note]
+    return "\n".join([*lines, "", f"![Each figure relative to its goal]({CHART})", "", "## Notes", "", *notes, ""])
 
 
 def _format_row(figure: Figure) -> str:
-    details = "; ".join(f"{name}: {value}" for name, value in figure.details.items())
-    name = figure.name + (f" ({details})" if details else "") + (f". {figure.note}" if figure.note else "")
-    name += f". Missed because {figure.miss_reason}" if figure.is_met is False and figure.miss_reason else ""
+    median, is_ratio = f"{_format_number(figure.median)} {figure.unit}", "ours" in figure.details
+    ours = figure.details.get("ours", median)
+    baseline = ": ".join(filter(None, (figure.baseline, figure.details.get("baseline"))))
     value_range = f"{_format_number(min(figure.values))} to {_format_number(max(figure.values))}"
     verdict = {True: "met", False: "**missed**", None: ""}[figure.is_met]
-    median = f"{_format_number(figure.median)} {figure.unit}"
-    return f"| {name} | {figure.baseline} | {median} | {value_range} | {figure.goal} | {verdict} |"
+    columns = (figure.name, ours, baseline, median if is_ratio else "", value_range, figure.goal, verdict)
+    return f"| {' | '.join(columns)} |"
+
+
+def _format_note(figure: Figure) -> str:
+    """What the table leaves out: the note, other details, and why a goal was missed; '' if there is nothing."""
+    details = [f"{name} {value}" for name, value in figure.details.items() if name not in {"ours", "baseline"}]
+    parts = [figure.note, "; ".join(details)]
+    parts.append(f"missed because {figure.miss_reason}" if figure.is_met is False and figure.miss_reason else "")
+    text = ". ".join(part[0].upper() + part[1:] for part in parts if part)
+    return f"- **{figure.name}**: {text}." if text else ""
 
 
 def _format_number(value: float) -> str:

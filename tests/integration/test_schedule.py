@@ -126,6 +126,21 @@ def test_catch_ups_of_many_accounts_start_one_after_the_other(database: str) -> 
     assert sorted(claim.delay for claim in second) == pytest.approx(expected, abs=1.5)
 
 
+def test_a_round_of_catch_ups_starts_in_bounded_transactions(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MAX_ACCOUNTS_PER_CLAIM", 2)
+    execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 7) AS id")
+    with transaction() as session:
+        scheduled_tasks.add_missing(session)
+    execute("UPDATE scheduled_task SET last_started_at = now() - interval '1 day' WHERE name = 'catch_up'")
+    scheduler.catch_up()
+    with transaction() as session:
+        claims = session.execute(
+            text("SELECT count(*) FROM scheduled_task WHERE name = 'catch_up' GROUP BY xmin ORDER BY 1")
+        )
+        assert list(claims.scalars()) == [1, 2, 2, 2]
+        assert not scheduled_tasks.claim(session, "catch_up", 60), "none of them is due again"
+
+
 def test_a_limit_takes_the_accounts_that_have_waited_longest(database: str) -> None:
     execute("INSERT INTO account (copper_account_id, name) SELECT id, 'A' FROM generate_series(1, 5) AS id")
     with transaction() as session:

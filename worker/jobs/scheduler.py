@@ -43,6 +43,8 @@ ADDRESSES_INTERVAL_SECONDS = 86_400.0
 RETENTION_BATCH_ROWS, RETENTION_MAX_BATCHES = 5_000, 20
 # Accounts whose background work is enqueued at one tick; those that have waited longest come first.
 MAX_BACKGROUND_STARTS = 500
+# One transaction starts the catch-ups of this many accounts.
+MAX_ACCOUNTS_PER_CLAIM = 2_000
 GRANTS_INTERVAL_SECONDS = 3_600.0
 AUDIT_RETENTION_DAYS = 366
 WEB_HEARTBEAT_SECONDS = 5.0
@@ -112,13 +114,17 @@ def catch_up() -> None:
 def _start_catch_ups(interval_seconds: float, reason: str) -> None:
     """Start a catch-up of the accounts whose last one was started at least some seconds ago.
 
-    All are started by a few statements. Their first pages are spread, so that they leave half of the app's calls.
+    Many are started by a few statements. Their first pages are spread, so that they leave half of the app's calls.
     """
-    gap = seconds_between_runs(XERO_CALLS_PER_CATCH_UP)
-    with transaction() as session:
-        claims = scheduled_tasks.claim(session, scheduled_tasks.CATCH_UP, interval_seconds, gap=gap)
-        scheduled_runs = start_runs(session, claims, RunKind.CATCH_UP)
-    enqueue_runs(scheduled_runs, RunKind.CATCH_UP, reason)
+    gap, is_complete = seconds_between_runs(XERO_CALLS_PER_CATCH_UP), False
+    while not is_complete:
+        with transaction() as session:
+            claims = scheduled_tasks.claim(
+                session, scheduled_tasks.CATCH_UP, interval_seconds, gap=gap, limit=MAX_ACCOUNTS_PER_CLAIM
+            )
+            scheduled_runs = start_runs(session, claims, RunKind.CATCH_UP)
+        enqueue_runs(scheduled_runs, RunKind.CATCH_UP, reason)
+        is_complete = len(claims) < MAX_ACCOUNTS_PER_CLAIM
 
 
 def reconcile() -> None:
