@@ -15,7 +15,6 @@ from typing import Any
 
 import dramatiq
 import structlog
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, Retries, ShutdownNotifications, TimeLimit
 from typing_extensions import override
 
@@ -24,9 +23,12 @@ from runtime.redis_client import shared_client
 from runtime.settings import settings
 from store.db.database import ConnectionLostError
 from worker.jobs import heartbeat
+from worker.jobs.wake_ups import WakeUpBroker
 
 log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
+# In a million fetches, so many look for messages of dead workers: some a second, as idle consumers fetch once a second.
+MAINTENANCE_CHANCE = 200_000
 TIME_LIMIT_MS = 10 * 60 * 1000
 RECONNECT_DELAY_MS = (1_000, 3_000)
 
@@ -122,16 +124,16 @@ def _metrics() -> list[dramatiq.Middleware]:
 
 
 @lru_cache(maxsize=1)
-def broker() -> RedisBroker:
+def broker() -> WakeUpBroker:
     """The process's broker with all jobs, set as Dramatiq's global one.
 
     A killed worker's messages are redelivered within seconds.
     """
-    redis_broker = RedisBroker(
+    redis_broker = WakeUpBroker(
         client=shared_client(),
         namespace=f"{settings().redis_namespace}:dramatiq",
         heartbeat_timeout=HEARTBEAT_MS,
-        maintenance_chance=10_000,
+        maintenance_chance=MAINTENANCE_CHANCE,
         middleware=[
             AgeLimit(),
             TimeLimit(time_limit=TIME_LIMIT_MS),
