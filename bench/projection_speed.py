@@ -13,14 +13,14 @@ from store.db.database import transaction
 from store.read_model import projection
 
 CONTACTS, INVOICES = 100_000, 1_000_000
-GOAL_REBUILD, GOAL_P99, GOAL_GROWTH = 0.4, 10.0, 1.3
+GOAL_REBUILD, GOAL_P99, GOAL_GROWTH = 0.6, 10.0, 1.3
 SMALL, LARGE, CHANGES = 100_000, 10_000_000, 300
 # The same rows by a plain join: each invoice's person and company.
 JOIN = """
     CREATE TABLE baseline AS
     SELECT i.account_id, r.record_type, r.record_id, i.created_at, i.invoice_id, i.organisation_id, i.type, i.status,
            i.number, o.name AS issuer, i.issue_date, i.due_date, i.total, i.balance, i.currency, i.created_source,
-           o.short_code
+           o.short_code, i.reference, i.paid_on, i.expected_payment_date, i.amount_paid, i.amount_credited, i.is_sent
     FROM xero_invoice i
     JOIN xero_organisation o ON o.account_id = 1 AND o.id = i.organisation_id
     JOIN xero_contact_email ce ON ce.account_id = 1 AND ce.organisation_id = i.organisation_id
@@ -33,6 +33,13 @@ JOIN = """
         WHERE l.account_id = 1 AND l.record_type = re.record_type AND l.record_id = re.record_id) AS r
     WHERE i.account_id = 1
 """
+# The indexes of the read model.
+JOIN_INDEXES = (
+    f"ALTER TABLE baseline ADD PRIMARY KEY (account_id, {projection.KEY})"
+    f" INCLUDE ({', '.join(projection.VALUE_COLUMNS)})",
+    "CREATE INDEX ON baseline (account_id, invoice_id)",
+)
+REBUILD_MISS_REASON = ""
 TOUCH = text(
     "UPDATE xero_invoice SET balance = balance - 0.01 WHERE account_id = 1 AND organisation_id = 1 AND invoice_id = :id"
 )
@@ -42,9 +49,12 @@ MARK = text(
 
 
 def _measure_join() -> float:
+    """Seconds to create the table by a join, and the indexes that reads and payments need, after its rows."""
     environment.execute("DROP TABLE IF EXISTS baseline")
     with timed() as timer:
         environment.execute(JOIN)
+        for statement in JOIN_INDEXES:
+            environment.execute(statement)
     return timer.seconds
 
 
@@ -56,7 +66,7 @@ def _measure_rebuild() -> tuple[float, int]:
 
 
 def measure_rebuild(rounds: int) -> list[Figure]:
-    """A full rebuild of two million rows; the baseline is CREATE TABLE AS."""
+    """A full rebuild of two million rows; the baseline is CREATE TABLE AS, and then both indexes."""
     rates, join_rates = [], []
     with environment.populated_database():
         environment.fill_mirror(CONTACTS, INVOICES)
@@ -65,8 +75,8 @@ def measure_rebuild(rounds: int) -> list[Figure]:
             rates.append(rows / seconds)
             join_rates.append(rows / _measure_join())
     name = f"rows of a full rebuild, {rows:,} of them"
-    reason = "CREATE TABLE AS maintains no index: ours are a primary key over every column and one by invoice"
-    return [at_least(name, rates, join_rates, GOAL_REBUILD, "CREATE TABLE AS of the same join", miss_reason=reason)]
+    baseline = "CREATE TABLE AS of the same rows, then both indexes"
+    return [at_least(name, rates, join_rates, GOAL_REBUILD, baseline, miss_reason=REBUILD_MISS_REASON)]
 
 
 def _measure_changes(invoices: int) -> float:

@@ -454,6 +454,10 @@ UPDATE_SYNCED_AT = text("""
                       ORDER BY i.id LIMIT 1000) AS oldest)))
     WHERE id = :account
 """)
+# While marks are pending, rows are older than what was fetched.
+UPDATE_SYNCED_AT_IF_PROJECTED = text(
+    f"{UPDATE_SYNCED_AT.text} AND NOT EXISTS (SELECT FROM projection_queue WHERE account_id = :account)"
+)
 # STALE_BALANCES of all accounts, zone by zone: by the indexes, it only reads accounts whose day has changed. When
 # midnight passes for very many of them, each sweep takes some.
 ACCOUNTS_PENDING = text("""
@@ -543,6 +547,11 @@ def project_batch(session: Session, account_id: int, batch_size: int = BATCH_SIZ
     if len(marks) < batch_size:
         session.execute(UPDATE_SYNCED_AT, {"account": account_id})
     return ProjectionResult(len(marks), removed, written, has_stale_balances)
+
+
+def update_synced_at(session: Session, account_id: int) -> None:
+    """Note that the rows are correct as of now; does nothing while marks are pending, because then they are not."""
+    session.execute(UPDATE_SYNCED_AT_IF_PROJECTED, {"account": account_id})
 
 
 def rebuild(session: Session, account_id: int) -> ProjectionResult:

@@ -281,6 +281,27 @@ def test_latency_includes_the_oldest_pending_event(world: World) -> None:
     assert synced_at <= received_at
 
 
+def test_a_catch_up_that_fetches_nothing_brings_the_rows_up_to_date_unless_marks_are_pending(world: World) -> None:
+    an_hour_ago = "UPDATE account SET synced_at = now() - interval '1 hour'"
+    is_current = text("SELECT synced_at > now() - interval '1 minute' FROM account WHERE id = :account")
+    with transaction() as session:
+        session.execute(text(an_hour_ago))
+    world.catch_up()
+    with transaction() as session:
+        assert session.execute(is_current, {"account": world.account}).scalar_one()
+        session.execute(text(an_hour_ago))
+        session.execute(
+            text("INSERT INTO projection_queue (account_id, entity_type, record_id) VALUES (:account, 'company', 1)"),
+            {"account": world.account},
+        )
+    world.catch_up()
+    with transaction() as session:
+        assert not session.execute(is_current, {"account": world.account}).scalar_one()
+    projector.project(world.account)
+    with transaction() as session:
+        assert session.execute(is_current, {"account": world.account}).scalar_one()
+
+
 def waiting_since() -> datetime | None:
     with transaction() as session:
         at: datetime | None = session.execute(

@@ -38,6 +38,7 @@ from worker.vendors.rate_limit.usage import collected_usage
 from worker.vendors.sync_types import (
     PROJECT_STAGE,
     VERIFY_STAGE,
+    DriftByType,
     PageResult,
     RunKind,
     run_kind_of,
@@ -241,11 +242,17 @@ def _fetch(run: Run, connector: Connector) -> PageResult:
 def _wait_for_projection(run: Run) -> PageResult:
     """Project all pending marks: a run is done when everything it fetched is visible.
 
-    Most catch-ups fetch nothing, so they have nothing to wait for.
+    Most catch-ups fetch nothing, so they have no marks to wait for.
     """
-    if run_kind_of(run) is not RunKind.CATCH_UP or any(progress["done"] for progress in run.counts.values()):
-        project(run.account_id)
+    if run_kind_of(run) is RunKind.CATCH_UP and not any(progress["done"] for progress in run.counts.values()):
+        return PageResult(partial(_update_synced_at, run.account_id), None, 0)
+    project(run.account_id)
     return PageResult(write_nothing, None, 0)
+
+
+def _update_synced_at(account_id: int, session: Session) -> DriftByType:
+    projection.update_synced_at(session, account_id)
+    return {}
 
 
 def _verify_read_model(run: Run) -> PageResult:
