@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -104,3 +104,21 @@ def at_most(
     return Figure(
         name, measured, unit, f"at most {maximum:g} {unit}", is_met, baseline, note, miss_reason, dict(details)
     )
+
+
+def ratio_at_most(
+    name: str,
+    values: Sequence[float],
+    baseline_values: Sequence[float],
+    unit: str,
+    maximum: float,
+    baseline: str,
+    *,
+    note: str = "",
+    miss_reason: str = "",
+) -> Figure:
+    """A ratio of amounts in `unit` to the baseline's, with a maximum as goal."""
+    ratios = (value / baseline_value for value, baseline_value in zip(values, baseline_values, strict=True))
+    figure = at_most(name, ratios, maximum, "times", baseline=baseline, note=note, miss_reason=miss_reason)
+    amounts = {"ours": values, "baseline": baseline_values}
+    return replace(figure, details={name: f"{median(measured):.3g} {unit}" for name, measured in amounts.items()})
