@@ -70,9 +70,9 @@ def drain(account_id: int, organisation_id: int) -> None:
     with concurrency_slot(f"{account_id}:{organisation_id}", MAX_DRAINS_PER_SOURCE) as is_acquired:
         if not is_acquired:
             return
-        if event_processor.has_large_backlog(source):
-            enqueue_once(drain, account_id, organisation_id)
-        result = event_processor.drain(source, event_processor.DRAIN_SECONDS)
+        result = event_processor.drain(
+            source, event_processor.DRAIN_SECONDS, lambda: enqueue_once(drain, account_id, organisation_id)
+        )
     _enqueue_catch_up(source, result.catch_up)
     _enqueue_field_writes(account_id)
     if result.retry_after:

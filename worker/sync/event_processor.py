@@ -33,6 +33,7 @@ from worker.vendors.errors import (
     UnexpectedResponseError,
     VendorError,
 )
+from worker.vendors.rate_limit.usage import collected_usage
 
 log = structlog.get_logger()
 # How long one job drains a source before it yields to the other sources.
@@ -110,31 +111,45 @@ class DrainResult:
     catch_up: CatchUpOutcome = requested_catch_ups.NO_CATCH_UP
 
 
-def drain(source: SyncSource, seconds: float = math.inf) -> DrainResult:
-    """Apply the pending events of one source for about `seconds`, then yield to other sources."""
-    catch_up = requested_catch_ups.start_requested(source)
-    result = _drain_fetchable(source, seconds)
+def _ignore_backlog() -> None:
+    """Nobody else can help."""
+
+
+def drain(
+    source: SyncSource, seconds: float = math.inf, on_large_backlog: Callable[[], object] = _ignore_backlog
+) -> DrainResult:
+    """Apply the pending events of one source for about `seconds`, then yield to other sources.
+
+    `on_large_backlog` is called first if more events are pending than one lease takes: a second worker may help.
+    """
+    with transaction() as session:
+        count, _ = inbox.pending_burst(session, source, inbox.LEASE_LIMIT + 1)
+        requests_catch_up = inbox.has_catch_up_requests(session, source)
+    if count > inbox.LEASE_LIMIT:
+        on_large_backlog()
+    catch_up = requested_catch_ups.start_requested(source) if requests_catch_up else requested_catch_ups.NO_CATCH_UP
+    result = _drain_fetchable(source, seconds, is_burst=count > DEBOUNCE_EVENTS)
     return replace(result, completed=result.completed + catch_up.event_count, catch_up=catch_up)
 
 
-def _drain_fetchable(source: SyncSource, seconds: float) -> DrainResult:
-    """Apply the events that name something which can be fetched.
+def _drain_fetchable(source: SyncSource, seconds: float, *, is_burst: bool) -> DrainResult:
+    """Apply the events that name something which can be fetched; if they are a burst, wait for its end.
 
     Each round leases some events. Their batches are fetched outside any transaction, and each batch is completed in
     the transaction that writes its rows. When the vendor or the budget asks to wait, completed batches stay completed
     and the rest is requeued.
     """
-    completed, deadline = 0, time.monotonic() + seconds
+    completed, deadline, budget = 0, time.monotonic() + seconds, connector_for(source).budget()
     while True:
-        budget = connector_for(source).budget()
         if budget is not None and (delay := budget.pacing_delay()) > 0:
             return DrainResult(completed, delay)
-        _debounce(source, is_stream=completed > 0)
+        if is_burst or completed:
+            _debounce(source, is_stream=completed > 0)
         with transaction() as session:
             lease = inbox.lease(session, source, settings().lease_seconds)
         if lease is None:
             return DrainResult(completed)
-        with lease_keeper.renewing(partial(_renew, lease), partial(_release, lease)):
+        with lease_keeper.renewing(partial(_renew, lease), partial(_release, lease)), collected_usage():
             newly_completed, retry_after = _process_lease(lease, deadline)
         completed += newly_completed
         if retry_after is not None or time.monotonic() > deadline:
@@ -155,13 +170,6 @@ def has_pending(source: SyncSource) -> bool:
     """Whether a source has events that could be applied now."""
     with transaction() as session:
         return inbox.has_pending(session, source)
-
-
-def has_large_backlog(source: SyncSource) -> bool:
-    """Whether a source has more pending events than one lease takes, so that a second worker may help."""
-    with transaction() as session:
-        count, _ = inbox.pending_burst(session, source, inbox.LEASE_LIMIT + 1)
-    return count > inbox.LEASE_LIMIT
 
 
 def _debounce(source: SyncSource, *, is_stream: bool) -> None:
@@ -370,11 +378,13 @@ def _commit_batches(lease: Lease, batches: Sequence[FetchedBatch]) -> int:
             if error is not None:
                 errors[event.id] = error
     completed_ids = [event.id for event in events if event.id not in errors]
-    with correlation_scope(events):
+    with correlation_scope(events), collected_usage() as usage:
         with transaction() as session:
             for batch in batches:
                 batch.result.write(session)
             inbox.complete(session, lease, completed_ids)
+            usage.store(session)
+        usage.clear()
         for event in events:
             if event.id in errors:
                 _quarantine(lease, event, errors[event.id])

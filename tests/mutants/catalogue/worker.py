@@ -88,8 +88,8 @@ EVENTS = (
     mutant(
         "a flood of one account is processed to its end",
         "worker/sync/event_processor.py",
-        "result = _drain_fetchable(source, seconds)",
-        "result = _drain_fetchable(source, math.inf)",
+        "result = _drain_fetchable(source, seconds, ",
+        "result = _drain_fetchable(source, math.inf, ",
         "system/test_fairness.py::test_a_job_that_ends_leaves_the_rest_of_a_flood_to_the_next",
     ),
 )

@@ -48,8 +48,13 @@ _collected: ContextVar[CollectedUsage | None] = ContextVar("collected_usage", de
 def collected_usage() -> Iterator[CollectedUsage]:
     """Sum the usage of this context's calls, for the caller to `store` and `clear`; at the end the rest is stored.
 
-    If the process is killed meanwhile, these calls are missing in the usage, but not in the budgets in Redis.
+    Within another such block the calls are added to the outer one's sum. If the process is killed meanwhile, these
+    calls are missing in the usage, but not in the budgets in Redis.
     """
+    outer = _collected.get()
+    if outer is not None:
+        yield outer
+        return
     usage = CollectedUsage()
     token = _collected.set(usage)
     try:

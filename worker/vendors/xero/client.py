@@ -15,6 +15,7 @@ from requests_oauthlib import OAuth2Session
 
 from runtime.settings import settings
 from store.accounts import refused_endpoints, xero_organisations
+from store.accounts.xero_grants import Grant
 from store.accounts.xero_organisations import Organisation
 from store.db.database import current_time, transaction
 from store.db.enums import CreditResource, OrganisationStatus
@@ -98,11 +99,13 @@ CREDIT_LISTINGS = {
 class XeroClient:
     """Xero's API for one organisation of one account. Its calls are taken from the budget at one priority.
 
-    A client is for one thread and one piece of work, of seconds: it reads the grant once, and keeps its token.
+    A client is for one thread and one piece of work, of seconds: it reads the grant once, unless it is given, and keeps
+    its token.
     """
 
-    def __init__(self, organisation: Organisation, priority: Priority) -> None:
+    def __init__(self, organisation: Organisation, priority: Priority, grant: Grant | None = None) -> None:
         self.organisation = organisation
+        self._grant = grant
         self._context = CallContext(Budget.for_xero(organisation), priority)
         self._http: OAuth2Session | None = None
 
@@ -132,7 +135,10 @@ class XeroClient:
         """The session with a valid token, which is not `rejected_token`."""
         organisation = self.organisation
         if self._http is None or rejected_token is not None or not oauth.is_token_valid(self._http.token):
-            grant = oauth.get_valid_grant(organisation.account_id, organisation.grant_id, rejected_token=rejected_token)
+            known_grant, self._grant = self._grant, None
+            grant = oauth.get_valid_grant(
+                organisation.account_id, organisation.grant_id, rejected_token=rejected_token, known_grant=known_grant
+            )
             self._http = oauth.create_session(grant.token)
             self._http.headers["Xero-Tenant-Id"] = str(organisation.tenant_id)
         return self._http

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from store.accounts import xero_organisations
+from store.accounts import xero_grants, xero_organisations
 from store.accounts.xero_organisations import Organisation
 from store.db.database import Session, transaction
 from store.db.enums import CreditResource
@@ -71,8 +71,8 @@ class XeroConnector:
 
     def ping(self) -> bool:
         """Fetch the organisation's details; False if it was removed."""
-        organisation = self._organisation()
-        return bool(organisation and XeroClient(organisation, Priority.EVENTS).get_organisation())
+        client = self._create_client(Priority.EVENTS)
+        return bool(client and client.get_organisation())
 
     def batch_size(self, category: str) -> int:
         """As many ids as a call can have; a page of credits, because many are fetched as those that changed."""
@@ -84,9 +84,9 @@ class XeroConnector:
         A credit may have changed any invoice that it is applied to, so the changed invoices are fetched too.
         """
         result = XeroFetchResult(self.source)
-        organisation = self._organisation()
-        if organisation is not None:
-            _fetch_events(XeroClient(organisation, Priority.EVENTS), events, result)
+        client = self._create_client(Priority.EVENTS)
+        if client is not None:
+            _fetch_events(client, events, result)
         return result
 
     def run_requests(self) -> Sequence[RunRequest]:
@@ -100,10 +100,9 @@ class XeroConnector:
     def fetch_page(self, run: Run) -> PageResult:
         """Fetch the run's next page; an empty last page if the organisation was removed."""
         if self._run_client is None:
-            organisation = self._organisation()
-            if organisation is None:
-                return PageResult(write_nothing, None, 0)
-            self._run_client = XeroClient(organisation, run_kind_of(run).priority)
+            self._run_client = self._create_client(run_kind_of(run).priority)
+        if self._run_client is None:
+            return PageResult(write_nothing, None, 0)
         return xero_stages.fetch(run, self._run_client)
 
     def coverage(self, session: Session) -> SyncCoverage:
@@ -115,6 +114,16 @@ class XeroConnector:
             return SyncCoverage.FULL
         is_refused = "Invoices" in organisation.refused and organisation.contacts_synced_through is not None
         return SyncCoverage.EXCEPT_REFUSED if is_refused else SyncCoverage.INCOMPLETE
+
+    def _create_client(self, priority: Priority) -> XeroClient | None:
+        """A client with the organisation's grant; None if the organisation was removed."""
+        account_id = self.source.account_id
+        with transaction() as session:
+            organisation = xero_organisations.find(session, account_id, self.source.organisation_id)
+            if organisation is None:
+                return None
+            grant = xero_grants.get(session, account_id, organisation.grant_id)
+        return XeroClient(organisation, priority, grant)
 
     def _organisation(self) -> Organisation | None:
         with transaction() as session:

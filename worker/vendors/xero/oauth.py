@@ -158,17 +158,20 @@ def refresh_idle_grants(idle_seconds: float, limit: int) -> int:
     return refreshed
 
 
-def get_valid_grant(account_id: int, grant_id: int, *, rejected_token: str | None = None) -> Grant:
-    """The grant with a valid access token, which is refreshed if needed.
+def get_valid_grant(
+    account_id: int, grant_id: int, *, rejected_token: str | None = None, known_grant: Grant | None = None
+) -> Grant:
+    """The grant with a valid access token, which is refreshed if needed. `known_grant` is the grant as just read.
 
     Only one process refreshes at a time: the row is locked, read again, refreshed and committed. If the response is
     lost, the old refresh token works for 30 more minutes (Xero docs: OAuth 2.0), so the next attempt succeeds. A grant
     that still has `rejected_token`, an access token that Xero has rejected, is refreshed even if it has not expired.
     """
-    with transaction() as session:
-        grant = xero_grants.get(session, account_id, grant_id)
-    if _is_valid(grant, rejected_token):
-        return grant
+    if known_grant is None:
+        with transaction() as session:
+            known_grant = xero_grants.get(session, account_id, grant_id)
+    if _is_valid(known_grant, rejected_token):
+        return known_grant
     with transaction() as session:
         grant = xero_grants.get(session, account_id, grant_id, lock=True)
         if _is_valid(grant, rejected_token):
