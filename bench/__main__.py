@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from bench import environment, report
-from bench.figures import Figure
+from bench.figures import Figure, timed
 from tests.support import databases
 
 VERDICTS = {True: "met   ", False: "MISSED", None: "      "}
-PART_TIMEOUT_SECONDS = 3_600
+PART_TIMEOUT_SECONDS = 1_800
 
 
 def main() -> int:
@@ -45,10 +45,12 @@ def main() -> int:
             measure = partial(fleet.measure, accounts=options.accounts)
         databases.make_template()
         print(f"{title} …", file=sys.stderr, flush=True)
-        sections = [(title, measure(options.rounds))]
+        with timed() as timer:
+            sections = [(title, measure(options.rounds))]
         for figure in sections[0][1]:
             verdict, goal = VERDICTS[figure.is_met], figure.goal or "no goal"
             print(f"  {verdict} {figure.name}: {figure.median:.3g} {figure.unit} ({goal})", flush=True)
+        print(f"  in {timer.seconds / 60:.1f} min", flush=True)
     else:
         sections = [section for name in names for section in _measure_in_subprocess(name, options.rounds)]
     figures_by_title = dict(sections)
