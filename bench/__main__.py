@@ -47,10 +47,7 @@ def main() -> int:
         print(f"{title} …", file=sys.stderr, flush=True)
         with timed() as timer:
             sections = [(title, measure(options.rounds))]
-        for figure in sections[0][1]:
-            verdict, goal = VERDICTS[figure.is_met], figure.goal or "no goal"
-            print(f"  {verdict} {figure.name}: {figure.median:.3g} {figure.unit} ({goal})", flush=True)
-        print(f"  in {timer.seconds / 60:.1f} min", flush=True)
+        _print(sections[0][1], timer.seconds)
     else:
         sections = [section for name in names for section in _measure_in_subprocess(name, options.rounds)]
     figures_by_title = dict(sections)
@@ -71,6 +68,13 @@ def main() -> int:
     met = sum(figure.is_met is True for figure in with_goal)
     print(f"bench {verdict}: {len(measured)} figures, {met} of {len(with_goal)} goals met")
     return 1 if failed else 0
+
+
+def _print(figures: list[Figure], seconds: float) -> None:
+    for figure in figures:
+        verdict, goal = VERDICTS[figure.is_met], figure.goal or "no goal"
+        print(f"  {verdict} {figure.name}: {figure.median:.3g} {figure.unit} ({goal})", flush=True)
+    print(f"  measured in {seconds / 60:.1f} min", flush=True)
 
 
 def _measure_in_subprocess(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:
