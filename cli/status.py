@@ -134,7 +134,10 @@ def _print_installation(installation: InstallationStatus, *, lists_one: bool) ->
         _print_summary(console, installation)
     if installation.account_count:
         allowance_left = installation.download_allowance_left
-        console.print(f"Xero download allowance left this month, all accounts: {allowance_left:,.3f} GB")
+        excess = f" (exceeded by {-allowance_left:,.3f} GB)" if allowance_left < 0 else ""
+        console.print(
+            f"Xero download allowance left this month, all accounts: {max(allowance_left, 0):,.3f} GB{excess}"
+        )
     if installation.events_quarantined:
         events = count_noun(installation.events_quarantined, "failed event")
         message = f"Needs attention: {events} of no account: see `patina inbox list --installation`"

@@ -89,6 +89,8 @@ def test_reconcile_repairs_and_status_shows_its_drift(world: World, processes: P
     assert " today" in output
     assert "Xero download allowance left this month, all accounts: " in output
     assert max(map(len, output.splitlines())) <= 80
+    exceeded = patina("status", XERO_DOWNLOAD_ALLOWANCE_GB="0.000001").stdout
+    assert "0.000 GB (exceeded by 0.0" in exceeded
 
 
 def test_a_run_continues_when_it_is_no_longer_watched(world: World) -> None:
