@@ -57,14 +57,18 @@ class Measurements:
 
 
 def copper_calls(shape: Shape) -> int:
-    """The pages of Copper's records, and a look-up per opportunity. A page repeats the previous one's last second."""
+    """The users, the pages of the records, and a look-up per opportunity.
+
+    Each page repeats the last second of the one before it.
+    """
     record_counts = (shape.people, shape.leads, shape.companies, shape.opportunities)
-    return sum(1 + (count - 1) // (copper.PAGE_SIZE - 1) for count in record_counts) + shape.opportunities
+    pages = sum(1 + (count - 1) // (copper.PAGE_SIZE - 1) for count in record_counts)
+    return 1 + pages + shape.opportunities
 
 
 def xero_calls(shape: Shape) -> int:
-    """The organisation, and the pages of its contacts and invoices."""
-    return 1 + math.ceil(shape.contacts / xero.PAGE_SIZE) + math.ceil(shape.invoices / xero.PAGE_SIZE)
+    """The organisation, an empty page of credit notes, and the pages of its contacts and invoices."""
+    return 2 + math.ceil(shape.contacts / xero.PAGE_SIZE) + math.ceil(shape.invoices / xero.PAGE_SIZE)
 
 
 def wait_for_workers(started_at: float) -> None:
