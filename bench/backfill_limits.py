@@ -1,11 +1,11 @@
 """The initial backfill of 100,000 invoices at the vendors' real limits, in real minutes.
 
 The least time that any client needs: call number n, counted from 1, cannot be sent before (n - 1) // limit windows have
-passed since the first call, because no window has more calls than the limit, and the first one starts unused. So `calls`
-take at least (calls - 1) // limit windows. 121 calls to Xero are one more than fill two windows, so that the free first
-burst gains nothing: their least time, two windows, is also calls / limit. Copper, with a tenth of the records, has to be
-called less often. The reserve for events (a tenth of each window) takes none of that time, because what is left of three
-windows is enough for the calls; in a backfill of more than nine windows it would.
+passed since the first call, because no window has more calls than the limit, and the first one starts unused. So all
+calls together take at least (calls - 1) // limit windows. 121 calls to Xero are one more than two windows have, so the
+free first burst gains nothing: the least time is also calls / limit. Copper has a tenth of the records, so that it is
+not the slower one. The reserve for events, a tenth of each window, takes no time: three windows without it have enough
+calls. In a backfill of more than nine windows it would.
 """
 
 from __future__ import annotations

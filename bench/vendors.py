@@ -51,7 +51,7 @@ SHAPES = {
     "backfill": Shape(
         invoices=100_000, contacts=20_000, people=36_000, companies=8_000, leads=5_800, opportunities=200
     ),
-    "limits": Shape(invoices=100_000, contacts=20_000, people=3_600, companies=800, leads=580, opportunities=20),
+    "limits": Shape(invoices=100_000, contacts=19_000, people=3_600, companies=800, leads=580, opportunities=20),
     "large": Shape(invoices=5_000, contacts=500, people=500, companies=1, opportunities=1_000),
     "empty": Shape(invoices=0, contacts=0, people=0, companies=0),
 }

@@ -19,6 +19,7 @@ from dlt.sources.rest_api import rest_api_source
 
 XERO_PAGE_SIZE, COPPER_PAGE_SIZE = 1_000, 200
 DATASET = "dlt_backfill"
+MERGE = {"disposition": "merge", "strategy": "delete-insert"}
 
 
 def xero_resource(name: str, url: str, params: dict[str, str]) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def xero_resource(name: str, url: str, params: dict[str, str]) -> dict[str, Any]
     headers = {**json.loads(os.environ["XERO_HEADERS"]), "Accept": "application/json"}
     return {
         "name": name.lower(),
+        "primary_key": f"{name.removesuffix('s')}ID",
         "endpoint": {
             "path": f"{url}/api.xro/2.0/{name}",
             "headers": headers,
@@ -45,6 +47,7 @@ def copper_resource(plural: str, url: str) -> dict[str, Any]:
     """A search of Copper, page by page until one is empty."""
     return {
         "name": plural,
+        "primary_key": "id",
         "endpoint": {
             "path": f"{url}/{plural}/search",
             "method": "POST",
@@ -70,6 +73,8 @@ def relations_resource(url: str) -> dict[str, Any]:
     """The relations of each opportunity, one call each."""
     return {
         "name": "opportunity_relations",
+        "primary_key": ["_opportunities_id", "type", "id"],
+        "include_from_parent": ["id"],
         "endpoint": {
             "path": f"{url}/opportunities/{{resources.opportunities.id}}/related",
             "headers": json.loads(os.environ["COPPER_HEADERS"]),
@@ -80,12 +85,15 @@ def relations_resource(url: str) -> dict[str, Any]:
 
 
 def run(xero_url: str, copper_url: str, file_format: str, folder: str) -> None:
-    """Extract, normalise and load everything once; all rows are new, so they are appended."""
+    """Extract, normalise and load everything.
+
+    Rows are merged by their ids, so that the load may be repeated, as ours may; lists become tables of their own.
+    """
     started = time.perf_counter()
     source = rest_api_source(
         {
             "client": {"base_url": xero_url},
-            "resource_defaults": {"write_disposition": "append", "parallelized": True},
+            "resource_defaults": {"write_disposition": MERGE, "parallelized": True},
             "resources": [
                 xero_resource("Invoices", xero_url, {"summaryOnly": "true", "order": "InvoiceID ASC"}),
                 xero_resource("Contacts", xero_url, {"includeArchived": "true", "order": "ContactID ASC"}),
@@ -94,7 +102,6 @@ def run(xero_url: str, copper_url: str, file_format: str, folder: str) -> None:
             ],
         },
         name="vendors",
-        max_table_nesting=0,
     )
     pipeline = dlt.pipeline(
         "backfill", destination="postgres", dataset_name=DATASET, pipelines_dir=folder, progress=None
