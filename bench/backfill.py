@@ -173,8 +173,8 @@ def measure(rounds: int) -> list[Figure]:
         "times",
         baseline=f"the same pages by httpx on {CONNECTIONS} connections, and COPY of the same parsed rows into logged"
         " tables without indexes",
-        miss_reason="the script needs neither indexes and foreign keys, nor versions, nor two rows of the read model per"
-        " invoice, which take more than half of PostgreSQL's time in ours",
+        miss_reason="the script needs neither indexes, foreign keys and versions, nor two rows of the read model per"
+        " invoice, which take most of PostgreSQL's time in ours",
     )
     calls = at_most(
         f"calls above or below the number of pages of a {name}",
