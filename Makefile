@@ -85,9 +85,11 @@ sbom: $(STAMP)
 screenshots: $(STAMP)
 	@PATINA_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser/test_browser.py tests/browser/test_panel_browser.py
 
-# Recompiles the lock: names, versions and hashes, but no URLs. Needs `uv` on the PATH.
+# Recompiles the locks, that of the benchmarks' peer too: names, versions and hashes, but no URLs. Needs `uv` on the PATH.
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	$(LOCK) --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) bench/peers/dlt.in -o bench/peers/dlt.lock
 
 # Writes docs/licenses.md: the licenses of all locked packages.
 licenses: $(STAMP)

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import httpx
 
-from bench import backfill, environment, vendors
+from bench import environment, vendors
 from bench.figures import Figure, at_most
+from bench.peak_memory import largest_peak
 from bench.vendors import FIRST_RECORD_ID, SHAPES
 from services import access
 from tests.support.serving import wait_until
@@ -57,7 +58,7 @@ def measure(rounds: int) -> list[Figure]:
         newest = itertools.count(SHAPE.invoices - 1, -1)
         _measure_payment(world, next(newest))
         latencies = [max(_measure_payment(world, next(newest)) for _ in range(PAYMENTS)) for _ in range(rounds)]
-        memory = backfill.peak_memory(worker.pid)
+        memory = largest_peak(worker.pid)
     description = f"{SHAPE.invoices:,} invoices, {SHAPE.people:,} people, {SHAPE.opportunities:,} opportunities"
     return [
         at_most(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from bench import (
     backfill,
+    backfill_limits,
     drain,
     fleet,
     ingestion,
@@ -31,6 +32,7 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "mirror": ("Writing the mirror", mirror.measure),
     "drain": ("Draining the inbox", drain.measure),
     "backfill": ("Initial backfill", backfill.measure),
+    "backfill-limits": ("Initial backfill at the vendors' limits", backfill_limits.measure),
     "rebuild": ("Rebuilding the read model", projection_speed.measure_rebuild),
     "single-invoice": ("Projecting one changed invoice", projection_speed.measure_single_invoice),
     "large-account": ("One very large account", large_account.measure),

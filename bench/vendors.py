@@ -1,4 +1,4 @@
-"""The sandbox with data of a given size, as a process of its own, without rate limits or latency."""
+"""The sandbox with data of a given size, as a process of its own, without latency, and usually without rate limits."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from tests.support.world import World as ConnectedWorld
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 FIRST_RECORD_ID = 1_000
+COPPER_KEY, COPPER_EMAIL = "bench-copper-key", "sam@bench.test"
+WITH_LIMITS = "with-limits"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ SHAPES = {
     "backfill": Shape(
         invoices=100_000, contacts=20_000, people=36_000, companies=8_000, leads=5_800, opportunities=200
     ),
+    "limits": Shape(invoices=100_000, contacts=19_000, people=3_600, companies=800, leads=580, opportunities=20),
     "large": Shape(invoices=5_000, contacts=500, people=500, companies=1, opportunities=1_000),
     "empty": Shape(invoices=0, contacts=0, people=0, companies=0),
 }
@@ -58,7 +61,7 @@ def build_world(shape: Shape) -> World:
     """The sandbox's data with this shape."""
     organisation = Organisation(environment.TENANT, "Bench Company (NZ)", "!BENCH", "NZD")
     account = CopperAccount(40_001, "Bench", next_id=10_000_000)
-    account.users = [User(501, "Sam Admin", "sam@bench.test", "bench-copper-key")]
+    account.users = [User(501, "Sam Admin", COPPER_EMAIL, COPPER_KEY)]
     for number in range(shape.contacts):
         contact = Contact(UUID(int=number + 1), f"Contact {number}", f"p{number}@acme.test", START)
         organisation.contacts[contact.id] = contact
@@ -97,19 +100,20 @@ def _add_records(account: CopperAccount, shape: Shape) -> None:
 
 
 @contextmanager
-def run_sandbox(shape: str) -> Iterator[Sandbox]:
+def run_sandbox(shape: str, *, has_limits: bool = False) -> Iterator[Sandbox]:
     """Run the sandbox, and point this process's settings to it."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     override_settings(server.environment(base))
-    with environment.start_process("bench.vendors", str(port), shape, ready_url=f"{base}/control/state"):
+    arguments = ("bench.vendors", str(port), shape, *([WITH_LIMITS] if has_limits else []))
+    with environment.start_process(*arguments, ready_url=f"{base}/control/state"):
         yield Sandbox(base)
 
 
 def connect_account(sandbox: Sandbox) -> ConnectedWorld:
     """A connected account of Patina, without a backfill."""
     world = ConnectedWorld(sandbox, sandbox.http, workers=True, copper=40_001, tenants=[str(environment.TENANT)])
-    world.account = connect.connect_copper("bench-copper-key", "sam@bench.test", by_operator=True)
+    world.account = connect.connect_copper(COPPER_KEY, COPPER_EMAIL, by_operator=True)
     world.authorise(world.tenants)
     return world
 
@@ -117,7 +121,7 @@ def connect_account(sandbox: Sandbox) -> ConnectedWorld:
 def main() -> None:
     """Serve a shape on a local port."""
     port, shape = int(sys.argv[1]), SHAPES[sys.argv[2]]
-    app = server.create(build_world(shape), limits=Limits(enabled=False))
+    app = server.create(build_world(shape), limits=Limits(enabled=WITH_LIMITS in sys.argv[3:]))
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, date_header=False)
 
 

@@ -6,9 +6,11 @@ Writes of records and custom fields are in `copper_writes.py`.
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from html import escape
+from operator import attrgetter
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -195,7 +197,11 @@ class CopperApi:
                 filter(matches_filters, [records[key] for key in set(search.ids) if key in records]), sort_by, account
             )
         else:
-            matches = list(filter(matches_filters, self._sorted_records(account, record_type, sort_by)))
+            ordered = self._sorted_records(account, record_type, sort_by)
+            if sort_by == "date_created" and search.minimum_created_date is not None:
+                # Clients continue at the last record that they know, so most of the earlier ones match nothing.
+                ordered = ordered[bisect_left(ordered, search.minimum_created_date, key=attrgetter("created")) :]
+            matches = list(filter(matches_filters, ordered))
         return matches[::-1] if search.sort_direction == "desc" else matches
 
     def _sorted_records(self, account: CopperAccount, record_type: str, sort_by: str) -> list[Record]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter, computed_field
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from store.db.enums import RecordType
+from store.db.enums import CreditResource, RecordType
 from store.mirror import phones
 from store.mirror.names import name_key
 
@@ -211,8 +211,8 @@ REPLACE_CONTACT_EMAILS = text("""
         RETURNING e.contact_id),
     typed AS (
         UPDATE xero_contact_email e SET as_typed = i.as_typed FROM incoming i
-        WHERE e.account_id = :account AND e.organisation_id = :organisation AND e.contact_id = i.contact_id
-          AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
+        WHERE e.account_id = :account AND e.organisation_id = :organisation AND e.contact_id = ANY(:accepted)
+          AND e.contact_id = i.contact_id AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
     added AS (
         INSERT INTO xero_contact_email (account_id, organisation_id, contact_id, email, as_typed)
         SELECT :account, :organisation, contact_id, email, as_typed FROM incoming
@@ -271,8 +271,8 @@ REPLACE_RECORD_EMAILS = text("""
         RETURNING e.email),
     typed AS (
         UPDATE copper_record_email e SET as_typed = i.as_typed FROM incoming i
-        WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = i.record_id
-          AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
+        WHERE e.account_id = :account AND e.record_type = CAST(:type AS text) AND e.record_id = ANY(:accepted)
+          AND e.record_id = i.record_id AND e.email = i.email AND e.as_typed IS DISTINCT FROM i.as_typed),
     added AS (
         INSERT INTO copper_record_email (account_id, record_type, record_id, email, as_typed)
         SELECT :account, CAST(:type AS text), record_id, email, as_typed FROM incoming
@@ -388,10 +388,15 @@ SET_HISTORY_CREATED_DATE = text("""
     INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
     SELECT :account, 'invoice', :organisation, invoice_id FROM updated WHERE is_improved
 """)
-ANALYZE = text("""
-    ANALYZE xero_contact, xero_contact_email, xero_contact_phone, xero_invoice, copper_record, copper_record_email,
-            copper_record_phone, copper_relation, record_invoice, record_balance
-""")
+RECORD_TABLES = ("copper_record", "copper_record_email", "copper_record_phone", "copper_relation")
+# The tables that rows of a resource are written to.
+TABLES: dict[str, tuple[str, ...]] = {
+    "contacts": ("xero_contact", "xero_contact_email", "xero_contact_phone"),
+    "invoices": ("xero_invoice",),
+    **{resource.value: ("xero_invoice",) for resource in CreditResource},
+    **{record_type.plural: RECORD_TABLES for record_type in RecordType},
+}
+READ_MODEL_TABLES = ("record_invoice", "record_balance")
 COUNT_ROWS = text("""
     SELECT (SELECT count(*) FROM copper_record WHERE account_id = :account AND NOT is_deleted) AS records,
            (SELECT count(*) FROM xero_invoice
@@ -643,9 +648,15 @@ def set_history_created_date(
     session.execute(SET_HISTORY_CREATED_DATE, params)
 
 
-def analyze(session: Session) -> None:
-    """Update the planner's statistics of tables that have just been filled."""
-    session.execute(ANALYZE)
+def analyze(session: Session, resource: str) -> None:
+    """Update the planner's statistics of the tables that rows of a resource have just filled."""
+    if tables := TABLES.get(resource):
+        session.execute(text(f"ANALYZE {', '.join(tables)}"))
+
+
+def analyze_read_model(session: Session) -> None:
+    """Update the planner's statistics of the read model."""
+    session.execute(text(f"ANALYZE {', '.join(READ_MODEL_TABLES)}"))
 
 
 def count_rows(session: Session, account_id: int) -> tuple[int, int]:

@@ -305,34 +305,41 @@ TAKE_MARKS = text("""
     RETURNING entity_type, organisation_id, xero_id, record_id, email
 """)
 
+# Keeps the planner from joining a batch with all rows of the account, which would make each batch of a backfill slower
+# than the one before: a subquery with an offset is looked up for each row of the batch.
+BY_INDEX = "OFFSET 0"
+INVOICES_OF = f"""(
+            SELECT invoice_id FROM xero_invoice
+            WHERE account_id = :account AND organisation_id = {{contact}}.organisation_id
+              AND contact_id = {{contact}}.contact_id {BY_INDEX})"""
 PROJECT_INVOICES = text(f"""
     WITH scope_invoice AS (
         SELECT m.organisation_id, m.invoice_id, i.contact_id
         FROM unnest(CAST(:invoice_organisations AS bigint[]), CAST(:invoices AS uuid[]))
              AS m(organisation_id, invoice_id)
-        LEFT JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
-             AND i.invoice_id = m.invoice_id
+        LEFT JOIN LATERAL (
+            SELECT contact_id FROM xero_invoice
+            WHERE account_id = :account AND organisation_id = m.organisation_id AND invoice_id = m.invoice_id
+            {BY_INDEX}) i ON true
         UNION
-        SELECT i.organisation_id, i.invoice_id, i.contact_id
+        SELECT m.organisation_id, i.invoice_id, m.contact_id
         FROM unnest(CAST(:contact_organisations AS bigint[]), CAST(:contacts AS uuid[]))
              AS m(organisation_id, contact_id)
-        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = m.organisation_id
-             AND i.contact_id = m.contact_id
+        CROSS JOIN LATERAL {INVOICES_OF.format(contact="m")} i
         UNION
-        SELECT i.organisation_id, i.invoice_id, i.contact_id
-        FROM contact_link k
-        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = k.organisation_id
-             AND i.contact_id = k.contact_id
+        SELECT k.organisation_id, i.invoice_id, k.contact_id
+        FROM contact_link k CROSS JOIN LATERAL {INVOICES_OF.format(contact="k")} i
         WHERE k.account_id = :account AND k.record_type = 'person' AND k.record_id = ANY(:people)
         UNION
-        SELECT i.organisation_id, i.invoice_id, i.contact_id
+        SELECT c.organisation_id, i.invoice_id, c.contact_id
         FROM (SELECT unnest(CAST(:emails AS text[])) AS email
               UNION
               SELECT re.email FROM copper_record_email re
               WHERE re.account_id = :account AND re.record_type = 'person' AND re.record_id = ANY(:people)) m
-        JOIN xero_contact_email ce ON ce.account_id = :account AND ce.email = m.email
-        JOIN xero_invoice i ON i.account_id = :account AND i.organisation_id = ce.organisation_id
-             AND i.contact_id = ce.contact_id),
+        CROSS JOIN LATERAL (
+            SELECT organisation_id, contact_id FROM xero_contact_email
+            WHERE account_id = :account AND email = m.email {BY_INDEX}) c
+        CROSS JOIN LATERAL {INVOICES_OF.format(contact="c")} i),
     {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
     expected_rows AS ({READ_MODEL_ROWS}),
@@ -340,7 +347,8 @@ PROJECT_INVOICES = text(f"""
         SELECT x.record_type, x.record_id, x.created_at, x.invoice_id, x.type, x.status, x.balance, x.currency,
                x.due_date, x.organisation_id
         FROM scope_invoice s
-        JOIN record_invoice x ON x.account_id = :account AND x.invoice_id = s.invoice_id),
+        CROSS JOIN LATERAL (
+            SELECT * FROM record_invoice WHERE account_id = :account AND invoice_id = s.invoice_id {BY_INDEX}) x),
     rows_to_write AS (SELECT * FROM expected_rows),
     {APPLY}, {MOVE_BALANCES} {APPLY_COUNTS}
 """)

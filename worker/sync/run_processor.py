@@ -198,11 +198,19 @@ def _process_page(run: Run, lease: UUID) -> StepOutcome:
     if is_projection_behind:
         project(run.account_id)
     run, page = pages[-1]
-    is_first_or_last_page = page.row_count and (page.next_cursor is None or not run.cursor)
-    if run_kind_of(run) is RunKind.BACKFILL and (is_first_or_last_page or run.stage == PROJECT_STAGE):
-        with transaction() as session:
-            mirror.analyze(session)
+    if run_kind_of(run) is RunKind.BACKFILL:
+        _analyze(run, page)
     return StepOutcome(state == RunState.RUNNING, page.delay, may_have_marks)
+
+
+def _analyze(run: Run, page: PageResult) -> None:
+    """Update the statistics of what a stage fills, after its first page and its last one."""
+    if run.stage == PROJECT_STAGE:
+        with transaction() as session:
+            mirror.analyze_read_model(session)
+    elif page.row_count and (page.next_cursor is None or not run.cursor):
+        with transaction() as session:
+            mirror.analyze(session, run.stage)
 
 
 def _fetch_pages(run: Run) -> list[tuple[Run, PageResult]]:
