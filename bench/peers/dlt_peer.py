@@ -75,8 +75,11 @@ def version() -> str:
     )
 
 
-def load(xero_headers: dict[str, str], copper_headers: dict[str, str], file_format: str = FILE_FORMAT) -> Load:
-    """Load everything into the current database; the headers authorise calls to the vendors."""
+def load(xero_headers: dict[str, str], copper_headers: dict[str, str], disposition: str) -> Load:
+    """Load everything into the current database; the headers authorise calls to the vendors.
+
+    `disposition` is `append` or `merge`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         process_environment = {
             **os.environ,
@@ -88,7 +91,7 @@ def load(xero_headers: dict[str, str], copper_headers: dict[str, str], file_form
         }
         config = settings()
         command = [str(ENVIRONMENT / "bin" / "python"), str(HERE / "dlt_pipeline.py")]
-        command += [config.xero_api_url, config.copper_api_url, file_format, folder]
+        command += [config.xero_api_url, config.copper_api_url, FILE_FORMAT, folder, disposition]
         with (
             subprocess.Popen(
                 command, cwd=folder, env=process_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,9 +1,9 @@
 """Load the sandbox's Xero organisation and Copper account into PostgreSQL with dlt.
 
 It runs in dlt's own virtual environment, by `bench.peers.dlt_peer`: `python dlt_pipeline.py XERO_URL COPPER_URL FORMAT
-FOLDER`. The environment has the database's address and dlt's settings by dlt's own names, and the headers that
-authorise calls in XERO_HEADERS and COPPER_HEADERS as JSON. The last line of the output has the seconds, in all and of
-each step.
+FOLDER DISPOSITION`. The environment has the database's address and dlt's settings by dlt's own names, and the headers
+that authorise calls in XERO_HEADERS and COPPER_HEADERS as JSON. The last line of the output has the seconds, in all and
+of each step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dlt.sources.rest_api import rest_api_source
 
 XERO_PAGE_SIZE, COPPER_PAGE_SIZE = 1_000, 200
 DATASET = "dlt_backfill"
-MERGE = {"disposition": "merge", "strategy": "delete-insert"}
+DISPOSITIONS = {"append": "append", "merge": {"disposition": "merge", "strategy": "delete-insert"}}
 
 
 def xero_resource(name: str, url: str, params: dict[str, str]) -> dict[str, Any]:
@@ -84,16 +84,17 @@ def relations_resource(url: str) -> dict[str, Any]:
     }
 
 
-def run(xero_url: str, copper_url: str, file_format: str, folder: str) -> None:
+def run(xero_url: str, copper_url: str, file_format: str, folder: str, disposition: str) -> None:
     """Extract, normalise and load everything.
 
-    Rows are merged by their ids, so that the load may be repeated, as ours may; lists become tables of their own.
+    `append` is the least that dlt can do: rows are added, their lists as JSON, and a second load would add them again.
+    With `merge`, rows replace those with their ids, so that a load may be repeated, and lists become tables.
     """
     started = time.perf_counter()
     source = rest_api_source(
         {
             "client": {"base_url": xero_url},
-            "resource_defaults": {"write_disposition": MERGE, "parallelized": True},
+            "resource_defaults": {"write_disposition": DISPOSITIONS[disposition], "parallelized": True},
             "resources": [
                 xero_resource("Invoices", xero_url, {"summaryOnly": "true", "order": "InvoiceID ASC"}),
                 xero_resource("Contacts", xero_url, {"includeArchived": "true", "order": "ContactID ASC"}),
@@ -102,6 +103,7 @@ def run(xero_url: str, copper_url: str, file_format: str, folder: str) -> None:
             ],
         },
         name="vendors",
+        max_table_nesting=0 if disposition == "append" else None,
     )
     pipeline = dlt.pipeline(
         "backfill", destination="postgres", dataset_name=DATASET, pipelines_dir=folder, progress=None
