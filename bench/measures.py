@@ -14,6 +14,7 @@ from bench import (
     ingestion,
     large_account,
     latency,
+    memory,
     mirror,
     panel,
     processes,
@@ -36,6 +37,7 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "latency": ("Event latency (webhook to row)", latency.measure),
     "panel": ("First row of the panel", panel.measure),
     "fleet": ("Many accounts", fleet.measure),
-    "processes": ("Scaling to two processes", processes.measure),
-    "startup": ("Start-up", startup.measure),
+    "processes": ("Scaling to more processes", processes.measure),
+    "startup": ("Start-up and sizes", startup.measure),
+    "memory": ("Memory of a small installation", memory.measure),
 }

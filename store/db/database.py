@@ -166,7 +166,6 @@ def _create_engine(address: str) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_timeout=ENGINE_POOL_TIMEOUT_SECONDS,
-        pool_use_lifo=True,
         hide_parameters=True,
     )
     event.listen(new_engine, "checkin", _note_return)

@@ -13,7 +13,7 @@ from store.models import METADATA
 def test_the_known_revisions_and_heads_are_alembics() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     known = {script.revision for script in scripts.walk_revisions()}
-    assert schema_version.revisions() == (known, set(scripts.get_heads()))
+    assert schema_version.revisions() == (frozenset(known), frozenset(scripts.get_heads()))
 
 
 def test_a_closed_account_loses_its_data_in_every_table_that_has_some() -> None:
