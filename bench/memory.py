@@ -122,8 +122,8 @@ def _figures(idle: dict[str, Memory], samples: list[dict[str, Memory]], seconds:
             [total_mib(idle)],
             GOAL_IDLE_MIB,
             "MiB",
-            miss_reason="each of five Python processes has its own copy of the libraries: SQLAlchemy 15 MiB, redis,"
-            " psycopg and pydantic 5 each; and a PostgreSQL connection that has worked keeps 5 to 10",
+            miss_reason="web, worker and scheduler each have their own copy of the libraries, SQLAlchemy 15 MiB, redis,"
+            " psycopg and pydantic 4 to 6 each, and a worker's database connections keep 5 to 10 MiB each",
             **describe(idle),
         ),
         replace(growth, details={**details, **describe(samples[-1])}),

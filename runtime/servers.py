@@ -225,7 +225,7 @@ class Postgres(Server):
 
     name = "postgres"
     stop_signal = signal.SIGINT
-    # Otherwise each connection keeps what its largest statement needed: 4 MiB on average.
+    # Otherwise each connection keeps what its largest statement needed, which is several MiB.
     variables: ClassVar[Mapping[str, str]] = {"MALLOC_TRIM_THRESHOLD_": "131072"}
 
     @property

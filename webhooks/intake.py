@@ -18,7 +18,7 @@ from store.ingest import inbox
 from store.ingest.inbox import Delivery, IngestResult, SyncSource
 
 MAX_BATCH_DELIVERIES, MAX_BATCH_EVENTS = 64, 400
-# In a flood of single events, a round trip to Redis for every commit would cost a fifth of the process's time.
+# In a flood of single events, a round trip to Redis for every commit would cost an eighth of the process's time.
 WAKE_PAUSE_SECONDS = 0.01
 
 

@@ -32,7 +32,7 @@ MAX_CLEARED_RECORDS = 20_000
 
 # Clean-up tasks may outlive their account.
 CLEANUP_TABLE = "cleanup_task"
-# All others with data of an account. Named here, because the models would take 14 MiB of each process; a test compares.
+# All others with data of an account. Named here, because the models take memory of each process; a test compares.
 DATA_TABLES = (
     "api_key",
     "api_usage",

@@ -1,4 +1,4 @@
-"""Whether the database has all migrations, asked without Alembic: every process asks it, and Alembic takes 15 MiB."""
+"""Whether the database has all migrations, asked without Alembic: every process asks it, and Alembic takes memory."""
 
 from __future__ import annotations
 
