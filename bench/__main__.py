@@ -28,21 +28,17 @@ def main() -> int:
     """
     environment.apply_settings()
     # Imported after the settings are applied, because the import connects to Redis.
-    from bench import fleet
+    from bench import fleet, memory
     from bench.measures import MEASURES
 
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    only_help = "measure this part only; the report is written once --json has all parts"
-    parser.add_argument("--only", choices=list(MEASURES), action="append", help=only_help)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--accounts", type=int, help="accounts of the part fleet, if measured alone; few to try it")
-    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
-    options = parser.parse_args()
+    options = _parse_options(list(MEASURES))
     names = options.only or list(MEASURES)
     if len(names) == 1:
         title, measure = MEASURES[names[0]]
         if options.accounts and names == ["fleet"]:
             measure = partial(fleet.measure, accounts=options.accounts)
+        if options.load_seconds and names == ["memory"]:
+            measure = partial(memory.measure, load_seconds=options.load_seconds)
         databases.make_template()
         print(f"{title} …", file=sys.stderr, flush=True)
         with timed() as timer:
@@ -75,6 +71,17 @@ def _print(figures: list[Figure], seconds: float) -> None:
         verdict, goal = VERDICTS[figure.is_met], figure.goal or "no goal"
         print(f"  {verdict} {figure.name}: {figure.median:.3g} {figure.unit} ({goal})", flush=True)
     print(f"  measured in {seconds / 60:.1f} min", flush=True)
+
+
+def _parse_options(names: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    only_help = "measure this part only; the report is written once --json has all parts"
+    parser.add_argument("--only", choices=names, action="append", help=only_help)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--accounts", type=int, help="accounts of the part fleet, if measured alone; few to try it")
+    parser.add_argument("--load-seconds", type=float, help="load of the part memory, if measured alone; 3600: an hour")
+    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
+    return parser.parse_args()
 
 
 def _measure_in_subprocess(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:

@@ -10,28 +10,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 
 import httpx
 import psutil
 from sqlalchemy import text
 
-from bench import environment, partitions
+from bench import environment, installation, partitions
 from bench.figures import Figure, at_most, timed
+from bench.installation import Memory, describe, total_mib
 from runtime import logs
 from runtime.redis_client import shared_client
 from runtime.settings import override_settings, settings
 from sandbox import server as sandbox_server
 from store.db.database import dispose_engine, transaction
-from store.sync import heartbeats
 from tests.chaos import free_port
-from tests.support import databases, fleet
+from tests.support import fleet
 from tests.support.fleet import FleetSize
 from tests.support.serving import wait_until
-from worker.jobs import actors, heartbeat, scheduler
+from worker.jobs import actors, scheduler
 from worker.jobs.enqueue import enqueue_once
 from worker.sync import run_processor
 from worker.vendors.sync_types import RunKind
@@ -238,59 +237,14 @@ def _measure_status(rounds: int) -> list[float]:
     return seconds
 
 
-def _own_mib(process: psutil.Process) -> float:
-    """A process's memory in MiB, where what several processes share is divided between them (PSS)."""
-    try:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
-
-
-def _tree(process_id: int) -> list[psutil.Process]:
-    process = psutil.Process(process_id)
-    return [process, *process.children(recursive=True)]
-
-
-def _server_ids() -> dict[str, int]:
-    """The process ids of the two servers."""
-    with databases.connect_as_superuser("postgres") as connection:
-        row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        assert row is not None
-        postgres = psutil.Process(int(row[0])).ppid()
-    return {"PostgreSQL": postgres, "Redis": int(shared_client().info("server")["process_id"])}
-
-
-class Memory:
-    """The memory of an installation by its parts, in MiB."""
-
-    def __init__(self, process_ids: dict[str, int]) -> None:
-        self._process_ids = process_ids
-
-    def read(self) -> dict[str, float]:
-        """The memory of each part, with its child processes."""
-        return {name: sum(map(_own_mib, _tree(pid))) for name, pid in self._process_ids.items()}
-
-
-def _measure_memory(accounts: int) -> tuple[dict[str, float], dict[str, float]]:
+def _measure_memory(accounts: int) -> tuple[dict[str, Memory], dict[str, Memory]]:
     """The installation's memory idle, and the most while catch-ups of many accounts run and pages are read."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    environment.execute("DELETE FROM heartbeat")
-    with ExitStack() as open_processes:
-        web = open_processes.enter_context(
-            environment.start_process(
-                "cli", "web", ready_url=f"{url}/healthz", variables={"PORT": str(port), "PUBLIC_URL": url}
-            )
-        )
-        worker = open_processes.enter_context(environment.start_process("cli", "worker"))
-        rarely = {"CATCH_UP_INTERVAL_SECONDS": "86400", "RELATIONS_REFRESH_INTERVAL_SECONDS": "86400"}
-        rarely["CREATED_DATE_LOOKUP_INTERVAL_SECONDS"] = "86400"
-        schedule = open_processes.enter_context(environment.start_process("cli", "scheduler", variables=rarely))
-        wait_until(_is_started, seconds=90, description="the start of all processes")
+    override_settings(installation.address())
+    rarely = {"CATCH_UP_INTERVAL_SECONDS": "86400", "RELATIONS_REFRESH_INTERVAL_SECONDS": "86400"}
+    rarely["CREATED_DATE_LOOKUP_INTERVAL_SECONDS"] = "86400"
+    with installation.run(scheduler_variables=rarely) as running:
         time.sleep(IDLE_SECONDS)
-        memory = Memory({"web": web.pid, "worker": worker.pid, "scheduler": schedule.pid, **_server_ids()})
-        idle = memory.read()
+        idle = running.read_memory()
         with transaction() as session:
             count = min(CATCH_UPS_PER_ROUND, accounts)
             delays = dict.fromkeys(range(1, count + 1), 0.0)
@@ -300,21 +254,12 @@ def _measure_memory(accounts: int) -> tuple[dict[str, float], dict[str, float]]:
         peak = idle
         deadline = time.monotonic() + LOAD_SECONDS
         while not _is_done() and time.monotonic() < deadline:
-            httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=60)
-            current = memory.read()
-            peak = max(peak, current, key=lambda parts: sum(parts.values()))
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            httpx.get(f"{running.url}/metrics", headers=headers, trust_env=False, timeout=60)
+            peak = max(peak, running.read_memory(), key=total_mib)
             time.sleep(0.5)
     _reset()
     return idle, peak
-
-
-def _is_started() -> bool:
-    with transaction() as session:
-        return set(heartbeats.heartbeat_ages(session)) >= set(heartbeat.PROCESSES)
-
-
-def _describe(parts: dict[str, float]) -> dict[str, str]:
-    return {name: f"{mib:.0f} MiB" for name, mib in parts.items()}
 
 
 def measure(rounds: int, accounts: int = ACCOUNTS) -> list[Figure]:
@@ -354,11 +299,9 @@ def measure(rounds: int, accounts: int = ACCOUNTS) -> list[Figure]:
         at_most(f"a sweep that finds events and marks of {PENDING_ACCOUNTS} accounts", sweeps, GOAL_SWEEP_S, "s"),
         at_most("`/metrics`", scrapes, GOAL_METRICS_S, "s", samples=str(samples), first=f"{first_scrape[0]:.2f} s"),
         at_most("`patina status`", statuses, GOAL_STATUS_S, "s"),
-        at_most(
-            "memory of the whole installation, idle", [sum(idle.values())], GOAL_MEMORY_MIB, "MiB", **_describe(idle)
-        ),
+        at_most("memory of the whole installation, idle", [total_mib(idle)], GOAL_MEMORY_MIB, "MiB", **describe(idle)),
         replace(
-            at_most("the same during catch-ups and scrapes", [sum(peak.values())], 0, "MiB", **_describe(peak)),
+            at_most("the same during catch-ups and scrapes", [total_mib(peak)], 0, "MiB", **describe(peak)),
             goal="",
             is_met=None,
         ),

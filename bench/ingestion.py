@@ -10,6 +10,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
@@ -19,14 +20,18 @@ from bench.figures import Figure, alternate, at_least, at_most
 from runtime.settings import settings
 from store.db.database import conninfo
 
-GOAL_RATE, GOAL_P99, GOAL_MANY = 0.4, 100.0, 20.0
+GOAL_SINGLE, GOAL_P99, GOAL_MANY = 0.5, 100.0, 0.6
+# Events of a large delivery.
+MANY = 100
+ROW = "(1, 'xero', 1, %s, 'INVOICE', 'UPDATE', %s, %s, %s, %s)"
 INSERT = """
     INSERT INTO inbox (account_id, vendor, organisation_id, tenant, category, event_type, resource_id,
                        occurred_at, dedupe_key, correlation_id)
-    VALUES (1, 'xero', 1, %s, 'INVOICE', 'UPDATE', %s, now(), %s, '') ON CONFLICT DO NOTHING
+    VALUES {} ON CONFLICT DO NOTHING
 """
 # Deliveries per second to prepare, by events per delivery: more than can be ingested.
-PREPARED_PER_SECOND = {1: 6_000, 100: 1_200}
+PREPARED_PER_SECOND = {1: 8_000, MANY: 1_200}
+PREPARED_INSERTS_PER_SECOND = {1: 16_000, MANY: 1_200}
 _event_numbers = itertools.count()
 
 
@@ -66,8 +71,13 @@ def deliveries(events: int, seconds: float = load.SECONDS) -> Callable[[], bytes
     return load.from_iterator(itertools.chain(prepared, endless))
 
 
-def _measure_inserts(seconds: float = load.SECONDS) -> float:
-    """Rows per second with one INSERT per row, on as many connections as the load has."""
+def _measure_inserts(rows: int, seconds: float = load.SECONDS) -> float:
+    """Rows per second with `rows` of them per INSERT and commit, on as many connections as the load has.
+
+    Their values are built in advance, as deliveries are.
+    """
+    statement = INSERT.format(", ".join([ROW] * rows)).encode()
+    next_params = _insert_params(rows, seconds)
 
     async def insert_rows() -> int:
         deadline, count = time.perf_counter() + seconds, 0
@@ -76,15 +86,32 @@ def _measure_inserts(seconds: float = load.SECONDS) -> float:
             nonlocal count
             async with await psycopg.AsyncConnection.connect(conninfo(), autocommit=True) as connection:
                 while time.perf_counter() < deadline:
-                    number = next(_event_numbers)
-                    key = number.to_bytes(32, "big")
-                    await connection.execute(INSERT, (str(environment.TENANT), str(UUID(int=number)), key))
-                    count += 1
+                    await connection.execute(statement, next(next_params))
+                    count += rows
 
         await asyncio.gather(*[insert_until_deadline() for _ in range(load.CONNECTIONS)])
         return count
 
     return asyncio.run(insert_rows()) / seconds
+
+
+def _insert_params(rows: int, seconds: float) -> Iterator[list[object]]:
+    """The values of statements for some seconds, and of more if they are not enough."""
+
+    def build() -> Iterator[list[object]]:
+        while True:
+            yield list(itertools.chain.from_iterable(_build_row() for _ in range(rows)))
+
+    endless = build()
+    return itertools.chain(list(itertools.islice(endless, int(seconds * PREPARED_INSERTS_PER_SECOND[rows]))), endless)
+
+
+def _build_row() -> tuple[object, ...]:
+    """The values of an event as the endpoint stores it."""
+    number = next(_event_numbers)
+    occurred_at = datetime.fromtimestamp(1_700_000_000 + number / 1000, UTC)
+    key, correlation = hashlib.sha256(number.to_bytes(8, "big")).digest(), f"{number:016x}"
+    return str(environment.TENANT), str(UUID(int=number)), occurred_at, key, correlation
 
 
 def _synchronous_commit() -> str:
@@ -97,18 +124,18 @@ def measure(rounds: int) -> list[Figure]:
     """Deliveries of one event and of 100 events."""
     with environment.populated_database(), environment.start_web() as url:
         assert load.run(url, deliveries(1, 1), seconds=1).failed == 0
-        rates, insert_rates = alternate(rounds, lambda: load.run(url, deliveries(1)).rate, _measure_inserts)
+        rates, insert_rates = alternate(rounds, lambda: load.run(url, deliveries(1)).rate, lambda: _measure_inserts(1))
         half_loads = [load.run(url, deliveries(1), rate=rate / 2) for rate in rates]
-        batch_rates, single_rates = alternate(
-            rounds, lambda: load.run(url, deliveries(100)).rate * 100, lambda: load.run(url, deliveries(1)).rate
+        many_rates, many_insert_rates = alternate(
+            rounds, lambda: load.run(url, deliveries(MANY)).rate * MANY, lambda: _measure_inserts(MANY)
         )
         note = f"synchronous_commit={_synchronous_commit()}"
     return [
         at_least(
-            "deliveries of one event",
+            "events of deliveries of one",
             rates,
             insert_rates,
-            GOAL_RATE,
+            GOAL_SINGLE,
             "one INSERT per event with psycopg",
             note=note,
             miss_reason="half of a delivery is HTTP: empty responses per second do not exceed INSERTs per second",
@@ -117,11 +144,12 @@ def measure(rounds: int) -> list[Figure]:
             "p99 of a delivery at half that rate", (half_load.at(0.99) for half_load in half_loads), GOAL_P99, "ms"
         ),
         at_least(
-            "events of deliveries of 100",
-            batch_rates,
-            single_rates,
+            f"events of deliveries of {MANY}",
+            many_rates,
+            many_insert_rates,
             GOAL_MANY,
-            "events of deliveries of one",
-            miss_reason="deliveries of one event share commits too, which made them faster",
+            f"one INSERT of {MANY} rows with psycopg",
+            note=note,
+            miss_reason="an event is parsed, checked and hashed, which takes as long as its INSERT",
         ),
     ]

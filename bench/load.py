@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -84,13 +84,16 @@ class _LoadConnection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _run(url: str, next_request: Callable[[], bytes], seconds: float, rate: float, connections: int) -> Load:
-    address, load = urlsplit(url), Load()
+async def _run(
+    urls: Sequence[str], next_request: Callable[[], bytes], seconds: float, rate: float, connections: int
+) -> Load:
+    addresses, load = [urlsplit(url) for url in urls], Load()
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     pause = connections / rate if rate else 0.0
     load_connections: list[_LoadConnection] = []
     for number in range(connections):
+        address = addresses[number % len(addresses)]
         _, load_connection = await loop.create_connection(
             lambda: _LoadConnection(next_request, started + seconds, pause, load),
             address.hostname or "",
@@ -105,15 +108,19 @@ async def _run(url: str, next_request: Callable[[], bytes], seconds: float, rate
 
 
 def run(
-    url: str,
+    url: str | Sequence[str],
     next_request: Callable[[], bytes],
     *,
     seconds: float = SECONDS,
     rate: float = 0.0,
     connections: int = CONNECTIONS,
 ) -> Load:
-    """Put load on `url` for some seconds, at `rate` requests per second (0: at full speed)."""
-    return uvloop.run(_run(url, next_request, seconds, rate, connections))
+    """Put load on `url` for some seconds, at `rate` requests per second (0: at full speed).
+
+    The connections are spread over several URLs.
+    """
+    urls = [url] if isinstance(url, str) else url
+    return uvloop.run(_run(urls, next_request, seconds, rate, connections))
 
 
 def from_iterator(requests: Iterator[bytes]) -> Callable[[], bytes]:

@@ -15,6 +15,7 @@ from bench import (
     ingestion,
     large_account,
     latency,
+    memory,
     mirror,
     panel,
     payment,
@@ -40,6 +41,7 @@ MEASURES: dict[str, tuple[str, Callable[[int], list[Figure]]]] = {
     "payment": ("One payment, from webhook to row", payment.measure),
     "panel": ("First row of the panel", panel.measure),
     "fleet": ("Many accounts", fleet.measure),
-    "processes": ("Scaling to two processes", processes.measure),
-    "startup": ("Start-up", startup.measure),
+    "processes": ("Scaling to more processes", processes.measure),
+    "startup": ("Start-up and sizes", startup.measure),
+    "memory": ("Memory of a small installation", memory.measure),
 }

@@ -1,39 +1,96 @@
-"""The gain of a second process of each kind on this machine."""
+"""The gain of more processes of each kind on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+import os
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
-from bench import drain, environment, load, reads
-from bench.figures import Figure, ratio
+import psutil
+
+from bench import drain, environment, installation, load, reads
+from bench.figures import Figure, at_least, ratio
 
 ROWS = 100_000
+WEB_PROCESSES = (1, 2, 4)
+GOAL_TWO = 1.8
+MIN_CORES = 4
+# With fewer cores than this, the load has one core instead of two, so that enough are left for what is measured.
+CORES_FOR_PAIR = 6
 
 
-def _measure_web(rounds: int) -> Figure:
-    """Reads by two web processes with half of the connections each; the baseline is one with all of them."""
-    single_rates, double_rates = [], []
-    streams = [reads.build_requests("/v1/people/{}/invoices?limit=5", ROWS) for _ in range(2)]
-    with environment.populated_database(), ExitStack() as open_processes:
+@contextmanager
+def _separate_load() -> Iterator[bool]:
+    """Pin the load to cores of its own, and all that is started in the block, PostgreSQL and Redis to the others.
+
+    Yields whether the machine has enough cores for that; otherwise all of them share the cores.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < MIN_CORES:
+        yield False
+        return
+    load_cores = cores[-2 if len(cores) >= CORES_FOR_PAIR else -1 :]
+    server_cores = cores[: -len(load_cores)]
+    with ExitStack() as stack:
+        for process_id in installation.server_ids().values():
+            stack.enter_context(_pinned(process_id, server_cores))
+        # What this process starts inherits its cores.
+        os.sched_setaffinity(0, server_cores)
+        stack.callback(os.sched_setaffinity, 0, cores)
+        yield True
+
+
+@contextmanager
+def _pinned(process_id: int, cores: Collection[int]) -> Iterator[None]:
+    """Pin a process and its child processes, those that it starts later included."""
+    before = os.sched_getaffinity(process_id)
+    _pin(process_id, cores)
+    try:
+        yield
+    finally:
+        _pin(process_id, before)
+
+
+def _pin(process_id: int, cores: Collection[int]) -> None:
+    parent = psutil.Process(process_id)
+    for process in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            for thread in process.threads():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, cores)
+
+
+def _measure_web(rounds: int) -> list[Figure]:
+    """Reads by several web processes with as many connections each; the baseline is the first of them alone."""
+    next_read = reads.build_requests(reads.PATH, ROWS)
+    rates: dict[int, list[float]] = {count: [] for count in WEB_PROCESSES}
+    with environment.populated_database(), ExitStack() as stack:
         environment.fill_rows(ROWS)
-        urls = [open_processes.enter_context(environment.start_web("cli", "web")) for _ in range(2)]
-
-        def rate(url: str, next_request: Callable[[], bytes], connections: int) -> float:
-            return load.run(url, next_request, connections=connections).rate
-
-        with ThreadPoolExecutor(2) as threads:
-            for _ in range(rounds):
-                single_rates.append(rate(urls[0], streams[0], load.CONNECTIONS))
-                double_rates.append(sum(threads.map(rate, urls, streams, [load.CONNECTIONS // 2] * 2)))
-    return ratio("reads by two web processes", double_rates, single_rates, "one web process")
+        cores = os.sched_getaffinity(0)
+        is_separate = stack.enter_context(_separate_load())
+        urls = [stack.enter_context(environment.start_web("cli", "web")) for _ in range(max(WEB_PROCESSES))]
+        if is_separate:
+            os.sched_setaffinity(0, cores - os.sched_getaffinity(0))
+        for url in urls:
+            assert load.run(url, next_read, seconds=1).failed == 0
+        for _ in range(rounds):
+            for count in WEB_PROCESSES:
+                connections = load.CONNECTIONS * count
+                rates[count].append(load.run(urls[:count], next_read, connections=connections).rate)
+    two = ("reads by two web processes", rates[2], rates[1])
+    four = ratio("reads by four web processes", rates[4], rates[1], "one web process")
+    if is_separate:
+        note = "the load comes from other cores than those of the web processes and PostgreSQL"
+        return [at_least(*two, GOAL_TWO, "one web process", note=note), replace(four, note=note)]
+    note = f"no goal: the load, the web processes and PostgreSQL share {len(cores)} cores"
+    return [replace(ratio(*two, "one web process"), note=note), replace(four, note=note)]
 
 
 def measure(rounds: int) -> list[Figure]:
     """Web processes, then worker processes."""
     return [
-        _measure_web(rounds),
+        *_measure_web(rounds),
         ratio(
             "events drained by two worker processes",
             drain.rates(rounds, 2),

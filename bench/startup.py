@@ -1,37 +1,65 @@
-"""Start-up time of the command line and the web process."""
+"""Start-up: the time until a process responds, what its imports take, and the size of what is installed."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
+from statistics import median
 
-from bench import environment
+from bench import environment, sizes
 from bench.figures import Figure, at_most, timed
 
 GOAL_HELP, GOAL_WEB = 1.5, 4.0
+# What each process imports, as `python -c` runs it.
+IMPORTS = {
+    "`patina --help`": "import cli.root; cli.root.app(['--help'], standalone_mode=False)",
+    "the web process": "import cli.root, cli.web, runtime.embedded",
+    "a worker": "import cli.root, cli.worker, runtime.embedded; cli.worker._import_jobs()",
+    "the scheduler": "import cli.root, cli.scheduler, runtime.embedded",
+}
+IMPORT_LINE = re.compile(r"^import time: +(\d+) \| +\d+ \| +([\w.]+)$", re.MULTILINE)
+LISTED_PACKAGES = 5
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=environment.ROOT, check=True, capture_output=True, text=True, timeout=60
+    )
 
 
 def _run_seconds(*arguments: str) -> float:
     with timed() as timer:
-        subprocess.run([sys.executable, *arguments], cwd=environment.ROOT, check=True, capture_output=True, timeout=60)
+        _run(*arguments)
     return timer.seconds
 
 
 def measure(rounds: int) -> list[Figure]:
-    """Relative to importing the two libraries that everything needs."""
-    help_ratios, web_ratios = [], []
+    """Start-up times relative to importing the two libraries that everything needs; then what they consist of."""
+    library_seconds, help_seconds, web_seconds = [], [], []
     with environment.populated_database():
         _run_seconds("-m", "cli", "--help")
         for _ in range(rounds):
-            libraries = _run_seconds("-c", "import fastapi, sqlmodel")
-            help_ratios.append(_run_seconds("-m", "cli", "--help") / libraries)
-            web_ratios.append(_web_seconds() / libraries)
-    baseline = "importing fastapi and sqlmodel"
+            library_seconds.append(_run_seconds("-c", "import fastapi, sqlmodel"))
+            help_seconds.append(_run_seconds("-m", "cli", "--help"))
+            web_seconds.append(_web_seconds())
     return [
-        at_most("`patina --help`", help_ratios, GOAL_HELP, "times", baseline=baseline),
-        at_most("the web process, until it responds", web_ratios, GOAL_WEB, "times", baseline=baseline),
+        _compare("`patina --help`", help_seconds, library_seconds, GOAL_HELP),
+        _compare("the web process, until it responds", web_seconds, library_seconds, GOAL_WEB),
+        *(_measure_imports(rounds, name, code) for name, code in IMPORTS.items()),
+        *sizes.measure(),
     ]
+
+
+def _compare(name: str, seconds: list[float], library_seconds: list[float], goal: float) -> Figure:
+    ratios = [own / libraries for own, libraries in zip(seconds, library_seconds, strict=True)]
+    details = {"ours": f"{median(seconds):.2f} s"}
+    baseline = "importing fastapi and sqlmodel"
+    figure = at_most(name, ratios, goal, "times", baseline=baseline, **details)
+    return replace(figure, details={**figure.details, "baseline": f"{median(library_seconds):.2f} s"})
 
 
 def _web_seconds() -> float:
@@ -39,3 +67,18 @@ def _web_seconds() -> float:
     started = time.perf_counter()
     with environment.start_web("cli", "web"):
         return time.perf_counter() - started
+
+
+def _measure_imports(rounds: int, name: str, code: str) -> Figure:
+    """Milliseconds of the imports of a process; the details name the packages that take the most of them."""
+    totals, packages = [], Counter[str]()
+    for _ in range(rounds):
+        modules = IMPORT_LINE.findall(_run("-X", "importtime", "-c", code).stderr)
+        totals.append(sum(int(microseconds) for microseconds, _ in modules) / 1_000)
+        for microseconds, module in modules:
+            packages[module.partition(".")[0]] += int(microseconds)
+    details = {
+        package: f"{microseconds / rounds / 1_000:.0f} ms"
+        for package, microseconds in packages.most_common(LISTED_PACKAGES)
+    }
+    return Figure(f"imports of {name}", tuple(totals), "ms", "", None, details=details)

@@ -53,8 +53,14 @@ SHAPES = {
     ),
     "limits": Shape(invoices=100_000, contacts=19_000, people=3_600, companies=800, leads=580, opportunities=20),
     "large": Shape(invoices=5_000, contacts=500, people=500, companies=1, opportunities=1_000),
+    "small": Shape(invoices=2_000, contacts=500, people=500, companies=50, opportunities=50),
     "empty": Shape(invoices=0, contacts=0, people=0, companies=0),
 }
+
+
+def invoice_id(number: int) -> UUID:
+    """The id of an invoice by its number."""
+    return UUID(int=number + 1)
 
 
 def build_world(shape: Shape) -> World:
@@ -70,7 +76,7 @@ def build_world(shape: Shape) -> World:
         due = (created + timedelta(days=30)).date()
         contact_id = UUID(int=number % shape.contacts + 1)
         invoice = Invoice(
-            UUID(int=number + 1), "ACCREC", contact_id, "AUTHORISED", Decimal(115), "NZD", created.date(), created,
+            invoice_id(number), "ACCREC", contact_id, "AUTHORISED", Decimal(115), "NZD", created.date(), created,
             number=f"INV-{number}", due_date=due,
         )  # fmt: skip
         organisation.invoices[invoice.id] = invoice

@@ -28,8 +28,8 @@ from store.db.database import (
     transaction,
 )
 from store.db.enums import INSTALLATION
-from store.db.migrations import is_at_head
 from store.db.read_replica import replica_position
+from store.db.schema_version import is_at_head
 from store.ingest import inbox
 from store.sync import heartbeats
 from worker.jobs.heartbeat import PROCESSES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.settings import SettingsError, settings
 from store.db.database import dispose_engine
-from store.db.migrations import is_at_head
+from store.db.schema_version import is_at_head
 
 
 def check_readiness(*required_settings: str) -> None:

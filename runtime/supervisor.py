@@ -7,6 +7,7 @@ stops it once no process holds `users.lock`. Both are flock locks, which the ker
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -70,7 +71,12 @@ class Supervisor:
         self.server.remove_stale_files()
         with self.server.log.open("ab") as log:
             self.child = subprocess.Popen(
-                self.server.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
+                self.server.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={**os.environ, **self.server.variables},
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.server.is_ready():

@@ -158,8 +158,8 @@ def create() -> FastAPI:
     app.add_exception_handler(AccountClosedError, account_closed_response)
     app.add_exception_handler(PanelAccessDeniedError, panel.access_denied_response)
     app.add_exception_handler(Exception, server_error_response)
-    app.router.routes.extend([invoices.FastInvoicesRoute(), panel.LongPollRejection(), *endpoints.routes])
-    # Routes are tried in order, and panels send the most requests.
+    # Routes are tried in order. These come before those of the documentation, and panels send the most requests.
+    app.router.routes[:0] = [invoices.FastInvoicesRoute(), panel.LongPollRejection(), *endpoints.routes]
     app.include_router(panel.router)
     app.include_router(invoices.router)
     app.include_router(health.router)

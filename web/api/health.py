@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from runtime.redis_client import is_available
 from runtime.settings import settings
 from store.db.database import UNAVAILABLE_ERRORS, ping, run_with_retry
-from store.db.migrations import is_at_head
 from store.db.read_replica import replica_lag
+from store.db.schema_version import is_at_head
 from web.state import web_state
 
 router = APIRouter(include_in_schema=False)

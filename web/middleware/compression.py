@@ -23,7 +23,8 @@ class CompressionMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.compressed = GZipMiddleware(app, minimum_size=MINIMUM_BYTES, compresslevel=LEVEL)
+        # Nothing that is compressed here has a type to exclude, and Starlette prepares its own list for each request.
+        self.compressed = GZipMiddleware(app, minimum_size=MINIMUM_BYTES, compresslevel=LEVEL, exclude_content_types=())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

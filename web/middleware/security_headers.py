@@ -73,7 +73,11 @@ def docs_policy(page: str) -> str:
     )
 
 
-def _policy_of_page(path: str) -> str:
+def _policy_of(path: str) -> str:
+    if path == PANEL:
+        return panel_policy(inline_source("panel.js"), inline_source("patina.css"))
+    if path.startswith(f"{PANEL}/"):
+        return panel_policy()
     if path.startswith(SEARCH_PAGES):
         return search_page_policy()
     return copy_page_policy() if COPY_PAGES.fullmatch(path) else page_policy()
@@ -109,20 +113,28 @@ class SecurityHeadersMiddleware:
     def add_headers(self, start: Message, path: str) -> None:
         """Add the headers to the start message of the response to a request for `path`."""
         in_panel = path == PANEL or path.startswith(f"{PANEL}/")
-        headers = MutableHeaders(scope=start)
-        if path == PANEL:
-            headers["Content-Security-Policy"] = panel_policy(inline_source("panel.js"), inline_source("patina.css"))
-        elif in_panel:
-            headers["Content-Security-Policy"] = panel_policy()
-        else:
-            headers["Content-Security-Policy"] = _policy_of_page(path)
-        headers["X-Content-Type-Options"] = "nosniff"
-        # The panel's URL contains its token.
-        headers["Referrer-Policy"] = "no-referrer" if in_panel else "same-origin"
+        headers = {
+            "content-security-policy": _policy_of(path),
+            "x-content-type-options": "nosniff",
+            # The panel's URL contains its token.
+            "referrer-policy": "no-referrer" if in_panel else "same-origin",
+        }
         if not in_panel and path not in SIGN_IN_WINDOW:
-            headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        headers.setdefault("Cache-Control", "no-store")
-        if start["status"] == 503:
-            headers.setdefault("Retry-After", str(RETRY_SECONDS))
+            headers["cross-origin-opener-policy"] = "same-origin"
         if settings().is_https:
-            headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}; includeSubDomains"
+            headers["strict-transport-security"] = f"max-age={HSTS_SECONDS}; includeSubDomains"
+        defaults = {"cache-control": "no-store"}
+        if start["status"] == 503:
+            defaults["retry-after"] = str(RETRY_SECONDS)
+        _set_headers(start, headers, defaults)
+
+
+def _set_headers(start: Message, headers: dict[str, str], defaults: dict[str, str]) -> None:
+    """Set `headers` whatever the response says, and those of `defaults` that it lacks.
+
+    All at once, because Starlette's own headers go through all of them for each.
+    """
+    own = [(name, value) for name, value in start["headers"] if name.decode("latin-1") not in headers]
+    names = {name for name, _ in own}
+    added = {**headers, **{name: value for name, value in defaults.items() if name.encode("latin-1") not in names}}
+    start["headers"] = [*own, *((name.encode("latin-1"), value.encode("latin-1")) for name, value in added.items())]

@@ -1,0 +1,1 @@
+"""PostGraphile: a GraphQL API of PostgreSQL's tables."""
