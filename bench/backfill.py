@@ -18,7 +18,7 @@ from bench.backfill_script import PlainScript, VendorHeaders
 from bench.figures import Figure, at_least, at_most, ratio, ratio_at_most, timed
 from bench.peak_memory import PeakMemory
 from bench.peers import dlt_peer
-from bench.peers.stripe_sync import PeerUnavailableError
+from bench.peers.npm import PeerUnavailableError
 from bench.vendors import SHAPES, Shape
 from runtime.redis_client import shared_client
 from runtime.settings import settings

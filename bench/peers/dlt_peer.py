@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from bench.peak_memory import PeakMemory
-from bench.peers.stripe_sync import PeerUnavailableError
+from bench.peers.npm import PeerUnavailableError
 from runtime.settings import settings
 from store.db.database import conninfo
 
