@@ -16,7 +16,7 @@ from tests.support.world import World
 from worker.jobs import actors
 
 EVENTS = 100_000
-GOAL = 3.0
+GOAL = 5.0
 PROCESSES = 2
 FILL_INBOX = text("""
     INSERT INTO inbox (account_id, vendor, organisation_id, tenant, category, event_type, resource_id,
@@ -76,4 +76,6 @@ def measure(rounds: int) -> list[Figure]:
             peer_rates.append(stripe_sync.rate("webhooks", EVENTS, invoices))
     own_rates = rates(rounds, PROCESSES)
     name = f"events drained, {EVENTS:,} on {invoices:,} invoices, {PROCESSES} processes"
-    return [at_least(name, own_rates, peer_rates, GOAL, "processWebhook of @supabase/stripe-sync-engine, per event")]
+    baseline = "processWebhook of @supabase/stripe-sync-engine, per event"
+    reason = "the sandbox, which answers 500 calls, and PostgreSQL take more than one of the two cores"
+    return [at_least(name, own_rates, peer_rates, GOAL, baseline, miss_reason=reason)]

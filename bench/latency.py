@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SECONDS, EVENTS_PER_SECOND, VENDOR_LATENCY = 60.0, 50, 0.1
 PEOPLE, INVOICES = 50, 200
 BURST = 1_000
-GOAL_P50, GOAL_P99, GOAL_CALLS, GOAL_BURST = 400.0, 2_000.0, 1 / 3, 1 / 150
+GOAL_P50, GOAL_P99, GOAL_CALLS, GOAL_BURST = 150.0, 300.0, 0.3, 1 / 150
 
 
 def _count_calls() -> int:
@@ -89,9 +89,10 @@ def measure(rounds: int) -> list[Figure]:
         bursts = [_measure_burst(world, invoices) for _ in range(rounds)]
     finally:
         processes.close()
+    reason = "the call takes 100 ms of it, and an event that comes during a call waits for the next one"
     load = f"{EVENTS_PER_SECOND} events per second for {SECONDS:.0f} s, {1_000 * VENDOR_LATENCY:.0f} ms per call"
     return [
-        at_most(f"p50 from webhook to row, {load}", (p50 for p50, _, _ in steady), GOAL_P50, "ms"),
+        at_most(f"p50 from webhook to row, {load}", (p50 for p50, _, _ in steady), GOAL_P50, "ms", miss_reason=reason),
         at_most("p99 of the same", (p99 for _, p99, _ in steady), GOAL_P99, "ms"),
         at_most("calls per event in that run", (calls for _, _, calls in steady), GOAL_CALLS, "calls"),
         at_most(f"calls per event of {BURST:,} on {INVOICES} invoices at once", bursts, GOAL_BURST, "calls"),

@@ -6,6 +6,8 @@ from tests.mutants.catalogue.mutant import mutant
 
 LEASES = "integration/test_leases.py"
 REPLICA = "integration/test_read_replica.py"
+WAKE_UPS = "integration/test_wake_ups.py"
+BALANCES = "integration/test_links_and_balances.py"
 
 AVAILABILITY = (
     mutant(
@@ -42,6 +44,55 @@ AVAILABILITY = (
         "return redis.call('expire', KEYS[1], ARGV[2])",
         "return 1",
         f"{LEASES}::test_a_slot_stays_taken_while_its_work_takes_longer_than_the_lease",
+    ),
+    mutant(
+        "messages are not announced",
+        "worker/jobs/wake_ups.py",
+        "        self._announcements.announce(enqueued.queue_name)\n",
+        "",
+        f"{WAKE_UPS}::test_a_message_wakes_a_consumer_that_would_not_poll_again",
+    ),
+    mutant(
+        "a job that ends makes no room for the next message",
+        "worker/jobs/wake_ups.py",
+        "        self._consumer.ack(message)\n        self._event.set()\n",
+        "        self._consumer.ack(message)\n",
+        f"{WAKE_UPS}::test_a_job_that_ends_makes_room_for_the_next_message",
+    ),
+    mutant(
+        "a consumer whose announcement was lost never polls",
+        "worker/jobs/wake_ups.py",
+        "return not self._announcements.is_listening or time.monotonic() - self._fetched_at >= POLL_SECONDS",
+        "return not self._announcements.is_listening",
+        f"{WAKE_UPS}::test_a_consumer_polls_when_its_announcements_are_lost",
+    ),
+    mutant(
+        "messages that came while nobody listened wait for a poll",
+        "worker/jobs/wake_ups.py",
+        "                self._wake_all()\n",
+        "",
+        f"{WAKE_UPS}::test_messages_are_announced_again_after_the_connection_was_lost",
+    ),
+    mutant(
+        "one transaction starts the catch-ups of all accounts",
+        "worker/jobs/scheduler.py",
+        "interval_seconds, gap=gap, limit=MAX_ACCOUNTS_PER_CLAIM",
+        "interval_seconds, gap=gap",
+        "integration/test_schedule.py::test_a_round_of_catch_ups_starts_in_bounded_transactions",
+    ),
+    mutant(
+        "a catch-up that fetches nothing leaves the rows as old as they were",
+        "worker/sync/run_processor.py",
+        "    projection.update_synced_at(session, account_id)\n",
+        "",
+        f"{BALANCES}::test_a_catch_up_that_fetches_nothing_brings_the_rows_up_to_date_unless_marks_are_pending",
+    ),
+    mutant(
+        "rows count as current while marks are pending",
+        "store/read_model/projection.py",
+        " AND NOT EXISTS (SELECT FROM projection_queue WHERE account_id = :account)",
+        "",
+        f"{BALANCES}::test_a_catch_up_that_fetches_nothing_brings_the_rows_up_to_date_unless_marks_are_pending",
     ),
     mutant(
         "a connection that the server has closed is used again",
