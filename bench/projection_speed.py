@@ -40,8 +40,8 @@ JOIN_INDEXES = (
     "CREATE INDEX ON baseline (account_id, invoice_id)",
 )
 REBUILD_MISS_REASON = (
-    "a rebuild fills both indexes row by row, because the table belongs to all accounts; the one by invoice, whose ids are"
-    " random, takes a third of the time, where the baseline sorts once; and ours also sums what each record owes"
+    "a rebuild fills both indexes row by row, because the table belongs to all accounts; the one by invoice, whose ids"
+    " are random, takes a third of the time, where the baseline sorts once; and ours also sums what each record owes"
 )
 TOUCH = text(
     "UPDATE xero_invoice SET balance = balance - 0.01 WHERE account_id = 1 AND organisation_id = 1 AND invoice_id = :id"
