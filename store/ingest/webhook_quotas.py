@@ -110,7 +110,7 @@ REASONS = {
     "task": "about tasks",
     "project": "about projects",
     "activity_log": "about activities",
-    "own_fields": "about nothing but the fields that Patina writes",
+    "own_fields": "about fields that Patina itself writes",
 }
 OTHER_REASON = "of another type that is not shown"
 
