@@ -33,6 +33,7 @@ from worker.vendors.errors import (
     UnexpectedResponseError,
     VendorError,
 )
+from worker.vendors.rate_limit.budget import Budget
 from worker.vendors.rate_limit.usage import collected_usage
 
 log = structlog.get_logger()
@@ -125,21 +126,22 @@ def drain(
     with transaction() as session:
         count, _ = inbox.pending_burst(session, source, inbox.LEASE_LIMIT + 1)
         requests_catch_up = inbox.has_catch_up_requests(session, source)
+        budget = connector_for(source).budget(session)
     if count > inbox.LEASE_LIMIT:
         on_large_backlog()
     catch_up = requested_catch_ups.start_requested(source) if requests_catch_up else requested_catch_ups.NO_CATCH_UP
-    result = _drain_fetchable(source, seconds, is_burst=count > DEBOUNCE_EVENTS)
+    result = _drain_fetchable(source, seconds, budget, is_burst=count > DEBOUNCE_EVENTS)
     return replace(result, completed=result.completed + catch_up.event_count, catch_up=catch_up)
 
 
-def _drain_fetchable(source: SyncSource, seconds: float, *, is_burst: bool) -> DrainResult:
+def _drain_fetchable(source: SyncSource, seconds: float, budget: Budget | None, *, is_burst: bool) -> DrainResult:
     """Apply the events that name something which can be fetched; if they are a burst, wait for its end.
 
     Each round leases some events. Their batches are fetched outside any transaction, and each batch is completed in
     the transaction that writes its rows. When the vendor or the budget asks to wait, completed batches stay completed
     and the rest is requeued.
     """
-    completed, deadline, budget = 0, time.monotonic() + seconds, connector_for(source).budget()
+    completed, deadline = 0, time.monotonic() + seconds
     while True:
         if budget is not None and (delay := budget.pacing_delay()) > 0:
             return DrainResult(completed, delay)

@@ -49,7 +49,7 @@ class Connector(Protocol):
     the errors of `worker.vendors.errors`, and holds no transaction.
     """
 
-    def budget(self) -> Budget | None:
+    def budget(self, session: Session) -> Budget | None:
         """The budget of the source's calls; None if its organisation no longer exists."""
 
     def ping(self) -> bool:

@@ -48,7 +48,7 @@ class CopperConnector:
     source: SyncSource
     _run_client: CopperClient | None = field(default=None, init=False, repr=False, compare=False)
 
-    def budget(self) -> Budget:
+    def budget(self, session: Session) -> Budget:
         """The budget of the account's calls."""
         return Budget.for_copper(self.source.account_id)
 

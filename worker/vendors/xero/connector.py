@@ -64,9 +64,9 @@ class XeroConnector:
     source: SyncSource
     _run_client: XeroClient | None = field(default=None, init=False, repr=False, compare=False)
 
-    def budget(self) -> Budget | None:
+    def budget(self, session: Session) -> Budget | None:
         """The budget of the organisation's calls; None if it was removed."""
-        organisation = self._organisation()
+        organisation = xero_organisations.find(session, self.source.account_id, self.source.organisation_id)
         return Budget.for_xero(organisation) if organisation else None
 
     def ping(self) -> bool:
@@ -124,10 +124,6 @@ class XeroConnector:
                 return None
             grant = xero_grants.get(session, account_id, organisation.grant_id)
         return XeroClient(organisation, priority, grant)
-
-    def _organisation(self) -> Organisation | None:
-        with transaction() as session:
-            return xero_organisations.find(session, self.source.account_id, self.source.organisation_id)
 
 
 def list_sources(session: Session, account_id: int) -> list[SyncSource]:
