@@ -20,7 +20,7 @@ from tests.support.recovery import eventually
 if TYPE_CHECKING:
     from tests.support.world import World
 
-SECONDS, EVENTS_PER_SECOND, VENDOR_LATENCY = 60.0, 50, 0.1
+SECONDS, EVENTS_PER_SECOND, VENDOR_LATENCY = 40.0, 50, 0.1
 PEOPLE, INVOICES = 50, 200
 BURST = 1_000
 GOAL_P50, GOAL_P99, GOAL_CALLS, GOAL_BURST = 150.0, 300.0, 0.3, 1 / 150

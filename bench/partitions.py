@@ -19,7 +19,7 @@ from sqlalchemy import event, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from bench.figures import Figure
-from bench.reads import READ
+from bench.growth import READ
 from store.db.database import conninfo, dispose_engine, engine, transaction
 from store.read_model import projection
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
-import psycopg
 
 from bench import environment, load
 from bench.figures import Figure, alternate, at_least, at_most
 from bench.peers.npm import PeerUnavailableError
 from bench.peers.postgraphile import server as postgraphile
-from store.db.database import conninfo
 
 ROWS = 2_500_000
 PAGE_SIZE = 5
@@ -26,20 +23,6 @@ PATH = f"/v1/people/{{}}/invoices?limit={PAGE_SIZE}"
 GOAL_EMPTY, GOAL_SQLMODEL, GOAL_POSTGRAPHILE, GOAL_LIVE = 0.5, 5.0, 3.0, 100.0
 COMPARED_RECORDS = 50
 LIVE_MS = 250.0
-SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
-# The statement of the function invoices_by_key, after its setting of role and account.
-SET_ACCOUNT = ("SELECT set_config('role', read_role(), true)", "SELECT set_config('patina.account', '1', true)")
-READ = """
-    EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
-    SELECT r.created_at, r.invoice_id, r.type, r.status, r.number, r.issuer, r.issue_date, r.due_date, r.total,
-           r.balance, r.currency, r.created_source, r.short_code, r.organisation_id, r.reference, r.paid_on,
-           r.expected_payment_date, r.amount_paid, r.amount_credited, r.is_sent
-    FROM account a JOIN record_invoice r ON r.account_id = a.id
-    WHERE a.id = 1 AND r.record_type = 'person' AND r.record_id = %s
-      AND (r.created_at, r.invoice_id) < ('infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-      AND is_shown(a, r.record_type, r.type, r.status)
-    ORDER BY r.created_at DESC, r.invoice_id DESC LIMIT 6
-"""
 
 
 def _record_ids(rows: int) -> Iterator[int]:
@@ -60,7 +43,7 @@ def _prepared(build_request: Callable[[int], bytes], rows: int) -> Callable[[], 
     return load.from_iterator(itertools.cycle(requests))
 
 
-def measure_http(rounds: int) -> list[Figure]:
+def measure(rounds: int) -> list[Figure]:
     """Reads over HTTP; the baselines are an empty endpoint, other ways to serve them, and a call to the vendor."""
     reads = build_requests(PATH, ROWS)
     sqlmodel_reads = build_requests(f"/sqlmodel{PATH}", ROWS)
@@ -147,50 +130,3 @@ def _compare_with_live_call(medians_ms: list[float]) -> Figure:
         "a live call to Xero",
         details={"ours": f"{median(medians_ms):.2f} ms", "baseline": f"{LIVE_MS:g} ms"},
     )
-
-
-def measure_cost(rounds: int, sizes: tuple[int, ...] = SIZES) -> list[Figure]:
-    """Buffers and heap fetches of one read, while the table grows tenfold each time."""
-    costs: list[ReadCost] = []
-    with environment.populated_database():
-        existing = 0
-        for size in sizes:
-            environment.fill_rows(size, existing=existing)
-            existing = size
-            costs.append(_explain(size, rounds))
-    growth = [after.buffers - before.buffers for before, after in itertools.pairwise(costs)]
-    details = {f"{size:,} rows": f"{cost.buffers} buffers" for size, cost in zip(sizes, costs, strict=True)}
-    plan_nodes = ", ".join({cost.plan_node for cost in costs})
-    return [
-        at_most("buffers of a read", (cost.buffers for cost in costs), 8, "buffers", note=plan_nodes, **details),
-        at_most("heap fetches of a read after vacuum", (cost.heap_fetches for cost in costs), 0, "fetches"),
-        at_most("more buffers per tenfold rows", growth, 1, "buffers"),
-    ]
-
-
-class ReadCost(NamedTuple):
-    """The maximum of buffers and heap fetches over some reads, and the plan's innermost node."""
-
-    buffers: int
-    heap_fetches: int
-    plan_node: str
-
-
-def _explain(size: int, rounds: int) -> ReadCost:
-    generator, buffers, fetches, node = random.Random(2), 0, 0, ""
-    with psycopg.connect(conninfo()) as connection:
-        for statement in SET_ACCOUNT:
-            connection.execute(statement)
-        # The first read of a connection also loads the system catalogue.
-        connection.execute(READ, (0,)).fetchone()
-        for _ in range(rounds * 4):
-            record = generator.randrange(size // (environment.ROWS_PER_RECORD * 2))
-            row = connection.execute(READ, (record,)).fetchone()
-            assert row is not None
-            plans = row[0] if isinstance(row[0], list) else json.loads(row[0])
-            scan = plans[0]["Plan"]
-            buffers = max(buffers, scan["Shared Hit Blocks"] + scan["Shared Read Blocks"])
-            while scan.get("Plans"):
-                scan = scan["Plans"][0]
-            node, fetches = scan["Node Type"], max(fetches, scan.get("Heap Fetches", -1))
-    return ReadCost(buffers, fetches, node)
