@@ -180,7 +180,11 @@ def start_web(*arguments: str) -> Iterator[str]:
 
 
 def apply_settings() -> None:
-    """Apply the settings of all measurements, with limits that are too high to have an effect."""
+    """Apply the settings of all measurements, with limits that are too high to have an effect.
+
+    Processes that are measured use compiled code, as after any first start.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     override_settings(
         {
             **sandbox_server.environment("http://127.0.0.1:1"),
