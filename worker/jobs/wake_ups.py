@@ -25,6 +25,7 @@ from runtime.redis_client import as_text
 
 log = structlog.get_logger()
 POLL_SECONDS = 1.0
+IDLE_TICK_SECONDS = 0.2
 LISTEN_SECONDS, RECONNECT_SECONDS = 1.0, 1.0
 # How long Dramatiq's own consumer sleeps after an empty fetch: the waiting is done here.
 FETCH_PAUSE_MS = 1
@@ -58,7 +59,7 @@ class Announcements:
     def _listen(self) -> None:
         while True:
             try:
-                with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+                with self._client.pubsub() as subscription:
                     subscription.subscribe(self._channel)
                     self._receive(subscription)
             except (redis.RedisError, OSError) as error:
@@ -69,9 +70,12 @@ class Announcements:
     def _receive(self, subscription: Any) -> None:
         while True:
             announcement = subscription.get_message(timeout=LISTEN_SECONDS)
-            if announcement is not None:
+            if announcement is None:
+                continue
+            if announcement["type"] == "message":
                 self.event(as_text(announcement["data"])).set()
-            elif subscription.subscribed and not self.is_listening:
+            elif announcement["type"] == "subscribe":
+                # Also after the client has reconnected by itself.
                 self.is_listening = True
                 self._wake_all()
 
@@ -104,7 +108,8 @@ class WakeUpBroker(RedisBroker):
 class _WakeUpConsumer(Consumer):
     """A consumer that waits for an announcement before it fetches from an empty queue.
 
-    It returns None, as Dramatiq expects, at least every `tick` seconds, so that delayed messages are on time.
+    It returns None, as Dramatiq expects, at least every `tick` seconds while it has messages, so that delayed ones are
+    on time, and else often enough to stop soon.
     """
 
     def __init__(self, consumer: Consumer, announcements: Announcements, queue_name: str, tick: float) -> None:
@@ -112,6 +117,7 @@ class _WakeUpConsumer(Consumer):
         self._event = announcements.event(queue_name)
         self._has_more = True
         self._fetched_at = 0.0
+        self._unfinished: set[str] = set()
 
     @override
     def __next__(self) -> MessageProxy | None:
@@ -122,30 +128,39 @@ class _WakeUpConsumer(Consumer):
         self._fetched_at = time.monotonic()
         message = next(self._consumer)
         self._has_more = message is not None
+        if message is not None:
+            self._unfinished.add(message.message_id)
         return message
 
     def _is_due(self) -> bool:
         """Wait for an announcement, no longer than a tick; whether to fetch now."""
-        if self._event.wait(self._tick):
+        is_listening = self._announcements.is_listening
+        if self._event.wait(self._tick if self._unfinished or not is_listening else IDLE_TICK_SECONDS):
             return True
-        return not self._announcements.is_listening or time.monotonic() - self._fetched_at >= POLL_SECONDS
+        return not is_listening or time.monotonic() - self._fetched_at >= POLL_SECONDS
 
     @override
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge a message. Another one may be fetched in its place."""
         self._consumer.ack(message)
-        self._event.set()
+        self._finish(message)
 
     @override
     def nack(self, message: MessageProxy) -> None:
         """Reject a message. Another one may be fetched in its place."""
         self._consumer.nack(message)
+        self._finish(message)
+
+    def _finish(self, message: MessageProxy) -> None:
+        self._unfinished.discard(message.message_id)
         self._event.set()
 
     @override
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Return messages that were fetched and not begun."""
-        self._consumer.requeue(messages)
+        returned = list(messages)
+        self._consumer.requeue(returned)
+        self._unfinished.difference_update(message.message_id for message in returned)
 
     @override
     def close(self) -> None:
