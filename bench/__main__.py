@@ -1,6 +1,6 @@
 """`make bench` runs all measurements and writes docs/performance.md. `ARGS="--only reads --rounds 5 --json out.json"`.
 
-A part that failed can be measured again with `--only` and the JSON file of the run, which completes the report.
+A part can be measured again with `--only` and the JSON file of a run: the report then has all parts of that file.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ def main() -> int:
         rows = {title: [vars(figure) for figure in figures] for title, figures in figures_by_title.items()}
         options.json.write_text(json.dumps(rows, indent=1))
     titles = [title for title, _ in MEASURES.values()]
-    if figures_by_title.keys() >= set(titles):
+    missing = [title for title in titles if title not in figures_by_title]
+    if not options.no_report and (options.json or not missing):
         command = f'make bench ARGS="--rounds {options.rounds}"'
-        path = report.write([(title, figures_by_title[title]) for title in titles], command)
+        measured_sections = [(title, figures_by_title[title]) for title in titles if title not in missing]
+        path = report.write(measured_sections, command, missing)
         print(f"written: {path.name}")
     measured = [figure for _, figures in sections for figure in figures]
     with_goal = [figure for figure in measured if figure.goal]
@@ -75,19 +77,20 @@ def _print(figures: list[Figure], seconds: float) -> None:
 
 def _parse_options(names: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    only_help = "measure this part only; the report is written once --json has all parts"
+    only_help = "measure this part only; with --json it is added to the report"
     parser.add_argument("--only", choices=names, action="append", help=only_help)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--accounts", type=int, help="accounts of the part fleet, if measured alone; few to try it")
     parser.add_argument("--load-seconds", type=float, help="load of the part memory, if measured alone; 3600: an hour")
     parser.add_argument("--json", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--no-report", action="store_true", help="leave docs/performance.md as it is")
     return parser.parse_args()
 
 
 def _measure_in_subprocess(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:
     """Measure a part in a process of its own, so that parts do not affect each other; [] if it failed."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        arguments = ["--only", name, "--rounds", str(rounds), "--json", file.name]
+        arguments = ["--only", name, "--rounds", str(rounds), "--json", file.name, "--no-report"]
         completed = subprocess.run(
             [sys.executable, "-m", "bench", *arguments], timeout=PART_TIMEOUT_SECONDS, check=False
         )

@@ -21,18 +21,18 @@ WIDTH, LINE_HEIGHT, LABEL_WIDTH, BAR_WIDTH = 860, 26, 430, 380
 MAX_SHARE = 2.0
 
 
-def write(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> Path:
-    """Write the table, the notes and the chart; returns the report's path."""
+def write(sections: Sequence[tuple[str, Sequence[Figure]]], command: str, missing: Sequence[str] = ()) -> Path:
+    """Write the table, the notes and the chart; returns the report's path. `missing` parts were not measured."""
     with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
     (DOCS / CHART).write_text(_draw_chart(with_goal))
     path = DOCS / "performance.md"
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{_format_sections(sections, command)}\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n\n{_format_sections(sections, command, missing)}\n{END}{after}")
     return path
 
 
-def _format_sections(sections: Sequence[tuple[str, Sequence[Figure]]], command: str) -> str:
+def _format_sections(sections: Sequence[tuple[str, Sequence[Figure]]], command: str, missing: Sequence[str]) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"
     with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
@@ -45,6 +45,8 @@ def _format_sections(sections: Sequence[tuple[str, Sequence[Figure]]], command: 
     ]
     for title, figures in sections:
         lines += [f"| **{title}** | | | | | | |", *map(_format_row, figures)]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     notes = [note for _, figures in sections for note in map(_format_note, figures) if note]
     return "\n".join([*lines, "", f"![Each figure relative to its goal]({CHART})", "", "## Notes", "", *notes, ""])
 
