@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SECONDS, EVENTS_PER_SECOND, VENDOR_LATENCY = 40.0, 50, 0.1
 PEOPLE, INVOICES = 50, 200
+HOME = environment.ROOT / ".patina" / "bench"
 BURST = 1_000
 GOAL_P50, GOAL_P99, GOAL_CALLS, GOAL_BURST = 150.0, 300.0, 0.3, 1 / 150
 
@@ -75,9 +77,9 @@ def _wait_until_quiet(world: World) -> None:
 
 def measure(rounds: int) -> list[Figure]:
     """Steady load, then bursts."""
-    processes, world = start_environment(
-        environment.ROOT / ".patina" / "bench", {"CATCH_UP_INTERVAL_SECONDS": "3600", "LOG_LEVEL": "error"}
-    )
+    # A measurement that was killed leaves its folder.
+    shutil.rmtree(HOME, ignore_errors=True)
+    processes, world = start_environment(HOME, {"CATCH_UP_INTERVAL_SECONDS": "3600", "LOG_LEVEL": "error"})
     try:
         for number in range(PEOPLE):
             world.person(f"p{number}@acme.test")

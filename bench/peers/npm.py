@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from store.db.database import conninfo
 
+SUPERUSER = "postgres"
 INSTALL_SECONDS = 300
 
 
@@ -35,9 +36,13 @@ def install(folder: Path) -> None:
         raise PeerUnavailableError(f"npm could not install the peer: {completed.stderr.strip()[-200:]}")
 
 
-def database_url() -> str:
-    """The database URL as node-postgres reads it: the directory of the socket is a query parameter."""
+def database_url(user: str = "") -> str:
+    """The database URL as node-postgres reads it, by default with our own user.
+
+    The directory of the socket is a query parameter.
+    """
     parts = urlsplit(conninfo())
     named = {name: values[0] for name, values in parse_qs(parts.query).items()}
     host, port = named.get("host", parts.hostname or ""), named.get("port", parts.port or 5432)
-    return f"postgresql://{parts.username or 'postgres'}@localhost:{port}{parts.path}?host={quote(str(host), safe='')}"
+    user = user or parts.username or SUPERUSER
+    return f"postgresql://{user}@localhost:{port}{parts.path}?host={quote(str(host), safe='')}"
