@@ -66,7 +66,7 @@ def _format_note(figure: Figure) -> str:
     details = [f"{name} {value}" for name, value in figure.details.items() if name not in {"ours", "baseline"}]
     parts = [figure.note, "; ".join(details)]
     parts.append(f"missed because {figure.miss_reason}" if figure.is_met is False and figure.miss_reason else "")
-    text = ". ".join(part[0].upper() + part[1:] for part in parts if part)
+    text = "; ".join(filter(None, parts))
     return f"- **{figure.name}**: {text}." if text else ""
 
 
