@@ -67,7 +67,7 @@ AVAILABILITY = (
         f"{WAKE_UPS}::test_a_consumer_polls_when_its_announcements_are_lost",
     ),
     mutant(
-        "messages that came before the process listened wait for a poll",
+        "messages that came while nobody listened wait for a poll",
         "worker/jobs/wake_ups.py",
         "                self._wake_all()\n",
         "",
