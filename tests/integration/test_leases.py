@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import text
 
-from runtime.settings import override_settings
+from runtime.redis_client import shared_client
+from runtime.settings import override_settings, settings
 from store.db.database import ConnectionLostError, transaction
 from store.ingest import inbox
 from store.ingest.inbox import SyncSource
@@ -19,6 +20,7 @@ from tests.support import databases
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
 from tests.support.world import World
+from worker.jobs.actors import broker
 from worker.jobs.locks import concurrency_slot
 from worker.sync import event_processor, run_processor
 from worker.sync.event_processor import FailureAction
@@ -166,6 +168,24 @@ def test_a_job_whose_database_went_away_is_sent_again_without_a_sweep(world: Wor
         time.sleep(4)
     world.sandbox.faults()
     wait_until(lambda: world.invoice_numbers("people", person) == [second.number, first.number], seconds=20)
+
+
+def test_a_job_is_sent_once_more_when_its_leases_have_been_returned(world: World) -> None:
+    """A message that came while the database was away, or just before the return of the lease, had nothing to do."""
+    override_settings({"LEASE_SECONDS": "600", "READ_TIMEOUT": "30"})
+    world.invoice("ann@acme.test")
+    arrive(world)
+    messages = f"{settings().redis_namespace}:dramatiq:events"
+    shared_client().delete(messages, f"{messages}.DQ")
+    slow_down(world, "/Invoices", 3)
+    source = source_of(world)
+    with running(lambda: broker().get_actor("drain").fn(source.account_id, source.organisation_id)):
+        wait_until(lambda: ("leased", 1) in inbox_states())
+        with databases.unavailable():
+            wait_until(lambda: shared_client().llen(f"{messages}.DQ") == 1, description="the delayed message")
+            assert shared_client().llen(messages) == 0
+    wait_until(lambda: shared_client().llen(messages) == 1, seconds=10, description="the message after the return")
+    assert ("leased", 1) not in inbox_states()
 
 
 @pytest.mark.parametrize("vendor_responds", [True, False])

@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import dramatiq
@@ -24,6 +24,7 @@ from runtime.settings import settings
 from store.db.database import ConnectionLostError
 from worker.jobs import heartbeat
 from worker.jobs.wake_ups import WakeUpBroker
+from worker.sync import lease_keeper
 
 log = structlog.get_logger()
 HEARTBEAT_MS = 5_000
@@ -68,7 +69,10 @@ def job(queue_name: str) -> Callable[[Callable[..., None]], Job]:
 
 
 def _postponed_without_database(declared: Job) -> Callable[..., None]:
-    """The job's function, sent again in some seconds if its connection to the database was lost."""
+    """The job's function, sent again in some seconds if its connection to the database was lost.
+
+    It is sent once more when the leases that it held have been returned: one that runs before has nothing to do.
+    """
 
     @wraps(declared.fn)
     def run(*args: Any) -> None:
@@ -77,6 +81,7 @@ def _postponed_without_database(declared: Job) -> Callable[..., None]:
         except ConnectionLostError as error:
             delay_ms = random.randint(*RECONNECT_DELAY_MS)
             log.warning("job.postponed", job=declared.name, delay_ms=delay_ms, error=type(error.orig).__name__)
+            lease_keeper.after_returns(partial(declared.send, *args))
             declared.send(*args, delay_ms=delay_ms)
 
     return run

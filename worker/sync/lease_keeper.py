@@ -44,6 +44,7 @@ class LeaseKeeper:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: set[HeldLease] = set()
+        self._after_returns: list[Callable[[], object]] = []
         self._has_leases = threading.Event()
         threading.Thread(target=self._run, name="lease-keeper", daemon=True).start()
 
@@ -58,6 +59,12 @@ class LeaseKeeper:
         with self._lock:
             self._held.discard(lease)
 
+    def after_returns(self, action: Callable[[], object]) -> None:
+        """Call `action` once no lease is abandoned any more; not at all if none is now."""
+        with self._lock:
+            if any(lease.is_abandoned for lease in self._held):
+                self._after_returns.append(action)
+
     def _run(self) -> None:
         while True:
             self._has_leases.wait()
@@ -70,6 +77,18 @@ class LeaseKeeper:
             for lease in leases:
                 if lease.is_abandoned or time.monotonic() - lease.renewed_at >= interval:
                     self._keep(lease)
+            self._act_after_returns()
+
+    def _act_after_returns(self) -> None:
+        with self._lock:
+            if any(lease.is_abandoned for lease in self._held):
+                return
+            actions, self._after_returns = self._after_returns, []
+        for action in actions:
+            try:
+                action()
+            except Exception as error:
+                log.info("lease.action_failed", error=type(error).__name__)
 
     def _keep(self, lease: HeldLease) -> None:
         try:
@@ -93,6 +112,14 @@ def _keeper() -> LeaseKeeper:
 
 # A forked process has no thread yet, and none of its parent's leases.
 os.register_at_fork(after_in_child=_keeper.cache_clear)
+
+
+def after_returns(action: Callable[[], object]) -> None:
+    """Call `action` in the keeper's thread once this process has returned the leases of work that ended in an error.
+
+    Does nothing if it has no such lease now. Best effort: errors of `action` are only logged.
+    """
+    _keeper().after_returns(action)
 
 
 @contextmanager

@@ -36,7 +36,14 @@ AVAILABILITY = (
         "worker/jobs/broker.py",
         "            declared.send(*args, delay_ms=delay_ms)\n",
         "",
-        f"{LEASES}::test_a_job_whose_database_went_away_is_sent_again_without_a_sweep",
+        f"{LEASES}::test_a_job_is_sent_once_more_when_its_leases_have_been_returned",
+    ),
+    mutant(
+        "a job that came before the return of its lease is left to the sweep",
+        "worker/jobs/broker.py",
+        "            lease_keeper.after_returns(partial(declared.send, *args))\n",
+        "",
+        f"{LEASES}::test_a_job_is_sent_once_more_when_its_leases_have_been_returned",
     ),
     mutant(
         "a slot that is renewed expires all the same (Lua)",
@@ -67,7 +74,7 @@ AVAILABILITY = (
         f"{WAKE_UPS}::test_a_consumer_polls_when_its_announcements_are_lost",
     ),
     mutant(
-        "messages that came while nobody listened wait for a poll",
+        "messages that came before the process listened wait for a poll",
         "worker/jobs/wake_ups.py",
         "                self._wake_all()\n",
         "",
