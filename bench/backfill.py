@@ -18,7 +18,7 @@ from bench.backfill_script import PlainScript, VendorHeaders
 from bench.figures import Figure, at_least, at_most, ratio, ratio_at_most, timed
 from bench.peak_memory import PeakMemory
 from bench.peers import dlt_peer
-from bench.peers.npm import PeerUnavailableError
+from bench.peers.peer import PeerUnavailableError
 from bench.vendors import SHAPES, Shape
 from runtime.redis_client import shared_client
 from runtime.settings import settings
@@ -39,7 +39,7 @@ SHAPE = SHAPES["backfill"]
 PROCESSES, THREADS = 2, 2
 CONNECTIONS = PROCESSES * THREADS
 WORKER_VARIABLES = {"WORKER_PROCESSES": str(PROCESSES), "WORKER_THREADS": str(THREADS)}
-# A run of dlt takes several times as long as one of ours.
+# So that the part takes minutes.
 MAX_PEER_ROUNDS = 2
 MIN_PEER_RATIO, MAX_SCRIPT_RATIO, MAX_MEMORY_RATIO = 3.0, 2.5, 1.0
 OBJECTS = SHAPE.invoices + SHAPE.contacts + SHAPE.records

@@ -10,12 +10,11 @@ calls. In a backfill of more than nine windows it would.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from bench import environment, vendors
 from bench.backfill import start_workers
-from bench.figures import Figure, at_most, timed
+from bench.figures import Figure, ratio_at_most, timed
 from runtime.settings import Settings, override_settings, settings
 from tests.support.world import Sandbox
 from worker.vendors.sync_types import RunKind
@@ -63,14 +62,15 @@ def measure(_: int) -> list[Figure]:
     least = {name: vendor.least_seconds(settings().rate_limit_window_seconds) for name, vendor in calls.items()}
     slower = max(least, key=lambda name: least[name])
     counts = ", ".join(f"{vendor.calls} calls to {name} at {vendor.limit} a minute" for name, vendor in calls.items())
-    figure = at_most(
+    figure = ratio_at_most(
         "time of the same backfill at the vendors' limits",
-        [timer.seconds / least[slower]],
+        [timer.seconds],
+        [least[slower]],
+        "s",
         MAX_RATIO,
-        "times",
-        baseline=f"the least time of these calls, here those to {slower}",
+        f"the least time of these calls, here those to {slower}",
         note=f"{counts}; {state['rate_limited']} refused",
         miss_reason="a call counts until a window after its response, and the pages of a window take as long to process"
         " as this machine needs; each refused page waits for the next call that expires",
     )
-    return [replace(figure, details={"ours": f"{timer.seconds:.1f} s", "baseline": f"{least[slower]:.1f} s"})]
+    return [figure]

@@ -243,6 +243,7 @@ def _measure_memory(accounts: int) -> tuple[dict[str, Memory], dict[str, Memory]
     rarely = {"CATCH_UP_INTERVAL_SECONDS": "86400", "RELATIONS_REFRESH_INTERVAL_SECONDS": "86400"}
     rarely["CREATED_DATE_LOOKUP_INTERVAL_SECONDS"] = "86400"
     with installation.run(scheduler_variables=rarely) as running:
+        # Idle means that nothing has happened for a while.
         time.sleep(IDLE_SECONDS)
         idle = running.read_memory()
         with transaction() as session:
@@ -257,6 +258,7 @@ def _measure_memory(accounts: int) -> tuple[dict[str, Memory], dict[str, Memory]
             headers = {"Authorization": f"Bearer {TOKEN}"}
             httpx.get(f"{running.url}/metrics", headers=headers, trust_env=False, timeout=60)
             peak = max(peak, running.read_memory(), key=total_mib)
+            # Between two samples.
             time.sleep(0.5)
     _reset()
     return idle, peak

@@ -123,6 +123,16 @@ def run(
     return uvloop.run(_run(urls, next_request, seconds, rate, connections))
 
 
+def keep_rate(per_second: float, deadline: float) -> Iterator[int]:
+    """Numbers from 0, one each time that one is due at this rate, until a moment of the monotonic clock."""
+    started, number = time.monotonic(), 0
+    while (due := started + number / per_second) < deadline:
+        # Waits until the next one is due: the rate is what is measured at.
+        time.sleep(max(due - time.monotonic(), 0))
+        yield number
+        number += 1
+
+
 def from_iterator(requests: Iterator[bytes]) -> Callable[[], bytes]:
     """A function that returns the next request of an endless iterator."""
     return lambda: next(requests)

@@ -16,6 +16,7 @@ from statistics import median
 from bench import environment, installation, vendors
 from bench.figures import Figure, at_most
 from bench.installation import POSTGRES, Installation, Memory, describe, total_mib
+from bench.load import keep_rate
 from runtime import embedded
 from runtime.redis_client import shared_client
 from runtime.settings import override_settings
@@ -57,13 +58,10 @@ class _Load:
 
     def run_until(self, deadline: float) -> None:
         """Keep to the rate until a moment of the monotonic clock."""
-        started, changes = time.monotonic(), 0
-        while (due := started + changes / CHANGES_PER_SECOND) < deadline:
-            time.sleep(max(due - time.monotonic(), 0))
+        for _ in keep_rate(CHANGES_PER_SECOND, deadline):
             self._change_invoice()
             for _ in range(READS_PER_CHANGE):
                 self._read_person()
-            changes += 1
 
     def _change_invoice(self) -> None:
         number = self._random.randrange(self._shape.invoices)
@@ -86,6 +84,7 @@ def measure(rounds: int, load_seconds: float = LOAD_SECONDS) -> list[Figure]:
             world.enable_xero_webhook()
             world.backfill()
             dispose_engine()
+            # Idle means that nothing has happened for a while.
             time.sleep(IDLE_SECONDS)
             idle = running.read_memory()
             samples = _sample_under_load(running, _Load(world), load_seconds)

@@ -14,7 +14,7 @@ import httpx
 
 from bench import environment, load
 from bench.figures import Figure, alternate, at_least, at_most
-from bench.peers.npm import PeerUnavailableError
+from bench.peers.peer import PeerUnavailableError
 from bench.peers.postgraphile import server as postgraphile
 
 ROWS = 2_500_000

@@ -55,7 +55,7 @@ def _measure_dependencies() -> Figure:
 
 
 def _dependencies(name: str, visited: dict[str, Distribution]) -> list[Distribution]:
-    """The distributions that one requires, directly or not; `visited` are those that have been found."""
+    """The distributions that one requires, directly or not; `visited` are those seen before."""
     extras = ("", *_extras(name))
     for text in distribution(name).requires or []:
         requirement = Requirement(text)

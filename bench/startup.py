@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
-from statistics import median
 
 from bench import environment, sizes
-from bench.figures import Figure, at_most, timed
+from bench.figures import Figure, ratio_at_most, timed
 
 GOAL_HELP, GOAL_WEB = 1.5, 4.0
+LIBRARIES = "importing fastapi and sqlmodel"
 # What each process imports, as `python -c` runs it.
 IMPORTS = {
     "`patina --help`": "import cli.root; cli.root.app(['--help'], standalone_mode=False)",
@@ -47,19 +46,11 @@ def measure(rounds: int) -> list[Figure]:
             help_seconds.append(_run_seconds("-m", "cli", "--help"))
             web_seconds.append(_web_seconds())
     return [
-        _compare("`patina --help`", help_seconds, library_seconds, GOAL_HELP),
-        _compare("the web process, until it responds", web_seconds, library_seconds, GOAL_WEB),
+        ratio_at_most("`patina --help`", help_seconds, library_seconds, "s", GOAL_HELP, LIBRARIES),
+        ratio_at_most("the web process, until it responds", web_seconds, library_seconds, "s", GOAL_WEB, LIBRARIES),
         *(_measure_imports(rounds, name, code) for name, code in IMPORTS.items()),
         *sizes.measure(),
     ]
-
-
-def _compare(name: str, seconds: list[float], library_seconds: list[float], goal: float) -> Figure:
-    ratios = [own / libraries for own, libraries in zip(seconds, library_seconds, strict=True)]
-    details = {"ours": f"{median(seconds):.2f} s"}
-    baseline = "importing fastapi and sqlmodel"
-    figure = at_most(name, ratios, goal, "times", baseline=baseline, **details)
-    return replace(figure, details={**figure.details, "baseline": f"{median(library_seconds):.2f} s"})
 
 
 def _web_seconds() -> float:

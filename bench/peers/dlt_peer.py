@@ -10,13 +10,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
 
 import psycopg
 from psycopg import sql
 
 from bench.peak_memory import PeakMemory
-from bench.peers.npm import PeerUnavailableError
+from bench.peers.peer import PeerUnavailableError, database_url
 from runtime.settings import settings
 from store.db.database import conninfo
 
@@ -43,10 +42,9 @@ CONFIGURATION = {
 
 @dataclass(frozen=True)
 class Load:
-    """One run of dlt: its seconds, in all and by step, the rows by table, and its largest process's peak in MiB."""
+    """One run of dlt: its seconds, the rows by table, and its largest process's peak in MiB."""
 
     seconds: float
-    steps: dict[str, float]
     rows: dict[str, int]
     memory: float
 
@@ -86,7 +84,7 @@ def load(xero_headers: dict[str, str], copper_headers: dict[str, str], dispositi
             **CONFIGURATION,
             "XERO_HEADERS": json.dumps(xero_headers),
             "COPPER_HEADERS": json.dumps(copper_headers),
-            "DESTINATION__POSTGRES__CREDENTIALS": _database_url(),
+            "DESTINATION__POSTGRES__CREDENTIALS": database_url(),
             "DLT_DATA_DIR": folder,
         }
         config = settings()
@@ -106,7 +104,7 @@ def load(xero_headers: dict[str, str], copper_headers: dict[str, str], dispositi
         if process.returncode:
             raise PeerUnavailableError(f"dlt failed: {errors.strip()[-500:]}")
     result = json.loads(output.splitlines()[-1])
-    return Load(result["seconds"], result["steps"], _count_rows(), peak.mebibytes)
+    return Load(result["seconds"], _count_rows(), peak.mebibytes)
 
 
 def _count_rows() -> dict[str, int]:
@@ -121,12 +119,3 @@ def _count_rows() -> dict[str, int]:
             row = connection.execute(statement).fetchone()
             counts[name] = row[0] if row else 0
     return counts
-
-
-def _database_url() -> str:
-    """The database URL as psycopg2 reads it: the directory of the socket is a query parameter."""
-    parts = urlsplit(conninfo())
-    named = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    host, port = named.get("host", parts.hostname or ""), named.get("port", parts.port or 5432)
-    user = f"{parts.username or 'postgres'}:{parts.password or 'none'}"
-    return f"postgresql://{user}@localhost:{port}{parts.path}?host={quote(str(host), safe='')}"

@@ -6,8 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from bench.peers import npm
-from bench.peers.npm import PeerUnavailableError
+from bench.peers import npm, peer
+from bench.peers.peer import PeerUnavailableError
 
 HERE = Path(__file__).resolve().parent
 RUN_SECONDS = 600
@@ -21,7 +21,7 @@ def install() -> None:
 def rate(benchmark: str, *counts: int) -> float:
     """The peer's rate per second for `upserts` (invoices) or `webhooks` (events, invoices), on the current database."""
     # Its migrations make objects the superuser's.
-    url = npm.database_url(npm.SUPERUSER)
+    url = peer.database_url(peer.SUPERUSER)
     command = ["node", "stripe_sync.cjs", benchmark, url, *map(str, counts)]
     completed = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
     if completed.returncode:

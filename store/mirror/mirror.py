@@ -396,7 +396,6 @@ TABLES: dict[str, tuple[str, ...]] = {
     **{resource.value: ("xero_invoice",) for resource in CreditResource},
     **{record_type.plural: RECORD_TABLES for record_type in RecordType},
 }
-READ_MODEL_TABLES = ("record_invoice", "record_balance")
 COUNT_ROWS = text("""
     SELECT (SELECT count(*) FROM copper_record WHERE account_id = :account AND NOT is_deleted) AS records,
            (SELECT count(*) FROM xero_invoice
@@ -652,11 +651,6 @@ def analyze(session: Session, resource: str) -> None:
     """Update the planner's statistics of the tables that rows of a resource have just filled."""
     if tables := TABLES.get(resource):
         session.execute(text(f"ANALYZE {', '.join(tables)}"))
-
-
-def analyze_read_model(session: Session) -> None:
-    """Update the planner's statistics of the read model."""
-    session.execute(text(f"ANALYZE {', '.join(READ_MODEL_TABLES)}"))
 
 
 def count_rows(session: Session, account_id: int) -> tuple[int, int]:

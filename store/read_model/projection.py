@@ -408,6 +408,7 @@ REBUILD = text(f"""
 # faster than text, and any order that keeps a record's rows together fills the index equally well.
 IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM record_invoice WHERE account_id = :account)")
 ANALYZE_ROWS = text("ANALYZE record_invoice")
+ANALYZE = text("ANALYZE record_invoice, record_balance")
 FILL = text(f"""
     WITH {ALL_INVOICES}, {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
@@ -555,6 +556,11 @@ def project_batch(session: Session, account_id: int, batch_size: int = BATCH_SIZ
     if len(marks) < batch_size:
         session.execute(UPDATE_SYNCED_AT, {"account": account_id})
     return ProjectionResult(len(marks), removed, written, has_stale_balances)
+
+
+def analyze(session: Session) -> None:
+    """Update the planner's statistics of the read model, after it was filled."""
+    session.execute(ANALYZE)
 
 
 def update_synced_at(session: Session, account_id: int) -> None:

@@ -105,7 +105,7 @@ def test_messages_are_announced_again_after_the_connection_was_lost(
     (listener,) = {client["id"] for client in jobs.client.client_list(_type="pubsub")} - others
     jobs.client.client_kill_filter(_id=listener)
     jobs.actor.send(1)
-    wait_until(lambda: jobs.done == [1], description="the job, which nobody announced")
+    wait_until(lambda: jobs.done == [1], description="the job, which was not announced")
     wait_until(lambda: jobs.listeners() == 1, description="the listener again")
     wait_until(lambda: is_idle(jobs), description="an idle consumer")
     jobs.actor.send(2)

@@ -75,7 +75,7 @@ class Announcements:
             if announcement["type"] == "message":
                 self.event(as_text(announcement["data"])).set()
             elif announcement["type"] == "subscribe":
-                # Also after the client has reconnected by itself.
+                # Also after a reconnection of the client.
                 self.is_listening = True
                 self._wake_all()
 
@@ -141,13 +141,13 @@ class _WakeUpConsumer(Consumer):
 
     @override
     def ack(self, message: MessageProxy) -> None:
-        """Acknowledge a message. Another one may be fetched in its place."""
+        """Acknowledge a message. Another one may be fetched now."""
         self._consumer.ack(message)
         self._finish(message)
 
     @override
     def nack(self, message: MessageProxy) -> None:
-        """Reject a message. Another one may be fetched in its place."""
+        """Reject a message. Another one may be fetched now."""
         self._consumer.nack(message)
         self._finish(message)
 

@@ -112,12 +112,8 @@ class DrainResult:
     catch_up: CatchUpOutcome = requested_catch_ups.NO_CATCH_UP
 
 
-def _ignore_backlog() -> None:
-    """Nobody else can help."""
-
-
 def drain(
-    source: SyncSource, seconds: float = math.inf, on_large_backlog: Callable[[], object] = _ignore_backlog
+    source: SyncSource, seconds: float = math.inf, on_large_backlog: Callable[[], object] | None = None
 ) -> DrainResult:
     """Apply the pending events of one source for about `seconds`, then yield to other sources.
 
@@ -127,7 +123,7 @@ def drain(
         count, _ = inbox.pending_burst(session, source, inbox.LEASE_LIMIT + 1)
         requests_catch_up = inbox.has_catch_up_requests(session, source)
         budget = connector_for(source).budget(session)
-    if count > inbox.LEASE_LIMIT:
+    if on_large_backlog is not None and count > inbox.LEASE_LIMIT:
         on_large_backlog()
     catch_up = requested_catch_ups.start_requested(source) if requests_catch_up else requested_catch_ups.NO_CATCH_UP
     result = _drain_fetchable(source, seconds, budget, is_burst=count > DEBOUNCE_EVENTS)

@@ -207,7 +207,7 @@ def _analyze(run: Run, page: PageResult) -> None:
     """Update the statistics of what a stage fills, after its first page and its last one."""
     if run.stage == PROJECT_STAGE:
         with transaction() as session:
-            mirror.analyze_read_model(session)
+            projection.analyze(session)
     elif page.row_count and (page.next_cursor is None or not run.cursor):
         with transaction() as session:
             mirror.analyze(session, run.stage)

@@ -1,7 +1,7 @@
 """PostGraphile, which serves the same reads from the same table as Patina.
 
 The login role assumes Patina's role for reads, which sees the rows of one account by row-level security, as
-PostGraphile's documentation shows it. Unlike Patina it is told the account, and looks up no API key.
+PostGraphile's documentation shows it. Unlike Patina it is given the account, and looks up no API key.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from bench import load
-from bench.peers import npm
-from bench.peers.npm import PeerUnavailableError
+from bench.peers import npm, peer
+from bench.peers.peer import PeerUnavailableError
 from store.db.roles import Role
 from tests.chaos import free_port
 from tests.support import databases
@@ -39,7 +39,7 @@ def run(account_id: int) -> Iterator[str]:
     node = str(LOCKED_NODE) if LOCKED_NODE.exists() else "node"
     production = {"NODE_ENV": "production", "GRAPHILE_ENV": "production"}
     process = subprocess.Popen(
-        [node, "server.cjs", str(port), npm.database_url(), role, str(account_id)],
+        [node, "server.cjs", str(port), peer.database_url(), role, str(account_id)],
         cwd=HERE,
         env={**os.environ, **production},
         stdout=subprocess.DEVNULL,
