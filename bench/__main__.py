@@ -33,6 +33,7 @@ def main() -> int:
 
     options = _parse_options(list(MEASURES))
     names = options.only or list(MEASURES)
+    figures_by_title = _load(options.json) if options.json and options.only else {}
     if len(names) == 1:
         title, measure = MEASURES[names[0]]
         if options.accounts and names == ["fleet"]:
@@ -45,13 +46,13 @@ def main() -> int:
             sections = [(title, measure(options.rounds))]
         _print(sections[0][1], timer.seconds)
     else:
-        sections = [section for name in names for section in _measure_in_subprocess(name, options.rounds)]
-    figures_by_title = dict(sections)
-    if options.json:
-        earlier = _load(options.json) if options.only else {}
-        figures_by_title = {**earlier, **figures_by_title}
-        rows = {title: [vars(figure) for figure in figures] for title, figures in figures_by_title.items()}
-        options.json.write_text(json.dumps(rows, indent=1))
+        sections = []
+        for name in names:
+            sections += _measure_in_subprocess(name, options.rounds)
+            # After each part, because an interruption should cost that part only.
+            _save(options.json, {**figures_by_title, **dict(sections)})
+    figures_by_title.update(sections)
+    _save(options.json, figures_by_title)
     titles = [title for title, _ in MEASURES.values()]
     missing = [title for title in titles if title not in figures_by_title]
     if not options.no_report and (options.json or not missing):
@@ -97,6 +98,12 @@ def _measure_in_subprocess(name: str, rounds: int) -> list[tuple[str, list[Figur
         if completed.returncode:
             return []
         return list(_load(Path(file.name)).items())
+
+
+def _save(path: Path | None, figures_by_title: dict[str, list[Figure]]) -> None:
+    if path is not None:
+        rows = {title: [vars(figure) for figure in figures] for title, figures in figures_by_title.items()}
+        path.write_text(json.dumps(rows, indent=1))
 
 
 def _load(path: Path) -> dict[str, list[Figure]]:

@@ -47,6 +47,16 @@ def timed() -> Iterator[Timer]:
     timer.seconds = time.perf_counter() - started
 
 
+def rounds_in_time(rounds: int, seconds: float) -> Iterator[int]:
+    """Count up to `rounds`, but begin none after `seconds`, so that a part ends in time on a slow machine, too."""
+    started = time.monotonic()
+    for number in range(rounds):
+        if number and time.monotonic() - started > seconds:
+            print(f"  {number} of {rounds} rounds, because they take long", flush=True)
+            return
+        yield number
+
+
 def quantile(values: Iterable[float], share: float) -> float:
     """The value that `share` of the values do not exceed."""
     ordered = sorted(values)

@@ -1,4 +1,4 @@
-"""Writing invoices to the mirror; the baseline is the peer's upsert of as many."""
+"""Writing invoices to the mirror; the baseline is the peer's upsert of a fifth as many, as it is slow."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from decimal import Decimal
 from uuid import UUID
 
 from bench import environment
-from bench.figures import Figure, at_least, timed
+from bench.figures import Figure, at_least, rounds_in_time, timed
 from bench.peers import stripe_sync
 from store.db.database import transaction
 from store.mirror import mirror
 from store.mirror.mirror import InvoiceRow
 from worker.vendors.xero.client import PAGE_SIZE
 
-INVOICES = 100_000
+INVOICES, PEER_INVOICES = 100_000, 20_000
 GOAL = 10.0
+MAX_SECONDS = 180.0
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -52,7 +53,7 @@ def _measure_upserts(rows: list[InvoiceRow]) -> float:
 
 def _measure_peer() -> float:
     with environment.empty_database():
-        return stripe_sync.rate("upserts", INVOICES)
+        return stripe_sync.rate("upserts", PEER_INVOICES)
 
 
 def measure(rounds: int) -> list[Figure]:
@@ -60,8 +61,9 @@ def measure(rounds: int) -> list[Figure]:
     stripe_sync.install()
     rows = build_rows(INVOICES)
     own_rates, peer_rates = [], []
-    for _ in range(rounds):
+    for _ in rounds_in_time(rounds, MAX_SECONDS):
         peer_rates.append(_measure_peer())
         own_rates.append(_measure_upserts(rows))
     name = f"invoices written to the mirror, {INVOICES:,} of them"
-    return [at_least(name, own_rates, peer_rates, GOAL, "upsertInvoices of @supabase/stripe-sync-engine")]
+    baseline = f"upsertInvoices of @supabase/stripe-sync-engine with {PEER_INVOICES:,}"
+    return [at_least(name, own_rates, peer_rates, GOAL, baseline)]

@@ -73,7 +73,7 @@ def measure(rounds: int) -> list[Figure]:
         ),
         at_most("p99 of a read at half that rate", (half_load.at(0.99) for half_load in half_loads), 10, "ms"),
         *peer_figures,
-        at_least("the same reads", more_rates, sqlmodel_rates, GOAL_SQLMODEL, "a plain SQLModel endpoint"),
+        at_least("reads per second, usual way", more_rates, sqlmodel_rates, GOAL_SQLMODEL, "a plain SQLModel endpoint"),
         _compare_with_live_call(medians_ms),
     ]
 
@@ -91,7 +91,7 @@ def _measure_postgraphile(rounds: int, url: str, reads: Callable[[], bytes]) -> 
     except PeerUnavailableError as error:
         print(f"  left out: PostGraphile: {error}", flush=True)
         return []
-    name = "the same reads of the same table and index"
+    name = "reads per second, against the same table and index"
     note = "through the same role and row-level security; PostGraphile looks up no API key"
     return [at_least(name, rates, peer_rates, GOAL_POSTGRAPHILE, "PostGraphile 5 in production mode", note=note)]
 
