@@ -21,14 +21,15 @@ IdArgument = Annotated[int, typer.Argument(min=0, max=MAX_ID, metavar="ID")]
 def resolve_account(requested_id: int | None) -> int:
     """The requested account, or the only one; raises `LookupError` if that is none."""
     with transaction() as session:
-        account_ids = [account.id for account in accounts.list_accounts(session)]
-    if requested_id is not None and requested_id in account_ids:
-        return requested_id
+        if requested_id is None:
+            candidates = accounts.list_accounts(session, limit=2)
+        else:
+            candidates = accounts.find_accounts(session, [requested_id])
+    if len(candidates) == 1:
+        return candidates[0].id
     if requested_id is not None:
         raise LookupError(f"There is no account {requested_id}. Run `patina status` to list accounts.")
-    if len(account_ids) == 1:
-        return account_ids[0]
-    if not account_ids:
+    if not candidates:
         raise LookupError("No account is connected yet: run `patina connect`.")
     raise LookupError("There are several accounts. Choose one with --account (run `patina status` to list them).")
 

@@ -181,17 +181,17 @@ def for_installation(account_id: int | None = None, *, max_accounts: int = MAX_L
     Of these, too, `max_accounts` at most are checked.
     """
     with transaction() as session:
-        summaries = accounts.list_accounts(session)
-        account_count, unchecked_count = len(summaries), 0
+        account_count, unchecked_count = accounts.count(session), 0
         if account_id is not None:
-            summaries = [summary for summary in summaries if summary.id == account_id]
+            summaries = accounts.find_accounts(session, [account_id])
         elif account_count > max_accounts:
             candidates = attention.list_candidates(session, health.stale_seconds())
             unchecked_count = max(len(candidates) - max_accounts, 0)
-            checked = set(candidates[:max_accounts])
-            summaries = [summary for summary in summaries if summary.id in checked]
+            summaries = accounts.find_accounts(session, candidates[:max_accounts])
+        else:
+            summaries = accounts.list_accounts(session)
         ages = heartbeats.heartbeat_ages(session)
-        usage = api_usage.totals_by_day(session, month_start().date())
+        xero_bytes = api_usage.xero_bytes_since(session, month_start().date())
         events_quarantined = inbox.quarantined_count(session, INSTALLATION)
     statuses = [for_account(summary) for summary in summaries]
     if account_id is None and account_count > max_accounts:
@@ -202,7 +202,7 @@ def for_installation(account_id: int | None = None, *, max_accounts: int = MAX_L
         unchecked_count,
         tuple(process for process in heartbeat.PROCESSES if health.is_process_down(process, ages)),
         events_quarantined,
-        sum(total.bytes_uncompressed for total in usage if total.vendor == "xero"),
+        xero_bytes,
     )
 
 

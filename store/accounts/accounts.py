@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Result, text
 from sqlalchemy.orm import Session
 
 from store.db.database import AccountClosedError
@@ -22,7 +24,12 @@ RELEASE_COPPER_ID = text("""
     UPDATE account SET copper_account_id = -id WHERE copper_account_id = :copper_account_id AND closed_at IS NOT NULL
 """)
 LIST = text("""
-    SELECT id, copper_account_id, name, record_types, synced_at FROM account WHERE closed_at IS NULL ORDER BY id
+    SELECT id, copper_account_id, name, record_types, synced_at FROM account WHERE closed_at IS NULL
+    ORDER BY id LIMIT CAST(:limit AS bigint)
+""")
+FIND = text("""
+    SELECT id, copper_account_id, name, record_types, synced_at FROM account
+    WHERE id = ANY(:accounts) AND closed_at IS NULL ORDER BY id
 """)
 COUNT = text("SELECT count(*) FROM account WHERE closed_at IS NULL")
 COPPER_ACCOUNT_ID = text("SELECT copper_account_id FROM account WHERE id = :account")
@@ -60,10 +67,18 @@ def upsert(session: Session, copper_account_id: int, name: str) -> int:
     return account_id
 
 
-def list_accounts(session: Session) -> list[AccountSummary]:
-    """Every account that is not closed, oldest first."""
-    rows = session.execute(LIST).mappings()
-    return [AccountSummary(**{**row, "record_types": tuple(row["record_types"])}) for row in rows]
+def list_accounts(session: Session, limit: int | None = None) -> list[AccountSummary]:
+    """The accounts that are not closed, oldest first: the first `limit`, or (None) all."""
+    return _summaries(session.execute(LIST, {"limit": limit}))
+
+
+def find_accounts(session: Session, account_ids: Sequence[int]) -> list[AccountSummary]:
+    """Those of these accounts that exist and are not closed, oldest first."""
+    return _summaries(session.execute(FIND, {"accounts": list(account_ids)}))
+
+
+def _summaries(rows: Result[Any]) -> list[AccountSummary]:
+    return [AccountSummary(**{**row, "record_types": tuple(row["record_types"])}) for row in rows.mappings()]
 
 
 def count(session: Session) -> int:

@@ -48,6 +48,9 @@ TOTALS_BY_DAY = text("""
            sum(failed), sum(rate_limited), sum(bytes_compressed), sum(bytes_uncompressed)
     FROM api_usage WHERE day >= :since GROUP BY 1, 2, 3
 """)
+XERO_BYTES_SINCE = text("""
+    SELECT coalesce(sum(bytes_uncompressed), 0) FROM api_usage WHERE day >= :since AND organisation_id <> 0
+""")
 # Xero's day is the 24 hours from the first call, so it may have begun yesterday.
 BUSY_ORGANISATIONS = text("""
     SELECT o.account_id, o.id, o.tenant_id
@@ -95,6 +98,11 @@ def totals_by_day(session: Session, since: date) -> list[UsageTotal]:
     """The usage of all accounts together, of each day since `since`."""
     rows = session.execute(TOTALS_BY_DAY, {"since": since})
     return [UsageTotal(row[0], row[1], row[2], *map(int, row[3:])) for row in rows]
+
+
+def xero_bytes_since(session: Session, since: date) -> int:
+    """Uncompressed bytes that all accounts downloaded from Xero since a day (UTC)."""
+    return int(session.execute(XERO_BYTES_SINCE, {"since": since}).scalar_one())
 
 
 def busy_organisations(session: Session, calls: int, limit: int) -> list[tuple[int, int, UUID]]:

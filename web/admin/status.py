@@ -31,7 +31,7 @@ RUN_LABELS = {RunKind.CATCH_UP: "Catch-up", RunKind.RECONCILIATION: "Reconciliat
 def get_account_status(account_id: int) -> AccountStatus:
     """The status of an account."""
     with account_transaction(account_id) as session:
-        account = next(account for account in accounts.list_accounts(session) if account.id == account_id)
+        (account,) = accounts.find_accounts(session, [account_id])
     return account_status.for_account(account)
 
 
