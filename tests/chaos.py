@@ -176,11 +176,12 @@ class Round:
             for thread in threads:
                 thread.join()
         load_ended = time.monotonic()
-        wait_until_idle(self.world)
+        waited = wait_until_idle(self.world)
         recovery_seconds = time.monotonic() - load_ended
         self.slowest = max(self.slowest, recovery_seconds)
         if self.verbose:
-            print(f"{recovery_seconds:6.1f} s  {', '.join(descriptions)}", file=sys.stderr)
+            steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in waited.items())
+            print(f"{recovery_seconds:6.1f} s  {', '.join(descriptions)}  ({steps})", file=sys.stderr)
         self._compare()
 
     def _compare(self) -> None:

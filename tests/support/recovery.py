@@ -34,10 +34,11 @@ def eventually(condition: Callable[[], bool], seconds: float, description: str) 
         time.sleep(0.1)
 
 
-def wait_until_idle(world: World, is_ready: Callable[[], bool] | None = None) -> None:
+def wait_until_idle(world: World, is_ready: Callable[[], bool] | None = None) -> dict[str, float]:
     """Wait until all services are back, a catch-up has fetched what webhooks missed, and nothing is pending.
 
-    `is_ready` replaces the question to /readyz, which a load balancer may not forward.
+    `is_ready` replaces the question to /readyz, which a load balancer may not forward. Returns how many seconds each
+    of these took, after those before it.
     """
     now = datetime.now(UTC)
 
@@ -52,10 +53,18 @@ def wait_until_idle(world: World, is_ready: Callable[[], bool] | None = None) ->
         return sources == caught_up_sources
 
     is_ready = is_ready or (lambda: world.web.get("/readyz").status_code == 200)
-    eventually(is_ready, RECOVERY_SECONDS, "the web process")
-    eventually(lambda: world.sandbox.state()["pending_deliveries"] == 0, RECOVERY_SECONDS, "delivery of all webhooks")
-    eventually(caught_up, RECOVERY_SECONDS, "a catch-up")
-    eventually(world.is_idle, RECOVERY_SECONDS, "an idle installation")
+    steps: dict[str, Callable[[], bool]] = {
+        "the web process": is_ready,
+        "delivery of all webhooks": lambda: world.sandbox.state()["pending_deliveries"] == 0,
+        "a catch-up": caught_up,
+        "an idle installation": world.is_idle,
+    }
+    waited = {}
+    for description, condition in steps.items():
+        started = time.monotonic()
+        eventually(condition, RECOVERY_SECONDS, description)
+        waited[description] = time.monotonic() - started
+    return waited
 
 
 def missing_events(world: World) -> list[tuple[str, ...]]:
