@@ -56,8 +56,10 @@ class CopperApp:
             Route("/copper/pages/{name}", self.file),
         ]
 
-    async def page(self, _: Request) -> Response:
-        """The HTML page."""
+    async def page(self, request: Request) -> Response:
+        """The HTML page of an account."""
+        if self._account(request) is None:
+            return not_found("no such account")
         return HTMLResponse((PAGES_DIR / "copper_app.html").read_text())
 
     async def file(self, request: Request) -> Response:

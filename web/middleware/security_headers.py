@@ -73,10 +73,10 @@ def docs_policy(page: str) -> str:
     )
 
 
-def _policy_of(path: str) -> str:
+def _policy_of(path: str, *, in_panel: bool) -> str:
     if path == PANEL:
         return panel_policy(inline_source("panel.js"), inline_source("patina.css"))
-    if path.startswith(f"{PANEL}/"):
+    if in_panel:
         return panel_policy()
     if path.startswith(SEARCH_PAGES):
         return search_page_policy()
@@ -114,7 +114,7 @@ class SecurityHeadersMiddleware:
         """Add the headers to the start message of the response to a request for `path`."""
         in_panel = path == PANEL or path.startswith(f"{PANEL}/")
         headers = {
-            "content-security-policy": _policy_of(path),
+            "content-security-policy": _policy_of(path, in_panel=in_panel),
             "x-content-type-options": "nosniff",
             # The panel's URL contains its token.
             "referrer-policy": "no-referrer" if in_panel else "same-origin",
