@@ -403,3 +403,9 @@ def test_an_endpoint_can_be_made_to_refuse_a_valid_key(crm: Crm) -> None:
     crm.sandbox.faults(api=[{"vendor": "copper", "type": "status", "status": 401, "path": "/leads/search"}])
     assert crm.ask("POST", "leads/search", {}).status_code == 401
     assert crm.ask("GET", "users/me").status_code == 200
+
+
+def test_the_crm_s_page_exists_for_accounts_of_the_sandbox_only(crm: Crm) -> None:
+    account = crm.ask("GET", "account").json()["id"]
+    assert crm.sandbox.http.get(f"/copper/companies/{account}/app").status_code == 200
+    assert crm.sandbox.http.get(f"/copper/companies/{account + 1}/app").status_code == 404

@@ -31,7 +31,8 @@ log = structlog.get_logger()
 MAX_CALL_SECONDS = 120
 PROBE_INTERVAL_SECONDS = 900
 CONCURRENCY_WAIT_SECONDS = 0.25
-REDIS_DOWN_WAIT_SECONDS = 15.0
+# Short, because a restart or failover of Redis takes seconds, and an attempt without it calls no vendor.
+REDIS_DOWN_WAIT_SECONDS = 2.0
 MAX_WAIT_SECONDS = 900.0
 # One Copper call in 30 is held back for the first call of a sign-in, which is only counted once its response tells
 # whose budget it belongs to.
