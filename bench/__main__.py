@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -43,16 +44,17 @@ def main() -> int:
         databases.make_template()
         print(f"{title} …", file=sys.stderr, flush=True)
         with timed() as timer:
-            sections = [(title, measure(options.rounds))]
-        _print(sections[0][1], timer.seconds)
+            figures = measure(options.rounds)
+        _print(figures, timer.seconds)
+        parts: Iterable[list[tuple[str, list[Figure]]]] = [[(title, figures)]]
     else:
-        sections = []
-        for name in names:
-            sections += _measure_in_subprocess(name, options.rounds)
-            # After each part, because an interruption should cost that part only.
-            _save(options.json, {**figures_by_title, **dict(sections)})
-    figures_by_title.update(sections)
-    _save(options.json, figures_by_title)
+        parts = (_measure_in_subprocess(name, options.rounds) for name in names)
+    sections = []
+    for part in parts:
+        sections += part
+        figures_by_title.update(part)
+        # After each part, because an interruption should cost that part only.
+        _save(options.json, figures_by_title)
     titles = [title for title, _ in MEASURES.values()]
     missing = [title for title in titles if title not in figures_by_title]
     if not options.no_report and (options.json or not missing):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -75,8 +74,6 @@ def _wait_until_quiet(world: World) -> None:
 
 def measure(rounds: int) -> list[Figure]:
     """Steady load, then bursts."""
-    # A measurement that was killed leaves its folder.
-    shutil.rmtree(HOME, ignore_errors=True)
     processes, world = start_environment(HOME, {"CATCH_UP_INTERVAL_SECONDS": "3600", "LOG_LEVEL": "error"})
     try:
         for number in range(PEOPLE):

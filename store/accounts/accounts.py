@@ -23,14 +23,9 @@ UPSERT = text("""
 RELEASE_COPPER_ID = text("""
     UPDATE account SET copper_account_id = -id WHERE copper_account_id = :copper_account_id AND closed_at IS NOT NULL
 """)
-LIST = text("""
-    SELECT id, copper_account_id, name, record_types, synced_at FROM account WHERE closed_at IS NULL
-    ORDER BY id LIMIT CAST(:limit AS bigint)
-""")
-FIND = text("""
-    SELECT id, copper_account_id, name, record_types, synced_at FROM account
-    WHERE id = ANY(:accounts) AND closed_at IS NULL ORDER BY id
-""")
+SUMMARIES = "SELECT id, copper_account_id, name, record_types, synced_at FROM account WHERE closed_at IS NULL"
+LIST = text(f"{SUMMARIES} ORDER BY id LIMIT CAST(:limit AS bigint)")
+FIND = text(f"{SUMMARIES} AND id = ANY(:accounts) ORDER BY id")
 COUNT = text("SELECT count(*) FROM account WHERE closed_at IS NULL")
 COPPER_ACCOUNT_ID = text("SELECT copper_account_id FROM account WHERE id = :account")
 SYNCED_AT = text("SELECT synced_at FROM account WHERE id = :account")

@@ -6,11 +6,15 @@ import re
 import subprocess
 import sys
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
 from scripts import audit, inventory, sbom
 from scripts.licenses import FORBIDDEN, ROOT, list_locked_packages
+
+# Folders that are no part of the project: what is installed, and what runs leave.
+INSTALLED = {".venv", ".patina", "node_modules", ".git"}
 
 
 def test_the_lock_pins_everything_with_hashes_and_contains_no_url() -> None:
@@ -19,6 +23,22 @@ def test_the_lock_pins_everything_with_hashes_and_contains_no_url() -> None:
     for entry in re.split(r"\n(?=\S)", lock.strip()):
         assert re.match(r"[A-Za-z0-9._-]+==\S+", entry), entry
         assert "--hash=sha256:" in entry, entry
+
+
+def lock_files() -> list[Path]:
+    files = [*ROOT.rglob("*.lock"), *ROOT.rglob("package-lock.json")]
+    return sorted(file for file in files if not INSTALLED.intersection(file.relative_to(ROOT).parts))
+
+
+@pytest.mark.parametrize("file", lock_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_lock_file_holds_no_address(file: Path) -> None:
+    addresses = [line for line in file.read_text().splitlines() if "://" in line]
+    assert not addresses
+
+
+def test_the_lock_files_are_where_the_test_looks() -> None:
+    assert ROOT / "requirements.lock" in lock_files()
+    assert ROOT / "bench" / "peers" / "postgraphile" / "package-lock.json" in lock_files()
 
 
 def test_every_license_is_listed_and_none_forbids_proprietary_use() -> None:

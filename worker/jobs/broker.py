@@ -71,7 +71,7 @@ def job(queue_name: str) -> Callable[[Callable[..., None]], Job]:
 def _postponed_without_database(declared: Job) -> Callable[..., None]:
     """The job's function, sent again in some seconds if its connection to the database was lost.
 
-    It is sent once more when the leases that it held have been returned: one that runs before has nothing to do.
+    It is sent once more when its leases have been returned: one that runs before that has nothing to do.
     """
 
     @wraps(declared.fn)

@@ -62,8 +62,11 @@ class LeaseKeeper:
     def after_returns(self, action: Callable[[], object]) -> None:
         """Call `action` once no lease is abandoned any more; not at all if none is now."""
         with self._lock:
-            if any(lease.is_abandoned for lease in self._held):
+            if self._has_abandoned():
                 self._after_returns.append(action)
+
+    def _has_abandoned(self) -> bool:
+        return any(lease.is_abandoned for lease in self._held)
 
     def _run(self) -> None:
         while True:
@@ -81,7 +84,7 @@ class LeaseKeeper:
 
     def _act_after_returns(self) -> None:
         with self._lock:
-            if any(lease.is_abandoned for lease in self._held):
+            if self._has_abandoned():
                 return
             actions, self._after_returns = self._after_returns, []
         for action in actions:
