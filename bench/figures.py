@@ -19,8 +19,8 @@ class Figure:
     name: str
     values: tuple[float, ...]
     unit: str
-    goal: str
-    is_met: bool | None
+    goal: str = ""
+    is_met: bool | None = None
     baseline: str = ""
     note: str = ""
     miss_reason: str = ""
@@ -94,7 +94,7 @@ def ratio(name: str, rates: list[float], baseline_rates: list[float], baseline: 
     """A ratio of rates to the baseline's, without a goal."""
     values = tuple(a / b for a, b in zip(rates, baseline_rates, strict=True))
     details = {"ours": f"{median(rates):,.0f} per second", "baseline": f"{median(baseline_rates):,.0f} per second"}
-    return Figure(name, values, "times", "", None, baseline, details=details)
+    return Figure(name, values, "times", baseline=baseline, details=details)
 
 
 def at_most(

@@ -323,6 +323,6 @@ def measure(rounds: int, accounts: int = ACCOUNTS) -> list[Figure]:
             miss_reason="each process has its own libraries, and PostgreSQL keeps in its cache what it has read",
             **describe(idle),
         ),
-        Figure("its memory during catch-ups and scrapes", (total_mib(peak),), "MiB", "", None, details=describe(peak)),
+        Figure("its memory during catch-ups and scrapes", (total_mib(peak),), "MiB", details=describe(peak)),
         *partition_figures,
     ]

@@ -14,7 +14,7 @@ from bench import environment, ingestion, load
 from bench.figures import Figure, at_most
 from store.db.database import transaction
 from store.ingest import event_latency
-from tests.chaos import start_environment
+from tests.chaos import running_environment
 from tests.support.recovery import eventually
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def _wait_until_quiet(world: World) -> None:
 
 def measure(rounds: int) -> list[Figure]:
     """Steady load, then bursts."""
-    processes, world = start_environment(HOME, {"CATCH_UP_INTERVAL_SECONDS": "3600", "LOG_LEVEL": "error"})
-    try:
+    settings = {"CATCH_UP_INTERVAL_SECONDS": "3600", "LOG_LEVEL": "error"}
+    with running_environment(HOME, settings) as (_, world):
         for number in range(PEOPLE):
             world.person(f"p{number}@acme.test")
         invoices = [world.invoice(f"p{number % PEOPLE}@acme.test").id for number in range(INVOICES)]
@@ -84,8 +84,6 @@ def measure(rounds: int) -> list[Figure]:
         world.sandbox.faults(api=[{"vendor": vendor, **slow} for vendor in ("xero", "copper")])
         steady = [_measure_steady(world, invoices) for _ in range(rounds)]
         bursts = [_measure_burst(world, invoices) for _ in range(rounds)]
-    finally:
-        processes.close()
     reason = "the call takes 100 ms of it, and an event that comes during a call waits for the next one"
     steady_load = f"{EVENTS_PER_SECOND} events per second for {SECONDS:.0f} s, {1_000 * VENDOR_LATENCY:.0f} ms per call"
     return [

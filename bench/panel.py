@@ -84,7 +84,7 @@ class Opening(NamedTuple):
 
 
 def _without_goal(name: str, values: list[float], note: str) -> Figure:
-    return Figure(name, tuple(values), "ms", "", None, note=note)
+    return Figure(name, tuple(values), "ms", note=note)
 
 
 def _open_twice(browser: Browser, address: str) -> tuple[Opening, Opening]:

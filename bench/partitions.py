@@ -190,5 +190,5 @@ def measure(rounds: int, accounts: int) -> list[Figure]:
         details = {"partitioned": f"{median(ours):.3g} {unit}", "plain": f"{median(theirs):.3g} {unit}"}
         values = tuple(one / other for one, other in zip(ours, theirs, strict=True))
         title = f"{name}, tables hash-partitioned by account ({PARTITIONS} partitions)"
-        figures.append(Figure(title, values, "times", "", None, baseline, details=details))
+        figures.append(Figure(title, values, "times", baseline=baseline, details=details))
     return figures

@@ -42,7 +42,7 @@ def _measure_wheel() -> Figure:
             [*command, "--wheel-dir", folder, str(source)], check=True, capture_output=True, timeout=BUILD_SECONDS
         )
         (wheel,) = Path(folder).glob("*.whl")
-        return Figure("size of the wheel", (wheel.stat().st_size / KIB,), "KiB", "", None)
+        return Figure("size of the wheel", (wheel.stat().st_size / KIB,), "KiB")
 
 
 def _measure_dependencies() -> Figure:
@@ -51,7 +51,7 @@ def _measure_dependencies() -> Figure:
     largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:LISTED_PACKAGES]
     details = {name: f"{sizes[name] / MIB:.0f} MiB" for name in largest}
     total = sum(sizes.values()) / MIB
-    return Figure(f"size of its {len(sizes)} dependencies, installed", (total,), "MiB", "", None, details=details)
+    return Figure(f"size of its {len(sizes)} dependencies, installed", (total,), "MiB", details=details)
 
 
 def _dependencies(name: str, visited: dict[str, Distribution]) -> list[Distribution]:
@@ -100,4 +100,4 @@ def _measure_image() -> Figure | None:
         print(f"  left out: the image: {(message.strip().splitlines() or ['no reason given'])[-1][:200]}", flush=True)
         return None
     subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=IMAGE_SECONDS, check=False)
-    return Figure("size of the image", (int(completed.stdout) / MIB,), "MiB", "", None)
+    return Figure("size of the image", (int(completed.stdout) / MIB,), "MiB")

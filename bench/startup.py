@@ -72,4 +72,4 @@ def _measure_imports(rounds: int, name: str, code: str) -> Figure:
         package: f"{microseconds / rounds / 1_000:.0f} ms"
         for package, microseconds in packages.most_common(LISTED_PACKAGES)
     }
-    return Figure(f"imports of {name}", tuple(totals), "ms", "", None, details=details)
+    return Figure(f"imports of {name}", tuple(totals), "ms", details=details)

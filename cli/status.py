@@ -181,7 +181,7 @@ def _list_figures(account: AccountStatus) -> list[tuple[str, str]]:
     compressed, uncompressed = map(format_bytes, (account.xero_bytes_compressed, account.xero_bytes_uncompressed))
     return [
         ("Copper records", f"{account.records:,} ({account.records_with_invoices:,} with invoices)"),
-        ("Invoices", f"{account.invoices:,} (on {count_noun(account.rows, 'record row')})"),
+        ("Invoices in Xero", f"{account.invoices:,} (listed {count_noun(account.rows, 'time')} on records)"),
         ("Pending events", f"{account.events_pending:,}"),
         ("Last synced", to_the_second(account.synced_at)),
         ("Last event", to_the_second(account.last_event_at)),

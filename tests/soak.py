@@ -21,7 +21,7 @@ import psutil
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import text
 
-from tests.chaos import PROCESSES, ROOT, Environment, start_environment
+from tests.chaos import PROCESSES, ROOT, Environment, running_environment
 from tests.support.recovery import wait_until_idle
 
 if TYPE_CHECKING:
@@ -153,12 +153,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     rng, event_count = random.Random(arguments.seed), int(arguments.hours * EVENTS_PER_HOUR)
-    environment, world = start_environment(
-        ROOT / ".patina" / "soak", {"LOG_LEVEL": "info", "CATCH_UP_INTERVAL_SECONDS": "20"}
-    )
     samples, started = Samples(), time.monotonic()
     columns = (TextColumn("soak"), BarColumn(), TextColumn("{task.completed}/{task.total} events"), TimeElapsedColumn())
-    try:
+    settings = {"LOG_LEVEL": "info", "CATCH_UP_INTERVAL_SECONDS": "20"}
+    with running_environment(ROOT / ".patina" / "soak", settings) as (environment, world):
         ids = create_data(world, rng)
         with Progress(*columns, TimeRemainingColumn()) as bar:
             task = bar.add_task("soak", total=event_count)
@@ -171,8 +169,6 @@ def main() -> int:
         wait_until_idle(world)
         samples.take(environment)
         world.check()
-    finally:
-        environment.close()
     return report(samples, event_count, time.monotonic() - started)
 
 

@@ -16,7 +16,8 @@ from dataclasses import asdict
 from rich.console import Console
 
 from runtime import logs
-from tests.attack.settings import only_one, settle
+from tests.attack.settings import HOME, settle
+from tests.support.folders import emptied_for_one_run
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print what was seen as JSON before the last line")
     arguments = parser.parse_args()
     logs.configure("attack", for_command=True)
-    with only_one():
+    with emptied_for_one_run(HOME):
         settle()
         # Importing the jobs creates the broker, so the settings must be set before.
         from tests.attack import runner

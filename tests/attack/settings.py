@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from runtime import embedded
@@ -20,22 +16,8 @@ API_REQUESTS_PER_MINUTE = 1_500
 HOST = "patina.example.com"
 
 
-@contextmanager
-def only_one() -> Iterator[None]:
-    """Prevent a second run in the same working copy until the block ends."""
-    HOME.parent.mkdir(parents=True, exist_ok=True)
-    with HOME.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit("attack: another run is at work in this folder; wait until it has ended") from None
-        yield
-
-
 def settle() -> None:
-    """Create an empty folder, and set the settings of a typical installation without scheduled tasks."""
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir(parents=True)
+    """Set the settings of a typical installation without scheduled tasks."""
     web, vendors = free_port(), free_port()
     values = {
         **server.environment(f"http://127.0.0.1:{vendors}"),

@@ -26,7 +26,7 @@ from store.sync import runs
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
 from tests.support.world import World
-from worker.jobs import actors
+from worker.jobs import actors, scheduler
 from worker.jobs.broker import broker
 from worker.jobs.enqueue import clear_dedup_key
 from worker.jobs.locks import concurrency_slot
@@ -356,6 +356,20 @@ def test_job_messages_are_deduplicated_until_the_inbox_is_read(world: World) -> 
     actors.enqueue_drain(source)
     messages = shared_client().hgetall(f"{queue}.msgs")
     assert sum(b"987654" in messages[message_id] for message_id in shared_client().lrange(queue, 0, -1)) == 2
+
+
+def test_the_sweep_replaces_a_lost_message_and_adds_none_while_messages_wait(world: World) -> None:
+    queue = f"{broker().namespace}:{actors.EVENTS}"
+    world.invoice("ann@acme.test")
+    arrive(world)
+    shared_client().delete(queue)
+    actors.enqueue_drain(source_of(world))
+    assert shared_client().llen(queue) == 0, "the lost message's key is still there"
+    scheduler.sweep()
+    waiting = shared_client().llen(queue)
+    assert waiting >= 1
+    scheduler.sweep()
+    assert shared_client().llen(queue) == waiting
 
 
 def test_an_id_that_always_makes_xero_fail_is_quarantined_alone(world: World) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import dramatiq
 import pytest
 import redis
+from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import Retries
 
 from runtime.redis_client import shared_client
+from runtime.servers import valkey_program
 from runtime.settings import settings
+from tests.chaos import free_port
 from tests.support.serving import wait_until
 from worker.jobs import wake_ups
 from worker.jobs.wake_ups import WakeUpBroker
@@ -23,9 +28,9 @@ NEVER = 3_600.0
 class Jobs:
     """A broker with one queue and a worker of two threads, which handles messages until the test lets it go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: redis.Redis) -> None:
         namespace = f"{settings().redis_namespace}:{uuid4().hex}"
-        self.client = shared_client()
+        self.client = client
         self.channel = f"{namespace}:announcements"
         self.broker = WakeUpBroker(client=self.client, namespace=namespace, middleware=[Retries(max_retries=0)])
         self.done: list[int] = []
@@ -49,7 +54,7 @@ class Jobs:
 
 @pytest.fixture
 def jobs(database: str) -> Iterator[Jobs]:
-    jobs = Jobs()
+    jobs = Jobs(shared_client())
     yield jobs
     jobs.may_go_on.set()
     jobs.worker.stop()
@@ -120,3 +125,34 @@ def test_a_message_is_sent_although_it_cannot_be_announced(jobs: Jobs, monkeypat
     monkeypatch.setattr(jobs.client, "publish", refuse)
     jobs.actor.send(1)
     wait_until(lambda: jobs.done == [1], description="the job")
+
+
+def is_up(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def test_a_consumer_thread_survives_when_redis_goes_while_a_delayed_message_is_due(tmp_path: Path) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [str(valkey_program()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        jobs = Jobs(redis.Redis(port=port))
+        wait_until(lambda: is_up(jobs.client), description="the server")
+        for number in range(2):
+            jobs.actor.send_with_options(args=(number,), delay=60_000)
+        consumer = jobs.broker.consume("jobs.DQ", prefetch=2)
+        fetched = [message for message in (next(consumer), next(consumer)) if message]
+        assert len(fetched) == 2
+    finally:
+        server.kill()
+        server.wait()
+    with pytest.raises(BrokerConnectionError):
+        jobs.broker.enqueue(fetched[0].copy(queue_name="jobs"))
+    with pytest.raises(BrokerConnectionError):
+        consumer.requeue(fetched)

@@ -30,6 +30,8 @@ QUICK_RECOVERY = {
 }
 """Settings of an installation that is to recover within seconds."""
 
+MIN_ADDRESSES = 30
+
 
 @dataclass
 class Load:
@@ -48,23 +50,27 @@ class Load:
         self.actions += 1
         choice = rng.random()
         if len(self.people) < 8 or choice < 0.08:
-            address = f"p{rng.randrange(30)}@acme.test"
-            self.people.append(world.person(address, company=rng.choice(self.companies) if self.companies else None))
+            company = rng.choice(self.companies) if self.companies else None
+            self.people.append(world.person(self._address(), company=company))
         elif len(self.companies) < 4 or choice < 0.12:
             company = world.company()
             self.companies.append(company)
             world.opportunity(company=company)
         elif len(self.invoices) < 10 or choice < 0.4:
-            self.invoices.append(world.invoice(f"p{rng.randrange(30)}@acme.test").id)
+            self.invoices.append(world.invoice(self._address()).id)
         elif choice < 0.6:
             world.sandbox.simulate(
                 "update_invoice", invoice=rng.choice(self.invoices), total=f"{rng.randrange(500, 900)}.00"
             )
         elif choice < 0.8:
             person = rng.choice(self.people)
-            world.simulate_copper("update_record", type="person", id=person, emails=[f"p{rng.randrange(30)}@acme.test"])
+            world.simulate_copper("update_record", type="person", id=person, emails=[self._address()])
         else:
             world.simulate_copper("move_person", person=rng.choice(self.people), company=rng.choice(self.companies))
+
+    def _address(self) -> str:
+        """One of about as many addresses as people, so that one change affects no more rows in a longer run."""
+        return f"p{self.rng.randrange(max(MIN_ADDRESSES, len(self.people)))}@acme.test"
 
     @contextmanager
     def running(self, max_pause: float) -> Iterator[None]:

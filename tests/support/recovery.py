@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tests.support.world import World
 
 RECOVERY_SECONDS = 120.0
+DELIVERY = "delivery of all webhooks"
+"""The step of `wait_until_idle` that depends on the schedule by which the vendor repeats a delivery."""
 
 
 class NotRecoveredError(SystemExit):
@@ -55,7 +57,7 @@ def wait_until_idle(world: World, is_ready: Callable[[], bool] | None = None) ->
     is_ready = is_ready or (lambda: world.web.get("/readyz").status_code == 200)
     steps: dict[str, Callable[[], bool]] = {
         "the web process": is_ready,
-        "delivery of all webhooks": lambda: world.sandbox.state()["pending_deliveries"] == 0,
+        DELIVERY: lambda: world.sandbox.state()["pending_deliveries"] == 0,
         "a catch-up": caught_up,
         "an idle installation": world.is_idle,
     }

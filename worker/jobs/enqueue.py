@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import dramatiq
@@ -10,11 +11,11 @@ import structlog
 
 from runtime.redis_client import shared_client
 from runtime.settings import settings
-from worker.jobs.broker import Job
+from worker.jobs.broker import Job, broker
 
 log = structlog.get_logger()
-# A message can be lost together with the host that took it. The key expires so that the next sweep sends another.
-DEDUP_SECONDS = 10
+# While messages wait in a queue, the sweep sends no second one for the same work within this time.
+DEDUP_SECONDS = 60
 MAX_DELAY_SECONDS = 60.0
 
 
@@ -27,9 +28,32 @@ def enqueue_once(job: Job, *args: Any) -> bool:
 
     Returns False if Redis is unavailable: the sweep will find the pending rows.
     """
+    return _enqueue(job, args, is_repeated=False)
+
+
+def enqueue_overdue(job: Job, pending: Iterable[tuple[Any, ...]]) -> None:
+    """Run `job` soon for each of the arguments: work that should have begun already.
+
+    A message can be lost with the host that took it, or with Redis. If none waits in the job's queue, each gets a new
+    one, whatever was sent before: the queue grows by one message for each at most. Otherwise theirs may still come.
+    """
+    is_repeated = _is_queue_empty(job)
+    for args in pending:
+        _enqueue(job, args, is_repeated=is_repeated)
+
+
+def _is_queue_empty(job: Job) -> bool:
+    """Whether no message waits for a worker; those that workers have fetched do not count."""
+    try:
+        return shared_client().llen(f"{broker().namespace}:{job.queue_name}") == 0
+    except redis.RedisError:
+        return False
+
+
+def _enqueue(job: Job, args: tuple[Any, ...], *, is_repeated: bool) -> bool:
     try:
         key = _dedup_key(job.name, args)
-        if shared_client().set(key, "1", nx=True, ex=DEDUP_SECONDS):
+        if shared_client().set(key, "1", nx=not is_repeated, ex=DEDUP_SECONDS):
             try:
                 job.send(*args)
             except Exception:

@@ -28,7 +28,7 @@ from store.sync import api_usage, heartbeats, runs, scheduled_tasks
 from store.sync.runs import ScheduledRun
 from store.sync.scheduled_tasks import Claim
 from worker.jobs import actors, heartbeat
-from worker.jobs.enqueue import enqueue_later, enqueue_once
+from worker.jobs.enqueue import enqueue_later, enqueue_once, enqueue_overdue
 from worker.sync import field_writer, orphans, renormalisation, run_processor
 from worker.vendors.rate_limit.spread import seconds_between_runs
 from worker.vendors.sync_types import RunKind
@@ -60,12 +60,9 @@ def sweep() -> int:
         sources = inbox.pending_sources(session)
         account_ids = projection.accounts_pending(session)
         pending_runs = runs.list_pending(session)
-    for source in sources:
-        actors.enqueue_drain(source)
-    for account_id in account_ids:
-        enqueue_once(actors.project, account_id)
-    for account_id, run_id in pending_runs:
-        enqueue_once(actors.advance_run, account_id, run_id)
+    enqueue_overdue(actors.drain, ((source.account_id, source.organisation_id) for source in sources))
+    enqueue_overdue(actors.project, ((account_id,) for account_id in account_ids))
+    enqueue_overdue(actors.advance_run, pending_runs)
     counts = {"sources": len(sources), "marks": len(account_ids), "runs": len(pending_runs)}
     for work_type, count in counts.items():
         metrics.SWEEP_RECOVERED.labels(work_type).inc(count)

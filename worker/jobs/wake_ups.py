@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -19,6 +20,7 @@ import structlog
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import ConnectionClosed
 from typing_extensions import override
 
 from runtime.redis_client import as_text
@@ -29,6 +31,15 @@ IDLE_TICK_SECONDS = 0.2
 LISTEN_SECONDS, RECONNECT_SECONDS = 1.0, 1.0
 # How long Dramatiq's own consumer sleeps after an empty fetch: the waiting is done here.
 FETCH_PAUSE_MS = 1
+
+
+@contextmanager
+def _redis_errors_as_dramatiq_expects() -> Iterator[None]:
+    """A consumer thread begins again after an error of Dramatiq's own kind. With any other it could end for good."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise ConnectionClosed(error) from error
 
 
 class Announcements:
@@ -95,7 +106,9 @@ class WakeUpBroker(RedisBroker):
 
     @override
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        enqueued: Message[Any] = super().enqueue(message, delay=delay)
+        """Send a message. Raises `ConnectionClosed` without Redis, which Dramatiq's consumer threads survive."""
+        with _redis_errors_as_dramatiq_expects():
+            enqueued: Message[Any] = super().enqueue(message, delay=delay)
         self._announcements.announce(enqueued.queue_name)
         return enqueued
 
@@ -159,7 +172,8 @@ class _WakeUpConsumer(Consumer):
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Return messages that were fetched and not begun."""
         returned = list(messages)
-        self._consumer.requeue(returned)
+        with _redis_errors_as_dramatiq_expects():
+            self._consumer.requeue(returned)
         self._unfinished.difference_update(message.message_id for message in returned)
 
     @override

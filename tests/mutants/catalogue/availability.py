@@ -6,6 +6,7 @@ from tests.mutants.catalogue.mutant import mutant
 
 LEASES = "integration/test_leases.py"
 REPLICA = "integration/test_read_replica.py"
+JOBS = "integration/test_jobs.py"
 WAKE_UPS = "integration/test_wake_ups.py"
 BALANCES = "integration/test_links_and_balances.py"
 
@@ -51,6 +52,27 @@ AVAILABILITY = (
         "return redis.call('expire', KEYS[1], ARGV[2])",
         "return 1",
         f"{LEASES}::test_a_slot_stays_taken_while_its_work_takes_longer_than_the_lease",
+    ),
+    mutant(
+        "the sweep waits for the key of a lost message to expire",
+        "worker/jobs/enqueue.py",
+        "    is_repeated = _is_queue_empty(job)\n",
+        "    is_repeated = False\n",
+        f"{JOBS}::test_the_sweep_replaces_a_lost_message_and_adds_none_while_messages_wait",
+    ),
+    mutant(
+        "each sweep adds messages while others wait",
+        "worker/jobs/enqueue.py",
+        "    is_repeated = _is_queue_empty(job)\n",
+        "    is_repeated = True\n",
+        f"{JOBS}::test_the_sweep_replaces_a_lost_message_and_adds_none_while_messages_wait",
+    ),
+    mutant(
+        "a consumer thread ends when Redis goes",
+        "worker/jobs/wake_ups.py",
+        "        raise ConnectionClosed(error) from error\n",
+        "        raise\n",
+        f"{WAKE_UPS}::test_a_consumer_thread_survives_when_redis_goes_while_a_delayed_message_is_due",
     ),
     mutant(
         "messages are not announced",
