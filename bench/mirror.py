@@ -11,7 +11,7 @@ from bench.figures import Figure, at_least, rounds_in_time, timed
 from bench.peers import stripe_sync
 from store.db.database import transaction
 from store.mirror import mirror
-from store.mirror.mirror import InvoiceRow
+from store.mirror.rows import InvoiceRow
 from worker.vendors.xero.client import PAGE_SIZE
 
 INVOICES, PEER_INVOICES = 100_000, 20_000

@@ -19,7 +19,7 @@ URL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 SERVICE_FILE = ".pg_service.conf"
 
 
-class AddressError(ValueError):
+class DatabaseAddressError(ValueError):
     """An address that libpq could not use. The message never contains the address, because that has a password."""
 
 
@@ -33,18 +33,20 @@ def parse(address: str) -> dict[str, Any]:
     """The connection parameters that an address gives, with those of its service filled in.
 
     psycopg tries the hosts itself, so it has to know them: libpq alone would not limit the time that each one takes.
-    Raises `AddressError` for an address that libpq cannot read, or a service that no file defines.
+    Raises `DatabaseAddressError` for an address that libpq cannot read, or a service that no file defines.
     """
     scheme, separator, _ = address.partition("://")
     if separator and "=" not in scheme and scheme not in URL_SCHEMES:
-        raise AddressError("must start with postgresql://")
+        raise DatabaseAddressError("must start with postgresql://")
     if not separator and "=" not in address:
-        raise AddressError("must start with postgresql://, or consist of pairs such as host=db.internal dbname=patina")
+        raise DatabaseAddressError(
+            "must start with postgresql://, or consist of pairs such as host=db.internal dbname=patina"
+        )
     try:
         parameters = conninfo_to_dict(to_libpq(address))
     except psycopg.Error:
         # libpq's own message repeats the address, with its password.
-        raise AddressError("not an address that PostgreSQL's libpq can read") from None
+        raise DatabaseAddressError("not an address that PostgreSQL's libpq can read") from None
     service = parameters.pop("service", None)
     return {**_service_parameters(str(service)), **parameters} if service else dict(parameters)
 
@@ -56,10 +58,10 @@ def _service_parameters(service: str) -> dict[str, str]:
         try:
             parser.read(path, "utf-8")
         except (ConfigParserError, UnicodeDecodeError, OSError):
-            raise AddressError(f"the service file {path} cannot be read") from None
+            raise DatabaseAddressError(f"the service file {path} cannot be read") from None
         if parser.has_section(service):
             return dict(parser[service])
-    raise AddressError(f"no service file defines the service {service!r}")
+    raise DatabaseAddressError(f"no service file defines the service {service!r}")
 
 
 def _service_files() -> list[Path]:

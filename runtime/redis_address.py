@@ -18,7 +18,7 @@ SENTINEL_PORT = 26379
 SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 
 
-class AddressError(ValueError):
+class RedisAddressError(ValueError):
     """A URL that is no address of a Redis. The message never contains the URL, because that has a password."""
 
 
@@ -42,27 +42,29 @@ def is_sentinel(url: str) -> bool:
 
 
 def check(url: str) -> None:
-    """Raise `AddressError` if `url` is no address of a Redis."""
+    """Raise `RedisAddressError` if `url` is no address of a Redis."""
     if is_sentinel(url):
         parse_sentinel(url)
     elif urlsplit(url).scheme not in URL_SCHEMES:
-        raise AddressError("must start with redis://, rediss://, unix:// or redis+sentinel://")
+        raise RedisAddressError("must start with redis://, rediss://, unix:// or redis+sentinel://")
 
 
 def parse_sentinel(url: str) -> SentinelAddress:
-    """Read a URL of Sentinels; raises `AddressError` that says what is wrong."""
+    """Read a URL of Sentinels; raises `RedisAddressError` that says what is wrong."""
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     primary, _, database = parts.path.strip("/").partition("/")
     options = dict(parse_qsl(parts.query))
     if unknown := sorted(set(options) - SENTINEL_OPTIONS):
-        raise AddressError(f"{unknown[0]} is not an option of redis+sentinel://")
+        raise RedisAddressError(f"{unknown[0]} is not an option of redis+sentinel://")
     if not primary:
-        raise AddressError("must end with the name of the primary, such as redis+sentinel://s1:26379,s2:26379/patina")
+        raise RedisAddressError(
+            "must end with the name of the primary, such as redis+sentinel://s1:26379,s2:26379/patina"
+        )
     number = whole_number(database or "0")
     if number is None:
-        raise AddressError("the number of the database after the primary's name is not a number")
+        raise RedisAddressError("the number of the database after the primary's name is not a number")
     return SentinelAddress(
         tuple(_parse_host(host) for host in hosts.split(",")),
         unquote(primary),
@@ -80,7 +82,7 @@ def _parse_host(text: str) -> tuple[str, int]:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise AddressError("each Sentinel must be host:port, and they are separated by commas") from None
+        raise RedisAddressError("each Sentinel must be host:port, and they are separated by commas") from None
     if not host:
-        raise AddressError("each Sentinel must be host:port, and they are separated by commas")
+        raise RedisAddressError("each Sentinel must be host:port, and they are separated by commas")
     return host, port or SENTINEL_PORT

@@ -17,18 +17,8 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
 from store.db.enums import RecordType
-from store.mirror.mirror import (
-    CONTACTS,
-    INVOICE_DEFINITIONS,
-    INVOICES,
-    RECORDS,
-    ContactRow,
-    InvoiceRow,
-    RecordRow,
-    RelationRow,
-    invoice_columns_of,
-    newest,
-)
+from store.mirror.mirror import INVOICE_DEFINITIONS, invoice_columns_of
+from store.mirror.rows import CONTACTS, INVOICES, RECORDS, ContactRow, InvoiceRow, RecordRow, RelationRow, newest
 
 INVOICE_DRIFT = text(f"""
     SELECT count(*) FILTER (WHERE i.invoice_id IS NULL OR i.is_deleted),

@@ -21,7 +21,7 @@ from store.accounts import copper_credentials, xero_grants, xero_organisations
 from store.db.database import Session, transaction
 from store.db.enums import RecordType
 from store.mirror import mirror
-from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
+from store.mirror.rows import ContactRow, InvoiceRow, RecordRow, RelationRow
 from store.read_model import projection
 from tests.support.serving import wait_until
 

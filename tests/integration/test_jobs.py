@@ -20,7 +20,7 @@ from store.db.enums import RecordType
 from store.ingest import inbox
 from store.ingest.inbox import LeaseLostError, SyncSource
 from store.mirror import mirror
-from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
+from store.mirror.rows import ContactRow, InvoiceRow, RecordRow
 from store.read_model import projection
 from store.sync import runs
 from tests.support.processes import Processes, patina
@@ -162,7 +162,7 @@ def test_a_deleted_record_is_not_restored_by_an_earlier_fetch(world: World) -> N
 
     from store.db.enums import RecordType
     from store.mirror import mirror
-    from store.mirror.mirror import RecordRow
+    from store.mirror.rows import RecordRow
 
     now = datetime.now(UTC)
     row = RecordRow(record_id=7, name="Ann", updated_at=now, emails={"ann@acme.test": "ann@acme.test"})

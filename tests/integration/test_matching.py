@@ -9,7 +9,7 @@ from uuid import UUID
 from store.accounts import xero_organisations
 from store.db.database import transaction
 from store.mirror import mirror
-from store.mirror.mirror import ContactRow, InvoiceRow
+from store.mirror.rows import ContactRow, InvoiceRow
 from tests.support.world import World
 from worker.sync import projector
 

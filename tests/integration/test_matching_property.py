@@ -17,7 +17,7 @@ from store.accounts import xero_organisations
 from store.db.database import Session, transaction
 from store.db.enums import OrganisationStatus, RecordType
 from store.mirror import mirror
-from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow, RelationRow
+from store.mirror.rows import ContactRow, InvoiceRow, RecordRow, RelationRow
 from store.read_model import contact_links, invoice_pins, match_reports, projection, unmatched_contacts
 from store.read_model.contact_links import Link
 from store.read_model.invoice_pins import PinError

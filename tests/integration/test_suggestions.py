@@ -13,7 +13,7 @@ from store.accounts import audit, xero_organisations
 from store.db.database import account_transaction, transaction
 from store.db.enums import RecordType
 from store.mirror import mirror
-from store.mirror.mirror import ContactRow
+from store.mirror.rows import ContactRow
 from store.read_model import suggestions, unmatched_contacts
 from store.read_model.contact_links import Link, LinkStatus
 from store.read_model.unmatched_contacts import ContactQuery, UnmatchedReason

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime import database_address
-from runtime.database_address import AddressError
+from runtime.database_address import DatabaseAddressError
 
 SERVICES = """\
 # The cluster.
@@ -84,12 +84,12 @@ def test_a_service_of_the_system_is_known_too(services: Path, tmp_path: Path, mo
     ],
 )
 def test_an_address_that_is_wrong_is_refused_without_its_password(services: Path, address: str, message: str) -> None:
-    with pytest.raises(AddressError, match=message) as caught:
+    with pytest.raises(DatabaseAddressError, match=message) as caught:
         database_address.parse(address)
     assert "secret" not in str(caught.value)
 
 
 def test_a_service_file_that_is_broken_is_named(services: Path) -> None:
     services.write_text("host=db1\n")
-    with pytest.raises(AddressError, match=r"services\.conf cannot be read"):
+    with pytest.raises(DatabaseAddressError, match=r"services\.conf cannot be read"):
         database_address.parse("service=patina")

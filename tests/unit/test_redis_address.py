@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime import redis_address
-from runtime.redis_address import AddressError, SentinelAddress
+from runtime.redis_address import RedisAddressError, SentinelAddress
 
 
 @pytest.mark.parametrize("url", ["redis://h:6379/0", "rediss://u:p@h/1", "unix:///run/redis.sock?db=0"])
@@ -45,6 +45,6 @@ def test_ports_credentials_database_and_tls_are_optional() -> None:
     ],
 )
 def test_a_url_that_is_wrong_is_refused_without_its_password(url: str, message: str) -> None:
-    with pytest.raises(AddressError, match=message) as caught:
+    with pytest.raises(RedisAddressError, match=message) as caught:
         redis_address.check(url)
     assert "secret" not in str(caught.value)

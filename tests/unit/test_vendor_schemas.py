@@ -22,7 +22,7 @@ from sqlalchemy import text
 from store.db.database import transaction
 from store.db.enums import InvoiceType, RecordType
 from store.mirror import drift, mirror
-from store.mirror.mirror import ContactRow, InvoiceRow, RecordRow
+from store.mirror.rows import ContactRow, InvoiceRow, RecordRow
 from store.read_model import projection
 from worker.vendors.copper.schemas import (
     RECORD_SCHEMAS,

@@ -14,6 +14,7 @@ from runtime.settings import settings
 from store.db.database import current_time, transaction
 from store.db.enums import RecordType
 from store.mirror import mirror
+from store.mirror.rows import RelationRow
 from store.sync import refresh_candidates
 from worker.sync.projector import project
 from worker.vendors.copper.client import PAGE_SIZE, CopperClient, RecordPage, client_for_account
@@ -68,7 +69,7 @@ def _refresh_stale_relations(account_id: int, client: CopperClient, max_calls: i
     return len(opportunity_ids)
 
 
-def _fetch_relations(account_id: int, client: CopperClient, opportunity_id: int) -> list[mirror.RelationRow]:
+def _fetch_relations(account_id: int, client: CopperClient, opportunity_id: int) -> list[RelationRow]:
     """Fetch an opportunity's relations and write them to the mirror.
 
     Returns none, and leaves the mirror unchanged, if Copper's response cannot be parsed.

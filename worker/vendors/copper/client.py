@@ -21,7 +21,7 @@ from store.accounts.copper_credentials import CopperCredentials
 from store.accounts.refused_endpoints import Refusal
 from store.db.database import current_time, transaction
 from store.db.enums import GrantStatus, RecordType
-from store.mirror.mirror import RelationRow
+from store.mirror.rows import RelationRow
 from worker.vendors.copper.schemas import (
     RECORD_SCHEMAS,
     CopperAccount,

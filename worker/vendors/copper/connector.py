@@ -12,6 +12,7 @@ from store.db.enums import RecordType
 from store.ingest import inbox
 from store.ingest.inbox import LeasedEvent, SyncSource
 from store.mirror import mirror
+from store.mirror.rows import RelationRow
 from store.sync.runs import Run
 from worker.vendors.connector import RunRequest, SyncCoverage
 from worker.vendors.copper import stages as copper_stages
@@ -30,7 +31,7 @@ class CopperFetchResult:
 
     account_id: int
     records: list[tuple[RecordType, RecordPage]] = field(default_factory=list)
-    related: dict[int, list[mirror.RelationRow]] = field(default_factory=dict)
+    related: dict[int, list[RelationRow]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def write(self, session: Session) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from store.db.enums import RecordType
-from store.mirror.mirror import RecordRow, RelationRow
+from store.mirror.rows import RecordRow, RelationRow
 from worker.vendors.addresses import extract_addresses, normalise_domain
 from worker.vendors.parsing import Instant, LongText, Name, RelatedId, RowId, ShortText, VersionedRow, as_list
 from worker.vendors.phones import normalise_phones

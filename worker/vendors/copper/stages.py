@@ -14,7 +14,7 @@ from store.db.database import Session, current_time, transaction
 from store.db.enums import FieldWriting, RecordType
 from store.mirror import copper_users, drift, mirror
 from store.mirror.drift import DriftCounts
-from store.mirror.mirror import RelationRow
+from store.mirror.rows import RelationRow
 from store.read_model import field_values
 from store.sync import refresh_candidates, watermarks
 from store.sync.refresh_candidates import UnseenQuery

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from store.db.enums import CREDIT_TYPES, CreditResource, InvoiceType
-from store.mirror.mirror import ContactRow, InvoiceRow
+from store.mirror.rows import ContactRow, InvoiceRow
 from worker.vendors.addresses import extract_addresses
 from worker.vendors.parsing import (
     Amount,
