@@ -15,7 +15,7 @@ from worker.jobs.broker import Job, broker
 
 log = structlog.get_logger()
 # While messages wait in a queue, the sweep sends no second one for the same work within this time.
-DEDUP_SECONDS = 60
+DEDUP_SECONDS = 10
 MAX_DELAY_SECONDS = 60.0
 
 
