@@ -158,12 +158,6 @@ def test_a_poison_event_is_quarantined_alone(world: World) -> None:
 
 
 def test_a_deleted_record_is_not_restored_by_an_earlier_fetch(world: World) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    from store.db.enums import RecordType
-    from store.mirror import mirror
-    from store.mirror.rows import RecordRow
-
     now = datetime.now(UTC)
     row = RecordRow(record_id=7, name="Ann", updated_at=now, emails={"ann@acme.test": "ann@acme.test"})
     with transaction() as session:
