@@ -11,13 +11,17 @@ and changes in the same statement.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from psycopg.errors import QueryCanceled
 from sqlalchemy import Row, TextClause, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from typing_extensions import override
 
 from store.db import tenancy
 from store.db.database import execute_rowcount
@@ -25,7 +29,12 @@ from store.read_model.field_marks import mark_all, mark_fields
 from store.read_model.free_email_domains import is_own_domain
 from store.read_model.overdue_sql import AGEING_COLUMNS, AWAITS_PAYMENT, overdue_days, sum_by_age
 
-BATCH_SIZE = 2_000
+MAX_BATCH_SIZE = 2_000
+# A batch of marks may widen to so many times its maximum; if it widens to more, the rest is left to batches of its own.
+MAX_WIDENING = 10
+# The timeout of a batch's statements. A batch that is too slow is repeated in parts, so less is lost than by the
+# connection's timeout; a batch of one mark, which cannot be divided, has that one.
+BATCH_STATEMENT_SECONDS = 30
 MAX_STALE_ACCOUNTS = 1_000
 # Evaluated once, before any row: nothing is read for an account that does not match by email domain.
 MATCHES_DOMAINS = "(SELECT match_email_domain FROM account WHERE id = :account)"
@@ -296,8 +305,12 @@ RECOMPUTE_BALANCES = text(f"""
 PLAN_WITHOUT_NESTED_LOOPS = text(
     "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)"
 )
+# A rebuild is one statement for all rows of an account: five million rows take some three minutes.
+REBUILD_STATEMENT_SECONDS = 3_600
+ALLOW_LONG_STATEMENTS = text(f"SET LOCAL statement_timeout = '{REBUILD_STATEMENT_SECONDS}s'")
 ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
 LOCK_SPACE = 0x7061_7469
+LIMIT_BATCH = text(f"SET LOCAL statement_timeout = '{BATCH_STATEMENT_SECONDS}s'")
 
 TAKE_MARKS = text("""
     DELETE FROM projection_queue WHERE account_id = :account
@@ -312,8 +325,8 @@ INVOICES_OF = f"""(
             SELECT invoice_id FROM xero_invoice
             WHERE account_id = :account AND organisation_id = {{contact}}.organisation_id
               AND contact_id = {{contact}}.contact_id {BY_INDEX})"""
-PROJECT_INVOICES = text(f"""
-    WITH scope_invoice AS (
+# The invoices that marks on invoices, contacts, addresses and people widen to.
+INVOICE_SCOPE = f"""
         SELECT m.organisation_id, m.invoice_id, i.contact_id
         FROM unnest(CAST(:invoice_organisations AS bigint[]), CAST(:invoices AS uuid[]))
              AS m(organisation_id, invoice_id)
@@ -339,7 +352,35 @@ PROJECT_INVOICES = text(f"""
         CROSS JOIN LATERAL (
             SELECT organisation_id, contact_id FROM xero_contact_email
             WHERE account_id = :account AND email = m.email {BY_INDEX}) c
-        CROSS JOIN LATERAL {INVOICES_OF.format(contact="c")} i),
+        CROSS JOIN LATERAL {INVOICES_OF.format(contact="c")} i
+"""
+# The opportunities that marks on companies widen to.
+OPPORTUNITY_SCOPE = """
+        SELECT 'opportunity' AS record_type, l.record_id FROM copper_relation l
+        WHERE l.account_id = :account AND l.related_type = 'company'
+          AND l.related_id = ANY(:companies_of_opportunities) AND l.record_type = 'opportunity'
+"""
+# What a batch widens to is queued as marks instead, if it is too much for one batch.
+QUEUE_INVOICES = text(f"""
+    WITH widened AS MATERIALIZED ({INVOICE_SCOPE}),
+    queued AS (
+        INSERT INTO projection_queue (account_id, entity_type, organisation_id, xero_id)
+        SELECT :account, 'invoice', organisation_id, invoice_id FROM widened
+        WHERE (SELECT count(*) FROM widened) > :max_widened
+        RETURNING 1)
+    SELECT count(*) FROM queued
+""")
+QUEUE_OPPORTUNITIES = text(f"""
+    WITH widened AS MATERIALIZED (SELECT DISTINCT * FROM ({OPPORTUNITY_SCOPE}) AS scope),
+    queued AS (
+        INSERT INTO projection_queue (account_id, entity_type, record_id)
+        SELECT :account, record_type, record_id FROM widened
+        WHERE (SELECT count(*) FROM widened) > :max_widened
+        RETURNING 1)
+    SELECT count(*) FROM queued
+""")
+PROJECT_INVOICES = text(f"""
+    WITH scope_invoice AS ({INVOICE_SCOPE}),
     {INVOICE_PAIRS},
     pair AS (SELECT * FROM invoice_pair),
     expected_rows AS ({READ_MODEL_ROWS}),
@@ -359,9 +400,7 @@ PROJECT_RECORDS = text(f"""
         UNION
         SELECT 'company', unnest(CAST(:companies AS bigint[]))
         UNION
-        SELECT 'opportunity', l.record_id FROM copper_relation l
-        WHERE l.account_id = :account AND l.related_type = 'company' AND l.related_id = ANY(:companies)
-          AND l.record_type = 'opportunity'),
+        {OPPORTUNITY_SCOPE}),
     {RECORD_PAIRS},
     pair AS (SELECT * FROM record_pair),
     expected_rows AS ({READ_MODEL_ROWS}),
@@ -492,6 +531,11 @@ ACCOUNTS_PENDING = text("""
 HAS_PENDING = text("""
     SELECT count(*) >= :marks FROM (SELECT FROM projection_queue WHERE account_id = :account LIMIT :marks) AS pending
 """)
+# A mark costs all rows of an invoice or a record, and most rows have several marks; a rebuild computes each row once.
+IS_REBUILD_CHEAPER = text("""
+    SELECT 2 * (SELECT count(*) FROM projection_queue WHERE account_id = :account)
+           >= (SELECT count(*) FROM xero_invoice WHERE account_id = :account)
+""")
 DELETE_MARKS = text("DELETE FROM projection_queue WHERE account_id = :account")
 COUNT_ROWS = text("""
     SELECT count(DISTINCT (record_type, record_id)) AS records, count(*) AS rows
@@ -501,12 +545,17 @@ COUNT_ROWS = text("""
 
 @dataclass(frozen=True)
 class ProjectionResult:
-    """Counts of one batch: marks taken, rows removed, rows written; and whether all balances were recomputed."""
+    """Counts of one batch: marks taken, rows removed, rows written; and whether all balances were recomputed.
+
+    `has_more` says whether marks may be left, and `seconds` how long the batch took once it had the account's lock.
+    """
 
     marks: int
     removed: int
     written: int
     recomputed_balances: bool = False
+    has_more: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -532,30 +581,64 @@ class Comparison:
         return not (self.missing or self.stale or self.extra or self.balances or self.fields)
 
 
+class AccountBusyError(OperationalError):
+    """Another transaction has projected this account for longer than a statement may wait. Try again later."""
+
+    @override
+    def __str__(self) -> str:
+        return "the account's rows are being computed by another job, which takes unusually long; this one tries again"
+
+
 def lock_account(session: Session, account_id: int) -> None:
     """Wait until no other transaction projects this account, and lock it until the transaction ends.
 
-    Raises `AccountClosedError` if the account was closed.
+    Raises `AccountBusyError`, and `AccountClosedError` if the account was closed.
     """
-    session.execute(ADVISORY_LOCK, {"space": LOCK_SPACE, "account": account_id % 2**31})
+    try:
+        session.execute(ADVISORY_LOCK, {"space": LOCK_SPACE, "account": account_id % 2**31})
+    except OperationalError as error:
+        if error.orig and isinstance(error.orig, QueryCanceled):
+            raise AccountBusyError(error.statement, error.params, error.orig) from error
+        raise
     tenancy.lock_account(session, account_id)
 
 
-def project_batch(session: Session, account_id: int, batch_size: int = BATCH_SIZE) -> ProjectionResult:
-    """Project up to `batch_size` marks in the caller's transaction; `marks` is 0 if there were none."""
+class BatchTooSlowError(Exception):
+    """A batch of several marks did not end within `BATCH_STATEMENT_SECONDS`; nothing changed. Try a smaller one."""
+
+
+def project_batch(session: Session, account_id: int, batch_size: int = MAX_BATCH_SIZE) -> ProjectionResult:
+    """Project up to `batch_size` marks in the caller's transaction; `marks` is 0 if there were none.
+
+    Marks that widen to more than `MAX_WIDENING * batch_size` invoices, or companies with more opportunities than that,
+    are replaced by marks on these, so that one mark is no more work than a batch. Raises `BatchTooSlowError`; the
+    transaction can then only be rolled back.
+    """
     lock_account(session, account_id)
+    started = time.monotonic()
     has_stale_balances = bool(session.execute(HAS_STALE_BALANCES, {"account": account_id}).scalar_one())
     if has_stale_balances:
         _recompute_balances(session, account_id)
     marks = session.execute(TAKE_MARKS, {"account": account_id, "batch_size": batch_size}).all()
     removed = written = 0
-    for statement, params in _scopes(account_id, marks):
-        row = session.execute(statement, params).one()
+    scopes, was_divided = _scopes(session, account_id, marks, MAX_WIDENING * batch_size)
+    if len(marks) > 1:
+        session.execute(LIMIT_BATCH)
+    for statement, params in scopes:
+        try:
+            row = session.execute(statement, params).one()
+        except OperationalError as error:
+            if len(marks) > 1 and isinstance(error.orig, QueryCanceled):
+                raise BatchTooSlowError from error
+            raise
         removed += row.removed
         written += row.written
-    if len(marks) < batch_size:
+    has_more = was_divided or len(marks) == batch_size
+    if not has_more:
         session.execute(UPDATE_SYNCED_AT, {"account": account_id})
-    return ProjectionResult(len(marks), removed, written, has_stale_balances)
+    return ProjectionResult(
+        len(marks), removed, written, has_stale_balances, has_more, seconds=time.monotonic() - started
+    )
 
 
 def analyze(session: Session) -> None:
@@ -568,9 +651,15 @@ def update_synced_at(session: Session, account_id: int) -> None:
     session.execute(UPDATE_SYNCED_AT_IF_PROJECTED, {"account": account_id})
 
 
+def is_rebuild_cheaper(session: Session, account_id: int) -> bool:
+    """Whether so much of the account is marked that a rebuild takes less time than the marks, if these are slow."""
+    return bool(session.execute(IS_REBUILD_CHEAPER, {"account": account_id}).scalar_one())
+
+
 def rebuild(session: Session, account_id: int) -> ProjectionResult:
     """Compute every row of the account again, in the caller's transaction; this also covers pending marks."""
     lock_account(session, account_id)
+    session.execute(ALLOW_LONG_STATEMENTS)
     session.execute(PLAN_WITHOUT_NESTED_LOOPS)
     marks = execute_rowcount(session, DELETE_MARKS, {"account": account_id})
     removed = 0
@@ -628,8 +717,10 @@ def _recompute_balances(session: Session, account_id: int) -> None:
     session.execute(RECOMPUTE_BALANCES, {"account": account_id})
 
 
-def _scopes(account_id: int, marks: Sequence[Row[Any]]) -> list[tuple[TextClause, dict[str, Any]]]:
-    """The statements that project the marks, with their parameters."""
+def _scopes(
+    session: Session, account_id: int, marks: Sequence[Row[Any]], max_widened: int
+) -> tuple[list[tuple[TextClause, dict[str, Any]]], bool]:
+    """The statements that project the marks, with their parameters; and whether marks were replaced by others."""
     keys_by_type: dict[str, set[Any]] = {}
     for mark in marks:
         key = (mark.organisation_id, mark.xero_id) if mark.xero_id else mark.record_id or mark.email
@@ -645,14 +736,26 @@ def _scopes(account_id: int, marks: Sequence[Row[Any]]) -> list[tuple[TextClause
         "emails": sorted(keys_by_type.get("email", ())),
         "people": sorted(keys_by_type.get("person", ())),
     }
+    companies = sorted(keys_by_type.get("company", ()))
     record_scope = {
         "account": account_id,
-        "companies": sorted(keys_by_type.get("company", ())),
+        "companies": companies,
+        "companies_of_opportunities": companies,
         "opportunities": sorted(keys_by_type.get("opportunity", ())),
     }
     scopes: list[tuple[TextClause, dict[str, Any]]] = []
-    if keys_by_type.keys() & {"invoice", "contact", "email", "person"}:
+    was_divided = False
+
+    def is_divided(statement: TextClause, scope: dict[str, Any]) -> bool:
+        return bool(session.execute(statement, {**scope, "max_widened": max_widened}).scalar_one())
+
+    if keys_by_type.keys() & {"contact", "email", "person"} and is_divided(QUEUE_INVOICES, invoice_scope):
+        was_divided = True
+    elif keys_by_type.keys() & {"invoice", "contact", "email", "person"}:
         scopes.append((PROJECT_INVOICES, invoice_scope))
+    if companies and is_divided(QUEUE_OPPORTUNITIES, record_scope):
+        was_divided = True
+        record_scope["companies_of_opportunities"] = []
     if keys_by_type.keys() & {"company", "opportunity"}:
         scopes.append((PROJECT_RECORDS, record_scope))
-    return scopes
+    return scopes, was_divided

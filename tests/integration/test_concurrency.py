@@ -173,7 +173,11 @@ def test_after_every_round_of_concurrent_changes_the_read_model_equals_a_rebuild
     assert _play(SmallWorld(seed=1), ROUNDS, lambda _: None, _project) == 0
 
 
-WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+# Other tests use other databases of the same server.
+WAITING = text("""
+    SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+    WHERE locktype = 'advisory' AND NOT granted AND d.datname = current_database()
+""")
 
 
 @pytest.mark.usefixtures("database")

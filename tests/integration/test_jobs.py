@@ -21,7 +21,6 @@ from store.ingest import inbox
 from store.ingest.inbox import LeaseLostError, SyncSource
 from store.mirror import mirror
 from store.mirror.rows import ContactRow, InvoiceRow, RecordRow
-from store.read_model import projection
 from store.sync import runs
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
@@ -30,7 +29,7 @@ from worker.jobs import actors, scheduler
 from worker.jobs.broker import broker
 from worker.jobs.enqueue import clear_dedup_key
 from worker.jobs.locks import concurrency_slot
-from worker.sync import event_processor, run_processor
+from worker.sync import event_processor, projector, run_processor
 from worker.sync.event_processor import DrainResult
 from worker.vendors.errors import AuthorizationLostError
 from worker.vendors.sync_types import PROJECT_STAGE, RunKind
@@ -523,13 +522,13 @@ def test_one_job_at_a_time_projects_an_account_and_then_checks_for_more(
                 "INSERT INTO projection_queue (account_id, entity_type, record_id) SELECT :a, "
                 "'lead', n FROM generate_series(0, :n) n"
             ),
-            {"a": world.account, "n": projection.BATCH_SIZE},
+            {"a": world.account, "n": projector.FIRST_BATCH_SIZE},
         )
     before = projections_waiting(world.account)
     with concurrency_slot(f"project:{world.account}", 1) as has_slot:
         assert has_slot
         actors.project.fn(world.account)
-        assert marks(world) == projection.BATCH_SIZE + 1, "left to whose turn it is"
+        assert marks(world) == projector.FIRST_BATCH_SIZE + 1, "left to whose turn it is"
         assert projections_waiting(world.account) == before
     actors.project.fn(world.account)
     assert marks(world) == 1, "one batch in no time"

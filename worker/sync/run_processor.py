@@ -188,6 +188,8 @@ def _process_page(run: Run, lease: UUID) -> StepOutcome:
         backoff = min(TRANSIENT_DELAY_SECONDS * 2.0**run.attempts, MAX_DELAY_SECONDS)
         delay = backoff if error.ambiguous else TRANSIENT_DELAY_SECONDS
         return _requeue(run, lease, error, delay=error.retry_after or delay, count_attempt=error.ambiguous)
+    except projection.AccountBusyError as error:
+        return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=False)
     except VendorError as error:
         delay = error.retry_after or ERROR_DELAY_SECONDS
         return _requeue(run, lease, error, delay=delay, count_attempt=error.retry_after is None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.catalogue.mutant import mutant
 
+BATCHES = "integration/test_projection_batches.py::test_"
+
 MIRROR = (
     mutant(
         "an organisation that is connected again keeps the watermarks from before its removal",
@@ -203,6 +205,37 @@ PROJECTION = (
         'text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")',
         'text("SELECT :space, CAST(:account AS int)")',
         "integration/test_concurrency.py::test_projections_of_one_account_are_serialised_and_block_no_other_account",
+    ),
+    mutant(
+        "marks that widen to very many invoices are not divided",
+        "store/read_model/projection.py",
+        'session.execute(statement, {**scope, "max_widened": max_widened}).scalar_one()',
+        'session.execute(statement, {**scope, "max_widened": 10**9}).scalar_one()',
+        f"{BATCHES}a_contact_with_more_invoices_than_a_batch_may_have_is_projected_invoice_by_invoice",
+        f"{BATCHES}a_company_with_more_opportunities_than_a_batch_may_have_is_projected_opportunity_by_opportunity",
+    ),
+    mutant(
+        "a batch that is too slow is repeated at the same size",
+        "worker/sync/projector.py",
+        "if result is None or result.seconds > SLOW_SECONDS:",
+        "if result is not None and result.seconds > SLOW_SECONDS:",
+        f"{BATCHES}a_batch_that_is_too_slow_is_repeated_in_smaller_ones",
+    ),
+    mutant(
+        "a slow account forgets how small its batches have to be",
+        "worker/sync/projector.py",
+        "        _first_batch_sizes[account_id] = batch_size\n",
+        "        pass\n",
+        f"{BATCHES}a_batch_that_is_too_slow_is_repeated_in_smaller_ones",
+    ),
+    mutant(
+        "a run that waits for another projection loses an attempt",
+        "worker/sync/run_processor.py",
+        "    except projection.AccountBusyError as error:\n"
+        "        return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=False)",
+        "    except projection.AccountBusyError as error:\n"
+        "        return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=True)",
+        f"{BATCHES}a_run_that_waits_for_a_long_projection_loses_no_attempt",
     ),
     mutant(
         "latency ignores pending events",
