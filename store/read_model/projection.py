@@ -305,9 +305,10 @@ RECOMPUTE_BALANCES = text(f"""
 PLAN_WITHOUT_NESTED_LOOPS = text(
     "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)"
 )
-# A rebuild is one statement for all rows of an account: five million rows take some three minutes.
-REBUILD_STATEMENT_SECONDS = 3_600
-ALLOW_LONG_STATEMENTS = text(f"SET LOCAL statement_timeout = '{REBUILD_STATEMENT_SECONDS}s'")
+# A rebuild is one statement for all rows of an account: five million rows take some three minutes. A job has no more
+# time than the connection gives to a statement; a command may take longer.
+LONG_STATEMENT_SECONDS = 3_600
+ALLOW_LONG_STATEMENTS = text(f"SET LOCAL statement_timeout = '{LONG_STATEMENT_SECONDS}s'")
 ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
 LOCK_SPACE = 0x7061_7469
 LIMIT_BATCH = text(f"SET LOCAL statement_timeout = '{BATCH_STATEMENT_SECONDS}s'")
@@ -656,10 +657,14 @@ def is_rebuild_cheaper(session: Session, account_id: int) -> bool:
     return bool(session.execute(IS_REBUILD_CHEAPER, {"account": account_id}).scalar_one())
 
 
+def allow_long_statements(session: Session) -> None:
+    """Let the statements of the transaction take up to `LONG_STATEMENT_SECONDS`."""
+    session.execute(ALLOW_LONG_STATEMENTS)
+
+
 def rebuild(session: Session, account_id: int) -> ProjectionResult:
     """Compute every row of the account again, in the caller's transaction; this also covers pending marks."""
     lock_account(session, account_id)
-    session.execute(ALLOW_LONG_STATEMENTS)
     session.execute(PLAN_WITHOUT_NESTED_LOOPS)
     marks = execute_rowcount(session, DELETE_MARKS, {"account": account_id})
     removed = 0

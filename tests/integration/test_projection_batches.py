@@ -30,6 +30,13 @@ ROWS = INVOICES * (1 + 1 + OPPORTUNITIES)
 ADDRESS = "ann@acme.test"
 
 
+@pytest.fixture(autouse=True)
+def _forget_slow_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts of several databases have the same ids in one process."""
+    monkeypatch.setattr(projector, "_first_batch_sizes", {})
+    monkeypatch.setattr(projector, "_too_large_to_rebuild", set())
+
+
 def _connect() -> tuple[int, int]:
     """An account and its organisation, without data."""
     with transaction() as session:
@@ -197,6 +204,21 @@ def test_an_account_that_is_slow_and_mostly_marked_is_rebuilt(monkeypatch: pytes
     _fill(account, organisation)
     monkeypatch.setattr(projection, "LIMIT_BATCH", text("SET LOCAL statement_timeout = '1ms'"))
     assert projector.project(account) == ROWS
+    assert _marks(account) == []
+    assert _is_clean(account)
+
+
+def test_an_account_that_cannot_be_rebuilt_in_time_is_projected_in_small_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account, organisation = _connect()
+    _fill(account, organisation)
+    monkeypatch.setattr(projection, "LIMIT_BATCH", text("SET LOCAL statement_timeout = '1ms'"))
+    monkeypatch.setattr(projection, "FILL", text("SELECT pg_sleep(10)"))
+    monkeypatch.setattr(projector, "log", logger := CapturingLogger())
+    with statement_timeout(1):
+        assert projector.project(account) == ROWS
+    assert [call.args for call in logger.calls].count(("rebuild.too_slow",)) == 1, "it is not tried again"
     assert _marks(account) == []
     assert _is_clean(account)
 

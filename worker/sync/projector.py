@@ -6,6 +6,8 @@ import math
 import time
 
 import structlog
+from psycopg.errors import QueryCanceled
+from sqlalchemy.exc import OperationalError
 
 from runtime import metrics, tracing
 from store.db.database import transaction
@@ -23,6 +25,8 @@ QUICK_SECONDS, SLOW_SECONDS = 1.0, 10.0
 # Accounts whose first batch has to be smaller, in this process; without it, each job would begin with a batch that is
 # too slow.
 _first_batch_sizes: dict[int, int] = {}
+# Accounts that are too large to be rebuilt within a job, in this process.
+_too_large_to_rebuild: set[int] = set()
 
 
 def project(account_id: int, seconds: float = math.inf) -> int:
@@ -56,12 +60,24 @@ def project(account_id: int, seconds: float = math.inf) -> int:
 
 
 def _rebuild_if_cheaper(account_id: int) -> int:
-    with transaction() as session:
-        # Another job may have come to the same conclusion, and have rebuilt the account while this one waited.
-        projection.lock_account(session, account_id)
-        if not projection.is_rebuild_cheaper(session, account_id):
-            return 0
-        result = projection.rebuild(session, account_id)
+    """Rebuild the account if that takes less time than its marks; return the number of rows changed."""
+    if account_id in _too_large_to_rebuild:
+        return 0
+    try:
+        with transaction() as session:
+            # Another job may have come to the same conclusion, and have rebuilt the account while this one waited.
+            projection.lock_account(session, account_id)
+            if not projection.is_rebuild_cheaper(session, account_id):
+                return 0
+            result = projection.rebuild(session, account_id)
+    except projection.AccountBusyError:
+        raise
+    except OperationalError as error:
+        if not isinstance(error.orig, QueryCanceled):
+            raise
+        _too_large_to_rebuild.add(account_id)
+        log.warning("rebuild.too_slow", account=account_id)
+        return 0
     _report_rebuild(account_id, result)
     return result.written + result.removed
 
@@ -102,8 +118,9 @@ def has_pending(account_id: int) -> bool:
 
 
 def rebuild(account_id: int) -> projection.ProjectionResult:
-    """Recompute all read model rows of an account from the mirror."""
+    """Recompute all read model rows of an account from the mirror, for up to an hour."""
     with transaction() as session:
+        projection.allow_long_statements(session)
         result = projection.rebuild(session, account_id)
     _report_rebuild(account_id, result)
     return result

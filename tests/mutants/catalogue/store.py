@@ -229,6 +229,13 @@ PROJECTION = (
         f"{BATCHES}a_batch_that_is_too_slow_is_repeated_in_smaller_ones",
     ),
     mutant(
+        "an account that cannot be rebuilt in time is rebuilt again and again",
+        "worker/sync/projector.py",
+        "        _too_large_to_rebuild.add(account_id)\n",
+        "",
+        f"{BATCHES}an_account_that_cannot_be_rebuilt_in_time_is_projected_in_small_batches",
+    ),
+    mutant(
         "a run that waits for another projection loses an attempt",
         "worker/sync/run_processor.py",
         "    except projection.AccountBusyError as error:\n"
