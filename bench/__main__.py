@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import environment, report
-from bench.figures import Figure, timed
+from bench.figures import Figure, measure_all_rounds, timed
 from tests.support import databases
 
 VERDICTS = {True: "met   ", False: "MISSED", None: "      "}
@@ -34,6 +34,8 @@ def main() -> int:
 
     options = _parse_options(list(MEASURES))
     names = options.only or list(MEASURES)
+    if options.all_rounds:
+        measure_all_rounds()
     figures_by_title = _load(options.json) if options.json and options.only else {}
     if len(names) == 1:
         title, measure = MEASURES[names[0]]
@@ -48,7 +50,7 @@ def main() -> int:
         _print(figures, timer.seconds)
         parts: Iterable[list[tuple[str, list[Figure]]]] = [[(title, figures)]]
     else:
-        parts = (_measure_in_subprocess(name, options.rounds) for name in names)
+        parts = (_measure_in_subprocess(name, options) for name in names)
     sections = []
     for part in parts:
         sections += part
@@ -83,6 +85,7 @@ def _parse_options(names: list[str]) -> argparse.Namespace:
     only_help = "measure this part only; with --json it is added to the report"
     parser.add_argument("--only", choices=names, action="append", help=only_help)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--all-rounds", action="store_true", help="measure all rounds, however long they take")
     parser.add_argument("--accounts", type=int, help="accounts of the part fleet, if measured alone; few to try it")
     parser.add_argument("--load-seconds", type=float, help="load of the part memory, if measured alone; 3600: an hour")
     parser.add_argument("--json", type=Path, help="file for the figures as JSON")
@@ -90,10 +93,11 @@ def _parse_options(names: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure_in_subprocess(name: str, rounds: int) -> list[tuple[str, list[Figure]]]:
+def _measure_in_subprocess(name: str, options: argparse.Namespace) -> list[tuple[str, list[Figure]]]:
     """Measure a part in a process of its own, so that parts do not affect each other; [] if it failed."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        arguments = ["--only", name, "--rounds", str(rounds), "--json", file.name, "--no-report"]
+        arguments = ["--only", name, "--rounds", str(options.rounds), "--json", file.name, "--no-report"]
+        arguments += ["--all-rounds"] if options.all_rounds else []
         completed = subprocess.run(
             [sys.executable, "-m", "bench", *arguments], timeout=PART_TIMEOUT_SECONDS, check=False
         )

@@ -18,7 +18,7 @@ import httpx
 import psutil
 from sqlalchemy import text
 
-from bench import environment, installation, partitions
+from bench import environment, installation
 from bench.figures import Figure, at_most, timed
 from bench.installation import Memory, describe, total_mib
 from runtime import logs
@@ -280,7 +280,6 @@ def measure(rounds: int, accounts: int = ACCOUNTS) -> list[Figure]:
             first_scrape, scrapes, samples = _measure_metrics(url, rounds)
         statuses = _measure_status(min(rounds, 3))
         idle, peak = _measure_memory(accounts)
-        partition_figures = partitions.measure(min(rounds, 3), accounts)
     rates = [catch_up.rate for catch_up in catch_ups]
     named = f"{accounts:,} accounts of {RECORDS} records"
     return [
@@ -324,5 +323,4 @@ def measure(rounds: int, accounts: int = ACCOUNTS) -> list[Figure]:
             **describe(idle),
         ),
         Figure("its memory during catch-ups and scrapes", (total_mib(peak),), "MiB", details=describe(peak)),
-        *partition_figures,
     ]

@@ -19,7 +19,7 @@ from store.read_model import projection
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 # Invoices that are projected have rows of other records than those that only make the table large.
 CONTACTS, INVOICES, FIRST_ROW = 10_000, 50_000, 1_000_000
-MAX_BUFFERS, GOAL_P99, GOAL_GROWTH, CHANGES = 8, 10.0, 1.3, 300
+MAX_BUFFERS, GOAL_P99, GOAL_GROWTH, CHANGES = 8, 10.0, 1.3, 200
 # The statement of the function invoices_by_key, after its setting of role and account.
 SET_ACCOUNT = ("SELECT set_config('role', read_role(), true)", "SELECT set_config('patina.account', '1', true)")
 READ = """

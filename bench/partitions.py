@@ -18,13 +18,17 @@ from psycopg import sql
 from sqlalchemy import event, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from bench import environment
 from bench.figures import Figure
 from bench.growth import READ
 from store.db.database import conninfo, dispose_engine, engine, transaction
 from store.read_model import projection
+from tests.support import fleet
+from tests.support.fleet import FleetSize
 
 SCHEMA = "partitioned"
 PARTITIONS = 16
+ACCOUNTS, RECORDS = 2_000, 200
 TABLES = ("record_invoice", "record_balance", "xero_invoice", "xero_contact_email", "copper_record_email", "inbox")
 """The read model, the mirror as far as one payment's projection reads it, and the inbox."""
 READS, PROJECTIONS, REBUILDS = 400, 60, 5
@@ -169,13 +173,15 @@ def _measure(path: str, accounts: int) -> TableCosts:
     return TableCosts(read_ms, buffers, projection_ms, rebuild_ms, _vacuum(path))
 
 
-def measure(rounds: int, accounts: int) -> list[Figure]:
+def measure(rounds: int) -> list[Figure]:
     """The partitioned copies relative to the plain tables."""
-    _create_copies()
     plain, partitioned = [], []
-    for _ in range(rounds):
-        plain.append(_measure("public", accounts))
-        partitioned.append(_measure(f"{SCHEMA}, public", accounts))
+    with environment.empty_database():
+        fleet.load(FleetSize(ACCOUNTS, RECORDS, events=50, runs=10, days=27))
+        _create_copies()
+        for _ in range(rounds):
+            plain.append(_measure("public", ACCOUNTS))
+            partitioned.append(_measure(f"{SCHEMA}, public", ACCOUNTS))
     baseline = "the plain tables"
     figures = []
     for name, attribute, unit in (
