@@ -652,9 +652,25 @@ def update_synced_at(session: Session, account_id: int) -> None:
     session.execute(UPDATE_SYNCED_AT_IF_PROJECTED, {"account": account_id})
 
 
-def is_rebuild_cheaper(session: Session, account_id: int) -> bool:
-    """Whether so much of the account is marked that a rebuild takes less time than the marks, if these are slow."""
-    return bool(session.execute(IS_REBUILD_CHEAPER, {"account": account_id}).scalar_one())
+class RebuildTooSlowError(Exception):
+    """A rebuild did not end within the statement timeout; nothing changed."""
+
+
+def rebuild_if_cheaper(session: Session, account_id: int) -> ProjectionResult | None:
+    """Rebuild an account whose marks are slow, if so much of it is marked that this takes less time; else None.
+
+    Raises `RebuildTooSlowError`; the transaction can then only be rolled back.
+    """
+    # Decided under the lock: another job may have rebuilt the account while this one waited.
+    lock_account(session, account_id)
+    if not session.execute(IS_REBUILD_CHEAPER, {"account": account_id}).scalar_one():
+        return None
+    try:
+        return rebuild(session, account_id)
+    except OperationalError as error:
+        if isinstance(error.orig, QueryCanceled):
+            raise RebuildTooSlowError from error
+        raise
 
 
 def allow_long_statements(session: Session) -> None:

@@ -6,8 +6,6 @@ import math
 import time
 
 import structlog
-from psycopg.errors import QueryCanceled
-from sqlalchemy.exc import OperationalError
 
 from runtime import metrics, tracing
 from store.db.database import transaction
@@ -65,18 +63,12 @@ def _rebuild_if_cheaper(account_id: int) -> int:
         return 0
     try:
         with transaction() as session:
-            # Another job may have come to the same conclusion, and have rebuilt the account while this one waited.
-            projection.lock_account(session, account_id)
-            if not projection.is_rebuild_cheaper(session, account_id):
-                return 0
-            result = projection.rebuild(session, account_id)
-    except projection.AccountBusyError:
-        raise
-    except OperationalError as error:
-        if not isinstance(error.orig, QueryCanceled):
-            raise
+            result = projection.rebuild_if_cheaper(session, account_id)
+    except projection.RebuildTooSlowError:
         _too_large_to_rebuild.add(account_id)
         log.warning("rebuild.too_slow", account=account_id)
+        return 0
+    if result is None:
         return 0
     _report_rebuild(account_id, result)
     return result.written + result.removed
