@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -20,8 +19,9 @@ from store.db.enums import RecordType
 from store.ingest import inbox
 from store.ingest.inbox import LeaseLostError, SyncSource
 from store.mirror import mirror
-from store.mirror.rows import ContactRow, InvoiceRow, RecordRow
+from store.mirror.rows import ContactRow, RecordRow
 from store.sync import runs
+from tests.support.mirror_rows import build_invoice
 from tests.support.processes import Processes, patina
 from tests.support.serving import wait_until
 from tests.support.world import World
@@ -205,21 +205,7 @@ def test_an_older_version_of_an_invoice_never_replaces_a_newer_one(world: World)
     now, organisation = datetime.now(UTC), source_of(world).organisation_id
 
     def write(version: int, fetched: int, number: str) -> str:
-        row = InvoiceRow(
-            invoice_id=UUID(int=5),
-            contact_id=None,
-            type="ACCREC",
-            status="AUTHORISED",
-            number=number,
-            issue_date=None,
-            due_date=None,
-            total=Decimal(1),
-            balance=Decimal(1),
-            currency="NZD",
-            created_at=now,
-            created_source="issue_date",
-            updated_at=now + timedelta(seconds=version),
-        )
+        row = build_invoice(UUID(int=5), None, now, number=number, updated_at=now + timedelta(seconds=version))
         with transaction() as session:
             mirror.upsert_invoices(session, world.account, organisation, [row], now + timedelta(seconds=fetched))
             return str(session.execute(text("SELECT number FROM xero_invoice")).scalar_one())

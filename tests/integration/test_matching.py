@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from uuid import UUID
 
 from store.accounts import xero_organisations
 from store.db.database import transaction
 from store.mirror import mirror
-from store.mirror.rows import ContactRow, InvoiceRow
+from store.mirror.rows import ContactRow
+from tests.support.mirror_rows import build_invoice
 from tests.support.world import World
 from worker.sync import projector
 
@@ -287,21 +287,7 @@ def test_one_contact_id_in_two_organisations_is_two_contacts(unconnected: World)
             contact = ContactRow(
                 contact_id=same, name="Acme", status="ACTIVE", merged_to=None, updated_at=at, emails={email: email}
             )
-            invoice = InvoiceRow(
-                invoice_id=UUID(int=10 + number),
-                contact_id=same,
-                type="ACCREC",
-                status="AUTHORISED",
-                number=f"OF-{email}",
-                issue_date=None,
-                due_date=None,
-                total=Decimal(1),
-                balance=Decimal(1),
-                currency="NZD",
-                created_at=at,
-                created_source="issue_date",
-                updated_at=at,
-            )
+            invoice = build_invoice(UUID(int=10 + number), same, at, number=f"OF-{email}")
             mirror.upsert_contacts(session, world.account, organisation, [contact], at)
             mirror.upsert_invoices(session, world.account, organisation, [invoice], at)
     projector.project(world.account)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -14,8 +13,9 @@ from store.accounts import copper_credentials, xero_grants, xero_organisations
 from store.db.database import statement_timeout, transaction
 from store.db.enums import RecordType
 from store.mirror import mirror
-from store.mirror.rows import ContactRow, InvoiceRow, RecordRow, RelationRow
+from store.mirror.rows import ContactRow, RecordRow, RelationRow
 from store.read_model import projection
+from tests.support.mirror_rows import build_invoice
 from tests.support.world import World
 from worker.sync import projector, run_processor
 from worker.vendors.sync_types import PROJECT_STAGE, RunKind
@@ -54,21 +54,7 @@ def _fill(account: int, organisation: int) -> None:
     """One customer's bills, which are on a person, their company and all its opportunities."""
     works_at = RelationRow(related_type=RecordType.COMPANY, related_id=COMPANY)
     bills = [
-        InvoiceRow(
-            invoice_id=UUID(int=100 + number),
-            contact_id=CONTACT,
-            type="ACCPAY",
-            status="AUTHORISED",
-            number=f"BILL-{number}",
-            issue_date=None,
-            due_date=None,
-            total=Decimal(10),
-            balance=Decimal(10),
-            currency="NZD",
-            created_at=NOW,
-            created_source="issue_date",
-            updated_at=NOW,
-        )
+        build_invoice(UUID(int=100 + number), CONTACT, NOW, type="ACCPAY", number=f"BILL-{number}")
         for number in range(INVOICES)
     ]
     opportunities = [
