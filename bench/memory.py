@@ -42,7 +42,7 @@ def _own_servers() -> Iterator[None]:
     shutil.rmtree(HOME, ignore_errors=True)
     override_settings({"DATABASE_URL": embedded.use("postgres", HOME), "REDIS_URL": embedded.use("redis", HOME)})
     dispose_engine()
-    shared_client.cache_clear()
+    shared_client.clear()
     migrate()
     yield
     dispose_engine()

@@ -14,6 +14,7 @@ from redis.commands.core import Script
 from redis.sentinel import Sentinel
 
 from runtime import redis_address
+from runtime.process_values import once_per_process
 from runtime.redis_address import SentinelAddress
 from runtime.service_urls import redis_url
 
@@ -25,7 +26,7 @@ SENTINEL_TIMEOUTS = {"socket_connect_timeout": 1, "socket_timeout": 1}
 MIN_REDIS = (7, 2)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def shared_client() -> redis.Redis:
     """The process's Redis client. Every wait has a timeout."""
     url = redis_url()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cached_property, lru_cache
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime import database_address, redis_address
+from runtime.process_values import once_per_process
 from runtime.validation_messages import describe_error
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -353,7 +354,7 @@ def describe(name: str) -> str:
     return Settings.model_fields[name].description or name
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def settings() -> Settings:
     """The process's settings; raises `SettingsError` naming the invalid ones."""
     try:
@@ -369,4 +370,4 @@ def settings() -> Settings:
 def override_settings(values: dict[str, str]) -> None:
     """Set environment variables of this process, and read the settings again at the next use."""
     os.environ.update(values)
-    settings.cache_clear()
+    settings.clear()

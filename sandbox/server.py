@@ -35,6 +35,8 @@ from sandbox.xero_oauth import XeroOAuth
 
 COPPER = "/copper/developer_api/v1"
 SAVE_SECONDS = 1.0
+# Longer than a client pauses between two calls of one job: a call that meets a closing connection is sent twice.
+KEEP_ALIVE_SECONDS = 30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LISTINGS = ("pipelines", "pipeline_stages", "contact_types", "custom_field_definitions")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -304,5 +306,12 @@ def serve(*, host: str, port: int, seed: int, size: int, state: Path | None, lim
         state.parent.mkdir(parents=True, exist_ok=True)
     app = create(prepare(seed, size, state), state=state, limits=Limits(enabled=limits))
     uvicorn.run(
-        app, host=host, port=port, log_level="warning", access_log=False, date_header=False, timeout_graceful_shutdown=2
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=2,
     )

@@ -69,7 +69,7 @@ def settings_as_they_were() -> Iterator[None]:
     if is_elsewhere:
         from runtime.redis_client import shared_client
 
-        shared_client.cache_clear()
+        shared_client.clear()
 
 
 @pytest.fixture(scope="session")
@@ -178,11 +178,11 @@ def no_counts() -> Iterator[None]:
         rate_limits._unknown_key_counts,
     )
     for count in counts:
-        count.cache_clear()
+        count.clear()
     databases.clear_budgets("throttle")
     yield
     for count in counts:
-        count.cache_clear()
+        count.clear()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from itsdangerous import BadSignature, Signer
 
+from runtime.process_values import once_per_process
 from runtime.settings import SettingsError, settings
 
 
@@ -32,7 +33,7 @@ def _keys() -> tuple[str, ...]:
     return keys or (_local_key(),)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _fernet() -> MultiFernet:
     return MultiFernet([Fernet(key) for key in _keys()])
 

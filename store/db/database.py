@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
@@ -21,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from typing_extensions import override
 
 from runtime import database_address
+from runtime.process_values import once_per_process
 from runtime.service_urls import database_url
 from runtime.settings import settings
 from store.db.roles import Role
@@ -145,13 +145,13 @@ def _transaction_settings(timeout_seconds: int, role: Role | None = None) -> str
     return "SELECT " + ", ".join(f"set_config('{name}', {value}, true)" for name, value in values)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def engine() -> Engine:
     """The process's engine for jobs and commands; its statements end after five minutes."""
     return _create_engine(database_url())
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def replica_engine() -> Engine | None:
     """The process's engine for reads from the standby of READ_DATABASE_URL; None without that setting."""
     address = settings().read_database_url
@@ -477,9 +477,6 @@ async def run_with_retry(pool: Pool, work: Callable[[AsyncConnection[TupleRow]],
 
 def dispose_engine() -> None:
     """Close the engines' connections, for instance before a fork, so that no two processes share one."""
-    if engine.cache_info().currsize:
-        engine().dispose()
-        engine.cache_clear()
-    if replica_engine.cache_info().currsize and (replica := replica_engine()) is not None:
-        replica.dispose()
-    replica_engine.cache_clear()
+    for previous in (engine.clear(), replica_engine.clear()):
+        if previous is not None:
+            previous.dispose()

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeVar
 
 import psycopg
@@ -24,6 +23,7 @@ from psycopg.rows import TupleRow
 from sqlalchemy import Engine, text
 
 from runtime import metrics
+from runtime.process_values import once_per_process
 from runtime.service_urls import database_url
 from runtime.settings import settings
 from store.db.database import (
@@ -135,7 +135,7 @@ class ReplicaLag:
         return self.is_primary_away or self.seconds <= settings().read_max_lag_seconds
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def replica_lag() -> ReplicaLag:
     """The lag of the standby as this process knows it."""
     return ReplicaLag()

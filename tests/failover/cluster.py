@@ -182,10 +182,10 @@ class Cluster:
         environment = {**self.patina_environment(EDGE), "SSL_CERT_FILE": self._ca_file}
         environment["DATABASE_URL"] = f"{address}?target_session_attrs=read-write&connect_timeout=2"
         environment["READ_DATABASE_URL"] = ""
-        dispose_engine()
-        redis_client.shared_client.cache_clear()
-        redis_client.lua_script.cache_clear()
         override_settings(environment)
+        dispose_engine()
+        redis_client.shared_client.clear()
+        redis_client.lua_script.cache_clear()
 
     def open_account(self) -> World:
         """Connect an account of the sandbox."""

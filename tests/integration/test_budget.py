@@ -231,14 +231,14 @@ def test_the_days_calls_survive_the_loss_of_redis() -> None:
 
 def test_without_redis_no_call_is_made(database: str) -> None:
     override_settings({"REDIS_URL": "unix:///nonexistent/redis.sock"})
-    redis_client.shared_client.cache_clear()
+    redis_client.shared_client.clear()
     try:
         with pytest.raises(BudgetExhaustedError, match="unreachable") as spent:
             xero().acquire(Priority.EVENTS)
         assert spent.value.retry_after > 0
         assert xero().remaining() is None
     finally:
-        redis_client.shared_client.cache_clear()
+        redis_client.shared_client.clear()
 
 
 @pytest.mark.new_database

@@ -268,6 +268,21 @@ def test_a_connection_that_is_not_granted_times_out(world: World) -> None:
     assert in_one_line(completed) == "Xero didn't grant access by itself: run `patina connect` without --auto"
 
 
+def test_a_connection_to_an_unreachable_xero_fails_with_one_line(world: World) -> None:
+    state = world.sandbox.state()["accounts"][0]
+    completed = patina(
+        "connect",
+        "--auto",
+        "--port",
+        str(free_port()),
+        "--copper-email",
+        state["email"],
+        COPPER_API_KEY=state["api_key"],
+        XERO_LOGIN_URL="http://127.0.0.1:9",
+    )
+    assert in_one_line(completed) == "Xero can't be reached (ConnectionError)"
+
+
 def test_the_copper_key_is_not_a_command_line_option(world: World) -> None:
     """Every user of a machine can read the command lines of all processes."""
     email = world.sandbox.state()["accounts"][0]["email"]

@@ -22,13 +22,13 @@ from tests.support.databases import database_url
 def reaching(url: str) -> Iterator[None]:
     """Use `url` in this process until the block ends."""
     before = settings().database_url or ""
-    database.dispose_engine()
     override_settings({"DATABASE_URL": url})
+    database.dispose_engine()
     try:
         yield
     finally:
-        database.dispose_engine()
         override_settings({"DATABASE_URL": before})
+        database.dispose_engine()
 
 
 def name_by_engine() -> str:

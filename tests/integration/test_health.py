@@ -243,12 +243,12 @@ def test_pages_say_that_the_database_is_down_instead_of_failing(world: World) ->
     clear_budgets("throttle")
     admin = sign_in(world)
     before = settings().database_url or ""
-    database.dispose_engine()
     override_settings({"DATABASE_URL": "postgresql://somebody@127.0.0.1:1/nothing"})
+    database.dispose_engine()
     try:
         response = admin.open("/status")
     finally:
-        database.dispose_engine()
         override_settings({"DATABASE_URL": before})
+        database.dispose_engine()
     assert response.status_code == 503
     assert "Traceback" not in response.text

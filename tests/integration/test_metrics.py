@@ -97,11 +97,11 @@ def test_without_redis_all_other_metrics_are_exported(world: World) -> None:
     from runtime.redis_client import shared_client
 
     override_settings({"REDIS_URL": "redis://127.0.0.1:1/0"})
-    shared_client.cache_clear()
+    shared_client.clear()
     try:
         page = scrape(world)
     finally:
-        shared_client.cache_clear()
+        shared_client.clear()
     assert value(page, "patina_inbox_pending_events") == 0
     assert value(page, "patina_accounts") == 3
     assert "\npatina_xero_app_calls_remaining " not in page

@@ -28,8 +28,6 @@ from web.panel.change_listener import ChangeNotifier
 def pair(open_folder: Path) -> Iterator[Standby]:
     """A primary and its standby, in use by this process."""
     with primary_with_standby(open_folder) as pair:
-        dispose_engine()
-        replica_lag.cache_clear()
         override_settings(
             {
                 "DATABASE_URL": pair.address(pair.primary),
@@ -37,10 +35,12 @@ def pair(open_folder: Path) -> Iterator[Standby]:
                 "READ_MAX_LAG_SECONDS": "1000",
             }
         )
+        dispose_engine()
+        replica_lag.clear()
         migrate()
         yield pair
         dispose_engine()
-        replica_lag.cache_clear()
+        replica_lag.clear()
 
 
 @pytest.fixture
@@ -165,9 +165,9 @@ def test_a_panel_is_notified_again_once_the_standby_shows_the_change() -> None:
         lag.note_replica(20)
         await asyncio.sleep(0.6)
 
-    replica_lag.cache_clear()
+    replica_lag.clear()
     asyncio.run(run())
-    replica_lag.cache_clear()
+    replica_lag.clear()
     assert notified == [7, 7]
 
 

@@ -44,7 +44,7 @@ def test_readiness_reports_each_service_and_tolerates_missing_redis(web: httpx.C
     assert response.status_code == 200
     assert response.text == "database: reached\nmigrations: at head\nredis: reached\nready\n"
     override_settings({"REDIS_URL": "redis://127.0.0.1:1/0"})
-    redis_client.shared_client.cache_clear()
+    redis_client.shared_client.clear()
     try:
         wait_until(
             lambda: "redis: unavailable; events are stored" in web.get("/readyz").text,
@@ -53,4 +53,4 @@ def test_readiness_reports_each_service_and_tolerates_missing_redis(web: httpx.C
         assert web.get("/readyz").status_code == 200
     finally:
         override_settings({"REDIS_URL": databases.redis_url()})
-        redis_client.shared_client.cache_clear()
+        redis_client.shared_client.clear()

@@ -36,8 +36,8 @@ class Installation:
         return urlunsplit(parts._replace(netloc=f"{self.owner}:{self.owner}@"))
 
     def use(self) -> None:
-        dispose_engine()
         override_settings({"DATABASE_URL": self.address})
+        dispose_engine()
 
 
 @contextmanager
@@ -50,8 +50,8 @@ def installation(name: str, rights: str = "CREATEROLE") -> Iterator[Installation
         created.use()
         yield created
     finally:
-        dispose_engine()
         override_settings({"DATABASE_URL": before})
+        dispose_engine()
         databases.execute_as_superuser(f"DROP DATABASE {created.name} WITH (FORCE)")
         for role in Role:
             databases.execute_as_superuser(f"DROP ROLE IF EXISTS {role_name(role, created.name)}")
@@ -201,8 +201,8 @@ def test_the_doctor_detects_ways_around_the_roles(database: str) -> None:
     with transaction() as session:
         session.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
     assert role_check().ok
-    dispose_engine()
     override_settings({"DATABASE_URL": databases.database_url(name).replace("patina@", "postgres@", 1)})
+    dispose_engine()
     assert role_check().detail == "the database's user is a superuser"
 
 

@@ -17,8 +17,8 @@ def test_secrets_are_encrypted_and_keys_can_be_rotated(monkeypatch: pytest.Monke
 
     def keys(value: str) -> None:
         monkeypatch.setenv("ENCRYPTION_KEYS", value)
-        settings.cache_clear()
-        crypto._fernet.cache_clear()
+        settings.clear()
+        crypto._fernet.clear()
 
     keys(old)
     sealed = crypto.encrypt({"word": "open sesame"})
@@ -29,20 +29,20 @@ def test_secrets_are_encrypted_and_keys_can_be_rotated(monkeypatch: pytest.Monke
     with pytest.raises(crypto.DecryptionError, match="ENCRYPTION_KEYS"):
         crypto.decrypt(sealed)
     monkeypatch.undo()
-    settings.cache_clear()
-    crypto._fernet.cache_clear()
+    settings.clear()
+    crypto._fernet.clear()
 
 
 def test_with_an_external_database_no_encryption_key_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCRYPTION_KEYS", "")
     monkeypatch.setenv("DATABASE_URL", "postgresql://example.test/patina")
-    settings.cache_clear()
-    crypto._fernet.cache_clear()
+    settings.clear()
+    crypto._fernet.clear()
     with pytest.raises(SettingsError, match="ENCRYPTION_KEYS"):
         crypto.encrypt({})
     monkeypatch.undo()
-    settings.cache_clear()
-    crypto._fernet.cache_clear()
+    settings.clear()
+    crypto._fernet.clear()
 
 
 def test_no_secret_is_stored_in_plain_text(world: World) -> None:

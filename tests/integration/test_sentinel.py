@@ -53,8 +53,8 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
     replica = start(tmp_path, "--port", str(replica_port), *common, "--replicaof", "127.0.0.1", str(primary_port))
     running = Sentinels(primary, replica_port, [primary, replica, start(tmp_path, str(config), "--sentinel")])
     override_settings({"REDIS_URL": f"redis+sentinel://:{PASSWORD}@127.0.0.1:1,127.0.0.1:{sentinel_port}/invoices/2"})
-    shared_client.cache_clear()
-    broker.cache_clear()
+    shared_client.clear()
+    broker.clear()
 
     def is_replicated() -> bool:
         with redis.Redis(port=primary_port, password=PASSWORD) as client:
@@ -73,7 +73,7 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
     wait_until(is_ready, description="the replica and the Sentinel")
     yield running
     terminate(running.processes)
-    broker.cache_clear()
+    broker.clear()
 
 
 def port_in_use() -> int:

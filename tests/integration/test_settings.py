@@ -29,11 +29,11 @@ def test_a_malformed_setting_is_named_with_its_meaning(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, meaning: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    settings.cache_clear()
+    settings.clear()
     with pytest.raises(SettingsError, match=name) as caught:
         settings()
     assert meaning in str(caught.value)
-    settings.cache_clear()
+    settings.clear()
 
 
 @pytest.mark.parametrize(

@@ -828,7 +828,7 @@ def test_without_redis_only_the_latency_changes(world: World) -> None:
 
     right = settings().redis_url or ""
     override_settings({"REDIS_URL": "unix:///nonexistent/redis.sock"})
-    redis_client.shared_client.cache_clear()
+    redis_client.shared_client.clear()
     person = world.person("ann@acme.test")
     invoice = world.invoice("ann@acme.test")
     world.settle_once()
@@ -836,7 +836,7 @@ def test_without_redis_only_the_latency_changes(world: World) -> None:
     assert {row.state for row in inbox_rows()} == {"pending"}, "without its budgets nobody calls a vendor"
 
     override_settings({"REDIS_URL": right})
-    redis_client.shared_client.cache_clear()
+    redis_client.shared_client.clear()
     with transaction() as session:
         session.execute(text("UPDATE inbox SET not_before = now()"))
     world.settle()

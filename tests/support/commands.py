@@ -70,7 +70,7 @@ def _main(arguments: tuple[str, ...], environment: dict[str, str], output: str, 
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
-    settings.cache_clear()
+    settings.clear()
     for path, stream in ((output, 1), (error, 2)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, stream)

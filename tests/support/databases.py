@@ -75,8 +75,9 @@ def role_name(role: Role) -> str:
 
 def use(name: str) -> None:
     """Switch this process to the database `name`."""
-    database.dispose_engine()
     override_settings({"DATABASE_URL": database_url(name)})
+    # After the settings, because another thread may create an engine at any time.
+    database.dispose_engine()
 
 
 def current_name() -> str:

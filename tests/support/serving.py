@@ -57,7 +57,12 @@ class PatinaServer(PromptServer, Server):
 def serving(app: Any, listening: socket.socket | None = None) -> Iterator[str]:
     """Serve an app on a socket, by default a new one, until the block ends; yields its URL."""
     listening = listening or listener()
-    options: dict[str, Any] = {"log_level": "error", "access_log": False, "date_header": False}
+    options: dict[str, Any] = {
+        "log_level": "error",
+        "access_log": False,
+        "date_header": False,
+        "timeout_keep_alive": 30,
+    }
     # No logging set-up of uvicorn's own: it would apply to every server of this process.
     options |= {"timeout_graceful_shutdown": 1, "log_config": None}
     is_patina = isinstance(app, FastAPI)

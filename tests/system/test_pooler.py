@@ -65,8 +65,8 @@ logfile = {open_folder / "pgbouncer.log"}
         return True
 
     wait_until(is_up, description="PgBouncer")
-    dispose_engine()
     override_settings({"DATABASE_URL": url, "DATABASE_POOLER": "true"})
+    dispose_engine()
     yield url
     dispose_engine()
     terminate([process])

@@ -57,7 +57,7 @@ def start_services(host: Host, folder: Path) -> None:
         }
     )
     dispose_engine()
-    redis_client.shared_client.cache_clear()
+    redis_client.shared_client.clear()
 
     def both_answer() -> bool:
         try:
@@ -100,7 +100,7 @@ def machines(open_folder: Path, sandbox: Sandbox) -> Iterator[tuple[World, dict[
             world.enable_xero_webhook()
             yield world.open(), network_hosts
         dispose_engine()
-        redis_client.shared_client.cache_clear()
+        redis_client.shared_client.clear()
 
 
 def ready(host: Host) -> bool:

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -24,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from runtime.process_values import once_per_process
 from runtime.settings import settings
 from services.account_status import month_start
 from store.accounts import accounts, connection_status
@@ -86,7 +86,7 @@ class MonthUsage:
         return (*(total for day in ended.values() for total in day), *new)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def month_usage() -> MonthUsage:
     """This process's memory of the month."""
     return MonthUsage()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 from fastapi import Request
 from limits import RateLimitItem, parse
@@ -16,6 +15,7 @@ from limits.errors import StorageError
 from limits.storage import RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 
+from runtime.process_values import once_per_process
 from runtime.redis_client import shared_client
 from runtime.settings import settings
 from store.db.crypto import pseudonym
@@ -35,7 +35,7 @@ MINUTE = 60
 FREE_UNKNOWN_KEYS = 20
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _redis_limiter() -> FixedWindowRateLimiter:
     """Counts in Redis; its errors are raised as `StorageError`."""
     pool = shared_client().connection_pool
@@ -45,28 +45,28 @@ def _redis_limiter() -> FixedWindowRateLimiter:
     )
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _fallback_counts() -> FixedWindowCounter:
     """Counts in this process while Redis is unavailable."""
     return FixedWindowCounter(CONNECT_LIMIT.get_expiry())
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _address_counts() -> FixedWindowCounter:
     return FixedWindowCounter(MINUTE)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _key_counts() -> FixedWindowCounter:
     return FixedWindowCounter(MINUTE)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _unknown_key_counts() -> FixedWindowCounter:
     return FixedWindowCounter(MINUTE)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _sign_in_attempts() -> SignInAttempts:
     return SignInAttempts()
 

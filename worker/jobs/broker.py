@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial, wraps
+from functools import partial, wraps
 from typing import Any
 
 import dramatiq
@@ -19,6 +19,7 @@ from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, Retries, Shutdow
 from typing_extensions import override
 
 from runtime import logs, tracing
+from runtime.process_values import once_per_process
 from runtime.redis_client import shared_client
 from runtime.settings import settings
 from store.db.database import ConnectionLostError
@@ -128,7 +129,7 @@ def _metrics() -> list[dramatiq.Middleware]:
     return [Prometheus()]
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def broker() -> WakeUpBroker:
     """The process's broker with all jobs, set as Dramatiq's global one.
 

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 import structlog
 
+from runtime.process_values import once_per_process
 from runtime.settings import settings
 
 log = structlog.get_logger()
@@ -108,13 +108,13 @@ class LeaseKeeper:
             self.remove(lease)
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def _keeper() -> LeaseKeeper:
     return LeaseKeeper()
 
 
 # A forked process has no thread yet, and none of its parent's leases.
-os.register_at_fork(after_in_child=_keeper.cache_clear)
+os.register_at_fork(after_in_child=_keeper.clear)
 
 
 def after_returns(action: Callable[[], object]) -> None:

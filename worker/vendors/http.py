@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Any
 
 import requests
@@ -22,6 +21,7 @@ from typing_extensions import override
 
 from runtime import metrics, tracing
 from runtime.numbers import whole_number
+from runtime.process_values import once_per_process
 from runtime.settings import settings
 from worker.vendors.errors import BudgetExhaustedError, NotFoundError, TransientError, VendorError
 from worker.vendors.parsing import parse_decimal
@@ -55,7 +55,7 @@ class VendorAdapter(HTTPAdapter):
         return response
 
 
-@lru_cache(maxsize=1)
+@once_per_process
 def shared_adapter() -> HTTPAdapter:
     """One connection pool for all threads of a process."""
     return VendorAdapter(pool_connections=8, pool_maxsize=32, max_retries=0)

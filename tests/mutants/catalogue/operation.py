@@ -123,4 +123,11 @@ SERVERS = (
         "                pass",
         "system/test_embedded.py::test_data_survives_and_a_very_long_path_works",
     ),
+    mutant(
+        "settings that were replaced while they were read stay in use",
+        "runtime/process_values.py",
+        "        with self._lock:\n            values, self._values = self._values, ()\n",
+        "        values, self._values = self._values, ()\n",
+        "unit/test_process_values.py::test_what_was_computed_from_replaced_values_is_not_kept",
+    ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,13 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 from typing_extensions import override
 
-from worker.vendors.errors import VendorError
+from worker.vendors.errors import TransientError, VendorError
 from worker.vendors.http import timeouts
 from worker.vendors.xero import oauth
 
 CONSENT_SECONDS = 600.0
-# Without a browser, the redirect follows within the authorisation request.
-AUTO_CONSENT_SECONDS = 5.0
+POLL_SECONDS = 0.2
 
 
 class _CallbackServer(HTTPServer):
@@ -55,16 +54,16 @@ def authorise(port: int, *, auto: bool, echo: Callable[[str], None]) -> dict[str
     """
     with _CallbackServer(("127.0.0.1", port), _CallbackHandler) as server:
         request = oauth.begin(f"http://127.0.0.1:{server.server_port}/callback")
-        seconds = AUTO_CONSENT_SECONDS if auto else CONSENT_SECONDS
-        thread = threading.Thread(target=_wait_for_callback, args=(server, seconds), daemon=True)
-        thread.start()
         if auto:
-            with requests.Session() as http:
-                http.trust_env = False
-                http.get(request.url, timeout=timeouts())
+            with ThreadPoolExecutor(1) as executor:
+                response = executor.submit(_request_consent, request.url)
+                # The redirect follows within the request, so nothing comes after its response.
+                _wait_for_callback(server, lambda: not response.done())
+                response.result()
         else:
             echo(f"Open this address in a browser and allow access:\n\n  {request.url}\n")
-        thread.join(seconds + 2)
+            deadline = time.monotonic() + CONSENT_SECONDS
+            _wait_for_callback(server, lambda: time.monotonic() < deadline)
         query = server.callback_query
     if query is None and auto:
         raise VendorError("Xero didn't grant access by itself: run `patina connect` without --auto")
@@ -77,8 +76,18 @@ def authorise(port: int, *, auto: bool, echo: Callable[[str], None]) -> dict[str
     return oauth.exchange_code(request, query["code"])
 
 
-def _wait_for_callback(server: _CallbackServer, seconds: float) -> None:
-    server.timeout = 1
-    deadline = time.monotonic() + seconds
-    while server.callback_query is None and time.monotonic() < deadline:
+def _request_consent(url: str) -> None:
+    """Request consent like a browser, without one."""
+    with requests.Session() as http:
+        http.trust_env = False
+        try:
+            http.get(url, timeout=timeouts())
+        except requests.RequestException as error:
+            # Without its text, which contains the address, and this the client's ID.
+            raise TransientError(f"Xero can't be reached ({type(error).__name__})") from None
+
+
+def _wait_for_callback(server: _CallbackServer, is_expected: Callable[[], bool]) -> None:
+    server.timeout = POLL_SECONDS
+    while server.callback_query is None and is_expected():
         server.handle_request()
