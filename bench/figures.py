@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,30 @@ class Figure:
     def median(self) -> float:
         """The median of the rounds."""
         return median(self.values)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the report: its figures, the day on which they were measured (UTC), and how many minutes that took."""
+
+    title: str
+    day: str
+    minutes: float
+    figures: tuple[Figure, ...]
+
+
+PARTS = TypeAdapter(list[Part])
+
+
+def save_parts(path: Path, parts: list[Part]) -> None:
+    """Write parts as JSON."""
+    path.write_bytes(PARTS.dump_json(parts, indent=1) + b"\n")
+
+
+def load_parts(path: Path) -> list[Part]:
+    """The parts of a JSON file; none if it is empty or does not exist."""
+    content = path.read_bytes() if path.exists() else b""
+    return PARTS.validate_json(content) if content else []
 
 
 @dataclass

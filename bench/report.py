@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from textwrap import shorten
 
-from bench.figures import Figure
+from bench.figures import Figure, Part
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, FIGURES = DOCS / "performance.md", DOCS / "performance.json"
 CHART = "images/performance.svg"
 # The report replaces what is between these lines.
 BEGIN, END = "<!-- measured -->", "<!-- end of the measurements -->"
@@ -21,33 +21,36 @@ WIDTH, LINE_HEIGHT, LABEL_WIDTH, BAR_WIDTH = 860, 26, 430, 380
 MAX_SHARE = 2.0
 
 
-def write(sections: Sequence[tuple[str, Sequence[Figure]]], command: str, missing: Sequence[str] = ()) -> Path:
-    """Write the table, the notes and the chart; returns the report's path. `missing` parts were not measured."""
-    with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
+def write(parts: Sequence[Part], command: str, missing: Sequence[str] = ()) -> None:
+    """Write the table, the notes and the chart. `missing` parts were not measured."""
+    with_goal = [figure for part in parts for figure in part.figures if figure.goal]
     (DOCS / CHART).write_text(_draw_chart(with_goal))
-    path = DOCS / "performance.md"
-    before, _, rest = path.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{_format_sections(sections, command, missing)}\n{END}{after}")
-    return path
+    PAGE.write_text(f"{before}{BEGIN}\n\n{_format_parts(parts, command, missing)}\n{END}{after}")
 
 
-def _format_sections(sections: Sequence[tuple[str, Sequence[Figure]]], command: str, missing: Sequence[str]) -> str:
+def _format_parts(parts: Sequence[Part], command: str, missing: Sequence[str]) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"
-    with_goal = [figure for _, figures in sections for figure in figures if figure.goal]
+    with_goal = [figure for part in parts for figure in part.figures if figure.goal]
     met = sum(figure.is_met is True for figure in with_goal)
+    days = sorted({part.day for part in parts})
+    minutes = sum(part.minutes for part in parts)
     lines = [
-        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine}: {met} of {len(with_goal)} goals met.",
+        f"`{command}`, {' to '.join(sorted({days[0], days[-1]}))}, {minutes:.0f} minutes, {machine}: "
+        f"{met} of {len(with_goal)} goals met.",
         "",
         "| measurement | ours | baseline | median | range | goal | |",
         "|---|---|---|---|---|---|---|",
     ]
-    for title, figures in sections:
-        lines += [f"| **{title}** | | | | | | |", *map(_format_row, figures)]
+    for part in parts:
+        older = f", {part.day}" if part.day != days[-1] else ""
+        lines.append(f"| **{part.title}**, {part.minutes:.1f} min{older} | | | | | | |")
+        lines += map(_format_row, part.figures)
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    notes = [note for _, figures in sections for note in map(_format_note, figures) if note]
+    notes = [note for part in parts for note in map(_format_note, part.figures) if note]
     return "\n".join([*lines, "", f"![Each figure relative to its goal]({CHART})", "", "## Notes", "", *notes, ""])
 
 
