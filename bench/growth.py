@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import time
+from statistics import median
 from typing import NamedTuple
 
 import psycopg
@@ -58,25 +59,34 @@ def measure(rounds: int) -> list[Figure]:
     details = {f"{size:,} rows": f"{cost.buffers} buffers" for size, cost in zip(SIZES, costs, strict=True)}
     plan_nodes = ", ".join({cost.plan_node for cost in costs})
     small_rows = f"{2 * INVOICES:,} rows"
+    large_p99, small_p99 = [p99 for _, p99 in large], [p99 for _, p99 in small]
+    p50 = {"p50": f"{median(p50 for p50, _ in large):.1f} ms"}
     return [
         at_most(
             "buffers of a read", (cost.buffers for cost in costs), MAX_BUFFERS, "buffers", note=plan_nodes, **details
         ),
         at_most("heap fetches of a read after vacuum", (cost.heap_fetches for cost in costs), 0, "fetches"),
         at_most("more buffers per tenfold rows", growth, 1, "buffers"),
-        at_most(f"p99 of one changed invoice, {SIZES[-1]:,} rows", large, GOAL_P99, "ms"),
-        ratio_at_most("p99 of it, against a small model", large, small, "ms", GOAL_GROWTH, small_rows),
+        at_most(
+            f"p99 of one changed invoice, {SIZES[-1]:,} rows",
+            large_p99,
+            GOAL_P99,
+            "ms",
+            miss_reason="the slowest of a hundred transactions waits for the disk or for another process",
+            **p50,
+        ),
+        ratio_at_most("p99 of it, against a small model", large_p99, small_p99, "ms", GOAL_GROWTH, small_rows),
     ]
 
 
-def _measure_rounds(rounds: int) -> list[float]:
+def _measure_rounds(rounds: int) -> list[tuple[float, float]]:
     environment.vacuum("record_invoice", "record_balance")
     _measure_changes(INVOICES)
     return [_measure_changes(INVOICES) for _ in range(rounds)]
 
 
-def _measure_changes(invoices: int) -> float:
-    """p99 in milliseconds of the projection's transaction for one changed invoice, over `CHANGES` changes."""
+def _measure_changes(invoices: int) -> tuple[float, float]:
+    """p50 and p99 in milliseconds of the projection's transaction for one changed invoice, over `CHANGES` changes."""
     generator, milliseconds = random.Random(3), []
     for _ in range(CHANGES):
         with transaction() as session:
@@ -90,7 +100,7 @@ def _measure_changes(invoices: int) -> float:
         with transaction() as session:
             projection.project_batch(session, 1)
         milliseconds.append(1_000 * (time.perf_counter() - started))
-    return quantile(milliseconds, 0.99)
+    return quantile(milliseconds, 0.5), quantile(milliseconds, 0.99)
 
 
 class ReadCost(NamedTuple):

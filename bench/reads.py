@@ -61,7 +61,7 @@ def measure(rounds: int) -> list[Figure]:
             )
             half_loads = [load.run(url, reads, rate=rate / 2) for rate in rates]
             medians_ms = [load.run(url, reads, connections=1, seconds=1).at(0.5) for _ in range(rounds)]
-            peer_figures = _measure_postgraphile(rounds, url, reads)
+            peer_figures = _measure_postgraphile(rounds, url, reads, median(empty_rates))
     return [
         at_least(
             "reads per second, 16 connections, 2.5 million rows",
@@ -71,15 +71,24 @@ def measure(rounds: int) -> list[Figure]:
             "an empty endpoint of the same server",
             miss_reason="half of a read is its rows: the database round trip and the response",
         ),
-        at_most("p99 of a read at half that rate", (half_load.at(0.99) for half_load in half_loads), 10, "ms"),
+        at_most(
+            "p99 of a read at half that rate",
+            (half_load.at(0.99) for half_load in half_loads),
+            10,
+            "ms",
+            miss_reason="the load, the web process and PostgreSQL share the cores; a read waits while both are taken",
+        ),
         *peer_figures,
         at_least("reads per second, usual way", more_rates, sqlmodel_rates, GOAL_SQLMODEL, "a plain SQLModel endpoint"),
         _compare_with_live_call(medians_ms),
     ]
 
 
-def _measure_postgraphile(rounds: int, url: str, reads: Callable[[], bytes]) -> list[Figure]:
-    """The same reads by PostGraphile; [] with a printed line if it cannot be measured here."""
+def _measure_postgraphile(rounds: int, url: str, reads: Callable[[], bytes], empty_rate: float) -> list[Figure]:
+    """The same reads by PostGraphile; [] with a printed line if it cannot be measured here.
+
+    `empty_rate` is that of an empty endpoint of our server.
+    """
     peer_reads = _prepared(lambda record_id: postgraphile.build_request(1, "person", record_id, PAGE_SIZE), ROWS)
     try:
         with postgraphile.run(1) as peer_url:
@@ -93,7 +102,11 @@ def _measure_postgraphile(rounds: int, url: str, reads: Callable[[], bytes]) -> 
         return []
     name = "reads per second, against the same table and index"
     note = "through the same role and row-level security; PostGraphile looks up no API key"
-    return [at_least(name, rates, peer_rates, GOAL_POSTGRAPHILE, "PostGraphile 5 in production mode", note=note)]
+    baseline = "PostGraphile 5 in production mode"
+    reason = (
+        f"an empty endpoint of our server answers {empty_rate / median(peer_rates):.1f} times as many as PostGraphile"
+    )
+    return [at_least(name, rates, peer_rates, GOAL_POSTGRAPHILE, baseline, note=note, miss_reason=reason)]
 
 
 def _check_same_rows(url: str, peer_url: str) -> None:
