@@ -117,6 +117,10 @@ def test_messages_are_announced_again_after_the_connection_was_lost(
     wait_until(lambda: jobs.done == [1, 2], description="the job after it")
 
 
+def test_a_process_that_begins_to_listen_fetches_messages_that_came_before(jobs: Jobs) -> None:
+    assert wake_ups.Announcements(jobs.client, jobs.channel).event("jobs").wait(10)
+
+
 def test_a_message_is_sent_although_it_cannot_be_announced(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise redis.ConnectionError("gone")

@@ -100,7 +100,7 @@ AVAILABILITY = (
         "worker/jobs/wake_ups.py",
         "                self._wake_all()\n",
         "",
-        f"{WAKE_UPS}::test_messages_are_announced_again_after_the_connection_was_lost",
+        f"{WAKE_UPS}::test_a_process_that_begins_to_listen_fetches_messages_that_came_before",
     ),
     mutant(
         "one transaction starts the catch-ups of all accounts",

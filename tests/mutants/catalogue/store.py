@@ -24,10 +24,10 @@ MIRROR = (
         "test_only_an_organisation_that_was_removed_counts_as_never_synced_when_it_is_connected_again",
     ),
     mutant(
-        "overpayments have no watermark",
-        "store/sync/watermarks.py",
-        'XERO_RESOURCES = ("contacts", "invoices", *CreditResource)',
-        'XERO_RESOURCES = ("contacts", "invoices", *list(CreditResource)[:2])',
+        "an organisation that is connected again keeps the watermark of overpayments",
+        "store/accounts/xero_organisations.py",
+        'f"{column} = NULL" for column in WATERMARK_COLUMNS',
+        'f"{column} = NULL" for column in WATERMARK_COLUMNS[:-1]',
         "integration/test_connections.py::"
         "test_only_an_organisation_that_was_removed_counts_as_never_synced_when_it_is_connected_again",
     ),
