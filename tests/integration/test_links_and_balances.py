@@ -72,6 +72,19 @@ def test_a_contact_linked_to_a_company_counts_as_one_of_its_people(world: World)
     world.check()
 
 
+def test_an_opportunity_keeps_the_invoices_of_its_links_when_its_relations_change(world: World) -> None:
+    opportunity, contact = world.opportunity(), world.contact("Acme accounts")
+    invoice = world.invoice(contact)
+    world.settle()
+    world.link("opportunity", opportunity, contact)
+    world.settle()
+    assert world.invoice_numbers("opportunities", opportunity) == [invoice.number]
+    world.relate(opportunity, "person", world.person("bob@acme.test"))
+    world.settle()
+    assert world.invoice_numbers("opportunities", opportunity) == [invoice.number]
+    world.check()
+
+
 @pytest.mark.parametrize("record_type", ["lead", "person", "company", "opportunity"])
 def test_a_link_follows_its_record_and_its_contact(world: World, record_type: str) -> None:
     record = getattr(world, record_type)()

@@ -41,7 +41,8 @@ MATCHING = (
         "store/read_model/projection.py",
         "WHERE record_type <> 'opportunity' OR {MATCHES_OPPORTUNITIES}) e",
         "WHERE record_type <> 'opportunity') e",
-        "integration/test_matching_property.py::test_reasons_and_unmatched_lists_agree_with_the_stored_rows",
+        "integration/test_links_and_balances.py::"
+        "test_an_opportunity_keeps_the_invoices_of_its_links_when_its_relations_change",
     ),
     mutant(
         "phone numbers that an answer leaves out are deleted",
