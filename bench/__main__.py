@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -43,10 +44,7 @@ def main() -> int:
         if path:
             save_parts(path, [parts[title] for title in titles if title in parts])
     if not options.no_report:
-        missing = [title for title in titles if title not in parts]
-        measured_parts = [parts[title] for title in titles if title in parts]
-        report.write(measured_parts, f'make bench ARGS="--rounds {options.rounds}"', missing)
-        print(f"written: {report.PAGE.name}")
+        _write_report(parts, titles, options.rounds)
     figures = [figure for part in measured for figure in part.figures]
     with_goal = [figure for figure in figures if figure.goal]
     failed = len(names) - len(measured)
@@ -54,6 +52,14 @@ def main() -> int:
     met = sum(figure.is_met is True for figure in with_goal)
     print(f"bench {verdict}: {len(figures)} figures, {met} of {len(with_goal)} goals met")
     return 1 if failed else 0
+
+
+def _write_report(parts: Mapping[str, Part], titles: Sequence[str], rounds: int) -> None:
+    if missing := [title for title in titles if title not in parts]:
+        print(f"{report.PAGE.name} stays as it is, because these parts were not measured: {', '.join(missing)}")
+        return
+    report.write([parts[title] for title in titles], f'make bench ARGS="--rounds {rounds}"')
+    print(f"written: {report.PAGE.name}")
 
 
 def _measure(name: str, options: argparse.Namespace) -> Part:

@@ -21,16 +21,16 @@ WIDTH, LINE_HEIGHT, LABEL_WIDTH, BAR_WIDTH = 860, 26, 430, 380
 MAX_SHARE = 2.0
 
 
-def write(parts: Sequence[Part], command: str, missing: Sequence[str] = ()) -> None:
-    """Write the table, the notes and the chart. `missing` parts were not measured."""
+def write(parts: Sequence[Part], command: str) -> None:
+    """Write the table, the notes and the chart."""
     with_goal = [figure for part in parts for figure in part.figures if figure.goal]
     (DOCS / CHART).write_text(_draw_chart(with_goal))
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{_format_parts(parts, command, missing)}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{_format_parts(parts, command)}\n{END}{after}")
 
 
-def _format_parts(parts: Sequence[Part], command: str, missing: Sequence[str]) -> str:
+def _format_parts(parts: Sequence[Part], command: str) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"
     with_goal = [figure for part in parts for figure in part.figures if figure.goal]
@@ -48,8 +48,6 @@ def _format_parts(parts: Sequence[Part], command: str, missing: Sequence[str]) -
         older = f", {part.day}" if part.day != days[-1] else ""
         lines.append(f"| **{part.title}**, {part.minutes:.1f} min{older} | | | | | | |")
         lines += map(_format_row, part.figures)
-    if missing:
-        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     notes = [note for part in parts for note in map(_format_note, part.figures) if note]
     return "\n".join([*lines, "", f"![Each figure relative to its goal]({CHART})", "", "## Notes", "", *notes, ""])
 
