@@ -6,6 +6,7 @@ It measures how long the records take to show each change.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from decimal import ROUND_UP, Decimal
 from typing import Any
@@ -155,7 +156,7 @@ class DemoScenario:
         rows = self.read("companies", company["id"], 8)
         self.environment.panel_url = f"{self.environment.panel_url}#/organization/{company['id']}"
         self.console.print(f"\n[bold]{escape(company['name'])}[/bold], company {company['id']} in Copper:")
-        table = Table(box=None, padding=(0, 1), header_style="dim")
+        table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="dim")
         for name in ("number", "status", "issuer", "due"):
             table.add_column(name)
         table.add_column("total due", justify="right")
@@ -261,10 +262,16 @@ class DemoScenario:
         raise DemoError(f"nobody at {company['name']} shows {invoice['number']}")
 
     def _find_person_with_invoices(self) -> dict[str, Any]:
-        for person in self._list_records("person"):
-            if person["company_id"] and self.read("people", person["id"], 1):
-                return person
-        raise DemoError("no person of the sandbox shows an invoice: remove .patina and start again")
+        """A person with invoices, if possible the only one of their company, whose rows then change with theirs."""
+        people = [
+            person
+            for person in self._list_records("person")
+            if person["company_id"] and self.read("people", person["id"], 1)
+        ]
+        if not people:
+            raise DemoError("no person of the sandbox shows an invoice: remove .patina and start again")
+        colleagues = Counter(person["company_id"] for person in people)
+        return min(people, key=lambda person: colleagues[person["company_id"]])
 
     def _change_email(self) -> None:
         person = self._find_person_with_invoices()
@@ -311,8 +318,9 @@ class DemoScenario:
 
     def _list_numbers(self, plural: str, record_id: int) -> str:
         rows = self.read(plural, record_id)
-        numbers = [row["number"] or "(no number)" for row in rows[:2]]
-        return ", ".join(numbers) + (f" and {len(rows) - 2} more" if len(rows) > 2 else "") or "none"
+        if not rows:
+            return "none"
+        return (rows[0]["number"] or "(no number)") + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
 
     def _undo(self, change: Callable[[], object], take_snapshot: Callable[[], Snapshot], expected: Snapshot) -> None:
         """Undo a change, so that the next run of the demo starts from the same state."""
