@@ -48,6 +48,7 @@ class DemoEnvironment:
     web_url: str = ""
     sandbox_url: str = ""
     panel_url: str = ""
+    _claims: list[socket.socket] = field(default_factory=list)
 
     def __enter__(self) -> DemoEnvironment:
         try:
@@ -61,7 +62,7 @@ class DemoEnvironment:
         self.close()
 
     def _start(self) -> None:
-        web_port, sandbox_port = _find_free_port(WEB_PORT), _find_free_port(SANDBOX_PORT)
+        web_port, sandbox_port = self._claim_port(WEB_PORT), self._claim_port(SANDBOX_PORT)
         self.web_url, self.sandbox_url = f"http://127.0.0.1:{web_port}", f"http://127.0.0.1:{sandbox_port}"
         override_settings(
             {
@@ -96,6 +97,24 @@ class DemoEnvironment:
                 self._start_child(name)
             self._wait_until_ready(f"{self.sandbox_url}/control/state", "sandbox")
             self._wait_until_ready(f"{self.web_url}/readyz", "web")
+
+    def _claim_port(self, preferred: int) -> int:
+        """The preferred port, or any free one if it is in use, or will be by another demo that is starting."""
+        for port in (preferred, 0):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                claim = socket.socket(socket.AF_UNIX)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                    number = int(probe.getsockname()[1])
+                    # A name without a file, which ends with the process.
+                    claim.bind(f"\0patina-demo-{number}")
+                except OSError:
+                    claim.close()
+                    continue
+                self._claims.append(claim)
+                return number
+        raise DemoError("no free port on 127.0.0.1")
 
     @contextmanager
     def step(self, description: str) -> Iterator[None]:
@@ -170,6 +189,8 @@ class DemoEnvironment:
                 child.wait(max(0.1, deadline - time.monotonic()))
             _send_signal(child, signal.SIGKILL)
         self.children.clear()
+        for claim in self._claims:
+            claim.close()
 
 
 def _send_signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -181,16 +202,3 @@ def _send_signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None
             child.send_signal(number)
     except ProcessLookupError:
         return
-
-
-def _find_free_port(preferred: int) -> int:
-    """The preferred port, or any free one if it is in use."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise DemoError("no free port on 127.0.0.1")

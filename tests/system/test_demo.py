@@ -30,6 +30,17 @@ def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def read_tour(demo: subprocess.Popen[str]) -> list[str]:
+    """The lines of a demo until it is up and waits."""
+    assert demo.stdout is not None
+    lines: list[str] = []
+    for line in demo.stdout:
+        lines.append(line)
+        if "Ctrl-C stops every process" in line:
+            return lines
+    pytest.fail(f"the demo ended: {''.join(lines)}\n{demo.communicate()[1]}")
+
+
 def processes_of(home: Path) -> list[psutil.Process]:
     return [
         process
@@ -64,14 +75,19 @@ def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: 
     assert verified.stdout == "verify ok: 0 missing, 0 stale, 0 extra\n"
 
 
+def test_demos_that_start_at_the_same_time_use_different_ports(tmp_path: Path) -> None:
+    demos = [start(tmp_path / name) for name in ("first", "second")]
+    addresses = [{line.strip() for line in read_tour(demo) if "/control/state" in line} for demo in demos]
+    assert addresses[0] != addresses[1]
+    for demo in demos:
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=40)
+    wait_until(lambda: not processes_of(tmp_path / "first"), description="the end of every process")
+
+
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
     demo = start(tmp_path)
-    assert demo.stdout is not None
-    lines = []
-    for line in demo.stdout:
-        lines.append(line)
-        if "Ctrl-C stops every process" in line:
-            break
+    lines = read_tour(demo)
     addresses = [line.strip() for line in lines if "http" in line]
     assert len(addresses) == 4
     assert all(re.fullmatch(r"http://\S+", address) for address in addresses), "each on a line, whole"
@@ -96,10 +112,7 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
 
 def test_a_demo_that_fails_says_why(tmp_path: Path) -> None:
     demo = start(tmp_path)
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if "Ctrl-C stops every process" in line:
-            break
+    read_tour(demo)
     (scheduler,) = [process for process in processes_of(tmp_path) if process.cmdline()[-1] == "scheduler"]
     scheduler.kill()
     _, error = demo.communicate(timeout=40)
