@@ -253,33 +253,20 @@ def test_the_sandbox_accepts_an_invoice_by_its_number(processes: Processes) -> N
     assert simulate("dance").returncode == 2
 
 
+def connect_without_browser(world: World, **environment: str) -> subprocess.CompletedProcess[str]:
+    state = world.sandbox.state()["accounts"][0]
+    options = ("--auto", "--port", str(free_port()), "--copper-email", state["email"])
+    return patina("connect", *options, COPPER_API_KEY=state["api_key"], **environment)
+
+
 def test_a_connection_that_is_not_granted_times_out(world: World) -> None:
     world.sandbox.control("PUT", "app", json={"auto_consent": False})
-    state = world.sandbox.state()["accounts"][0]
-    completed = patina(
-        "connect",
-        "--auto",
-        "--port",
-        str(free_port()),
-        "--copper-email",
-        state["email"],
-        COPPER_API_KEY=state["api_key"],
-    )
+    completed = connect_without_browser(world)
     assert in_one_line(completed) == "Xero didn't grant access by itself: run `patina connect` without --auto"
 
 
 def test_a_connection_to_an_unreachable_xero_fails_with_one_line(world: World) -> None:
-    state = world.sandbox.state()["accounts"][0]
-    completed = patina(
-        "connect",
-        "--auto",
-        "--port",
-        str(free_port()),
-        "--copper-email",
-        state["email"],
-        COPPER_API_KEY=state["api_key"],
-        XERO_LOGIN_URL="http://127.0.0.1:9",
-    )
+    completed = connect_without_browser(world, XERO_LOGIN_URL="http://127.0.0.1:9")
     assert in_one_line(completed) == "Xero can't be reached (ConnectionError)"
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from runtime.settings import SettingsError, override_settings, settings
 from store.db import database
+from tests.support import databases
 from tests.support.commands import patina
 from tests.support.databases import database_url
 
@@ -22,13 +23,11 @@ from tests.support.databases import database_url
 def reaching(url: str) -> Iterator[None]:
     """Use `url` in this process until the block ends."""
     before = settings().database_url or ""
-    override_settings({"DATABASE_URL": url})
-    database.dispose_engine()
+    databases.use_url(url)
     try:
         yield
     finally:
-        override_settings({"DATABASE_URL": before})
-        database.dispose_engine()
+        databases.use_url(before)
 
 
 def name_by_engine() -> str:

@@ -15,8 +15,8 @@ from runtime.settings import override_settings, settings
 from services import account_status, connect
 from services.health import FindingCode
 from store.accounts import xero_organisations
-from store.db import database
 from store.db.database import transaction
+from tests.support import databases
 from tests.support.admin import sign_in
 from tests.support.commands import patina
 from tests.support.databases import clear_budgets
@@ -243,12 +243,10 @@ def test_pages_say_that_the_database_is_down_instead_of_failing(world: World) ->
     clear_budgets("throttle")
     admin = sign_in(world)
     before = settings().database_url or ""
-    override_settings({"DATABASE_URL": "postgresql://somebody@127.0.0.1:1/nothing"})
-    database.dispose_engine()
+    databases.use_url("postgresql://somebody@127.0.0.1:1/nothing")
     try:
         response = admin.open("/status")
     finally:
-        override_settings({"DATABASE_URL": before})
-        database.dispose_engine()
+        databases.use_url(before)
     assert response.status_code == 503
     assert "Traceback" not in response.text

@@ -14,9 +14,8 @@ from psycopg import errors
 from sqlalchemy import exc, text
 
 from cli.checks import CheckResult, run_checks
-from runtime.settings import override_settings
 from store.db import roles
-from store.db.database import Role, account_transaction, dispose_engine, transaction
+from store.db.database import Role, account_transaction, transaction
 from store.db.migrations import migrate
 from store.db.roles import MAX_NAME_BYTES, role_name
 from tests.support import databases
@@ -36,8 +35,7 @@ class Installation:
         return urlunsplit(parts._replace(netloc=f"{self.owner}:{self.owner}@"))
 
     def use(self) -> None:
-        override_settings({"DATABASE_URL": self.address})
-        dispose_engine()
+        databases.use_url(self.address)
 
 
 @contextmanager
@@ -50,8 +48,7 @@ def installation(name: str, rights: str = "CREATEROLE") -> Iterator[Installation
         created.use()
         yield created
     finally:
-        override_settings({"DATABASE_URL": before})
-        dispose_engine()
+        databases.use_url(before)
         databases.execute_as_superuser(f"DROP DATABASE {created.name} WITH (FORCE)")
         for role in Role:
             databases.execute_as_superuser(f"DROP ROLE IF EXISTS {role_name(role, created.name)}")
@@ -201,8 +198,7 @@ def test_the_doctor_detects_ways_around_the_roles(database: str) -> None:
     with transaction() as session:
         session.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
     assert role_check().ok
-    override_settings({"DATABASE_URL": databases.database_url(name).replace("patina@", "postgres@", 1)})
-    dispose_engine()
+    databases.use_url(databases.database_url(name).replace("patina@", "postgres@", 1))
     assert role_check().detail == "the database's user is a superuser"
 
 

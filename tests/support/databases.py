@@ -75,7 +75,12 @@ def role_name(role: Role) -> str:
 
 def use(name: str) -> None:
     """Switch this process to the database `name`."""
-    override_settings({"DATABASE_URL": database_url(name)})
+    use_url(database_url(name))
+
+
+def use_url(url: str, **settings: str) -> None:
+    """Switch this process to the database at `url`, with other settings if needed."""
+    override_settings({"DATABASE_URL": url, **settings})
     # After the settings, because another thread may create an engine at any time.
     database.dispose_engine()
 

@@ -76,13 +76,14 @@ def test_the_demo_shows_four_changes_and_a_second_run_reuses_the_data(tmp_path: 
 
 
 def test_demos_that_start_at_the_same_time_use_different_ports(tmp_path: Path) -> None:
-    demos = [start(tmp_path / name) for name in ("first", "second")]
+    homes = [tmp_path / "first", tmp_path / "second"]
+    demos = [start(home) for home in homes]
     addresses = [{line.strip() for line in read_tour(demo) if "/control/state" in line} for demo in demos]
     assert addresses[0] != addresses[1]
     for demo in demos:
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=40)
-    wait_until(lambda: not processes_of(tmp_path / "first"), description="the end of every process")
+    wait_until(lambda: not any(map(processes_of, homes)), description="the end of every process")
 
 
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:

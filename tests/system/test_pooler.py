@@ -65,8 +65,7 @@ logfile = {open_folder / "pgbouncer.log"}
         return True
 
     wait_until(is_up, description="PgBouncer")
-    override_settings({"DATABASE_URL": url, "DATABASE_POOLER": "true"})
-    dispose_engine()
+    databases.use_url(url, DATABASE_POOLER="true")
     yield url
     dispose_engine()
     terminate([process])
