@@ -41,6 +41,8 @@ FOLDER_PREFIX = "patina-failover-"
 # A file system in memory, and how much of it a cluster may need.
 MEMORY_FOLDER, MIN_MEMORY_BYTES = Path("/dev/shm"), 3 * 2**30
 START_SECONDS = 120.0
+# A path of each backend of the load balancer, which checks the web processes for each of them.
+PATH_PER_BACKEND = ("/healthz", "/v1/people/1/invoices", "/webhooks/xero")
 HEALTHY_SECONDS = 120.0
 REQUEST_SECONDS = 2.0
 # Each faster than the default, so that a round takes seconds. What a failover depends on has its documented value.
@@ -257,8 +259,9 @@ class Cluster:
         return str(self.folder / "ca.pem")
 
     def _is_reachable(self) -> bool:
-        """Whether the load balancer forwards requests."""
-        return httpx.get(f"{self.url}/healthz", timeout=5, trust_env=False, verify=self._ca_file).status_code == 200
+        """Whether each backend of the load balancer forwards requests; 503 is the balancer's own response."""
+        with httpx.Client(base_url=self.url, timeout=5, trust_env=False, verify=self._ca_file) as client:
+            return all(client.get(path).status_code != 503 for path in PATH_PER_BACKEND)
 
     def wait_until_healthy(self) -> None:
         """Wait until every host has its role again, so that the next fault is the only one."""

@@ -10,6 +10,7 @@ from runtime import logs
 from runtime.settings import override_settings
 from tests.support.admin import AdminBrowser
 from tests.support.refusals import refused
+from tests.support.serving import wait_until
 from tests.support.world import World
 from web.middleware.client_address import label_of
 from web.middleware.refusals import RefusalReason, RefusalSampler
@@ -55,7 +56,14 @@ def test_every_refusal_is_logged_with_its_reason(
     admin.http.post("/keys", data={"csrf": "x"})
     AdminBrowser(world.web).sign_in("wrong", "ann@acme.test")
     world.web.get("/connect?q=%00")
-    entries = {line["reason"]: line for line in lines(capfd.readouterr().err, "request.refused")}
+    entries: dict[object, dict[str, object]] = {}
+
+    def logged_reasons() -> set[object]:
+        # A refusal may be logged shortly after its response arrived.
+        entries.update((line["reason"], line) for line in lines(capfd.readouterr().err, "request.refused"))
+        return set(entries)
+
+    wait_until(lambda: "input" in logged_reasons(), description="the log line of the last refusal")
     assert set(entries) == {"scope", "credential", "signature", "panel", "form", "sign_in", "input"}
     assert entries["credential"]["key"] == "pat_abcdefgh"
     assert entries["credential"]["route"] == "/v1/{type}/{id}/invoices"
