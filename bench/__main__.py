@@ -84,7 +84,7 @@ def _measure(name: str, options: argparse.Namespace) -> Part:
 def _print(figures: list[Figure], seconds: float) -> None:
     for figure in figures:
         verdict, goal = VERDICTS[figure.is_met], figure.goal or "no goal"
-        print(f"  {verdict} {figure.name}: {figure.median:.3g} {figure.unit} ({goal})", flush=True)
+        print(f"  {verdict} {figure.name}: {figure.median_text} {figure.unit} ({goal})", flush=True)
     print(f"  measured in {seconds / 60:.1f} min", flush=True)
 
 

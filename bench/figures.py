@@ -12,6 +12,11 @@ from statistics import median
 from pydantic import TypeAdapter
 
 
+def format_number(value: float, digits: int = 3) -> str:
+    """A number with this many digits; of numbers from 100 on, all before the point."""
+    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.{digits}g}"
+
+
 @dataclass(frozen=True)
 class Figure:
     """One row of the report: `values` of the rounds, in `unit`.
@@ -33,6 +38,13 @@ class Figure:
     def median(self) -> float:
         """The median of the rounds."""
         return median(self.values)
+
+    @property
+    def median_text(self) -> str:
+        """The median, rounded, with a digit more where rounding would hide that the goal was missed."""
+        rounded = format_number(self.median)
+        is_hidden = self.is_met is False and rounded in self.goal.split()
+        return format_number(self.median, digits=4) if is_hidden else rounded
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ def at_least(
     """A ratio of rates to the baseline's, with a minimum as goal."""
     figure = ratio(name, rates, baseline_rates, baseline)
     is_met = figure.median >= minimum
-    return replace(figure, goal=f"at least {minimum:g}", is_met=is_met, note=note, miss_reason=miss_reason)
+    return replace(figure, goal=f"at least {format_number(minimum)}", is_met=is_met, note=note, miss_reason=miss_reason)
 
 
 def ratio(name: str, rates: list[float], baseline_rates: list[float], baseline: str) -> Figure:
@@ -148,7 +160,15 @@ def at_most(
     measured = tuple(values)
     is_met = median(measured) <= maximum
     return Figure(
-        name, measured, unit, f"at most {maximum:g} {unit}", is_met, baseline, note, miss_reason, dict(details)
+        name,
+        measured,
+        unit,
+        f"at most {format_number(maximum)} {unit}",
+        is_met,
+        baseline,
+        note,
+        miss_reason,
+        dict(details),
     )
 
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from textwrap import shorten
 
-from bench.figures import Figure, Part
+from bench.figures import Figure, Part, format_number
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, FIGURES = DOCS / "performance.md", DOCS / "performance.json"
@@ -53,10 +53,10 @@ def _format_parts(parts: Sequence[Part], command: str) -> str:
 
 
 def _format_row(figure: Figure) -> str:
-    median, is_ratio = f"{_format_number(figure.median)} {figure.unit}", "ours" in figure.details
+    median, is_ratio = f"{figure.median_text} {figure.unit}", "ours" in figure.details
     ours = figure.details.get("ours", median)
     baseline = ": ".join(filter(None, (figure.baseline, figure.details.get("baseline"))))
-    value_range = f"{_format_number(min(figure.values))} to {_format_number(max(figure.values))}"
+    value_range = f"{format_number(min(figure.values))} to {format_number(max(figure.values))}"
     verdict = {True: "met", False: "**missed**", None: ""}[figure.is_met]
     columns = (figure.name, ours, baseline, median if is_ratio else "", value_range, figure.goal, verdict)
     return f"| {' | '.join(columns)} |"
@@ -69,10 +69,6 @@ def _format_note(figure: Figure) -> str:
     parts.append(f"missed because {figure.miss_reason}" if figure.is_met is False and figure.miss_reason else "")
     text = "; ".join(filter(None, parts))
     return f"- **{figure.name}**: {text}." if text else ""
-
-
-def _format_number(value: float) -> str:
-    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
 def _draw_chart(figures: Sequence[Figure]) -> str:

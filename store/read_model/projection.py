@@ -12,12 +12,14 @@ and changes in the same statement.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from psycopg.errors import QueryCanceled
+from psycopg.errors import LockNotAvailable, QueryCanceled
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -310,6 +312,15 @@ PLAN_WITHOUT_NESTED_LOOPS = text(
 LONG_STATEMENT_SECONDS = 3_600
 ALLOW_LONG_STATEMENTS = text(f"SET LOCAL statement_timeout = '{LONG_STATEMENT_SECONDS}s'")
 ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(:space, CAST(:account AS int))")
+# The limit applies to this lock only. Each step reads the one before it, which fixes their order.
+ADVISORY_LOCK_WITHIN_LIMIT = text("""
+    WITH earlier AS MATERIALIZED (SELECT current_setting('lock_timeout') AS lock_timeout),
+    limited AS MATERIALIZED (SELECT lock_timeout, set_config('lock_timeout', :milliseconds, true) FROM earlier),
+    locked AS MATERIALIZED (
+        SELECT lock_timeout, pg_advisory_xact_lock(:space, CAST(:account AS int)) FROM limited)
+    SELECT set_config('lock_timeout', lock_timeout, true) FROM locked
+""")
+_lock_wait: ContextVar[float | None] = ContextVar("lock_wait", default=None)
 LOCK_SPACE = 0x7061_7469
 LIMIT_BATCH = text(f"SET LOCAL statement_timeout = '{BATCH_STATEMENT_SECONDS}s'")
 
@@ -583,11 +594,21 @@ class Comparison:
 
 
 class AccountBusyError(OperationalError):
-    """Another transaction has projected this account for longer than a statement may wait. Try again later."""
+    """Another transaction has projected this account for longer than this one may wait. Try again later."""
 
     @override
     def __str__(self) -> str:
         return "the account's rows are being computed by another job, which takes unusually long; this one tries again"
+
+
+@contextmanager
+def limited_lock_wait(seconds: float | None) -> Iterator[None]:
+    """Let `lock_account` in this context wait at most `seconds`; None: as long as a statement may take."""
+    token = _lock_wait.set(seconds)
+    try:
+        yield
+    finally:
+        _lock_wait.reset(token)
 
 
 def lock_account(session: Session, account_id: int) -> None:
@@ -595,10 +616,14 @@ def lock_account(session: Session, account_id: int) -> None:
 
     Raises `AccountBusyError`, and `AccountClosedError` if the account was closed.
     """
+    params: dict[str, Any] = {"space": LOCK_SPACE, "account": account_id % 2**31}
+    statement, seconds = ADVISORY_LOCK, _lock_wait.get()
+    if seconds is not None:
+        statement, params["milliseconds"] = ADVISORY_LOCK_WITHIN_LIMIT, str(int(seconds * 1000))
     try:
-        session.execute(ADVISORY_LOCK, {"space": LOCK_SPACE, "account": account_id % 2**31})
+        session.execute(statement, params)
     except OperationalError as error:
-        if error.orig and isinstance(error.orig, QueryCanceled):
+        if isinstance(error.orig, QueryCanceled | LockNotAvailable):
             raise AccountBusyError(error.statement, error.params, error.orig) from error
         raise
     tenancy.lock_account(session, account_id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -16,10 +17,11 @@ from runtime.redis_client import shared_client
 from runtime.settings import override_settings
 from store.db.database import transaction
 from store.db.enums import RecordType
-from store.ingest import inbox
+from store.ingest import event_latency, inbox
 from store.ingest.inbox import LeaseLostError, SyncSource
 from store.mirror import mirror
 from store.mirror.rows import ContactRow, RecordRow
+from store.read_model import projection
 from store.sync import runs
 from tests.support.mirror_rows import build_invoice
 from tests.support.processes import Processes, patina
@@ -463,6 +465,73 @@ def projections_waiting(account: int) -> int:
     messages = shared_client().hgetall(f"{queue}.msgs")
     waiting = [json.loads(messages[message_id]) for message_id in shared_client().lrange(queue, 0, -1)]
     return sum(message["actor_name"] == "project" and message["args"] == [account] for message in waiting)
+
+
+@contextmanager
+def projected_by_another_job(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float | None]]:
+    """Another job projects the account during the block; the limits of the waits for it, in seconds."""
+    monkeypatch.setattr(actors, "LOCK_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(actors, "_busy_until", {})
+    limits: list[float | None] = []
+    limited_lock_wait = projection.limited_lock_wait
+
+    def record_limit(seconds: float | None) -> AbstractContextManager[None]:
+        limits.append(seconds)
+        return limited_lock_wait(seconds)
+
+    monkeypatch.setattr(projection, "limited_lock_wait", record_limit)
+    with transaction() as session:
+        projection.lock_account(session, world.account)
+        yield limits
+
+
+def test_a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = world.person("ann@acme.test")
+    world.settle()
+    numbers = []
+    source = source_of(world)
+    with transaction() as session:
+        latency_before = event_latency.latency_since(session, world.account, 2)
+    with projected_by_another_job(world, monkeypatch) as limits:
+        for _ in range(2):
+            numbers.append(world.invoice("ann@acme.test").number)
+            arrive(world)
+            actors.drain.fn(source.account_id, source.organisation_id)
+        assert marks(world) > 0
+    assert limits == [0.3, actors.SHORT_LOCK_WAIT_SECONDS], "no thread waits again and again"
+    with transaction() as session:
+        states = session.execute(text("SELECT DISTINCT state FROM inbox WHERE account_id = :a"), {"a": world.account})
+        assert list(states.scalars()) == ["done"], "applied, and not failed"
+        latency = event_latency.latency_since(session, world.account, 2)
+    assert sum(hour.events for hour in latency) >= sum(hour.events for hour in latency_before) + 2
+    assert world.invoice_numbers("people", person) == []
+    before = projections_waiting(world.account)
+    scheduler.sweep()
+    assert projections_waiting(world.account) == before + 1
+    actors.project.fn(world.account)
+    assert sorted(world.invoice_numbers("people", person)) == sorted(numbers)
+
+
+def test_a_run_leaves_its_thread_while_another_job_projects_its_account_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_processor, "MAX_PENDING_MARKS", 1)
+    analyzed: list[str] = []
+    monkeypatch.setattr(mirror, "analyze", lambda _, stage: analyzed.append(stage))
+    world.sandbox.faults(webhooks=[{"vendor": vendor, "loss": 1.0} for vendor in ("xero", "copper")])
+    world.person("ann@acme.test")
+    world.settle()
+    copper, _ = run_processor.start_account_runs(world.account, RunKind.BACKFILL)
+    with projected_by_another_job(world, monkeypatch):
+        actors.advance_run.fn(world.account, copper.id)
+        assert marks(world) > 0, "a page was stored"
+        assert analyzed, "and its table analysed, because no later step does that"
+    assert world.runs([copper.id])[0].attempts == 0
+    while run_processor.step(copper.account_id, copper.id).has_more:
+        pass
+    assert marks(world) == 0
 
 
 def test_rows_of_a_run_are_projected_in_parallel_and_complete_when_it_ends(world: World) -> None:

@@ -224,3 +224,13 @@ def test_a_run_that_waits_for_a_long_projection_loses_no_attempt(world: World) -
     assert outcome.has_more
     assert outcome.delay > 0
     assert world.runs([run.id])[0].attempts == 0
+
+
+def test_the_limit_of_the_wait_for_a_projection_ends_it_and_applies_to_no_other_lock() -> None:
+    account, _ = _connect()
+    with transaction() as session, projection.limited_lock_wait(0.1):
+        session.execute(text("SET LOCAL lock_timeout = '3s'"))
+        projection.lock_account(session, account)
+        assert session.execute(text("SHOW lock_timeout")).scalar_one() == "3s"
+        with pytest.raises(projection.AccountBusyError):
+            projector.project(account)

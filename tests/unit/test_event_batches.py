@@ -9,6 +9,7 @@ import pytest
 
 from store.db.database import AccountClosedError
 from store.ingest.inbox import LeasedEvent, LeaseLostError, SyncSource
+from store.read_model.projection import AccountBusyError
 from worker.sync.event_processor import (
     MAX_DELAY_SECONDS,
     Batch,
@@ -99,6 +100,7 @@ def test_nothing_is_applied_without_batches() -> None:
     [
         (LeaseLostError(), True, FailureAction.RAISE),
         (AccountClosedError(), True, FailureAction.RAISE),
+        (AccountBusyError(None, None, TimeoutError()), True, FailureAction.RAISE),
         (AuthorizationLostError("revoked"), True, FailureAction.RAISE),
         (EndpointRefusedError("no scope", "Contacts"), True, FailureAction.DEFER),
         (TransientError("overloaded"), True, FailureAction.RAISE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any
 
 import structlog
 
@@ -14,9 +14,9 @@ from store.db import tenancy
 from store.db.database import transaction
 from store.db.enums import RecordType
 from store.ingest.inbox import SyncSource
-from store.read_model import field_values
+from store.read_model import field_values, projection
 from store.sync.runs import Run
-from worker.jobs.broker import broker, job
+from worker.jobs.broker import Job, broker, job
 from worker.jobs.enqueue import clear_dedup_key, enqueue_later, enqueue_once
 from worker.jobs.locks import concurrency_slot
 from worker.sync import (
@@ -41,28 +41,50 @@ STEP_SECONDS = 2.0
 MAX_DRAINS_PER_SOURCE = 2
 MAX_GRANTS_PER_JOB = 100
 EVENTS, PROJECTION, SYNC, BACKGROUND = "events", "projection", "sync", "background"
-P = ParamSpec("P")
+# While another job computes an account's rows for long (a rebuild of five million takes minutes), the account's other
+# jobs leave their threads to other accounts: the first ones after this time, later ones almost at once.
+LOCK_WAIT_SECONDS, SHORT_LOCK_WAIT_SECONDS = 2.0, 0.1
+BUSY_SECONDS = 10.0
+# When the accounts that were busy are waited for again, in this process.
+_busy_until: dict[int, float] = {}
 
 
-def _ignore_errors_once_closed(work: Callable[Concatenate[int, P], None]) -> Callable[Concatenate[int, P], None]:
-    """Wrap a job of an account, so that its errors are only logged once the account is closed."""
-
-    @wraps(work)
-    def guarded(account_id: int, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            work(account_id, *args, **kwargs)
-        except Exception as error:
-            with transaction() as session:
-                is_open = tenancy.is_open(session, account_id)
-            if is_open:
-                raise
-            log.info("job.stopped", account=account_id, job=work.__name__, error=type(error).__name__)
-
-    return guarded
+def _lock_wait_seconds(account_id: int) -> float:
+    """How long a job may wait for another one that computes its account's rows."""
+    if time.monotonic() < _busy_until.get(account_id, 0.0):
+        return SHORT_LOCK_WAIT_SECONDS
+    _busy_until.pop(account_id, None)
+    return LOCK_WAIT_SECONDS
 
 
-@job(EVENTS)
-@_ignore_errors_once_closed
+def _account_job(queue_name: str) -> Callable[[Callable[..., None]], Job]:
+    """Decorate a job of an account. It ends early while another job computes the account's rows for long.
+
+    The sweep sends it again as long as there is work for it. Its errors are only logged once the account is closed.
+    """
+
+    def declare(work: Callable[..., None]) -> Job:
+        @wraps(work)
+        def run(account_id: int, /, *args: Any) -> None:
+            try:
+                with projection.limited_lock_wait(_lock_wait_seconds(account_id)):
+                    work(account_id, *args)
+            except projection.AccountBusyError:
+                _busy_until[account_id] = time.monotonic() + BUSY_SECONDS
+                log.info("job.deferred", account=account_id, job=work.__name__)
+            except Exception as error:
+                with transaction() as session:
+                    is_open = tenancy.is_open(session, account_id)
+                if is_open:
+                    raise
+                log.info("job.stopped", account=account_id, job=work.__name__, error=type(error).__name__)
+
+        return job(queue_name)(run)
+
+    return declare
+
+
+@_account_job(EVENTS)
 def drain(account_id: int, organisation_id: int) -> None:
     """Apply the pending events of one organisation, or (organisation 0) of the account's Copper."""
     source = SyncSource(account_id, organisation_id)
@@ -81,8 +103,7 @@ def drain(account_id: int, organisation_id: int) -> None:
         enqueue_once(drain, account_id, organisation_id)
 
 
-@job(EVENTS)
-@_ignore_errors_once_closed
+@_account_job(EVENTS)
 def start_requested_catch_up(account_id: int, organisation_id: int) -> None:
     """Start a catch-up that events requested too soon after the previous one."""
     source = SyncSource(account_id, organisation_id)
@@ -96,8 +117,7 @@ def _enqueue_catch_up(source: SyncSource, outcome: CatchUpOutcome) -> None:
         enqueue_later(start_requested_catch_up, outcome.retry_after, source.account_id, source.organisation_id)
 
 
-@job(PROJECTION)
-@_ignore_errors_once_closed
+@_account_job(PROJECTION)
 def project(account_id: int) -> None:
     """Project an account's pending marks: those of a run's pages, and those that another job left."""
     clear_dedup_key("project", account_id)
@@ -117,20 +137,20 @@ def _enqueue_field_writes(account_id: int) -> None:
         enqueue_once(write_fields, account_id)
 
 
-@job(BACKGROUND)
-@_ignore_errors_once_closed
+@_account_job(BACKGROUND)
 def write_fields(account_id: int) -> None:
     """Write the custom fields of records in Copper that differ from what they should be."""
     clear_dedup_key("write_fields", account_id)
-    delay = field_writer.write(account_id, STEP_SECONDS)
+    # One job at a time, which waits: what it has written to Copper has to be stored, or it is written again.
+    with projection.limited_lock_wait(None):
+        delay = field_writer.write(account_id, STEP_SECONDS)
     if delay:
         enqueue_later(write_fields, delay, account_id)
     elif delay is not None:
         enqueue_once(write_fields, account_id)
 
 
-@job(SYNC)
-@_ignore_errors_once_closed
+@_account_job(SYNC)
 def advance_run(account_id: int, run_id: int) -> None:
     """Process a run's next pages for some seconds, then enqueue the next job of the run."""
     clear_dedup_key("advance_run", account_id, run_id)
@@ -147,8 +167,7 @@ def advance_run(account_id: int, run_id: int) -> None:
         enqueue_once(advance_run, account_id, run_id)
 
 
-@job(BACKGROUND)
-@_ignore_errors_once_closed
+@_account_job(BACKGROUND)
 def refresh_stale_relations(account_id: int) -> None:
     """Fetch the relations that were fetched longest ago."""
     clear_dedup_key("refresh_stale_relations", account_id)
@@ -158,8 +177,7 @@ def refresh_stale_relations(account_id: int) -> None:
         log.info("relations.deferred", account=account_id, error=str(error))
 
 
-@job(BACKGROUND)
-@_ignore_errors_once_closed
+@_account_job(BACKGROUND)
 def refresh_record_relations(account_id: int, record_type: str, record_id: int) -> None:
     """Fetch the relations of a record that was just viewed, if they are stale."""
     clear_dedup_key("refresh_record_relations", account_id, record_type, record_id)
@@ -169,8 +187,7 @@ def refresh_record_relations(account_id: int, record_type: str, record_id: int) 
         log.info("relations.deferred", account=account_id, error=str(error))
 
 
-@job(BACKGROUND)
-@_ignore_errors_once_closed
+@_account_job(BACKGROUND)
 def backfill_created_dates(account_id: int, organisation_id: int) -> None:
     """Look up the created dates of an organisation's newest invoices."""
     clear_dedup_key("backfill_created_dates", account_id, organisation_id)

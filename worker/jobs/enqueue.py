@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import dramatiq
@@ -31,12 +31,14 @@ def enqueue_once(job: Job, *args: Any) -> bool:
     return _enqueue(job, args, is_repeated=False)
 
 
-def enqueue_overdue(job: Job, pending: Iterable[tuple[Any, ...]]) -> None:
+def enqueue_overdue(job: Job, pending: Sequence[tuple[Any, ...]]) -> None:
     """Run `job` soon for each of the arguments: work that should have begun already.
 
     A message can be lost with the host that took it, or with Redis. If none waits in the job's queue, each gets a new
     one, whatever was sent before: the queue grows by one message for each at most. Otherwise theirs may still come.
     """
+    if not pending:
+        return
     is_repeated = _is_queue_empty(job)
     for args in pending:
         _enqueue(job, args, is_repeated=is_repeated)

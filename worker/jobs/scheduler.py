@@ -60,8 +60,8 @@ def sweep() -> int:
         sources = inbox.pending_sources(session)
         account_ids = projection.accounts_pending(session)
         pending_runs = runs.list_pending(session)
-    enqueue_overdue(actors.drain, ((source.account_id, source.organisation_id) for source in sources))
-    enqueue_overdue(actors.project, ((account_id,) for account_id in account_ids))
+    enqueue_overdue(actors.drain, [(source.account_id, source.organisation_id) for source in sources])
+    enqueue_overdue(actors.project, [(account_id,) for account_id in account_ids])
     enqueue_overdue(actors.advance_run, pending_runs)
     counts = {"sources": len(sources), "marks": len(account_ids), "runs": len(pending_runs)}
     for work_type, count in counts.items():

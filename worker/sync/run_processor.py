@@ -196,12 +196,12 @@ def _process_page(run: Run, lease: UUID) -> StepOutcome:
     except Exception as error:
         log.exception("run.step_failed", account=run.account_id, run=run.id, stage=run.stage)
         return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=True)
-    # Other jobs project the run's marks, many pages at a time. The run does it where they are missing or too slow.
-    if is_projection_behind:
-        project(run.account_id)
     run, page = pages[-1]
     if run_kind_of(run) is RunKind.BACKFILL:
         _analyze(run, page)
+    # Other jobs project the run's marks, many pages at a time. The run does it where they are missing or too slow.
+    if is_projection_behind:
+        project(run.account_id)
     return StepOutcome(state == RunState.RUNNING, page.delay, may_have_marks)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue.mutant import mutant
 
+LONG_PROJECTION = "integration/test_jobs.py::test_"
 BATCHES = "integration/test_projection_batches.py::test_"
 
 MIRROR = (
@@ -243,6 +244,41 @@ PROJECTION = (
         "    except projection.AccountBusyError as error:\n"
         "        return _requeue(run, lease, error, delay=ERROR_DELAY_SECONDS, count_attempt=True)",
         f"{BATCHES}a_run_that_waits_for_a_long_projection_loses_no_attempt",
+    ),
+    mutant(
+        "the limit of the wait for a projection applies to all locks of the transaction",
+        "store/read_model/projection.py",
+        "    SELECT set_config('lock_timeout', lock_timeout, true) FROM locked\n",
+        "    SELECT lock_timeout FROM locked\n",
+        f"{BATCHES}the_limit_of_the_wait_for_a_projection_ends_it_and_applies_to_no_other_lock",
+    ),
+    mutant(
+        "events are applied again, half by half, because their rows have to wait",
+        "worker/sync/event_processor.py",
+        "    (AccountBusyError, FailureAction.RAISE),\n",
+        "",
+        "unit/test_event_batches.py::test_a_failure_decides_what_becomes_of_its_batch",
+    ),
+    mutant(
+        "events whose rows have to wait are missing from the latency",
+        "worker/sync/event_processor.py",
+        "            _record_latency(lease.source, completed_ids)\n            raise\n",
+        "            raise\n",
+        f"{LONG_PROJECTION}a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long",
+    ),
+    mutant(
+        "the jobs of a busy account wait for it again and again",
+        "worker/jobs/actors.py",
+        "                _busy_until[account_id] = time.monotonic() + BUSY_SECONDS\n",
+        "",
+        f"{LONG_PROJECTION}a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long",
+    ),
+    mutant(
+        "the tables of a page are not analysed when its rows have to wait",
+        "worker/sync/run_processor.py",
+        "        _analyze(run, page)\n    # Other",
+        "        pass\n    # Other",
+        f"{LONG_PROJECTION}a_run_leaves_its_thread_while_another_job_projects_its_account_for_long",
     ),
     mutant(
         "latency ignores pending events",
