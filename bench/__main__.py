@@ -44,7 +44,7 @@ def main() -> int:
         if path:
             save_parts(path, [parts[title] for title in titles if title in parts])
     if not options.no_report:
-        _write_report(parts, titles, options.rounds)
+        _write_report(parts, titles)
     figures = [figure for part in measured for figure in part.figures]
     with_goal = [figure for figure in figures if figure.goal]
     failed = len(names) - len(measured)
@@ -54,11 +54,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _write_report(parts: Mapping[str, Part], titles: Sequence[str], rounds: int) -> None:
+def _write_report(parts: Mapping[str, Part], titles: Sequence[str]) -> None:
     if missing := [title for title in titles if title not in parts]:
         print(f"{report.PAGE.name} stays as it is, because these parts were not measured: {', '.join(missing)}")
         return
-    report.write([parts[title] for title in titles], f'make bench ARGS="--rounds {rounds}"')
+    report.write([parts[title] for title in titles])
     print(f"written: {report.PAGE.name}")
 
 
@@ -94,13 +94,16 @@ def _parse_options(names: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", choices=names, action="append", help=only_help)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--all-rounds", action="store_true", help="measure all rounds, however long they take")
-    parser.add_argument("--accounts", type=int, help="accounts of the part fleet, if measured alone; few to try it")
+    accounts_help = "accounts of the part fleet, if measured alone: few, to try it; leaves the report as it is"
+    parser.add_argument("--accounts", type=int, help=accounts_help)
     parser.add_argument("--load-seconds", type=float, help="load of the part memory, if measured alone; 3600: an hour")
     parser.add_argument("--json", type=Path, help="file for the figures as JSON instead of docs/performance.json")
     parser.add_argument(
         "--no-report", action="store_true", help="leave docs/performance.md and its figures as they are"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.no_report = options.no_report or options.accounts is not None
+    return options
 
 
 def _measure_in_subprocess(name: str, options: argparse.Namespace) -> list[Part]:
@@ -108,9 +111,13 @@ def _measure_in_subprocess(name: str, options: argparse.Namespace) -> list[Part]
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         arguments = ["--only", name, "--rounds", str(options.rounds), "--json", file.name, "--no-report"]
         arguments += ["--all-rounds"] if options.all_rounds else []
-        completed = subprocess.run(
-            [sys.executable, "-m", "bench", *arguments], timeout=PART_TIMEOUT_SECONDS, check=False
-        )
+        try:
+            completed = subprocess.run(
+                [sys.executable, "-m", "bench", *arguments], timeout=PART_TIMEOUT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            print(f"  {name} took longer than {PART_TIMEOUT_SECONDS} s", flush=True)
+            return []
         return [] if completed.returncode else load_parts(Path(file.name))
 
 

@@ -60,10 +60,12 @@ def measure(_: int) -> list[Figure]:
             world.run(RunKind.BACKFILL, seconds=900)
         calls, state = _calls(sandbox), sandbox.state()
     least = {name: vendor.least_seconds(settings().rate_limit_window_seconds) for name, vendor in calls.items()}
-    slower = max(least, key=lambda name: least[name])
+    slower = max(least, key=lambda vendor: least[vendor])
+    shape = vendors.SHAPES["limits"]
+    name = f"backfill of {shape.invoices:,} invoices, {shape.contacts:,} contacts and {shape.records:,} records"
     counts = ", ".join(f"{vendor.calls} calls to {name} at {vendor.limit} a minute" for name, vendor in calls.items())
     figure = ratio_at_most(
-        "time of the same backfill at the vendors' limits",
+        f"time of a {name} at the vendors' limits",
         [timer.seconds],
         [least[slower]],
         "s",
@@ -71,6 +73,6 @@ def measure(_: int) -> list[Figure]:
         f"the least time of these calls, here those to {slower}",
         note=f"{counts}; {state['rate_limited']} refused",
         miss_reason="a call counts until a window after its response, and the pages of a window take as long to process"
-        " as this machine needs; each refused page waits for the next call that expires",
+        " as this machine needs; a page for which no call is left waits until one expires",
     )
     return [figure]

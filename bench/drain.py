@@ -70,7 +70,8 @@ def rates(rounds: int, processes: int, events: int = EVENTS) -> list[float]:
 
 def measure(rounds: int) -> list[Figure]:
     """100,000 events on 20,000 invoices."""
-    stripe_sync.install()
+    if not stripe_sync.is_available():
+        return []
     invoices = SHAPES["events"].invoices
     peer_rates = []
     for _ in rounds_in_time(rounds, MAX_SECONDS):

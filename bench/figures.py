@@ -12,9 +12,9 @@ from statistics import median
 from pydantic import TypeAdapter
 
 
-def format_number(value: float, digits: int = 3) -> str:
-    """A number with this many digits; of numbers from 100 on, all before the point."""
-    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.{digits}g}"
+def format_number(value: float) -> str:
+    """A number with three digits, or as many as it has before the point."""
+    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Figure:
     @property
     def median_text(self) -> str:
         """The median, rounded, with a digit more where rounding would hide that the goal was missed."""
-        rounded = format_number(self.median)
-        is_hidden = self.is_met is False and rounded in self.goal.split()
-        return format_number(self.median, digits=4) if is_hidden else rounded
+        text = format_number(self.median)
+        if self.is_met is False and text in self.goal.split():
+            return f"{self.median:.4g}"
+        return text
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _measure_begin(rounds: int) -> tuple[list[float], float]:
             scheduler.catch_up()
         seconds.append(timer.seconds)
         with transaction() as session:
-            starts = session.execute(BUSIEST_MINUTE).scalar_one()
+            starts = max(starts, session.execute(BUSIEST_MINUTE).scalar_one())
         _reset()
     return seconds, starts * scheduler.XERO_CALLS_PER_CATCH_UP / XERO_APP_CALLS
 
@@ -301,7 +301,12 @@ def measure(rounds: int, accounts: int = ACCOUNTS) -> list[Figure]:
             "s",
             miss_reason="two runs of each account are inserted with their indexes, and its task is updated",
         ),
-        at_most("the app's Xero calls that they may use in a minute", [app_share], GOAL_APP_SHARE, "of the limit"),
+        at_most(
+            "share of the Xero app's calls that they use in a minute, at most",
+            [app_share],
+            GOAL_APP_SHARE,
+            "of the limit",
+        ),
         at_most("claiming and beginning all nightly reconciliations", claim_seconds, GOAL_CLAIM_S, "s"),
         at_most("a scheduler tick with nothing to do", idle_ticks, GOAL_TICK_S, "s"),
         at_most("a scheduler tick with a sixtieth of the accounts due", busy_ticks, GOAL_TICK_S, "s"),

@@ -61,20 +61,31 @@ def measure(rounds: int) -> list[Figure]:
     small_rows = f"{2 * INVOICES:,} rows"
     large_p99, small_p99 = [p99 for _, p99 in large], [p99 for _, p99 in small]
     return [
+        # The worst size, and not the median of all.
         at_most(
-            "buffers of a read", (cost.buffers for cost in costs), MAX_BUFFERS, "buffers", note=plan_nodes, **details
+            "buffers of a read, at most",
+            [max(cost.buffers for cost in costs)],
+            MAX_BUFFERS,
+            "buffers",
+            note=plan_nodes,
+            **details,
         ),
-        at_most("heap fetches of a read after vacuum", (cost.heap_fetches for cost in costs), 0, "fetches"),
-        at_most("more buffers per tenfold rows", growth, 1, "buffers"),
+        at_most(
+            "heap fetches of a read after vacuum, at most", [max(cost.heap_fetches for cost in costs)], 0, "fetches"
+        ),
+        at_most("buffers that a read needs more for ten times the rows, at most", [max(growth)], 1, "buffers"),
         at_most(
             f"p99 of one changed invoice, {SIZES[-1]:,} rows",
             large_p99,
             GOAL_P99,
             "ms",
-            miss_reason="the slowest of a hundred transactions waits for the disk or for another process",
+            miss_reason="the transaction is several round trips, which take the time of the p50, and the slowest of a"
+            " hundred also waits for the disk or for another process",
             p50=f"{median(p50 for p50, _ in large):.1f} ms",
         ),
-        ratio_at_most("p99 of it, against a small model", large_p99, small_p99, "ms", GOAL_GROWTH, small_rows),
+        ratio_at_most(
+            "p99 of one changed invoice, against few rows", large_p99, small_p99, "ms", GOAL_GROWTH, small_rows
+        ),
     ]
 
 

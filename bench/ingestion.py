@@ -123,7 +123,7 @@ def _synchronous_commit() -> str:
 def measure(rounds: int) -> list[Figure]:
     """Deliveries of one event and of 100 events."""
     with environment.populated_database(), environment.start_web() as url:
-        assert load.run(url, deliveries(1, 1), seconds=1).failed == 0
+        load.run(url, deliveries(1, 1), seconds=1)
         rates, insert_rates = alternate(rounds, lambda: load.run(url, deliveries(1)).rate, lambda: _measure_inserts(1))
         half_loads = [load.run(url, deliveries(1), rate=rate / 2) for rate in rates]
         many_rates, many_insert_rates = alternate(
@@ -132,19 +132,20 @@ def measure(rounds: int) -> list[Figure]:
         note = f"synchronous_commit={_synchronous_commit()}"
     return [
         at_least(
-            "events of deliveries of one",
+            "events per second, one in a delivery",
             rates,
             insert_rates,
             GOAL_SINGLE,
             "one INSERT per event with psycopg",
             note=note,
-            miss_reason="half of a delivery is HTTP: empty responses per second do not exceed INSERTs per second",
+            miss_reason="HTTP alone is most of a delivery: the same server gives half as many empty responses per"
+            " second as psycopg makes INSERTs",
         ),
         at_most(
             "p99 of a delivery at half that rate", (half_load.at(0.99) for half_load in half_loads), GOAL_P99, "ms"
         ),
         at_least(
-            f"events of deliveries of {MANY}",
+            f"events per second, {MANY} in a delivery",
             many_rates,
             many_insert_rates,
             GOAL_MANY,

@@ -85,13 +85,28 @@ def measure(rounds: int) -> list[Figure]:
         steady = [_measure_steady(world, invoices) for _ in range(rounds)]
         bursts = [_measure_burst(world, invoices) for _ in range(rounds)]
     reason = "the call takes 100 ms of it, and an event that comes during a call waits for the next one"
+    p99_reason = (
+        "an event that comes just after a call began waits for that call, and then for its own; and the sandbox, the"
+        " load and Patina share the cores"
+    )
+    note = "interpolated between the bounds of Patina's own histogram: 50, 100, 150, 200, 250, 300, 400 ms"
     steady_load = f"{EVENTS_PER_SECOND} events per second for {SECONDS:.0f} s, {1_000 * VENDOR_LATENCY:.0f} ms per call"
     return [
         at_most(
-            f"p50 from webhook to row, {steady_load}", (p50 for p50, _, _ in steady), GOAL_P50, "ms", miss_reason=reason
+            f"p50 from webhook to row, {steady_load}",
+            (p50 for p50, _, _ in steady),
+            GOAL_P50,
+            "ms",
+            note=note,
+            miss_reason=reason,
         ),
         at_most(
-            "p99 from webhook to row in that run", (p99 for _, p99, _ in steady), GOAL_P99, "ms", miss_reason=reason
+            "p99 from webhook to row in that run",
+            (p99 for _, p99, _ in steady),
+            GOAL_P99,
+            "ms",
+            note=note,
+            miss_reason=p99_reason,
         ),
         at_most("calls per event in that run", (calls for _, _, calls in steady), GOAL_CALLS, "calls"),
         at_most(f"calls per event of {BURST:,} on {INVOICES} invoices at once", bursts, GOAL_BURST, "calls"),

@@ -117,10 +117,14 @@ def run(
 ) -> Load:
     """Put load on `url` for some seconds, at `rate` requests per second (0: at full speed).
 
-    The connections are spread over several URLs.
+    The connections are spread over several URLs. Raises `AssertionError` if a response is not 200, because a refusal
+    would count as a quick response.
     """
     urls = [url] if isinstance(url, str) else url
-    return uvloop.run(_run(urls, next_request, seconds, rate, connections))
+    load = uvloop.run(_run(urls, next_request, seconds, rate, connections))
+    if load.failed:
+        raise AssertionError(f"{load.failed} of {len(load.latencies)} requests failed")
+    return load
 
 
 def keep_rate(per_second: float, deadline: float) -> Iterator[int]:

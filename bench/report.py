@@ -21,16 +21,16 @@ WIDTH, LINE_HEIGHT, LABEL_WIDTH, BAR_WIDTH = 860, 26, 430, 380
 MAX_SHARE = 2.0
 
 
-def write(parts: Sequence[Part], command: str) -> None:
+def write(parts: Sequence[Part]) -> None:
     """Write the table, the notes and the chart."""
     with_goal = [figure for part in parts for figure in part.figures if figure.goal]
     (DOCS / CHART).write_text(_draw_chart(with_goal))
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{_format_parts(parts, command)}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{_format_parts(parts)}\n{END}{after}")
 
 
-def _format_parts(parts: Sequence[Part], command: str) -> str:
+def _format_parts(parts: Sequence[Part]) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"
     with_goal = [figure for part in parts for figure in part.figures if figure.goal]
@@ -38,10 +38,10 @@ def _format_parts(parts: Sequence[Part], command: str) -> str:
     days = sorted({part.day for part in parts})
     minutes = sum(part.minutes for part in parts)
     lines = [
-        f"`{command}`, {' to '.join(sorted({days[0], days[-1]}))}, {minutes:.0f} minutes, {machine}: "
+        f"`make bench`, {' to '.join(sorted({days[0], days[-1]}))}, {minutes:.0f} minutes, {machine}: "
         f"{met} of {len(with_goal)} goals met.",
         "",
-        "| measurement | ours | baseline | median | range | goal | |",
+        "| measurement | ours | baseline | median ratio | range (rounds) | goal | |",
         "|---|---|---|---|---|---|---|",
     ]
     for part in parts:
@@ -56,7 +56,9 @@ def _format_row(figure: Figure) -> str:
     median, is_ratio = f"{figure.median_text} {figure.unit}", "ours" in figure.details
     ours = figure.details.get("ours", median)
     baseline = ": ".join(filter(None, (figure.baseline, figure.details.get("baseline"))))
-    value_range = f"{format_number(min(figure.values))} to {format_number(max(figure.values))}"
+    rounds = len(figure.values)
+    lowest, highest = format_number(min(figure.values)), format_number(max(figure.values))
+    value_range = f"{lowest} to {highest} ({rounds})" if rounds > 1 else ""
     verdict = {True: "met", False: "**missed**", None: ""}[figure.is_met]
     columns = (figure.name, ours, baseline, median if is_ratio else "", value_range, figure.goal, verdict)
     return f"| {' | '.join(columns)} |"

@@ -10,7 +10,9 @@ from prometheus_client import Counter, Gauge, Histogram
 EVENT_LATENCY_BUCKETS = (
     0.05,
     0.1,
+    0.15,
     0.2,
+    0.25,
     0.3,
     0.4,
     0.5,
