@@ -36,10 +36,8 @@ def _format_parts(parts: Sequence[Part]) -> str:
     with_goal = [figure for part in parts for figure in part.figures if figure.goal]
     met = sum(figure.is_met is True for figure in with_goal)
     days = sorted({part.day for part in parts})
-    minutes = sum(part.minutes for part in parts)
     lines = [
-        f"`make bench`, {' to '.join(sorted({days[0], days[-1]}))}, {minutes:.0f} minutes, {machine}: "
-        f"{met} of {len(with_goal)} goals met.",
+        f"`make bench`, {' to '.join(sorted({days[0], days[-1]}))}, {machine}: {met} of {len(with_goal)} goals met.",
         "",
         "| measurement | ours | baseline | median ratio | range (rounds) | goal | |",
         "|---|---|---|---|---|---|---|",
