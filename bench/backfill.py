@@ -7,7 +7,6 @@ the runs, with the workers waiting for them, until every row is in the read mode
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from bench.backfill_script import PlainScript, VendorHeaders
 from bench.figures import Figure, at_least, at_most, ratio, ratio_at_most, rounds_in_time, timed
 from bench.peak_memory import PeakMemory
 from bench.peers import dlt_peer
-from bench.peers.peer import PeerUnavailableError
+from bench.peers.peer import is_installed
 from bench.vendors import SHAPES, Shape
 from runtime.redis_client import shared_client
 from runtime.settings import settings
@@ -154,18 +153,9 @@ def _measure_merging_peer(world: World, measurements: Measurements) -> None:
     measurements.merge_seconds.append(_load_by_peer(world, "merge").seconds)
 
 
-def _has_peer() -> bool:
-    try:
-        dlt_peer.install()
-    except PeerUnavailableError as error:
-        print(f"  left out: the comparison with dlt, because {error}", file=sys.stderr, flush=True)
-        return False
-    return True
-
-
 def _measure_rounds(rounds: int) -> Measurements:
     """Each in a database and with a sandbox of its own, in alternation; dlt in the first rounds only."""
-    measurements, has_peer = Measurements(), _has_peer()
+    measurements, has_peer = Measurements(), is_installed("dlt", dlt_peer.install)
     for number in rounds_in_time(rounds, MAX_SECONDS):
         peer_steps = [_measure_peer] if has_peer and number < MAX_PEER_ROUNDS else []
         peer_steps += [_measure_merging_peer] if has_peer and number == 0 else []
@@ -179,7 +169,7 @@ def measure(rounds: int) -> list[Figure]:
     """Objects a second and memory against dlt, time against a plain script, and calls against the number of pages."""
     measured = _measure_rounds(rounds)
     expected = xero_calls(SHAPE) + copper_calls(SHAPE)
-    name = f"backfill of {SHAPE.invoices:,} invoices, {SHAPE.contacts:,} contacts and {SHAPE.records:,} records"
+    name = f"backfill of {SHAPE}"
     time_against_script = ratio_at_most(
         f"time of a {name}",
         measured.seconds,

@@ -60,12 +60,10 @@ def measure(_: int) -> list[Figure]:
             world.run(RunKind.BACKFILL, seconds=900)
         calls, state = _calls(sandbox), sandbox.state()
     least = {name: vendor.least_seconds(settings().rate_limit_window_seconds) for name, vendor in calls.items()}
-    slower = max(least, key=lambda vendor: least[vendor])
-    shape = vendors.SHAPES["limits"]
-    name = f"backfill of {shape.invoices:,} invoices, {shape.contacts:,} contacts and {shape.records:,} records"
+    slower = max(least, key=lambda name: least[name])
     counts = ", ".join(f"{vendor.calls} calls to {name} at {vendor.limit} a minute" for name, vendor in calls.items())
     figure = ratio_at_most(
-        f"time of a {name} at the vendors' limits",
+        f"time of a backfill of {vendors.SHAPES['limits']} at the vendors' limits",
         [timer.seconds],
         [least[slower]],
         "s",

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from bench import environment, vendors
 from bench.figures import Figure, at_least, rounds_in_time, timed
 from bench.peers import stripe_sync
+from bench.peers.peer import is_installed
 from bench.vendors import SHAPES
 from store.db.database import transaction
 from store.ingest.inbox import SyncSource
@@ -70,7 +71,7 @@ def rates(rounds: int, processes: int, events: int = EVENTS) -> list[float]:
 
 def measure(rounds: int) -> list[Figure]:
     """100,000 events on 20,000 invoices."""
-    if not stripe_sync.is_available():
+    if not is_installed("@supabase/stripe-sync-engine", stripe_sync.install):
         return []
     invoices = SHAPES["events"].invoices
     peer_rates = []

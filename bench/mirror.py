@@ -9,6 +9,7 @@ from uuid import UUID
 from bench import environment
 from bench.figures import Figure, at_least, rounds_in_time, timed
 from bench.peers import stripe_sync
+from bench.peers.peer import is_installed
 from store.db.database import transaction
 from store.mirror import mirror
 from store.mirror.rows import InvoiceRow
@@ -58,7 +59,7 @@ def _measure_peer() -> float:
 
 def measure(rounds: int) -> list[Figure]:
     """100,000 new invoices, with one transaction per page."""
-    if not stripe_sync.is_available():
+    if not is_installed("@supabase/stripe-sync-engine", stripe_sync.install):
         return []
     rows = build_rows(INVOICES)
     own_rates, peer_rates = [], []

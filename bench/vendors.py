@@ -45,6 +45,10 @@ class Shape:
         """All Copper records."""
         return self.people + self.companies + self.leads + self.opportunities
 
+    def __str__(self) -> str:
+        """What a backfill fetches."""
+        return f"{self.invoices:,} invoices, {self.contacts:,} contacts and {self.records:,} records"
+
 
 SHAPES = {
     "events": Shape(invoices=20_000, contacts=5_000, people=5_000, companies=500),

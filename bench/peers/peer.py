@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import parse_qs, quote, urlsplit
 
 from store.db.database import conninfo
@@ -11,6 +12,16 @@ SUPERUSER = "postgres"
 
 class PeerUnavailableError(Exception):
     """The peer cannot be measured here; the message says why."""
+
+
+def is_installed(name: str, install: Callable[[], None]) -> bool:
+    """Install a peer; False, with a printed reason, if it cannot be installed here."""
+    try:
+        install()
+    except PeerUnavailableError as error:
+        print(f"  left out: the comparison with {name}, because {error}", flush=True)
+        return False
+    return True
 
 
 def database_url(user: str = "") -> str:

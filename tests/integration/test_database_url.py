@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -17,17 +15,6 @@ from store.db import database
 from tests.support import databases
 from tests.support.commands import patina
 from tests.support.databases import database_url
-
-
-@contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """Use `url` in this process until the block ends."""
-    before = settings().database_url or ""
-    databases.use_url(url)
-    try:
-        yield
-    finally:
-        databases.use_url(before)
 
 
 def name_by_engine() -> str:
@@ -81,7 +68,7 @@ FORMS = [
 
 @pytest.mark.parametrize("form", FORMS)
 def test_commands_jobs_and_requests_connect_with_every_form_of_url(database: str, form: str, tmp_path: Path) -> None:
-    with reaching(forms(database, tmp_path)[form]):
+    with databases.using_url(forms(database, tmp_path)[form]):
         assert name_by_engine() == name_by_pool() == database
         assert patina("verify").stderr == "No account is connected yet: run `patina connect`.\n"
 
@@ -89,14 +76,14 @@ def test_commands_jobs_and_requests_connect_with_every_form_of_url(database: str
 def test_a_service_file_names_the_database(database: str, tmp_path: Path) -> None:
     forms(database, tmp_path)
     override_settings({"PGSERVICEFILE": str(tmp_path / "services.conf")})
-    with reaching("postgresql:///?service=patina"):
+    with databases.using_url("postgresql:///?service=patina"):
         assert name_by_engine() == name_by_pool() == database
 
 
 def test_parameters_of_the_url_override_our_defaults(database: str) -> None:
     folder = quote(socket_folder(database), safe="")
     own = quote("-c application_name=mine", safe="")
-    with reaching(f"postgresql://postgres@{folder}/{database}?options={own}"):
+    with databases.using_url(f"postgresql://postgres@{folder}/{database}?options={own}"):
         from store.db.database import transaction
 
         with transaction() as session:

@@ -242,11 +242,7 @@ def test_commands_report_an_account_without_an_organisation(unconnected: World) 
 def test_pages_say_that_the_database_is_down_instead_of_failing(world: World) -> None:
     clear_budgets("throttle")
     admin = sign_in(world)
-    before = settings().database_url or ""
-    databases.use_url("postgresql://somebody@127.0.0.1:1/nothing")
-    try:
+    with databases.using_url("postgresql://somebody@127.0.0.1:1/nothing"):
         response = admin.open("/status")
-    finally:
-        databases.use_url(before)
     assert response.status_code == 503
     assert "Traceback" not in response.text

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from runtime import embedded
 from runtime.servers import APPLICATION_ROLE, SUPERUSER
-from runtime.settings import override_settings
+from runtime.settings import override_settings, settings
 from store.db import database, migrations
 from store.db.roles import Role
 
@@ -78,11 +78,22 @@ def use(name: str) -> None:
     use_url(database_url(name))
 
 
-def use_url(url: str, **settings: str) -> None:
+def use_url(url: str, **others: str) -> None:
     """Switch this process to the database at `url`, with other settings if needed."""
-    override_settings({"DATABASE_URL": url, **settings})
+    override_settings({"DATABASE_URL": url, **others})
     # After the settings, because another thread may create an engine at any time.
     database.dispose_engine()
+
+
+@contextmanager
+def using_url(url: str) -> Iterator[None]:
+    """Use the database at `url` in this process until the block ends."""
+    before = settings().database_url or ""
+    use_url(url)
+    try:
+        yield
+    finally:
+        use_url(before)
 
 
 def current_name() -> str:

@@ -66,12 +66,11 @@ class FailureAction(Enum):
     BISECT = auto()
 
 
+# Errors that no smaller batch avoids.
+WHOLE_LEASE_ERRORS = (LeaseLostError, AccountClosedError, ConnectionLostError, AccountBusyError)
 # The first class that matches decides.
-FAILURE_ACTIONS: tuple[tuple[type[Exception], FailureAction], ...] = (
-    (LeaseLostError, FailureAction.RAISE),
-    (AccountClosedError, FailureAction.RAISE),
-    (ConnectionLostError, FailureAction.RAISE),
-    (AccountBusyError, FailureAction.RAISE),
+FAILURE_ACTIONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], FailureAction], ...] = (
+    (WHOLE_LEASE_ERRORS, FailureAction.RAISE),
     (AuthorizationLostError, FailureAction.RAISE),
     (EndpointRefusedError, FailureAction.DEFER),
     (TransientError, FailureAction.RAISE_OR_BISECT),
@@ -258,7 +257,7 @@ def _commit_or_bisect(lease: Lease, fetched: Sequence[FetchedBatch]) -> int:
     """Write batches together; if that fails, apply them one by one, so that a failing one does not block the others."""
     try:
         return _commit_batches(lease, fetched)
-    except (LeaseLostError, AccountClosedError, ConnectionLostError, AccountBusyError):
+    except WHOLE_LEASE_ERRORS:
         raise
     except Exception as error:
         if len(fetched) == 1:

@@ -28,8 +28,8 @@ AVAILABILITY = (
     mutant(
         "a lost connection to the database bisects the batch",
         "worker/sync/event_processor.py",
-        "    (ConnectionLostError, FailureAction.RAISE),\n",
-        "",
+        "AccountClosedError, ConnectionLostError, AccountBusyError)\n",
+        "AccountClosedError, AccountBusyError)\n",
         f"{LEASES}::test_a_lost_connection_concerns_the_whole_lease",
     ),
     mutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue.mutant import mutant
 
-LONG_PROJECTION = "integration/test_jobs.py::test_"
+JOBS = "integration/test_jobs.py::test_"
 BATCHES = "integration/test_projection_batches.py::test_"
 
 MIRROR = (
@@ -255,8 +255,8 @@ PROJECTION = (
     mutant(
         "events are applied again, half by half, because their rows have to wait",
         "worker/sync/event_processor.py",
-        "    (AccountBusyError, FailureAction.RAISE),\n",
-        "",
+        "ConnectionLostError, AccountBusyError)\n",
+        "ConnectionLostError)\n",
         "unit/test_event_batches.py::test_a_failure_decides_what_becomes_of_its_batch",
     ),
     mutant(
@@ -264,21 +264,21 @@ PROJECTION = (
         "worker/sync/event_processor.py",
         "            _record_latency(lease.source, completed_ids)\n            raise\n",
         "            raise\n",
-        f"{LONG_PROJECTION}a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long",
+        f"{JOBS}a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long",
     ),
     mutant(
         "the jobs of a busy account wait for it again and again",
         "worker/jobs/actors.py",
         "                _busy_until[account_id] = time.monotonic() + BUSY_SECONDS\n",
         "",
-        f"{LONG_PROJECTION}a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long",
+        f"{JOBS}a_drain_leaves_its_thread_while_another_job_projects_its_account_for_long",
     ),
     mutant(
         "the tables of a page are not analysed when its rows have to wait",
         "worker/sync/run_processor.py",
         "        _analyze(run, page)\n    # Other",
         "        pass\n    # Other",
-        f"{LONG_PROJECTION}a_run_leaves_its_thread_while_another_job_projects_its_account_for_long",
+        f"{JOBS}a_run_leaves_its_thread_while_another_job_projects_its_account_for_long",
     ),
     mutant(
         "latency ignores pending events",
